@@ -1,0 +1,148 @@
+"""Every error that evercache raises, in one place.
+
+Two families. *Mistakes* (`ConfigurationError`, `CannotEncode`, `NotACounter`, ...) are raised
+where they are made and say what to do. *Infrastructure* (`UnavailableError` and below) never
+reaches the caller of a cached function unless `on_error="raise"`; each says in `maybe_run`
+whether the command may have run on the server all the same.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDenied",
+    "AuthenticationFailed",
+    "CannotEncode",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "CorruptEnvelope",
+    "DeadlineExceeded",
+    "EvercacheError",
+    "Loading",
+    "MasterUnknown",
+    "NoScript",
+    "NotACounter",
+    "OutOfMemory",
+    "PoolExhausted",
+    "ProtocolError",
+    "ReadOnly",
+    "SentinelsDisagree",
+    "SentinelsUnreachable",
+    "ServerChanged",
+    "ServerError",
+    "ServiceUnknown",
+    "SyncInLoopError",
+    "URLError",
+    "UnavailableError",
+    "ValueTooLarge",
+]
+
+
+class EvercacheError(Exception):
+    """Base of every error of this library."""
+
+
+class ConfigurationError(EvercacheError, ValueError):
+    """A setting that cannot work; the message names it and the mend."""
+
+
+class URLError(ConfigurationError):
+    """A URL that cannot be understood; the message names the part and the mend."""
+
+
+class SyncInLoopError(EvercacheError, RuntimeError):
+    """A blocking call inside a running event loop; the message names the asynchronous twin."""
+
+
+class CannotEncode(EvercacheError, TypeError):
+    """A value whose cached copy would not equal it, so it is not cached."""
+
+
+class ValueTooLarge(CannotEncode):
+    """An encoded value over `max_value_bytes`."""
+
+
+class CorruptEnvelope(EvercacheError):
+    """Bytes that are no envelope of this library, or a damaged one: treated as a miss."""
+
+
+class NotACounter(EvercacheError, TypeError):
+    """`incr` on a key that holds something else than a whole number below 2**53."""
+
+
+class UnavailableError(EvercacheError):
+    """The servers could not do what was asked.
+
+    `maybe_run` is False only where the command certainly did not run.
+    """
+
+    def __init__(self, message: str = "", *, maybe_run: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_run = maybe_run
+
+
+class ConnectionFailed(UnavailableError):
+    """A connection could not be made, or broke."""
+
+
+class PoolExhausted(UnavailableError):
+    """All connections to one server were in use until the deadline."""
+
+
+class ProtocolError(ConnectionFailed):
+    """The peer sent something that is not RESP, or an answer of an unexpected shape."""
+
+
+class DeadlineExceeded(UnavailableError):
+    """No answer before the deadline of the call."""
+
+
+class ServerChanged(UnavailableError):
+    """The process behind an address is not the one that was verified (restart, other role)."""
+
+
+class MasterUnknown(UnavailableError):
+    """No master is known or reachable now."""
+
+
+class SentinelsUnreachable(MasterUnknown):
+    """No sentinel answered."""
+
+
+class SentinelsDisagree(MasterUnknown):
+    """Sentinels name different masters and none has a higher epoch."""
+
+
+class ServiceUnknown(MasterUnknown):
+    """The sentinels answer but do not monitor a master of this name."""
+
+
+class ServerError(UnavailableError):
+    """An error reply. `code` is its first word (`WRONGTYPE`, `NOPERM`, ...); the command did not run."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, maybe_run=False)
+        self.code = message.split(" ", 1)[0]
+
+
+class AuthenticationFailed(ServerError):
+    """`WRONGPASS`, `NOAUTH` or `ERR invalid password`: the user name or the password is wrong."""
+
+
+class AccessDenied(ServerError):
+    """`NOPERM`: the ACL of the user does not allow the command or the key."""
+
+
+class ReadOnly(ServerError):
+    """`READONLY`: the server is a replica."""
+
+
+class Loading(ServerError):
+    """`LOADING`, `MASTERDOWN`, `BUSY` or `TRYAGAIN`: the server cannot answer yet."""
+
+
+class OutOfMemory(ServerError):
+    """`OOM`, `MISCONF` or `NOREPLICAS`: the server takes no writes now."""
+
+
+class NoScript(ServerError):
+    """`NOSCRIPT`: the script has not run; send it whole."""

@@ -1,0 +1,191 @@
+"""The words that both wires (blocking and asynchronous) and every topology share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from evercache.errors import ServerError
+
+__all__ = [
+    "Address",
+    "Argument",
+    "AsyncConnection",
+    "AsyncEndpoint",
+    "AsyncWire",
+    "Command",
+    "ConnectionOptions",
+    "Credentials",
+    "Expectation",
+    "Greeting",
+    "Reply",
+    "SyncEndpoint",
+    "SyncWire",
+    "TLSOptions",
+]
+
+Argument: TypeAlias = bytes | str | int | float
+Command: TypeAlias = Sequence[Argument]
+#: A decoded RESP reply: bytes, int, None, list, dict, bool or float; an error reply is a value, not raised.
+Reply: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a server listens: host and port, or the path of a unix socket."""
+
+    host: str
+    port: int = 6379
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """User name and password; neither is shown by `repr`."""
+
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TLSOptions:
+    """TLS of one group of servers; paths of PEM files."""
+
+    ca_certs: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    check_hostname: bool = True
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How to talk to one group of servers (nodes, or sentinels). Times are in seconds."""
+
+    credentials: Credentials = Credentials()
+    db: int = 0
+    tls: TLSOptions | None = None
+    connect_timeout: float = 0.2
+    max_connections: int = 50
+    client_name: str = "evercache"
+    #: Sentinels know neither SELECT nor replication: their greeting is shorter.
+    sentinel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a server said of itself when a connection to it was made."""
+
+    run_id: str
+    role: str  # "master" | "slave" | "sentinel"
+    replid: str
+    server: str  # "valkey" | "redis"
+    version: tuple[int, ...]
+    #: TIME of the server in microseconds (0 for a sentinel), and the local monotonic clock at its receipt.
+    time_us: int
+    received: float
+
+
+#: Looks at the greeting of the connection about to be used; False closes it and raises `ServerChanged`.
+Expectation: TypeAlias = Callable[[Greeting], bool]
+
+
+class SyncEndpoint(Protocol):
+    """One server address with a pool of blocking connections. Safe for threads."""
+
+    address: Address
+
+    def execute(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
+    ) -> list[Reply | ServerError]:
+        """Send the commands in one write on one connection, return one reply for each.
+
+        `deadline` is a point on `time.monotonic()`. Error replies are returned as `ServerError` values of the
+        fitting class. Raises `ConnectionFailed`, `DeadlineExceeded`, `PoolExhausted`, `ServerChanged`, or an
+        `AuthenticationFailed` / `Loading` / ... of the greeting.
+        """
+        ...
+
+    @property
+    def outstanding(self) -> int:
+        """Requests under way now."""
+        ...
+
+    def disconnect(self) -> None:
+        """Close every connection (those in use when they come back); the endpoint stays usable."""
+        ...
+
+    def forget(self) -> None:
+        """After a fork, in the child: drop the parent's connections without a word to the server."""
+        ...
+
+
+class AsyncEndpoint(Protocol):
+    """The same for tasks: one pipelined connection for each event loop that uses it."""
+
+    address: Address
+
+    async def execute(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
+    ) -> list[Reply | ServerError]:
+        """See `SyncEndpoint.execute`."""
+        ...
+
+    @property
+    def outstanding(self) -> int:
+        """Requests under way now, over all event loops."""
+        ...
+
+    def disconnect(self) -> None:
+        """See `SyncEndpoint.disconnect`; callable from any thread."""
+        ...
+
+    def forget(self) -> None:
+        """See `SyncEndpoint.forget`."""
+        ...
+
+
+class AsyncConnection(Protocol):
+    """One connection of its own, for blocking reads and for pub/sub; belongs to one event loop."""
+
+    greeting: Greeting
+
+    async def execute(self, commands: Sequence[Command], deadline: float) -> list[Reply | ServerError]:
+        """See `SyncEndpoint.execute`; after an exception the connection is closed."""
+        ...
+
+    async def next_push(self) -> list[Any]:
+        """The next out-of-band message (`[b"pmessage", pattern, channel, data]`, ...); waits for it."""
+        ...
+
+    def close(self) -> None:
+        """Close it; whoever waits gets `ConnectionFailed`."""
+        ...
+
+
+class SyncWire(Protocol):
+    """Makes blocking endpoints."""
+
+    def endpoint(self, address: Address, options: ConnectionOptions) -> SyncEndpoint:
+        """An endpoint; connects at its first use."""
+        ...
+
+
+class AsyncWire(Protocol):
+    """Makes asynchronous endpoints and single connections."""
+
+    def endpoint(self, address: Address, options: ConnectionOptions) -> AsyncEndpoint:
+        """An endpoint; connects at its first use."""
+        ...
+
+    async def connect(
+        self, address: Address, options: ConnectionOptions, deadline: float
+    ) -> AsyncConnection:
+        """Open a connection of one's own and greet."""
+        ...
