@@ -16,19 +16,26 @@ __all__ = [
     "ConnectionFailed",
     "CorruptEnvelope",
     "DeadlineExceeded",
+    "DeploymentError",
+    "DeploymentUnknown",
+    "DiskFull",
+    "DemoFailed",
     "EvercacheError",
     "Loading",
     "MasterUnknown",
     "NoScript",
     "NotACounter",
+    "NotWhole",
     "OutOfMemory",
     "PoolExhausted",
+    "PortTaken",
     "ProtocolError",
     "ReadOnly",
     "SentinelsDisagree",
     "SentinelsUnreachable",
     "ServerChanged",
     "ServerError",
+    "ServerMissing",
     "ServiceUnknown",
     "SyncInLoopError",
     "URLError",
@@ -47,6 +54,10 @@ class ConfigurationError(EvercacheError, ValueError):
 
 class URLError(ConfigurationError):
     """A URL that cannot be understood; the message names the part and the mend."""
+
+
+class DemoFailed(EvercacheError, RuntimeError):
+    """The demo cannot go on; the message says why and what to do."""
 
 
 class SyncInLoopError(EvercacheError, RuntimeError):
@@ -146,3 +157,27 @@ class OutOfMemory(ServerError):
 
 class NoScript(ServerError):
     """`NOSCRIPT`: the script has not run; send it whole."""
+
+
+class DeploymentError(EvercacheError, RuntimeError):
+    """Servers on one's own machine could not be started, changed or found; the message says what to do."""
+
+
+class DeploymentUnknown(DeploymentError):
+    """No deployment, or no node in it, of this name."""
+
+
+class ServerMissing(DeploymentError):
+    """There is no server program, or no Supervisor, to run."""
+
+
+class PortTaken(DeploymentError):
+    """Another program listens on a port that a deployment remembered."""
+
+
+class DiskFull(DeploymentError):
+    """The disk has no room for the deployment's files."""
+
+
+class NotWhole(DeploymentError):
+    """A deployment was started but did not become whole in time."""

@@ -1,1 +1,24 @@
-"""."""
+"""The command `evercache`: a thin front on `evercache.ops`. Its exit codes are in `evercache.cli.exits`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (default: that of the process); returns the exit code."""
+    try:
+        import click  # noqa: F401
+        import rich  # noqa: F401
+    except ModuleNotFoundError as error:
+        print(
+            f"evercache: the command line needs {error.name}: run  pip install 'evercache[server]'",
+            file=sys.stderr,
+        )
+        return 2
+    from evercache.cli.commands import run
+
+    return run(arguments)

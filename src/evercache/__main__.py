@@ -1,0 +1,10 @@
+"""`python -m evercache`: the same as the command `evercache`."""
+
+from __future__ import annotations
+
+import sys
+
+from evercache.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

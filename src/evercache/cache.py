@@ -1,0 +1,743 @@
+"""The cache: the decorator, and the operations on keys that the user names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, overload
+
+from evercache import connect, modes
+from evercache.client._async.client import AsyncClient
+from evercache.client._sync.client import SyncClient
+from evercache.client.request import Request, Usual
+from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
+from evercache.engine.engine import Engine
+from evercache.function import AsyncCachedFunction, CachedFunction, FunctionCore, Key, TagSource
+from evercache.observe import Counters
+from evercache.policy import TTL, Consistency, OnError, Policy, Seconds, Settings, check_choice, seconds
+from evercache.protocol.keys import Naming, ReadableNaming
+from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
+from evercache.protocol.signature import Signature, check_cacheable
+from evercache.results import Ack, Health, Stats
+from evercache.topology import AddressMap
+from evercache.url import Location, parse_url
+
+__all__ = ["Cache"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+_switched_off: ContextVar[bool] = ContextVar("evercache_switched_off", default=False)
+
+
+class Decorator(Protocol):
+    """What `cache.cached(...)` returns: takes a function, gives a cached one."""
+
+    # A coroutine function is a function that returns a coroutine: the first that fits is meant.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+
+class Cache:
+    """A cache on the servers of a URL; nothing is opened before the first use. Safe for threads and tasks.
+
+    `url` (default: the environment variable `EVERCACHE_URL`, else `memory://`) is described in docs/urls.md.
+    Times are in seconds: `budget` is the most that a call spends on the cache, `default_ttl` the life of an
+    entry that names none, `max_ttl` the longest possible, `max_staleness` how long an invalidation may go
+    unheard before reads go to the master, `lag_bound` the lag above which a replica is not read. `on_error`:
+    "absorb" (a failure of the servers never reaches the caller) or "raise". `consistency`: "available" or
+    "strict". `bookkeeping_db`: another database number of the same servers for marks and log. `spool`: a file
+    for invalidations that no master had when the process ended. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "evercache",
+        budget: Seconds = 0.25,
+        default_ttl: Seconds = 300,
+        max_ttl: Seconds = 30 * 86400,
+        max_compute: Seconds = 300,
+        max_staleness: Seconds = 1.0,
+        lag_bound: Seconds = 10.0,
+        gutter: Seconds = 1.5,
+        jitter: float = 0.05,
+        beta: float = 1.0,
+        on_error: OnError = "absorb",
+        consistency: Consistency = "available",
+        codec: Codec | None = None,
+        also_read: Iterable[Codec] = (),
+        compress_above: int = 1024,
+        max_value_bytes: int = 1 << 20,
+        near_bytes: int = 16 << 20,
+        bookkeeping_db: int | None = None,
+        naming: Naming | None = None,
+        address_map: AddressMap | None = None,
+        spool: str | os.PathLike[str] | None = None,
+    ) -> None:
+        source = url if url is not None else os.environ.get("EVERCACHE_URL", "memory://")
+        self.location: Location = parse_url(source)
+        self.settings = Settings(
+            namespace=namespace,
+            budget=seconds(budget, "budget"),
+            default_ttl=seconds(default_ttl, "default_ttl"),
+            max_ttl=seconds(max_ttl, "max_ttl"),
+            max_compute=seconds(max_compute, "max_compute"),
+            max_staleness=seconds(max_staleness, "max_staleness"),
+            lag_bound=seconds(lag_bound, "lag_bound"),
+            gutter=seconds(gutter, "gutter"),
+            jitter=jitter,
+            beta=beta,
+            max_value_bytes=max_value_bytes,
+            near_bytes=near_bytes,
+            bookkeeping_db=bookkeeping_db,
+            on_error=on_error,
+            consistency=consistency,
+            spool=None if spool is None else os.fspath(spool),
+        )
+        self.naming: Naming = naming if naming is not None else ReadableNaming()
+        self._types = TypeRegistry()
+        encoder = Encoder(
+            types=self._types,
+            compression=Compression(above=compress_above),
+            max_value_bytes=max_value_bytes,
+            also_read=tuple(also_read),
+        )
+        self._encoder = encoder if codec is None else encoder.with_codec(codec)
+        self._address_map = address_map
+        self._counters = Counters()
+        self._usual = Usual()
+        self._functions: list[FunctionCore] = []
+        self._named: dict[str, Any] = {}
+        #: Guards the creation of the clients.
+        self._lock = threading.Lock()
+        self._clients: _Clients | None = None
+        self._closed = False
+        self._disabled = os.environ.get("EVERCACHE_DISABLED", "") not in ("", "0")
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.location.redacted()} namespace={self.settings.namespace!r}>"
+
+    # -- the machinery behind
+
+    def _find(self) -> _Clients | None:
+        """The clients, made at the first use; None when the cache is switched off."""
+        mode = modes.active
+        if mode is not None:
+            return mode.clients(self)  # type: ignore[no-any-return]
+        clients = self._clients
+        if self._disabled or self._closed or _switched_off.get():
+            return None
+        if clients is None:
+            with self._lock:
+                clients = self._clients
+                if clients is None and not self._closed:
+                    clients = self._clients = self._connect(self.location)
+        return clients
+
+    def _connect(self, location: Location) -> _Clients:
+        return _Clients(connect.engine(location, self.settings, self._address_map))
+
+    def _client_sync(self) -> SyncClient | None:
+        clients = self._find()
+        return None if clients is None else clients.sync
+
+    def _client_async(self) -> AsyncClient | None:
+        clients = self._find()
+        return None if clients is None else clients.asynchronous
+
+    # -- the decorator
+
+    @overload
+    def cached(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+    @overload
+    def cached(
+        self,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[TagSource] = (),
+        tags_from: Callable[[Any], Iterable[str]] | None = None,
+        stale: Seconds = 0,
+        stale_if_error: Seconds = 0,
+        near: Seconds = 0,
+        version: str | int | None = None,
+        ignore: Iterable[str] = (),
+        key: Callable[..., Any] | None = None,
+        cache_if: Callable[[Any], bool] | None = None,
+        ttl_if_none: Seconds | None = None,
+        cache_errors: Mapping[type[Exception], Seconds] | None = None,
+        jitter: float | None = None,
+        beta: float | None = None,
+        budget: Seconds | None = None,
+        on_error: OnError | None = None,
+        codec: Codec | None = None,
+        name: str | None = None,
+    ) -> Decorator: ...
+    def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Cache the results of a function, method or coroutine function.
+
+        `ttl`: seconds, a timedelta, or a callable of the result. `tags`: templates with parameter names
+        (`"project:{project_id}"`) or callables of the arguments; `tags_from`: a callable of the result.
+        `stale`: seconds past the TTL in which the old value is served while one caller refreshes it;
+        `stale_if_error`: the same when the function raises. `near`: seconds in the process's own memory.
+        `version`: another version of the code has entries of its own. `ignore`: parameters that do not matter;
+        `key`: a callable of the arguments that returns what does. `cache_if`: whether a result is cached;
+        `ttl_if_none`: the TTL of None. `cache_errors`: exceptions to cache, and for how long. `jitter`: the
+        share of the TTL by which entries expire earlier at random; `beta`: the eagerness of early refreshes
+        (XFetch), 0 for none. Raises TypeError for functions and tags that cannot be cached.
+        """
+        if fn is not None:
+            return self._decorate(fn)
+        return lambda function: self._decorate(function, **options)
+
+    def _decorate(
+        self,
+        fn: Any,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[TagSource] = (),
+        tags_from: Callable[[Any], Iterable[str]] | None = None,
+        stale: Seconds = 0,
+        stale_if_error: Seconds = 0,
+        near: Seconds = 0,
+        version: str | int | None = None,
+        ignore: Iterable[str] = (),
+        key: Callable[..., Any] | None = None,
+        cache_if: Callable[[Any], bool] | None = None,
+        ttl_if_none: Seconds | None = None,
+        cache_errors: Mapping[type[Exception], Seconds] | None = None,
+        jitter: float | None = None,
+        beta: float | None = None,
+        budget: Seconds | None = None,
+        on_error: OnError | None = None,
+        codec: Codec | None = None,
+        name: str | None = None,
+    ) -> Any:
+        binding = "function"
+        if isinstance(fn, (classmethod, staticmethod)):
+            binding = "class" if isinstance(fn, classmethod) else "static"
+            fn = fn.__func__
+        is_async = check_cacheable(fn)
+        if isinstance(tags, str):
+            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
+        encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
+        core = FunctionCore(
+            self,
+            fn,
+            name=name or self.naming.function_name(fn, version),
+            is_async=is_async,
+            signature=Signature.of(fn, ignore=ignore, key=key),
+            policy=self._policy(
+                ttl,
+                stale=seconds(stale, "stale"),
+                stale_if_error=seconds(stale_if_error, "stale_if_error"),
+                near=seconds(near, "near"),
+                jitter=self.settings.jitter if jitter is None else jitter,
+                beta=self.settings.beta if beta is None else beta,
+                cache_if=cache_if,
+                ttl_if_none=None if ttl_if_none is None else seconds(ttl_if_none, "ttl_if_none"),
+                cache_errors={
+                    kind: seconds(time, f"cache_errors[{kind.__name__}]")
+                    for kind, time in (cache_errors or {}).items()
+                },
+                budget=budget,
+                on_error=on_error,
+            ),
+            encoder=encoder.with_types(TypeRegistry.from_annotation(fn, parent=self._types)),
+            tags=tuple(tags),
+            tags_from=tags_from,
+        )
+        self._register(core)
+        kind = AsyncCachedFunction if is_async else CachedFunction
+        return kind(core, binding=binding)
+
+    def _register(self, core: FunctionCore) -> None:
+        self._functions.append(core)
+        code = getattr(core.fn, "__code__", None)
+        known = self._named.setdefault(core.name, code)
+        if known is not code and known is not None and "<" in core.name:
+            self._named[core.name] = None  # said once
+            warnings.warn(
+                f"two functions are named {core.name} and share their entries: give one of them version= or name=",
+                stacklevel=5,
+            )
+
+    def _policy(
+        self,
+        ttl: TTL | None = None,
+        *,
+        budget: Seconds | None = None,
+        on_error: OnError | None = None,
+        **more: Any,
+    ) -> Policy:
+        settings = self.settings
+        life = ttl if callable(ttl) else settings.default_ttl if ttl is None else seconds(ttl, "ttl")
+        if on_error is not None:
+            check_choice("on_error", on_error, ("absorb", "raise"))
+        return Policy(
+            ttl=life,
+            max_ttl=settings.max_ttl,
+            budget=settings.budget if budget is None else seconds(budget, "budget"),
+            on_error=on_error or settings.on_error,
+            consistency=settings.consistency,
+            **more,
+        )
+
+    def register(self, cls: C) -> C:
+        """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""
+        return self._types.register(cls)
+
+    # -- keys that the user names
+
+    def _request(
+        self,
+        key: str,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        on_error: OnError | None = None,
+        compute: Callable[[], Any] = lambda: None,
+        **more: Any,
+    ) -> Request:
+        if isinstance(tags, str):
+            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
+        hashes = tuple(map(tag_hash, tags))
+        if isinstance(key, Key):
+            subject = Subject(str(key), key.function, hashes)
+        else:
+            subject = Subject(self.naming.direct_key(self.settings.namespace, key), "", hashes)
+        policy = self._policy(ttl, on_error=on_error, **more)
+        return Request(subject, policy, self._encoder, self._counters, self._usual, compute)
+
+    def get(self, key: str, default: Any = None, *, on_error: OnError | None = None) -> Any:
+        """The value of a key, or `default` when there is none or no server answers."""
+        client = self._client_sync()
+        if client is None:
+            return default
+        return client.operations.get(self._request(key, on_error=on_error), default)
+
+    async def aget(self, key: str, default: Any = None, *, on_error: OnError | None = None) -> Any:
+        """`get` for tasks."""
+        client = self._client_async()
+        if client is None:
+            return default
+        return await client.operations.get(self._request(key, on_error=on_error), default)
+
+    def get_many(
+        self, keys: Iterable[str], default: Any = None, *, on_error: OnError | None = None
+    ) -> dict[str, Any]:
+        """The values of many keys in one round trip; every key is in the result."""
+        keys = list(dict.fromkeys(keys))
+        client = self._client_sync()
+        if client is None:
+            return dict.fromkeys(keys, default)
+        requests = [self._request(key, on_error=on_error) for key in keys]
+        return dict(zip(keys, client.operations.get_many(requests, default), strict=True))
+
+    async def aget_many(
+        self, keys: Iterable[str], default: Any = None, *, on_error: OnError | None = None
+    ) -> dict[str, Any]:
+        """`get_many` for tasks."""
+        keys = list(dict.fromkeys(keys))
+        client = self._client_async()
+        if client is None:
+            return dict.fromkeys(keys, default)
+        requests = [self._request(key, on_error=on_error) for key in keys]
+        return dict(zip(keys, await client.operations.get_many(requests, default), strict=True))
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        since: int | None = None,
+        on_error: OnError | None = None,
+    ) -> Ack:
+        """Write a value. True when the master has it; on failure an invalidation of the key is queued.
+
+        `since`, a stamp taken with `stamp()` before the value was read, refuses a value that was invalidated
+        meanwhile. An int below 2**53 becomes a counter for `incr`.
+        """
+        client = self._client_sync()
+        if client is None:
+            return Ack(True)
+        request = self._request(key, ttl=ttl, tags=tags, on_error=on_error)
+        return client.operations.set(
+            request, value, mode="set" if since is None else "since", since=since or 0
+        )
+
+    async def aset(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        since: int | None = None,
+        on_error: OnError | None = None,
+    ) -> Ack:
+        """`set` for tasks."""
+        client = self._client_async()
+        if client is None:
+            return Ack(True)
+        request = self._request(key, ttl=ttl, tags=tags, on_error=on_error)
+        return await client.operations.set(
+            request, value, mode="set" if since is None else "since", since=since or 0
+        )
+
+    def set_many(
+        self,
+        values: Mapping[str, Any],
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        on_error: OnError | None = None,
+    ) -> dict[str, Ack]:
+        """Write many values; one answer for each key."""
+        client = self._client_sync()
+        if client is None:
+            return dict.fromkeys(values, Ack(True))
+        tags = tuple(tags) if not isinstance(tags, str) else tags
+        return client.operations.set_many(
+            {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
+        )
+
+    async def aset_many(
+        self,
+        values: Mapping[str, Any],
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        on_error: OnError | None = None,
+    ) -> dict[str, Ack]:
+        """`set_many` for tasks."""
+        client = self._client_async()
+        if client is None:
+            return dict.fromkeys(values, Ack(True))
+        tags = tuple(tags) if not isinstance(tags, str) else tags
+        return await client.operations.set_many(
+            {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
+        )
+
+    def add(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        on_error: OnError | None = None,
+    ) -> Ack:
+        """Write a value if the key has none; `.existed` tells that it had."""
+        client = self._client_sync()
+        if client is None:
+            return Ack(True)
+        return client.operations.set(
+            self._request(key, ttl=ttl, tags=tags, on_error=on_error), value, mode="add"
+        )
+
+    async def aadd(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        on_error: OnError | None = None,
+    ) -> Ack:
+        """`add` for tasks."""
+        client = self._client_async()
+        if client is None:
+            return Ack(True)
+        return await client.operations.set(
+            self._request(key, ttl=ttl, tags=tags, on_error=on_error), value, mode="add"
+        )
+
+    def delete(self, key: str, *, on_error: OnError | None = None) -> Ack:
+        """Delete a key, everywhere and for whoever computes it now; `.existed` tells whether it was there."""
+        return self.delete_many([key], on_error=on_error)[key]
+
+    async def adelete(self, key: str, *, on_error: OnError | None = None) -> Ack:
+        """`delete` for tasks."""
+        return (await self.adelete_many([key], on_error=on_error))[key]
+
+    def delete_many(self, keys: Iterable[str], *, on_error: OnError | None = None) -> dict[str, Ack]:
+        """Delete many keys in one round trip."""
+        keys = list(dict.fromkeys(keys))
+        client = self._client_sync()
+        if client is None:
+            return dict.fromkeys(keys, Ack(True))
+        scopes = [Scope.of_key(self._request(key).subject.key) for key in keys]
+        acks = client.operations.invalidate(scopes, self._counters, on_error=on_error)
+        return dict(zip(keys, acks, strict=True))
+
+    async def adelete_many(self, keys: Iterable[str], *, on_error: OnError | None = None) -> dict[str, Ack]:
+        """`delete_many` for tasks."""
+        keys = list(dict.fromkeys(keys))
+        client = self._client_async()
+        if client is None:
+            return dict.fromkeys(keys, Ack(True))
+        scopes = [Scope.of_key(self._request(key).subject.key) for key in keys]
+        acks = await client.operations.invalidate(scopes, self._counters, on_error=on_error)
+        return dict(zip(keys, acks, strict=True))
+
+    def touch(self, key: str, *, ttl: TTL | None = None, on_error: OnError | None = None) -> bool:
+        """Give an entry a new time to live; False when there is none."""
+        client = self._client_sync()
+        if client is None:
+            return False
+        return client.operations.touch(self._request(key, ttl=ttl, on_error=on_error))
+
+    async def atouch(self, key: str, *, ttl: TTL | None = None, on_error: OnError | None = None) -> bool:
+        """`touch` for tasks."""
+        client = self._client_async()
+        if client is None:
+            return False
+        return await client.operations.touch(self._request(key, ttl=ttl, on_error=on_error))
+
+    def incr(
+        self,
+        key: str,
+        delta: int = 1,
+        *,
+        initial: int = 0,
+        ttl: TTL | None = None,
+        on_error: OnError | None = None,
+    ) -> int | None:
+        """Add to a counter and return its value; one that is not there begins at `initial` with this TTL.
+
+        None when no master answers. NotACounter when the key holds something else, OverflowError beyond 2**53.
+        """
+        client = self._client_sync()
+        if client is None:
+            return None
+        return client.operations.incr(self._request(key, ttl=ttl, on_error=on_error), delta, initial)
+
+    async def aincr(
+        self,
+        key: str,
+        delta: int = 1,
+        *,
+        initial: int = 0,
+        ttl: TTL | None = None,
+        on_error: OnError | None = None,
+    ) -> int | None:
+        """`incr` for tasks."""
+        client = self._client_async()
+        if client is None:
+            return None
+        return await client.operations.incr(self._request(key, ttl=ttl, on_error=on_error), delta, initial)
+
+    def get_or_compute(
+        self,
+        key: str,
+        fn: Callable[[], R],
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        stale: Seconds = 0,
+        stale_if_error: Seconds = 0,
+        on_error: OnError | None = None,
+    ) -> R:
+        """The value of a key, or what `fn()` returns, computed once at a time over all processes."""
+        client = self._client_sync()
+        if client is None:
+            return fn()
+        request = self._request(
+            key,
+            ttl=ttl,
+            tags=tags,
+            on_error=on_error,
+            compute=fn,
+            stale=seconds(stale, "stale"),
+            stale_if_error=seconds(stale_if_error, "stale_if_error"),
+        )
+        result: R = client.operations.call(request)
+        return result
+
+    async def aget_or_compute(
+        self,
+        key: str,
+        fn: Callable[[], Coroutine[Any, Any, R]],
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        stale: Seconds = 0,
+        stale_if_error: Seconds = 0,
+        on_error: OnError | None = None,
+    ) -> R:
+        """`get_or_compute` for tasks; `fn` is a coroutine function."""
+        client = self._client_async()
+        if client is None:
+            return await fn()
+        request = self._request(
+            key,
+            ttl=ttl,
+            tags=tags,
+            on_error=on_error,
+            compute=fn,
+            stale=seconds(stale, "stale"),
+            stale_if_error=seconds(stale_if_error, "stale_if_error"),
+        )
+        result: R = await client.operations.call(request)
+        return result
+
+    # -- wide invalidations
+
+    def invalidate_tag(self, tag: str, *, on_error: OnError | None = None) -> Ack:
+        """Invalidate every entry with this tag, in one step whatever their number."""
+        return self._wide(Scope.of_tag(tag), on_error)
+
+    async def ainvalidate_tag(self, tag: str, *, on_error: OnError | None = None) -> Ack:
+        """`invalidate_tag` for tasks."""
+        return await self._awide(Scope.of_tag(tag), on_error)
+
+    def clear(self, *, on_error: OnError | None = None) -> Ack:
+        """Invalidate everything in the namespace, in one step."""
+        return self._wide(EVERYTHING, on_error)
+
+    async def aclear(self, *, on_error: OnError | None = None) -> Ack:
+        """`clear` for tasks."""
+        return await self._awide(EVERYTHING, on_error)
+
+    def _wide(self, scope: Scope, on_error: OnError | None) -> Ack:
+        client = self._client_sync()
+        if client is None:
+            return Ack(True)
+        return client.operations.invalidate([scope], self._counters, on_error=on_error)[0]
+
+    async def _awide(self, scope: Scope, on_error: OnError | None) -> Ack:
+        client = self._client_async()
+        if client is None:
+            return Ack(True)
+        return (await client.operations.invalidate([scope], self._counters, on_error=on_error))[0]
+
+    def stamp(self) -> int | None:
+        """A stamp for `set(..., since=)`: take it before reading the value; None when no master answers."""
+        client = self._client_sync()
+        return None if client is None else client.operations.stamp(self.settings.budget)
+
+    async def astamp(self) -> int | None:
+        """`stamp` for tasks."""
+        client = self._client_async()
+        return None if client is None else await client.operations.stamp(self.settings.budget)
+
+    # -- how it stands
+
+    def stats(self) -> Stats:
+        """Counts of all functions and direct operations since the process began, and what is held in memory."""
+        counters = self._counters
+        for core in self._functions:
+            counters = counters + core.counters
+        clients = self._clients
+        if clients is None:
+            return Stats(counters)
+        state = clients.engine.state
+        marks = state.marks
+        return Stats(
+            counters,
+            near_entries=len(state.near),
+            near_bytes=state.near.size,
+            marks=len(marks.functions) + len(marks.tags) + len(marks.keys),
+            journal=len(state.journal),
+            pending=len(state.journal.pending),
+            resyncs=state.resyncs,
+        )
+
+    def health(self) -> Health:
+        """How the servers stand, seen from this process; asks each of them."""
+        client = self._client_sync()
+        if client is None:
+            return self._no_health()
+        return connect.health(client.engine, client.operations.nodes())
+
+    async def ahealth(self) -> Health:
+        """`health` for tasks."""
+        client = self._client_async()
+        if client is None:
+            return self._no_health()
+        return connect.health(client.engine, await client.operations.nodes())
+
+    def _no_health(self) -> Health:
+        problem = "the cache is switched off (EVERCACHE_DISABLED, cache.disabled() or close())"
+        return Health(False, self.location.redacted(), None, 0, None, 0, (), (problem,))
+
+    # -- life
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within it, in this thread or task, every cached function runs and every operation does nothing."""
+        token = _switched_off.set(True)
+        try:
+            yield
+        finally:
+            _switched_off.reset(token)
+
+    def close(self) -> None:
+        """Bring what is queued once more, and close every connection. Cached functions go on, uncached."""
+        with self._lock:
+            self._closed = True
+            clients, self._clients = self._clients, None
+        if clients is not None:
+            clients.close()
+
+    async def aclose(self) -> None:
+        """`close` for tasks."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Clients:
+    """One engine and the two faces of it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.sync = SyncClient(engine)
+        self.asynchronous = AsyncClient(engine)
+        engine.on_fork = self._after_fork
+
+    def __repr__(self) -> str:
+        return f"<_Clients of {self.engine!r}>"
+
+    def _after_fork(self) -> None:
+        self.sync.after_fork()
+        self.asynchronous.after_fork()
+
+    def close(self) -> None:
+        self.sync.close()
+        self.asynchronous.close()
+        self.engine.close()
+

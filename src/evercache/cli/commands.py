@@ -1,0 +1,233 @@
+"""The commands, by click: messages go to standard error, what a program may read to standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from evercache.cli import exits
+from evercache.cli.show import as_json, as_tables, console
+from evercache.errors import ConfigurationError, EvercacheError
+from evercache.ops.local import LocalDeployment
+from evercache.ops.remote import targets_of
+from evercache.ops.survey import Survey, survey
+
+__all__ = ["cli", "run"]
+
+Command = Callable[..., Any]
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; errors become one message on standard error and an exit code."""
+    try:
+        given = None if arguments is None else list(arguments)
+        result = cli.main(args=given, prog_name="evercache", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except EvercacheError as error:
+        click.echo(f"evercache: {error}", err=True)
+        return exits.exit_code(error)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("evercache: interrupted", err=True)
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone: nothing more to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+_EXITS = "\b\nExit codes:\n" + "\n".join(
+    f"  {line.split('|')[1].strip():>3}  {line.split('|')[2].strip()}"
+    for line in (exits.__doc__ or "").splitlines()
+    if line.startswith("| ") and line.split("|")[1].strip().isdigit()
+)
+
+
+@click.group(epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("evercache"), prog_name="evercache")
+def cli() -> None:
+    """Cache servers on this machine, and the state of any deployment."""
+
+
+def _named(function: Command) -> Command:
+    return click.option("--name", default="default", show_default=True, help="Which local deployment.")(
+        function
+    )
+
+
+@cli.command()
+@_named
+@click.option(
+    "--server", type=click.Path(path_type=Path), help="The valkey-server or redis-server program to run."
+)
+@click.option("--memory", default="256mb", show_default=True, help="Memory of each node of a new deployment.")
+def up(name: str, server: Path | None, memory: str) -> None:
+    """Start a master, two replicas and three sentinels; print the URL to use.
+
+    What runs stays as it is, what is dead is started, what is frozen is thawed.
+    """
+    deployment = LocalDeployment.open(name, server=server, memory=memory)
+    messages = Console(stderr=True, highlight=False)
+
+    def say(message: str) -> None:
+        if message.startswith(
+            ("created", "started", "thawed", "given up", "left", "the server", "Supervisor")
+        ):
+            messages.print(message, markup=False, soft_wrap=True)
+        else:
+            waiting.update(message)
+
+    with messages.status("starting") as waiting:
+        started = deployment.bring_up(say)
+    if not started:
+        click.echo(f"deployment {name!r} already runs", err=True)
+    click.echo("the URL to use (EVERCACHE_URL):", err=True)
+    click.echo(deployment.url)
+
+
+@cli.command()
+@_named
+@click.option("--purge", is_flag=True, help="Also remove its data, ports and passwords.")
+def down(name: str, purge: bool) -> None:
+    """Stop all nodes of a local deployment."""
+    LocalDeployment.open(name).down(purge)
+    click.echo(f"deployment {name!r} is down{' and removed' if purge else ''}", err=True)
+
+
+@cli.command()
+@_named
+def url(name: str) -> None:
+    """Print the URL of a local deployment, with its passwords."""
+    click.echo(LocalDeployment.open(name).url)
+
+
+@cli.command()
+@click.option("--name", help="Which local deployment.  [default: EVERCACHE_URL if set, else default]")
+@click.option("--url", "address", help="Any deployment, by its URL, instead of a local one.")
+@click.option("--json", "json_", is_flag=True, help="One line of JSON.")
+@click.option("--watch", is_flag=True, help="Every second, until Ctrl-C.")
+def status(name: str | None, address: str | None, json_: bool, watch: bool) -> int:
+    """Show each node: role, in sync, lag, memory, keys, and what this library uses it for.
+
+    The exit code is 1 when something is down or out of sync.
+    """
+    if name and address:
+        raise click.UsageError("give --name or --url, not both")
+    title, look = _looker(name, address)
+    if not watch:
+        seen = look()
+        if json_:
+            click.echo(as_json(title, seen))
+        else:
+            console().print(as_tables(title, seen))
+        return 0 if seen.whole else 1
+    if json_:
+        while True:
+            click.echo(as_json(title, look()))
+            time.sleep(1)
+    with Live(as_tables(title, look()), console=console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(as_tables(title, look()), refresh=True)
+
+
+def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Survey]]:
+    address = address or (None if name else os.environ.get("EVERCACHE_URL"))
+    if address:
+        targets = targets_of(address)
+        return targets.service or "server", lambda: survey(targets)
+    deployment = LocalDeployment.open(name or "default")
+    _ = deployment.config  # unknown? say so now
+    return deployment.name, lambda: deployment.status().survey
+
+
+def _on_node(verb: str, done: str, text: str) -> None:
+    @cli.command(verb, help=text)
+    @click.argument("node")
+    @_named
+    def command(node: str, name: str) -> None:
+        getattr(LocalDeployment.open(name), verb)(node)
+        click.echo(f"{node} {done}", err=True)
+
+
+_on_node("kill", "is dead until `evercache start` or `up`", "Kill a node at once (SIGKILL).")
+_on_node("freeze", "is frozen until `evercache thaw`", "Freeze a node (SIGSTOP): connected, but silent.")
+_on_node("thaw", "is thawed", "Let a frozen node go on.")
+_on_node("start", "runs", "Start a dead node.")
+
+
+@cli.command("add-replica")
+@_named
+def add_replica(name: str) -> None:
+    """Add a replica, and wait until it is in sync."""
+    added = LocalDeployment.open(name).add_replica()
+    click.echo(f"{added} is in sync; the sentinels hear of it within 10 s", err=True)
+
+
+@cli.command()
+@click.argument("node")
+@_named
+@click.option("-f", "--follow", is_flag=True, help="Go on, until Ctrl-C.")
+@click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(0), help="How many.")
+def logs(node: str, name: str, follow: bool, lines: int) -> None:
+    """Show the end of a node's log."""
+    path = LocalDeployment.open(name).log_file(node)
+    for text in _log(path, lines, follow):
+        click.echo(text, nl=False)
+
+
+def _log(path: Path, lines: int, follow: bool) -> Iterator[str]:
+    if not path.exists() and not follow:
+        raise EvercacheError(f"{path.stem} has no log yet: it was never started")
+    position, inode = 0, -1
+    while True:
+        if path.exists():
+            with path.open(errors="replace") as file:
+                found = os.fstat(file.fileno())
+                if inode == -1:
+                    whole = file.readlines()
+                    yield from whole[max(0, len(whole) - lines) :]
+                else:
+                    # Supervisor moves a full log away and begins another one.
+                    file.seek(position if found.st_ino == inode and found.st_size >= position else 0)
+                    yield from iter(file.readline, "")
+                position, inode = file.tell(), found.st_ino
+        if not follow:
+            return
+        time.sleep(0.2)
+
+
+@cli.command()
+@click.option("--seconds", default=36.0, show_default=True, help="Length of each run with dying servers.")
+@click.option("--quick", is_flag=True, help="Shorter runs.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("evercache-demo"),
+    show_default=True,
+    help="Folder for the picture and the report.",
+)
+def demo(seconds: float, quick: bool, out: Path) -> int:
+    """Run a real site whose cache servers die while it is read, and report."""
+    try:
+        from evercache.demo import DemoOptions, run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("evercache"):
+            raise
+        raise ConfigurationError(
+            f"the demo needs {error.name}: run  pip install 'evercache[demo]'"
+        ) from error
+    return run(DemoOptions(seconds=seconds, quick=quick, out=out))

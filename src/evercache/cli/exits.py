@@ -1,0 +1,45 @@
+"""Exit codes of the command line.
+
+| code | meaning |
+|---|---|
+| 0 | done; `up`: it runs; `status`: everything is whole |
+| 1 | any other failure; `status`: something is down or out of sync |
+| 2 | wrong usage, a bad URL or name, or a missing Python package |
+| 3 | no deployment, or no node, of this name |
+| 4 | no server program |
+| 5 | a remembered port is taken by another program |
+| 6 | the disk is full |
+| 7 | started, but not whole in time |
+| 130 | interrupted by Ctrl-C |
+"""
+
+from __future__ import annotations
+
+from evercache.errors import (
+    ConfigurationError,
+    DeploymentUnknown,
+    DiskFull,
+    EvercacheError,
+    NotWhole,
+    PortTaken,
+    ServerMissing,
+)
+
+__all__ = ["INTERRUPTED", "USAGE", "exit_code"]
+
+USAGE = 2
+INTERRUPTED = 130
+
+_CODES: dict[type[EvercacheError], int] = {
+    ConfigurationError: USAGE,
+    DeploymentUnknown: 3,
+    ServerMissing: 4,
+    PortTaken: 5,
+    DiskFull: 6,
+    NotWhole: 7,
+}
+
+
+def exit_code(error: EvercacheError) -> int:
+    """The exit code for an error."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)

@@ -1,0 +1,141 @@
+"""How a survey looks: as tables for people, as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evercache.ops.survey import NodeReport, SentinelReport, Survey
+
+__all__ = ["as_json", "as_tables", "console"]
+
+
+def console() -> Console:
+    """Standard output; wide where it is no terminal, so that nothing is cut off in a file or a pipe."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=160)
+
+
+def as_tables(name: str, seen: Survey) -> RenderableType:
+    """The nodes, the sentinels, and a line that says how it stands."""
+    nodes = Table(title=f"{name}: nodes", title_justify="left")
+    nodes.add_column("node", no_wrap=True)
+    for column in ("address", "state", "role", "in sync"):
+        nodes.add_column(column, overflow="fold")
+    for column in ("lag", "memory", "keys", "ops/s"):
+        nodes.add_column(column, justify="right", overflow="fold")
+    nodes.add_column("used for", overflow="fold")
+    for node in seen.nodes:
+        nodes.add_row(*_node_row(node))
+    parts: list[RenderableType] = [nodes]
+    if seen.sentinels:
+        sentinels = Table(title=f"{name}: sentinels", title_justify="left")
+        for column in ("sentinel", "address", "state", "names as master", "epoch", "sees"):
+            sentinels.add_column(column)
+        for one in seen.sentinels:
+            sentinels.add_row(*_sentinel_row(one, seen))
+        parts.append(sentinels)
+    if seen.whole:
+        parts.append(Text("whole: everything runs and is in sync", style="green"))
+    else:
+        parts.append(Text("not whole:", style="bold yellow"))
+        parts += [Text(f"  {problem}", style="yellow") for problem in seen.problems]
+    return Group(*parts)
+
+
+def _node_row(node: NodeReport) -> list[Text]:
+    known = bool(node.role)
+    used = node.use if node.use != "nothing" else f"nothing: {node.reason or node.detail}"
+    cells = [
+        node.name,
+        str(node.address),
+        node.state,
+        node.role or "?",
+        ("yes" if node.in_sync else "no") if known else "?",
+        _lag(node),
+        _bytes(node.memory) if known else "",
+        f"{node.keys:,}" if known else "",
+        f"{node.ops:,}" if known else "",
+        used,
+    ]
+    style = "red" if node.use == "nothing" else "bold" if node.role == "master" else ""
+    # Text, not markup: what a server says is never taken for markup.
+    return [Text(cell, style=style) for cell in cells]
+
+
+def _sentinel_row(one: SentinelReport, seen: Survey) -> list[Text]:
+    master = next((node.name for node in seen.nodes if node.address == one.master), str(one.master or "?"))
+    sees = f"{one.healthy_replicas} replicas, {one.healthy_sentinels} sentinels"
+    cells = [
+        one.name,
+        str(one.address),
+        one.state,
+        master if one.master else "?",
+        str(one.epoch) if one.master else "?",
+        sees if one.master else one.detail,
+    ]
+    style = "" if one.state == "up" and one.master == seen.master else "red"
+    return [Text(cell, style=style) for cell in cells]
+
+
+def _lag(node: NodeReport) -> str:
+    if node.role != "replica":
+        return ""
+    heard = "" if node.lag_seconds is None or node.lag_seconds < 0 else f", {node.lag_seconds:.0f} s"
+    return ("?" if node.lag_bytes is None else _bytes(node.lag_bytes)) + heard
+
+
+def _bytes(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def as_json(name: str, seen: Survey) -> str:
+    """One line of JSON. It holds no password. Sizes in bytes, times in seconds."""
+    document: dict[str, Any] = {
+        "name": name,
+        "whole": seen.whole,
+        "master": str(seen.master) if seen.master else None,
+        "problems": list(seen.problems),
+        "nodes": [
+            {
+                "name": node.name,
+                "address": str(node.address),
+                "state": node.state,
+                "role": node.role or None,
+                "in_sync": node.in_sync,
+                "lag_bytes": node.lag_bytes,
+                "heard_seconds_ago": node.lag_seconds,
+                "memory_bytes": node.memory,
+                "keys": node.keys,
+                "ops_per_second": node.ops,
+                "version": node.version or None,
+                "used_for": node.use,
+                "reason": node.reason or None,
+            }
+            for node in seen.nodes
+        ],
+        "sentinels": [
+            {
+                "name": one.name,
+                "address": str(one.address),
+                "state": one.state,
+                "master": str(one.master) if one.master else None,
+                "epoch": one.epoch if one.master else None,
+                "flags": one.flags or None,
+                "healthy_replicas": one.healthy_replicas,
+                "healthy_sentinels": one.healthy_sentinels,
+                "detail": one.detail or None,
+            }
+            for one in seen.sentinels
+        ],
+    }
+    return json.dumps(document)

@@ -1,0 +1,35 @@
+"""The parts of a client, put together."""
+
+from __future__ import annotations
+
+from evercache.client._async.leads import AsyncLeads
+from evercache.client._async.link import AsyncLink
+from evercache.client._async.operations import AsyncOperations
+from evercache.client._async.reads import AsyncReads
+from evercache.client._async.writes import AsyncWrites
+from evercache.engine.engine import Engine
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """One per cache and process; safe for threads and tasks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        link = AsyncLink(engine)
+        self.writes = AsyncWrites(engine, link)
+        self.leads = AsyncLeads(engine, link, self.writes)
+        self.reads = AsyncReads(engine, link, self.leads)
+        self.operations = AsyncOperations(engine, self.reads, self.leads, self.writes)
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient of {self.engine!r}>"
+
+    def close(self) -> None:
+        """Begin no refresh any more."""
+        self.leads.spawner.close()
+
+    def after_fork(self) -> None:
+        """In the child: no refresh is under way here."""
+        self.leads.after_fork()

@@ -1,0 +1,146 @@
+"""Scripts at the present master, and reads at whichever node may serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evercache.client.waits import AsyncWaits
+from evercache.engine.engine import Engine
+from evercache.engine.readers import Reader
+from evercache.errors import (
+    DeadlineExceeded,
+    Loading,
+    MasterUnknown,
+    NoScript,
+    PoolExhausted,
+    ReadOnly,
+    ServerChanged,
+    ServerError,
+    UnavailableError,
+)
+from evercache.protocol.commands import ScriptCall
+from evercache.wire.types import Address, Command
+
+__all__ = ["AsyncLink"]
+
+#: Builds the call for the generation and the newest mark known at the moment of sending.
+Build = Callable[[str, int], ScriptCall]
+
+
+class AsyncLink:
+    """No state of its own; safe for threads and tasks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __repr__(self) -> str:
+        return f"<AsyncLink of {self._engine!r}>"
+
+    async def run(self, build: Build, deadline: float, *, repeat: bool = True) -> Any:
+        """Run one script at the master and return its raw reply; see `run_many`."""
+        return (await self.run_many([build], deadline, repeat=repeat))[0]
+
+    async def run_many(
+        self, builds: Sequence[Build], deadline: float, *, repeat: bool = True, replicas: int = 0
+    ) -> list[Any]:
+        """Run scripts at the master, in one write, and return their raw replies.
+
+        Waits for a resync under way, and with `repeat` (only for scripts that do the same when they run twice)
+        asks again until the deadline; once the master is known to be down it is asked no more than the
+        background does. With `replicas`, the last reply is the number of replicas that have all of it (`WAIT`).
+        Raises UnavailableError, also for an error reply to any of them.
+        """
+        engine = self._engine
+        state = engine.state
+        while True:
+            try:
+                return await self._once(builds, deadline, replicas)
+            except UnavailableError as error:
+                left = deadline - state.now()
+                if left <= 0.002 or (error.maybe_run and not repeat) or isinstance(error, MasterUnknown):
+                    raise
+                if isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading)):
+                    raise  # OOM, NOPERM, ...: asking again does not help
+                await AsyncWaits.pause(min(left, 0.003 + 0.007 * state.rng.random()))
+
+    async def _once(self, builds: Sequence[Build], deadline: float, replicas: int) -> list[Any]:
+        engine = self._engine
+        state = engine.state
+        if not state.ready:
+            if state.master_down:
+                raise MasterUnknown("the master does not answer")
+            await AsyncWaits.result(state.when_ready(), deadline - state.now())
+            if not state.ready:
+                raise MasterUnknown("no master could be followed before the deadline")
+        master = engine.view.master
+        if master is None or state.master_down:
+            raise MasterUnknown("no master answers now")
+        generation, newest = state.generation, state.marks.newest
+        calls = [build(generation, newest) for build in builds]
+        wait = [("WAIT", replicas, max(1, int((deadline - state.now()) * 1000) - 5))] if replicas else []
+        endpoint = engine.endpoint_async(master)
+        try:
+            replies = await endpoint.execute([*(call.evalsha() for call in calls), *wait], deadline)
+            missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScript)]
+            if missing:
+                # It has not run: sent whole, with the same id and token.
+                again = await endpoint.execute([*(calls[i].eval() for i in missing), *wait], deadline)
+                for i, reply in zip(missing, again[: len(missing)], strict=True):
+                    replies[i] = reply
+                if wait:
+                    replies[-1] = again[-1]
+        except UnavailableError as error:
+            self._failed(master, error)
+            raise
+        for reply in replies[: len(calls)]:
+            self._check(master, generation, reply)
+        return replies
+
+    def _failed(self, master: Address, error: UnavailableError) -> None:
+        # One broken connection is no dead master, as long as the tail goes on hearing it.
+        engine = self._engine
+        if isinstance(error, DeadlineExceeded) or (
+            not isinstance(error, (ServerChanged, PoolExhausted)) and not engine.heard_lately()
+        ):
+            engine.master_trouble(master, error)
+
+    def _check(self, master: Address, generation: str, reply: Any) -> None:
+        engine = self._engine
+        if isinstance(reply, ServerError):
+            if isinstance(reply, (ReadOnly, Loading)):
+                engine.topology.nudge()
+                engine.changed_generation()
+            raise reply
+        if isinstance(reply, list) and len(reply) >= 3:
+            if reply[0] in (b"GEN", "GEN"):
+                # Another life of its data: leave this connection, learn everything anew (rule 5).
+                engine.sync_endpoints.disconnect(master)
+                engine.async_endpoints.disconnect(master)
+                engine.changed_generation()
+                raise ServerChanged(f"the data of {master} began another life")
+            engine.observe_time(int(reply[1]), generation)
+
+    async def read(
+        self, reader: Reader, commands: Sequence[Command], deadline: float
+    ) -> list[Any] | None:
+        """Plain reads at a node that may serve them; None when it did not answer them."""
+        engine = self._engine
+        now = engine.state.now
+        endpoint = engine.endpoint_async(reader.address)
+        began = now()
+        reader.started()
+        try:
+            replies = await endpoint.execute(commands, deadline, reader.expected)
+        except UnavailableError as error:
+            reader.fail(now(), error)
+            return None
+        finally:
+            reader.finished()
+        for reply in replies:
+            if isinstance(reply, ServerError):
+                reader.fail(now(), reply)
+                return None
+        done = now()
+        reader.record(done - began, done)
+        return replies

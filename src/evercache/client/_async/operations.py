@@ -1,0 +1,296 @@
+"""What the public methods do, for cached functions and for keys that the user named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from evercache.client._async.leads import AsyncLeads
+from evercache.client._async.reads import AsyncReads, Found
+from evercache.client._async.writes import AsyncWrites
+from evercache.client.request import Request
+from evercache.client.values import counter_payload, sealed, value_of
+from evercache.engine.engine import Engine
+from evercache.engine.flights import UNSET, Outcome
+from evercache.errors import CannotEncode, CorruptEnvelope, ServerError, UnavailableError
+from evercache.observe import Counters
+from evercache.policy import OnError
+from evercache.protocol.scope import Scope, Subject
+from evercache.results import Ack, Explanation, NodeHealth
+
+__all__ = ["AsyncOperations"]
+
+
+class AsyncOperations:
+    """No state of its own; safe for threads and tasks."""
+
+    def __init__(self, engine: Engine, reads: AsyncReads, leads: AsyncLeads, writes: AsyncWrites) -> None:
+        self._engine = engine
+        self._reads = reads
+        self._leads = leads
+        self._writes = writes
+
+    def __repr__(self) -> str:
+        return f"<AsyncOperations of {self._engine!r}>"
+
+    # -- cached calls
+
+    async def call(self, request: Request) -> Any:
+        """The result of a cached call."""
+        return await self._result(request, await self._reads.fetch(request))
+
+    async def refresh(self, request: Request) -> Any:
+        """Compute now and store."""
+        return await self._result(request, await self._leads.refresh_now(request))
+
+    async def _result(self, request: Request, outcome: Outcome) -> Any:
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.value is not UNSET:
+            return outcome.value
+        assert outcome.envelope is not None
+        try:
+            return value_of(request, outcome.envelope)
+        except CorruptEnvelope as error:
+            request.counters.corrupt += 1
+            self._engine.state_log.trouble(
+                f"unreadable {request.subject.function or request.subject.key}",
+                f"{request.subject.key}: the cached value is not readable here and is computed anew: {error}",
+            )
+        outcome = await self._leads.refresh_now(request)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    async def peek(self, request: Request, default: Any) -> Any:
+        """The cached value of a call, stale ones within the policy included, or the default."""
+        policy = request.policy
+        found = await self._peek(request.subject, policy.budget, request.counters, policy.on_error)
+        if found is None or (found.stale and -found.left > max(policy.stale, policy.stale_if_error)):
+            return default
+        try:
+            return value_of(request, found.envelope)
+        except CorruptEnvelope:
+            request.counters.corrupt += 1
+            return default
+
+    async def _peek(
+        self, subject: Subject, budget: float, counters: Counters, on_error: OnError
+    ) -> Found | None:
+        try:
+            return await self._reads.peek(subject, budget, counters)
+        except UnavailableError as error:
+            self._engine.failed(error, counters)
+            if on_error == "raise":
+                raise
+            return None
+
+    async def explain(self, request: Request) -> Explanation:
+        """Why a call hits or misses now; asks the servers, and changes nothing."""
+        state, subject = self._engine.state, request.subject
+        need = state.marks.need(subject)
+        if state.journal.covers(subject):
+            return Explanation(subject.key, "miss: an invalidation of it waits for the master", needed=need)
+        try:
+            found = await self._reads.peek(subject, request.policy.budget, Counters())
+        except UnavailableError as error:
+            return Explanation(subject.key, f"no server can say: {error}", needed=need)
+        need = state.marks.need(subject)
+        marks = {
+            str(name): stamp
+            for name, stamp in (
+                ("everything", state.marks.everything),
+                ("the key", state.marks.keys.get(subject.key, (0, 0.0))[0]),
+                ("the function", state.marks.functions.get(subject.function, 0)),
+                *((f"tag {tag.hex()}", state.marks.tags.get(tag, 0)) for tag in subject.tags),
+            )
+            if stamp
+        }
+        if found is None:
+            return Explanation(
+                subject.key, "miss: no entry that is new enough", needed=need, marks=marks,
+                tags=tuple(tag.hex() for tag in subject.tags),
+            )  # fmt: skip
+        envelope = found.envelope
+        server_ms = state.clock.server_ms(state.now()) or 0.0
+        verdict = "hit"
+        if found.stale:
+            late = -found.left
+            verdict = "stale hit, refreshed in the background" if late <= request.policy.stale else "miss: expired"
+        return Explanation(
+            subject.key,
+            verdict,
+            node=found.source,
+            stale_in=found.left,
+            expires_in=(envelope.hard_ms - server_ms) / 1e3,
+            stamp=envelope.stamp,
+            needed=need,
+            tags=tuple(tag.hex() for tag in envelope.tags),
+            marks=marks,
+        )
+
+    async def invalidate(
+        self,
+        scopes: Sequence[Scope],
+        counters: Counters,
+        *,
+        function: str = "",
+        on_error: OnError | None = None,
+    ) -> list[Ack]:
+        """Invalidate; with `raise`, what was queued raises as well (and stays queued)."""
+        settings = self._engine.settings
+        acks = await self._writes.invalidate_many(
+            list(scopes),
+            settings.budget,
+            counters,
+            function=function,
+            strict=settings.consistency == "strict",
+        )
+        if (on_error or settings.on_error) == "raise" and any(ack.queued for ack in acks):
+            raise UnavailableError("no master acknowledged the invalidation; it is queued", maybe_run=True)
+        return acks
+
+    # -- keys that the user named
+
+    async def get(self, request: Request, default: Any) -> Any:
+        """The value of a key, or the default."""
+        (value,) = await self.get_many([request], default)
+        return value
+
+    async def get_many(self, requests: Sequence[Request], default: Any) -> list[Any]:
+        """The values of many keys, with the default where there is none."""
+        if not requests:
+            return []
+        counters, policy = requests[0].counters, requests[0].policy
+        try:
+            founds = await self._reads.peek_many([r.subject for r in requests], policy.budget, counters)
+        except UnavailableError as error:
+            self._engine.failed(error, counters)
+            if policy.on_error == "raise":
+                raise
+            founds = [None] * len(requests)
+        values = []
+        for request, found in zip(requests, founds, strict=True):
+            value = default
+            if found is not None and not found.stale and not found.envelope.error:
+                try:
+                    value = value_of(request, found.envelope)
+                    counters.hits += 1
+                    counters.master_hits += found.source == "master"
+                    counters.replica_hits += found.source != "master"
+                except CorruptEnvelope:
+                    counters.corrupt += 1
+                    found = None
+            counters.misses += found is None or found.stale
+            values.append(value)
+        return values
+
+    async def set(
+        self,
+        request: Request,
+        value: Any,
+        *,
+        mode: Literal["set", "add", "since"] = "set",
+        since: int = 0,
+    ) -> Ack:
+        """Write a value."""
+        engine, policy, counters = self._engine, request.policy, request.counters
+        id = engine.state.new_id()
+        try:
+            envelope = sealed(request, id, value)
+        except CannotEncode as error:
+            counters.uncacheable += 1
+            engine.state_log.trouble(f"uncacheable {request.subject.key}", f"{request.subject.key}: {error}")
+            # What was there before must not be taken for this value.
+            await self._writes.invalidate(Scope.of_key(request.subject.key), policy.budget, counters)
+            if policy.on_error == "raise":
+                raise
+            return Ack(False, reason="uncacheable")
+        lifetime = policy.lifetime(value, 0.0)
+        if sum(lifetime) <= 0:
+            ack = await self._writes.invalidate(Scope.of_key(request.subject.key), policy.budget, counters)
+            return Ack(ack.done, ack.stamp, ack.existed, ack.queued, "expired")
+        ack = await self._writes.set(
+            request.subject,
+            envelope,
+            lifetime,
+            policy.budget,
+            counters,
+            mode=mode,
+            since=since,
+            strict=engine.settings.consistency == "strict",
+        )
+        if ack.queued and policy.on_error == "raise":
+            raise UnavailableError("no master took the write; an invalidation of its key is queued", maybe_run=True)
+        return ack
+
+    async def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
+        """Write many values."""
+        return {key: await self.set(request, value) for key, (request, value) in requests.items()}
+
+    async def touch(self, request: Request) -> bool:
+        """Give an entry a new time to live; False when there is none (or no master answers)."""
+        policy = request.policy
+        try:
+            return await self._writes.touch(request.subject, policy.lifetime(UNSET, 0.0), policy.budget)
+        except UnavailableError as error:
+            self._engine.failed(error, request.counters)
+            if policy.on_error == "raise":
+                raise
+            return False
+
+    async def incr(self, request: Request, delta: int, initial: int) -> int | None:
+        """Add to a counter; None when no master answers."""
+        policy = request.policy
+        counter_payload(delta)
+        counter_payload(initial)
+        try:
+            return await self._writes.incr(
+                request.subject.key, delta, initial, policy.lifetime(0, 0.0), policy.budget
+            )
+        except UnavailableError as error:
+            self._engine.failed(error, request.counters)
+            if policy.on_error == "raise":
+                raise
+            return None
+
+    async def stamp(self, budget: float) -> int | None:
+        """The newest stamp of the master, for `set(..., since=)`; None when no master answers."""
+        try:
+            return await self._writes.tip(self._engine.state.now() + budget)
+        except UnavailableError as error:
+            self._engine.failed(error, Counters())
+            if self._engine.settings.on_error == "raise":
+                raise
+            return None
+
+    # -- health
+
+    async def nodes(self) -> list[NodeHealth]:
+        """Ask every node for its role and its eviction policy."""
+        engine = self._engine
+        if engine.topology.local:
+            return [NodeHealth("memory://", "master", "writes and reads", 0.0, None)]
+        engine.start()
+        if not engine.state.ready:
+            await self._reads.until_ready(engine.settings.budget * 4)
+        return [await self._node(address, role) for address, role in engine.members()]
+
+    async def _node(self, address: Any, role: str) -> NodeHealth:
+        engine = self._engine
+        now = engine.state.now()
+        eviction = None
+        try:
+            (reply,) = await engine.endpoint_async(address).execute([("INFO", "memory")], now + 0.3)
+            if isinstance(reply, ServerError):
+                raise reply
+            text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
+            facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+            eviction = facts.get("maxmemory_policy") if facts.get("maxmemory", "0") != "0" else "noeviction"
+        except UnavailableError as error:
+            return NodeHealth(str(address), role, f"nothing: {error}")
+        return NodeHealth(
+            str(address), role, engine.use_of(address, now), engine.lag_of(address, now), eviction
+        )
+
+

@@ -1,0 +1,325 @@
+"""The way of a read: near, one GET at one node, and the master when that does not settle it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evercache.client._async.leads import AsyncLeads
+from evercache.client._async.link import AsyncLink, Build
+from evercache.client.request import Request
+from evercache.client.waits import AsyncWaits
+from evercache.engine.engine import Engine
+from evercache.engine.flights import Outcome, computing_here
+from evercache.engine.state import State
+from evercache.errors import CorruptEnvelope, UnavailableError
+from evercache.observe import Counters
+from evercache.protocol.envelope import Envelope, unpack
+from evercache.protocol.lease import refresh_early, wait_limit
+from evercache.protocol.replies import LeaseReply, parse_lease
+from evercache.protocol.scope import Subject
+
+__all__ = ["AsyncReads", "Found"]
+
+#: Share of what is left of the budget that one node gets before another is asked.
+_SHARE = 0.4
+#: A call goes round again when what it waited for was invalidated meanwhile; then it computes by itself.
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry that may be served: where it was, and whether it is past its soft expiry."""
+
+    envelope: Envelope
+    source: str
+    stale: bool
+    left: float
+
+
+class AsyncReads:
+    """No state of its own; safe for threads and tasks."""
+
+    def __init__(self, engine: Engine, link: AsyncLink, leads: AsyncLeads) -> None:
+        self._engine = engine
+        self._state: State = engine.state
+        self._link = link
+        self._leads = leads
+
+    def __repr__(self) -> str:
+        return f"<AsyncReads of {self._engine!r}>"
+
+    # -- a cached call
+
+    async def fetch(self, request: Request) -> Outcome:
+        """The outcome of a cached call: served, joined or computed. Raises only what the function raises."""
+        state, subject, policy = self._state, request.subject, request.policy
+        if not self._engine.start():
+            return await self._leads.compute_plain(request)
+        deadline = state.now() + policy.budget
+        need = state.marks.need(subject)
+        for _ in range(_ROUNDS):
+            if state.journal.pending or state.journal.suspended:
+                await self.settle(subject, deadline)
+                need = max(need, state.marks.need(subject))
+            if policy.near:
+                envelope = self._near(subject, need, request.counters)
+                if envelope is not None:
+                    return Outcome(envelope.stamp, "near", envelope)
+            found = await self.look(subject, need, deadline, request.counters)
+            if found is not None:
+                outcome = self._serve(request, found)
+                if outcome is not None:
+                    return outcome
+            if subject.key in computing_here.get():
+                return await self._leads.compute_plain(request)
+            flight, leads = state.join_or_lead(subject, need, joinable=True)
+            if leads:
+                outcome = None
+                try:
+                    outcome = await self._leads.lead(request, need, deadline)
+                finally:
+                    state.landed(flight, outcome)
+                if outcome is not None:
+                    return outcome
+            else:
+                began = state.now()
+                limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
+                outcome = await AsyncWaits.result(flight.done, limit)
+                # To wait for a computation is the function's own time, not the cache's.
+                deadline += state.now() - began
+                if outcome is not None and state.acceptable(outcome, subject, need):
+                    if outcome.error is not None or outcome.envelope is not None:
+                        request.counters.joined += 1
+                        return Outcome(
+                            outcome.stamp,
+                            "joined",
+                            outcome.envelope,
+                            error=outcome.error,
+                            sequence=outcome.sequence,
+                            stale=outcome.stale,
+                        )
+                    # What can't be shared is computed by each caller.
+                    return await self._leads.compute_plain(request)
+                if not flight.done.done():
+                    break
+            need = max(need, state.marks.need(subject))
+        return await self._leads.compute_plain(request)
+
+    def _near(self, subject: Subject, need: int, counters: Counters) -> Envelope | None:
+        state = self._state
+        if not self._may_serve(state.now()) or not state.sure(state.now()):
+            return None
+        with state.lock:
+            envelope = state.near.get(subject.key, state.now())
+        if envelope is None or envelope.stamp < need or state.journal.covers(subject):
+            return None
+        if not state.marks.fresh(envelope.stamp, subject, envelope.tags):
+            return None
+        counters.hits += 1
+        counters.near_hits += 1
+        return envelope
+
+    def _serve(self, request: Request, found: Found) -> Outcome | None:
+        """Serve what a node had, perhaps with a refresh in the background; None when it must be recomputed."""
+        state, policy, envelope = self._state, request.policy, found.envelope
+        if found.stale:
+            if -found.left > policy.stale:
+                return None
+            self._leads.refresh_in_background(request, envelope)
+            request.counters.stale_served += 1
+            return Outcome(envelope.stamp, found.source, envelope, stale=True)
+        if envelope.compute_seconds and policy.beta:
+            # 1 - random() is in (0, 1]: the logarithm of it is finite.
+            draw = 1.0 - state.rng.random()
+            if refresh_early(found.left, envelope.compute_seconds, policy.beta, draw):
+                self._leads.refresh_in_background(request, envelope)
+        request.counters.hits += 1
+        if found.source == "master":
+            request.counters.master_hits += 1
+        else:
+            request.counters.replica_hits += 1
+        if policy.near:
+            state.put_near(request.subject, envelope, policy.near, state.resyncs)
+        return Outcome(envelope.stamp, found.source, envelope)
+
+    # -- plain reads
+
+    async def look(
+        self, subject: Subject, need: int, deadline: float, counters: Counters
+    ) -> Found | None:
+        """One GET at a node that may serve, and at another one when the first does not answer."""
+        state = self._state
+        tried = None
+        for _ in range(2):
+            now = state.now()
+            reader = self._engine.reader(now, tried)
+            if reader is None or state.journal.covers(subject):
+                return None
+            resyncs = state.resyncs
+            replies = await self._link.read(
+                reader, [("GET", subject.key)], min(deadline, now + max(0.01, (deadline - now) * _SHARE))
+            )
+            if replies is not None:
+                return self.judge(replies[0], subject, need, resyncs, reader.role, counters)
+            counters.replica_failures += 1
+            tried = reader.address
+        return None
+
+    def judge(
+        self,
+        data: bytes | None,
+        subject: Subject,
+        need: int,
+        resyncs: int,
+        source: str,
+        counters: Counters,
+    ) -> Found | None:
+        """Whether what a node answered may be served; None: ask the master."""
+        state = self._state
+        if data is None:
+            return None
+        try:
+            envelope = unpack(data)
+        except CorruptEnvelope:
+            counters.corrupt += 1
+            return None
+        if not envelope.readable:
+            counters.newer += 1
+            return None
+        now = state.now()
+        server_ms = state.clock.server_ms(now)
+        if server_ms is None or envelope.hard_ms <= server_ms or envelope.counter:
+            return None
+        # A stamp from the future means that the node was promoted (rule 15); the answer to a question from
+        # before a resync proves nothing (rule 5).
+        if (
+            envelope.stamp > state.marks.newest
+            or resyncs != state.resyncs
+            or not self._engine.may_read(now)
+            or state.journal.covers(subject)
+        ):
+            return None
+        if envelope.stamp < need or not state.marks.fresh(envelope.stamp, subject, envelope.tags):
+            counters.replica_outdated += 1
+            return None
+        if envelope.stamp < state.marks.key_floor and source != "master":
+            return None
+        if not self._may_serve(now):
+            return None
+        if not state.sure(now):
+            counters.unconfirmed += 1
+        left = (envelope.soft_ms - server_ms) / 1e3
+        return Found(envelope, source, left <= 0, left)
+
+    def _may_serve(self, now: float) -> bool:
+        engine = self._engine
+        if engine.settings.consistency == "available":
+            return True
+        return self._state.sure(now) and engine.confirmed(now)
+
+    async def peek(self, subject: Subject, budget: float, counters: Counters) -> Found | None:
+        """The entry, computing nothing. Raises UnavailableError when no node could say."""
+        state = self._state
+        if not self._engine.start():
+            return None
+        deadline = state.now() + budget
+        if state.journal.pending or state.journal.suspended:
+            await self.settle(subject, deadline)
+        need = state.marks.need(subject)
+        found = await self.look(subject, need, deadline, counters)
+        if found is None:
+            reply = await self.ask(subject, need, deadline)
+            found = self.from_master(reply, subject, counters)
+        return found
+
+    async def ask(self, subject: Subject, need: int, deadline: float) -> LeaseReply:
+        """The read-only form of the lease script: what the master has, by the marks it knows (rule 2)."""
+        state, commands = self._state, self._engine.commands
+        reply = parse_lease(
+            await self._link.run(
+                lambda replid, newest: commands.peek(
+                    subject, replid=replid, newest=newest, least=max(need, state.marks.need(subject))
+                ),
+                deadline,
+            )
+        )
+        state.learn(subject, reply.marks)
+        return reply
+
+    def from_master(self, reply: LeaseReply, subject: Subject, counters: Counters) -> Found | None:
+        """What a reply of the master holds for the caller."""
+        state = self._state
+        if reply.entry is None or state.journal.covers(subject):
+            return None
+        if not self._may_serve(state.now()):
+            return None
+        try:
+            envelope = unpack(reply.entry)
+        except CorruptEnvelope:
+            counters.corrupt += 1
+            return None
+        if not envelope.readable:
+            counters.newer += 1
+            return None
+        left = (envelope.soft_ms - reply.now_us / 1e3) / 1e3
+        return Found(envelope, "master", left <= 0, left)
+
+    async def peek_many(
+        self, subjects: list[Subject], budget: float, counters: Counters
+    ) -> list[Found | None]:
+        """The entries of many keys: one round trip to one node, and one to the master for what that lacks."""
+        state, engine = self._state, self._engine
+        if not subjects or not engine.start():
+            return [None] * len(subjects)
+        deadline = state.now() + budget
+        if state.journal.pending or state.journal.suspended:
+            for subject in subjects:
+                await self.settle(subject, deadline)
+        needs = [state.marks.need(subject) for subject in subjects]
+        results: list[Found | None] = [None] * len(subjects)
+        reader = engine.reader(state.now())
+        if reader is not None:
+            resyncs = state.resyncs
+            replies = await self._link.read(
+                reader, [("MGET", *(subject.key for subject in subjects))], deadline
+            )
+            if replies is not None:
+                for index, data in enumerate(replies[0]):
+                    results[index] = self.judge(
+                        data, subjects[index], needs[index], resyncs, reader.role, counters
+                    )
+        missing = [index for index, found in enumerate(results) if found is None]
+        if not missing:
+            return results
+        raw = await self._link.run_many(
+            [self._peek_call(subjects[index], needs[index]) for index in missing], deadline
+        )
+        for index, reply in zip(missing, raw, strict=True):
+            parsed = parse_lease(reply)
+            state.learn(subjects[index], parsed.marks)
+            results[index] = self.from_master(parsed, subjects[index], counters)
+        return results
+
+    def _peek_call(self, subject: Subject, need: int) -> Build:
+        commands = self._engine.commands
+        return lambda replid, newest: commands.peek(subject, replid=replid, newest=newest, least=need)
+
+    async def until_ready(self, seconds: float) -> None:
+        """Wait for the first resync, so long at most."""
+        await AsyncWaits.result(self._state.when_ready(), seconds)
+
+    # -- pending
+
+    async def settle(self, subject: Subject, deadline: float) -> None:
+        """Bring what is pending for a subject to the master before reading it (rule 4)."""
+        state = self._state
+        if state.journal.suspended and not state.ready and not state.master_down:
+            await AsyncWaits.result(state.when_ready(), (deadline - state.now()) / 2)
+        for item in state.journal.covering(subject):
+            if item.due is None:
+                await AsyncWaits.result(item.settled, (deadline - state.now()) / 2)
+            elif state.ready and not state.master_down:
+                try:
+                    await self._leads.writes.bring(item, deadline)
+                except UnavailableError:
+                    return

@@ -1,0 +1,275 @@
+"""Invalidations and explicit writes: pending before they are sent, acknowledged by the master, or queued."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from evercache.client._async.link import AsyncLink
+from evercache.client.waits import AsyncWaits
+from evercache.engine.engine import Engine
+from evercache.engine.state import State
+from evercache.errors import MasterUnknown, NotACounter, UnavailableError
+from evercache.observe import Counters
+from evercache.protocol.journal import Pending
+from evercache.protocol.replies import (
+    IncrReply,
+    parse_incr,
+    parse_invalidate,
+    parse_set,
+    parse_tip,
+    parse_touch,
+)
+from evercache.protocol.scope import Scope, Subject
+from evercache.results import Ack
+
+__all__ = ["AsyncWrites"]
+
+
+class AsyncWrites:
+    """No state of its own; safe for threads and tasks."""
+
+    def __init__(self, engine: Engine, link: AsyncLink) -> None:
+        self._engine = engine
+        self._state: State = engine.state
+        self._link = link
+
+    def __repr__(self) -> str:
+        return f"<AsyncWrites of {self._engine!r}>"
+
+    async def invalidate(
+        self, scope: Scope, budget: float, counters: Counters, *, function: str = "", strict: bool = False
+    ) -> Ack:
+        """Invalidate a scope: obeyed here at once, everywhere when the master has it."""
+        return (await self.invalidate_many([scope], budget, counters, function=function, strict=strict))[0]
+
+    async def invalidate_many(
+        self,
+        scopes: list[Scope],
+        budget: float,
+        counters: Counters,
+        *,
+        function: str = "",
+        strict: bool = False,
+    ) -> list[Ack]:
+        """The same for several scopes, in one round trip."""
+        state = self._state
+        if not self._engine.start():
+            return [Ack(False, reason="unavailable") for _ in scopes]
+        deadline = state.now() + budget
+        items = [state.begin(scope, function) for scope in scopes]
+        try:
+            acks = await self._send(items, deadline, strict)
+        except UnavailableError as error:
+            for item in items:
+                state.given_up(item)
+            self._engine.wake_bringer()
+            self._engine.failed(error, counters)
+            counters.queued += len(items)
+            return [Ack(False, queued=True, reason="unavailable") for _ in items]
+        except BaseException:
+            # The caller was cancelled: its invalidation goes on without it (rule 4).
+            for item in items:
+                state.given_up(item)
+            self._engine.wake_bringer()
+            raise
+        counters.acknowledged += sum(ack.done for ack in acks)
+        counters.queued += sum(ack.queued for ack in acks)
+        return acks
+
+    async def _send(self, items: list[Pending], deadline: float, strict: bool) -> list[Ack]:
+        state, commands = self._state, self._engine.commands
+
+        def build(item: Pending) -> Any:
+            return lambda replid, newest: commands.invalidate(
+                item.scope, replid=replid, newest=newest, id=item.id, function=item.function
+            )
+
+        replicas = self._engine.replicas_to_wait_for() if strict else 0
+        raw = await self._link.run_many([build(item) for item in items], deadline, replicas=replicas)
+        replies = [parse_invalidate(reply) for reply in raw[: len(items)]]
+        if strict and not await self._safe(raw, replicas, deadline):
+            raise MasterUnknown("the master could not be confirmed", maybe_run=True)
+        for item, reply in zip(items, replies, strict=True):
+            state.acknowledged(item, reply.stamp, reply.replid)
+            if item.scope.kind == "k":
+                with state.lock:
+                    state.journal.cancel_key(item.scope.name, item.sequence)
+        return [Ack(True, reply.stamp, reply.existed) for reply in replies]
+
+    async def _safe(self, raw: list[Any], replicas: int, deadline: float) -> bool:
+        """Strict: a replica has it, and the master was confirmed after it answered (rule 17)."""
+        state, topology = self._state, self._engine.topology
+        replied = state.now()
+        if replicas and (not isinstance(raw[-1], int) or raw[-1] < replicas):
+            return False
+        topology.nudge()
+        while not topology.local and topology.confirmed_since() <= replied:
+            if state.now() >= deadline:
+                return False
+            await AsyncWaits.pause(0.003)
+        return True
+
+    async def bring(self, item: Pending, deadline: float) -> None:
+        """Send one that was given up; raises UnavailableError when it still cannot be brought."""
+        state, commands = self._state, self._engine.commands
+        reply = parse_invalidate(
+            await self._link.run(
+                lambda replid, newest: commands.invalidate(
+                    item.scope, replid=replid, newest=newest, id=item.id, function=item.function
+                ),
+                deadline,
+            )
+        )
+        state.acknowledged(item, reply.stamp, reply.replid)
+
+    async def set(
+        self,
+        subject: Subject,
+        envelope: bytes,
+        lifetime: tuple[int, int],
+        budget: float,
+        counters: Counters,
+        *,
+        mode: Literal["set", "add", "since"] = "set",
+        since: int = 0,
+        strict: bool = False,
+    ) -> Ack:
+        """Write a value. On failure an invalidation of its key is queued, never the value (rule 4)."""
+        state, commands = self._state, self._engine.commands
+        if not self._engine.start():
+            return Ack(False, reason="unavailable")
+        deadline = state.now() + budget
+        soft_ms, span_ms = lifetime
+        item = state.begin(Scope.of_key(subject.key))
+        try:
+            not_after = await self._not_after(deadline)
+            replicas = self._engine.replicas_to_wait_for() if strict else 0
+            raw = await self._link.run_many(
+                [
+                    lambda replid, newest: commands.set(
+                        subject,
+                        replid=replid,
+                        newest=newest,
+                        id=item.id,
+                        not_after_us=not_after,
+                        soft_ms=soft_ms,
+                        span_ms=span_ms,
+                        envelope=envelope,
+                        mode=mode,
+                        since=since,
+                        least=state.marks.need(subject),
+                    )
+                ],
+                deadline,
+                repeat=False,
+                replicas=replicas,
+            )
+            reply = parse_set(raw[0])
+            if reply.status == "late":
+                with state.lock:
+                    state.clock.reset()
+                    state.clock.observe(reply.now_us, state.now())
+                raise MasterUnknown("the write arrived too late and was refused")
+            if reply.status == "cancelled":
+                raise MasterUnknown("the write was overtaken by the invalidation queued for it")
+            if strict and not await self._safe(raw, replicas, deadline):
+                raise MasterUnknown("the master could not be confirmed", maybe_run=True)
+        except BaseException as error:
+            state.given_up(item)
+            self._engine.wake_bringer()
+            if not isinstance(error, UnavailableError):
+                raise
+            self._engine.failed(error, counters)
+            counters.queued += 1
+            return Ack(False, queued=True, reason="unavailable")
+        if reply.status != "ok":
+            state.withdrawn(item)
+            return Ack(False, existed=reply.status == "exists", reason=reply.status)
+        state.acknowledged(item, reply.stamp, reply.replid)
+        with state.lock:
+            state.journal.cancel_key(subject.key, item.sequence)
+        counters.acknowledged += 1
+        return Ack(True, reply.stamp, reply.existed)
+
+    async def _not_after(self, deadline: float) -> int:
+        """The deadline of the send in the master's time (rule 11)."""
+        state = self._state
+        if state.clock.offset_us is None:
+            await AsyncWaits.result(state.when_ready(), deadline - state.now())
+        if state.clock.offset_us is None:
+            await self.tip(deadline)  # any script brings the master's time
+        server_us = state.clock.server_us(deadline)
+        if server_us is None:
+            raise MasterUnknown("the master's time is not known, so no write can be sent safely")
+        return server_us
+
+    async def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
+        """Change the expiry of a live entry. Raises UnavailableError."""
+        state, commands = self._state, self._engine.commands
+        if not self._engine.start():
+            return False
+        deadline = state.now() + budget
+        not_after = await self._not_after(deadline)
+        reply = parse_touch(
+            await self._link.run(
+                lambda replid, newest: commands.touch(
+                    subject,
+                    replid=replid,
+                    newest=newest,
+                    least=state.marks.need(subject),
+                    not_after_us=not_after,
+                    soft_ms=lifetime[0],
+                    span_ms=lifetime[1],
+                ),
+                deadline,
+            )
+        )
+        with state.lock:
+            state.near.drop(subject.key)
+        return reply.status == "ok"
+
+    async def incr(
+        self, key: str, delta: int, initial: int, lifetime: tuple[int, int], budget: float
+    ) -> int | None:
+        """Add to a counter, once at most. Raises UnavailableError, NotACounter, OverflowError."""
+        state, commands = self._state, self._engine.commands
+        if not self._engine.start():
+            return None
+        deadline = state.now() + budget
+        not_after = await self._not_after(deadline)
+        subject = Subject(key)
+        reply: IncrReply = parse_incr(
+            await self._link.run(
+                lambda replid, newest: commands.incr(
+                    key,
+                    replid=replid,
+                    newest=newest,
+                    not_after_us=not_after,
+                    id=state.new_id(),
+                    delta=delta,
+                    initial=initial,
+                    soft_ms=lifetime[0],
+                    span_ms=lifetime[1],
+                    least=state.marks.need(subject),
+                ),
+                deadline,
+                repeat=False,
+            )
+        )
+        if reply.status == "type":
+            raise NotACounter(f"{key} holds something else than a whole number: set it to an int first")
+        if reply.status == "range":
+            raise OverflowError(f"{key} would pass 2**53, beyond which a counter is not exact; use set()")
+        if reply.status != "ok":
+            raise MasterUnknown("the increment arrived too late and was refused")
+        return reply.value
+
+    async def tip(self, deadline: float) -> int:
+        """The newest stamp that the master has issued. Raises UnavailableError."""
+        commands = self._engine.commands
+        if not self._engine.start():
+            raise MasterUnknown("the cache is closed")
+        reply = parse_tip(
+            await self._link.run(lambda replid, newest: commands.tip(replid=replid, newest=newest), deadline)
+        )
+        return reply.tip

@@ -1,0 +1,53 @@
+"""What the client needs to know of one cached call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from evercache.codecs import Encoder
+from evercache.observe import Counters
+from evercache.policy import Policy
+from evercache.protocol.lease import LEASE, lease_after_starvation
+from evercache.protocol.scope import Subject
+
+__all__ = ["Request", "Usual"]
+
+
+class Usual:
+    """How long a function usually computes, and how long its leases must be; a lost update does no harm."""
+
+    __slots__ = ("lease", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.lease = LEASE
+
+    def __repr__(self) -> str:
+        return f"<Usual seconds={self.seconds:.3f} lease={self.lease:.1f}>"
+
+    def took(self, compute: float) -> None:
+        """One more computation, in seconds (an exponentially weighted mean)."""
+        self.seconds = compute if not self.seconds else 0.7 * self.seconds + 0.3 * compute
+
+    def starved(self, compute: float, limit: float) -> None:
+        """A lease ran out unrenewed: the function holds the interpreter (rule 13)."""
+        self.lease = min(lease_after_starvation(compute), limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call: what it is about, how it is cached, and how to compute it.
+
+    `result_tags` gives the hashes of the tags that the result carries. `background` wraps a refresh that runs
+    after the page was answered.
+    """
+
+    subject: Subject
+    policy: Policy
+    encoder: Encoder
+    counters: Counters
+    usual: Usual
+    compute: Callable[[], Any]
+    result_tags: Callable[[Any], tuple[bytes, ...]] | None = None

@@ -1,0 +1,42 @@
+"""Between what a user hands over and the envelope: encoding, decoding, counters, cached exceptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evercache.client.request import Request
+from evercache.errors import NotACounter
+from evercache.protocol.envelope import Envelope, pack
+
+__all__ = ["counter_payload", "sealed", "value_of"]
+
+_EXACT = 1 << 53
+
+
+def value_of(request: Request, envelope: Envelope) -> Any:
+    """A fresh copy of the value; raises a cached exception, and CorruptEnvelope for what cannot be read."""
+    if envelope.counter:
+        return envelope.number
+    context = request.subject.key.encode()
+    encoder = request.encoder
+    if envelope.error:
+        raise encoder.decode_error(
+            envelope.payload, envelope.codec, envelope.compressed, request.policy.cache_errors, context
+        )
+    return encoder.decode(envelope.payload, envelope.codec, envelope.compressed, context)
+
+
+def sealed(request: Request, id: str, value: Any) -> bytes:
+    """The envelope of a value that is set explicitly: an int below 2**53 becomes a counter (rule 9)."""
+    tags = request.subject.tags
+    if type(value) is int and -_EXACT < value < _EXACT:
+        return pack(payload=str(value).encode(), id=bytes.fromhex(id), tags=tags, counter=True)
+    payload, codec, compressed = request.encoder.encode(value, request.subject.key.encode())
+    return pack(payload=payload, codec=codec, id=bytes.fromhex(id), tags=tags, compressed=compressed)
+
+
+def counter_payload(value: object) -> int:
+    """A step or start of a counter; NotACounter unless it is a whole number below 2**53."""
+    if type(value) is not int or not -_EXACT < value < _EXACT:
+        raise NotACounter(f"a counter counts in whole numbers below 2**53, not {value!r}")
+    return value

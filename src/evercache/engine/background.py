@@ -1,0 +1,80 @@
+"""The one thread of a process that serves a cache in the background: an event loop with its chores."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+__all__ = ["Background", "Job"]
+
+_logger = logging.getLogger("evercache")
+
+Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Background:
+    """Runs jobs until stopped; a job that fails is logged and begun again. `start` and `stop` from any thread."""
+
+    def __init__(self, name: str, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Background {self._thread.name} {'running' if self._thread.is_alive() else 'not running'}>"
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have a callback run on the loop; nothing happens when it is not running."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(callback)
+            except RuntimeError:  # it closed between the two lines
+                return
+
+    def stop(self, timeout: float) -> None:
+        """End every job and the thread; waits `timeout` seconds for it at most."""
+        if not self._up.wait(timeout):
+            return
+        stopping = self._stopping
+        if stopping is not None:
+            self.post(stopping.set)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def _main(self) -> None:
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._up.set()
+        tasks = [asyncio.create_task(self._keep(job)) for job in self._jobs]
+        await self._stopping.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self, job: Job) -> None:
+        while True:
+            try:
+                await job()
+                return
+            except Exception:
+                # A defect of ours must not end the background: it is told in full, and the job goes on.
+                _logger.exception("a background job of the cache failed and is begun again: %r", job)
+                await asyncio.sleep(0.5)

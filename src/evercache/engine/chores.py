@@ -1,0 +1,150 @@
+"""The chores of the background beside the tail: renewing leases, bringing pending invalidations, forgetting."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from evercache.engine.state import HeldLease
+from evercache.errors import NoScript, ServerChanged, ServerError, UnavailableError
+from evercache.protocol.commands import ScriptCall
+from evercache.protocol.journal import Pending
+from evercache.protocol.lease import RENEW_EVERY
+from evercache.protocol.replies import parse_invalidate, parse_renew
+from evercache.wire.types import Reply
+
+if TYPE_CHECKING:
+    from evercache.engine.engine import Engine
+
+__all__ = ["Chores"]
+
+_TICK = 0.1
+
+
+class Chores:
+    """Owned by the background; runs on its loop only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wake = asyncio.Event()
+        self._releases: set[asyncio.Task[None]] = set()
+
+    def release_later(self, key: str, token: str) -> None:
+        """Give back the lease of a computation that came to nothing. On the background's loop only."""
+        task = asyncio.get_running_loop().create_task(self._release(key, token))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _release(self, key: str, token: str) -> None:
+        state = self._engine.state
+        call = self._engine.commands.release(
+            key, replid=state.generation, newest=state.marks.newest, token=token
+        )
+        try:
+            await self._run(call, state.now() + 0.5)
+        except UnavailableError:
+            return  # it ends by itself, one lease length after its last renewal
+
+    def wake(self) -> None:
+        """There is something to bring. On the background's loop only."""
+        self._wake.set()
+
+    async def renew(self) -> None:
+        """Keep the leases of computations under way alive (rule 13)."""
+        state = self._engine.state
+        while True:
+            await asyncio.sleep(_TICK)
+            now = state.now()
+            due = [lease for lease in list(state.leases.values()) if self._renewable(lease, now)]
+            if due:
+                await asyncio.gather(*(self._renew(lease) for lease in due))
+
+    def _renewable(self, lease: HeldLease, now: float) -> bool:
+        if lease.lost or now - lease.granted > self._engine.settings.max_compute:
+            return False
+        return now - lease.renewed >= RENEW_EVERY - _TICK / 2
+
+    async def _renew(self, lease: HeldLease) -> None:
+        engine = self._engine
+        sent = engine.state.now()
+        call = engine.commands.renew(
+            lease.key,
+            replid=engine.state.generation,
+            newest=engine.state.marks.newest,
+            token=lease.token,
+            lease_ms=int(lease.lease * 1000),
+        )
+        try:
+            reply = parse_renew(await self._run(call, sent + RENEW_EVERY))
+        except UnavailableError:
+            return  # tried again at the next tick; the tail notices a dead master
+        if reply.status == "ok":
+            lease.renewed = sent
+        elif reply.status == "lost":
+            lease.lost = True
+
+    async def bring(self) -> None:
+        """Bring pending invalidations to the master as soon as there is one (rule 4)."""
+        state = self._engine.state
+        pause = 0.02
+        while True:
+            if not state.journal.pending:
+                self._wake.clear()
+                try:
+                    await asyncio.wait_for(self._wake.wait(), 0.5)
+                except TimeoutError:
+                    continue
+            if not state.ready or self._engine.view.master is None:
+                await asyncio.sleep(0.01)
+                continue
+            due = state.journal.due(state.now())
+            for item in due:
+                try:
+                    await self._bring(item)
+                    pause = 0.02
+                except UnavailableError as error:
+                    self._engine.state_log.trouble(
+                        "bring", f"{len(state.journal.pending)} invalidations wait for the master: {error}"
+                    )
+                    pause = min(pause * 2, 0.5)
+                    break
+            else:
+                if not state.journal.pending:
+                    self._engine.state_log.over("bring", "every waiting invalidation was brought to the master")
+            await asyncio.sleep(pause * (0.5 + state.rng.random()))
+
+    async def _bring(self, item: Pending) -> None:
+        engine = self._engine
+        state = engine.state
+        if item.id not in state.journal.pending:
+            return  # heard meanwhile: somebody else brought it
+        call = engine.commands.invalidate(
+            item.scope,
+            replid=state.generation,
+            newest=state.marks.newest,
+            id=item.id,
+            function=item.function,
+        )
+        reply = parse_invalidate(await self._run(call, state.now() + 0.5))
+        if reply.status == "GEN":
+            engine.changed_generation(reply.replid)
+            raise ServerChanged("the master's data began another life")
+        state.acknowledged(item, reply.stamp, reply.replid)
+
+    async def forget(self) -> None:
+        """Forget marks and journal lines that are safe to forget."""
+        while True:
+            await asyncio.sleep(1.0)
+            self._engine.state.expire(self._engine.proved_before())
+
+    async def _run(self, call: ScriptCall, deadline: float) -> Reply:
+        master = self._engine.view.master
+        if master is None:
+            raise UnavailableError("no master is known")
+        endpoint = self._engine.async_endpoints.get(master)
+        (reply,) = await endpoint.execute([call.evalsha()], deadline)
+        if isinstance(reply, NoScript):
+            (reply,) = await endpoint.execute([call.eval()], deadline)
+        if isinstance(reply, ServerError):
+            raise reply
+        return reply

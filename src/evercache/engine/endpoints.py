@@ -1,0 +1,62 @@
+"""The endpoints of one kind (blocking, or asynchronous), by address."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from typing import Generic, Protocol, TypeVar
+
+from evercache.wire.types import Address
+
+__all__ = ["Endpoints"]
+
+
+class _Endpoint(Protocol):
+    def disconnect(self) -> None: ...
+    def forget(self) -> None: ...
+
+
+E = TypeVar("E", bound=_Endpoint)
+
+
+class Endpoints(Generic[E]):
+    """Made when first asked for, and closed when no view names them any more. Guarded by a lock of its own."""
+
+    def __init__(self, make: Callable[[Address], E]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._by_address: dict[Address, E] = {}
+
+    def __repr__(self) -> str:
+        return f"<Endpoints {list(self._by_address.values())}>"
+
+    def get(self, address: Address) -> E:
+        """The endpoint of an address."""
+        endpoint = self._by_address.get(address)
+        if endpoint is None:
+            with self._lock:
+                endpoint = self._by_address.get(address)
+                if endpoint is None:
+                    endpoint = self._by_address[address] = self._make(address)
+        return endpoint
+
+    def keep(self, addresses: Collection[Address]) -> None:
+        """Close those of all other addresses."""
+        with self._lock:
+            gone = [address for address in self._by_address if address not in addresses]
+            endpoints = [self._by_address.pop(address) for address in gone]
+        for endpoint in endpoints:
+            endpoint.disconnect()
+
+    def disconnect(self, address: Address) -> None:
+        """Close the connections to one address; the next use makes new ones."""
+        endpoint = self._by_address.get(address)
+        if endpoint is not None:
+            endpoint.disconnect()
+
+    def forget(self) -> None:
+        """After a fork, in the child."""
+        self._lock = threading.Lock()
+        endpoints, self._by_address = self._by_address, {}
+        for endpoint in endpoints.values():
+            endpoint.forget()

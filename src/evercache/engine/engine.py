@@ -1,0 +1,384 @@
+"""The engine of one cache: its state, its connections and its background, begun at the first use."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+
+from evercache.engine.background import Background, Job
+from evercache.engine.chores import Chores
+from evercache.engine.endpoints import Endpoints
+from evercache.engine.readers import MasterReader, Reader
+from evercache.engine.process import background_trouble, gevent_patched, reset_after_fork
+from evercache.engine.spool import Spool
+from evercache.engine.state import State
+from evercache.engine.tail import Tail
+from evercache.errors import ServerError, UnavailableError
+from evercache.observe import Counters, StateLog
+from evercache.policy import Settings
+from evercache.protocol.commands import Bookkeeping, Commands, Limits
+from evercache.protocol.topology import View
+from evercache.topology import Monitor, ReplicaSet, Topology
+from evercache.url import Location
+from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Owns everything that lives as long as a cache does in one process.
+
+    `_lifecycle` guards start, close and fork; the rest is in `state`, under its lock.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        settings: Settings,
+        topology: Topology,
+        sync_wire: SyncWire,
+        async_wire: AsyncWire,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.location = location
+        self.settings = settings
+        self.topology = topology
+        self.state_log = StateLog()
+        self.state = State(settings, now, rng or random.Random())
+        db = location.node_options.db
+        book_db = db if settings.bookkeeping_db is None else settings.bookkeeping_db
+        self.bookkeeping = Bookkeeping(settings.namespace, db, book_db)
+        limits = Limits(
+            journal_ms=int(settings.journal_time * 1000),
+            marks_ms=int((settings.max_ttl + settings.max_compute) * 1000),
+        )
+        self.commands = Commands(self.bookkeeping, limits, self.state.life)
+        self.view: View = topology.view
+        self.replicas = ReplicaSet(self.state.rng.random)
+        self.monitor = Monitor(
+            topology,
+            async_wire,
+            location.node_options,
+            self.replicas,
+            clock=now,
+            changed_generation=self._monitor_saw_change,
+        )
+        self._master_reader: MasterReader | None = None
+        self._refusals: set[str] = set()
+        self._async_wire = async_wire
+        options = location.node_options
+        self._tail_options = replace(options, db=book_db)
+        self.sync_endpoints: Endpoints[SyncEndpoint] = Endpoints(lambda a: sync_wire.endpoint(a, options))
+        self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
+        self.spool = Spool(settings.spool)
+        self.tail = Tail(self)
+        self.chores = Chores(self)
+        self._lifecycle = threading.Lock()
+        self._background: Background | None = None
+        self._view_event: asyncio.Event | None = None
+        self.trouble: str | None = None
+        self.closed = False
+        #: Told after the engine itself, in the child of a fork.
+        self.on_fork: Callable[[], None] = lambda: None
+        if topology.local:
+            self.state.local = True
+            self.state.ready = True
+            self.state.tau = float("-inf")
+        self._atexit = _close_at_exit(self)
+        reset_after_fork(self)
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.location.redacted()} {self._background or 'not started'}>"
+
+    # -- life
+
+    def start(self) -> bool:
+        """Begin the background, once; False when there can be none, so that every call computes."""
+        if self._background is not None:
+            return True
+        if self.closed or self.trouble is not None:
+            return False
+        with self._lifecycle:
+            if self._running() or self.closed:  # another thread was quicker
+                return not self.closed
+            self.trouble = None if self.topology.local else background_trouble()
+            if self.trouble is not None:
+                self.state_log.trouble("background", self.trouble)
+                return False
+            if gevent_patched():
+                self.state_log.trouble(
+                    "gevent",
+                    "gevent has patched this process: the background is a greenlet, and a page that computes "
+                    "without yielding delays invalidations and lease renewals. Threaded workers do not.",
+                )
+            background = Background("evercache-background", self._jobs())
+            with self.state.lock:
+                for item in self.spool.load():
+                    self.state.journal.pending[item.id] = item
+            background.start()
+            self._background = background
+        return True
+
+    def _running(self) -> bool:
+        return self._background is not None
+
+    def _jobs(self) -> list[Job]:
+        jobs: list[Job] = [self.chores.renew, self.chores.forget]
+        if not self.topology.local:
+            jobs += [self._topology, self.monitor.run, self.tail.run, self.chores.bring]
+        return jobs
+
+    async def _topology(self) -> None:
+        await self.topology.run(self._on_view)
+
+    def close(self, timeout: float = 1.0) -> int:
+        """Bring what is pending once more, end the background, close the connections.
+
+        Returns the number of invalidations that no master had; they are in the spool file if there is one.
+        """
+        with self._lifecycle:
+            if self.closed:
+                return 0
+            self.closed = True
+            background, self._background = self._background, None
+        left = 0
+        if background is not None:
+            if self.state.journal.pending and self.state.ready:
+                self._drain(min(timeout, self.settings.budget * 2))
+            background.stop(timeout)
+            left = len(self.state.journal.pending)
+            if left:
+                where = self.spool.save(self.state.journal.pending.values())
+                self.state_log.trouble(
+                    "lost-at-close",
+                    f"{left} invalidations reached no master before the end of this process; "
+                    + (f"they are kept in {where}" if where else "set spool= to a file path to keep them"),
+                )
+        self.sync_endpoints.keep(())
+        self.async_endpoints.keep(())
+        atexit.unregister(self._atexit)
+        return left
+
+    def _drain(self, seconds: float) -> None:
+        end = self.state.now() + seconds
+        self.post(self.chores.wake)
+        while self.state.journal.pending and self.state.now() < end:
+            time.sleep(0.005)
+
+    def after_fork(self) -> None:
+        """In the child: nothing of the parent's background or connections is here."""
+        self._lifecycle = threading.Lock()
+        self.state_log.forget_lock()
+        self.state.after_fork()
+        for endpoints in (self.sync_endpoints, self.async_endpoints):
+            endpoints.forget()
+        self.monitor.replicas.unverify()
+        self._background = None
+        self._view_event = None
+        self.tail = Tail(self)
+        self.chores = Chores(self)
+        self.on_fork()
+
+    # -- what the background tells
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have something run on the background's loop."""
+        if self._background is not None:
+            self._background.post(callback)
+
+    async def view_changed(self, timeout: float) -> None:
+        """Wait for the next view, `timeout` seconds at most. On the background's loop."""
+        if self._view_event is None:
+            self._view_event = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._view_event.wait(), timeout)
+        self._view_event.clear()
+
+    async def connect_tail(self, address: Address) -> AsyncConnection:
+        """A connection of the tail's own, in the database of the bookkeeping."""
+        deadline = self.state.now() + 2 * self.location.node_options.connect_timeout
+        return await self._async_wire.connect(address, self._tail_options, deadline)
+
+    def _on_view(self, view: View) -> None:
+        old, self.view = self.view, view
+        if view.master != old.master:
+            # An older master may go on answering for seconds: not one more command goes there.
+            self.state.unready()
+            if old.master is not None:
+                self.sync_endpoints.disconnect(old.master)
+                self.async_endpoints.disconnect(old.master)
+            if view.master is not None:
+                self.state_log.trouble(f"master {view.master}", f"the master is {view.master} (epoch {view.epoch})", level=20)
+            self.tail.interrupt()
+        if view.problem is not None:
+            self.state_log.trouble("topology", str(view.problem))
+        else:
+            self.state_log.over("topology", f"the topology is known again: the master is {view.master}")
+        addresses = {a for a in (view.master, *view.replicas) if a is not None}
+        self.sync_endpoints.keep(addresses)
+        self.async_endpoints.keep(addresses)
+        if self._view_event is not None:
+            self._view_event.set()
+
+    def _monitor_saw_change(self) -> None:
+        # The tail may have been quicker, and has learnt everything anew already.
+        self.changed_generation(self.monitor.generation)
+
+    def proved_before(self) -> float:
+        """What was heard before this moment is on every replica that could be promoted (rule 20)."""
+        return self.monitor.table.proved_before() if self.view.replicas else float("-inf")
+
+    # -- where reads go
+
+    def may_read(self, now: float) -> bool:
+        """Whether plain reads at nodes are covered by what was heard; without a master, by the promise
+        of `consistency="available"`."""
+        state = self.state
+        return state.sure(now) or (
+            state.ready and state.master_down and self.settings.consistency == "available"
+        )
+
+    def reader(self, now: float, exclude: Address | None = None) -> Reader | None:
+        """The node for one read, or None: ask the master by script."""
+        state = self.state
+        if not self.may_read(now):
+            return None
+        replica = self.replicas.choose(state.tau, now, self.settings.lag_bound, exclude)
+        if replica is not None:
+            return replica
+        master = self.view.master
+        if master is None or state.master_down or not state.sure(now):
+            return None
+        reader = self._master_reader
+        if reader is None or reader.run_id != state.master_run_id or reader.address != master:
+            reader = self._master_reader = MasterReader(self, master, state.master_run_id)
+        return reader
+
+    def endpoint_sync(self, address: Address) -> SyncEndpoint:
+        """The blocking endpoint of an address."""
+        return self.sync_endpoints.get(address)
+
+    def endpoint_async(self, address: Address) -> AsyncEndpoint:
+        """The asynchronous endpoint of an address."""
+        return self.async_endpoints.get(address)
+
+    def replicas_to_wait_for(self) -> int:
+        """How many replicas must have a strict write: those in sync, one at least (rule 17)."""
+        if not self.view.replicas:
+            return 0
+        now = self.state.now()
+        return max(1, len(self.replicas.admitted(self.state.tau, now, self.settings.lag_bound)))
+
+    # -- what callers and the background meet
+
+    def changed_generation(self, replid: str = "") -> None:
+        """The data of the master began another life: nothing is relied on until the resync (rule 5)."""
+        if self.state.ready and replid != self.state.generation:
+            self.state.unready()
+        self.post(self.tail.interrupt)
+
+    def master_trouble(self, address: Address, error: UnavailableError) -> None:
+        """The master did not answer, or not as a master."""
+        self.state.master_down = True
+        self.topology.nudge()
+        self.state_log.trouble(f"down {address}", f"the master {address} does not serve: {error}")
+
+    def master_heard(self, address: Address) -> None:
+        """The master answered the tail."""
+        self.state.master_down = False
+        self.state_log.over(f"down {address}", f"the master {address} serves again")
+
+    def resynced(self, lost: int) -> None:
+        """The tail learnt everything anew."""
+        if lost:
+            self.state_log.trouble(
+                f"lost {self.state.generation}",
+                f"{lost} invalidations were lost in a failover; they are issued again",
+            )
+        self.chores.wake()
+
+    def heard_lately(self) -> bool:
+        """Whether the tail hears the master well."""
+        return self.state.local or self.state.now() - self.state.covers < 2 * self.settings.block
+
+    def observe_time(self, time_us: int, generation: str) -> None:
+        """The master's time came with a reply."""
+        state = self.state
+        with state.lock:
+            if state.generation == generation:
+                state.clock.observe(time_us, state.now())
+        if self._refusals:
+            for what in list(self._refusals):
+                self._refusals.discard(what)
+                self.state_log.over(what, "the master takes commands again")
+
+    def failed(self, error: UnavailableError, counters: Counters) -> None:
+        """A caller's trip to the master failed: count it, and say what the tail does not see."""
+        counters.failures += 1
+        if isinstance(error, ServerError):
+            what = f"refuses {error.code}"
+            self._refusals.add(what)
+            self.state_log.trouble(what, f"the master refuses commands of the cache: {error}")
+
+    def release_soon(self, key: str, token: str) -> None:
+        """Give a lease back, in the background."""
+        self.post(lambda: self.chores.release_later(key, token))
+
+    def confirmed(self, now: float) -> bool:
+        """Whether the master is confirmed within `max_staleness` (strict consistency, rule 17)."""
+        return self.topology.local or now - self.topology.confirmed_since() <= self.settings.max_staleness
+
+    def wake_bringer(self) -> None:
+        """Something became pending."""
+        self.post(self.chores.wake)
+
+    def members(self) -> list[tuple[Address, str]]:
+        """The nodes known now, with the role that each has."""
+        view = self.view
+        master = [] if view.master is None else [(view.master, "master")]
+        return master + [(address, "replica") for address in view.replicas]
+
+    def use_of(self, address: Address, now: float) -> str:
+        """What a node is used for, or why it is not."""
+        state, view = self.state, self.view
+        if address == view.master:
+            if state.master_down or not state.ready:
+                return "nothing: it does not serve as master now"
+            alone = not self.replicas.admitted(state.tau, now, self.settings.lag_bound)
+            return "writes and reads" if alone else "writes"
+        replica = self.replicas.get(address)
+        if replica is None:
+            return "nothing: not looked at yet"
+        if replica.admits(state.tau, now, self.settings.lag_bound):
+            return "reads"
+        if replica.open:
+            return "nothing: it did not answer"
+        return "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
+
+    def lag_of(self, address: Address, now: float) -> float | None:
+        """Seconds behind the master, or None when that is not known."""
+        if address == self.view.master:
+            return 0.0
+        lag = self.monitor.table.lag_seconds(address, now)
+        return lag if lag < 1e6 else None
+
+
+def _close_at_exit(engine: Engine) -> Callable[[], None]:
+    reference = weakref.ref(engine)
+
+    def close() -> None:
+        living = reference()
+        if living is not None:
+            living.close()
+
+    atexit.register(close)
+    return close

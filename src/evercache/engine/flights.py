@@ -1,0 +1,99 @@
+"""Computations and fetches under way in this process, so that one key is asked for once at a time."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from evercache.protocol.envelope import Envelope
+from evercache.protocol.scope import Scope, Subject
+
+__all__ = ["UNSET", "Flight", "Flights", "Outcome", "computing_here"]
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = _Unset()
+
+#: The keys that the present thread or task (or who started it) computes: to wait for one of them would be to
+#: wait for oneself.
+computing_here: ContextVar[frozenset[str]] = ContextVar("evercache_computing_here", default=frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a flight brought home.
+
+    `envelope` is the form that can be shared (each caller decodes a copy of its own), `value` the object that
+    the function returned to the leader, `error` what it raised. `sequence` is None for what a server had or a
+    lease covered; otherwise the journal's sequence when the computation began.
+    """
+
+    stamp: int
+    source: str
+    envelope: Envelope | None = None
+    value: Any = UNSET
+    error: BaseException | None = None
+    sequence: int | None = None
+    stale: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """One leader's errand for a key; the future is resolved once, with an outcome or None (ask again)."""
+
+    subject: Subject
+    need: int
+    started: float
+    done: Future[Outcome | None] = field(default_factory=Future, repr=False)
+
+    def land(self, outcome: Outcome | None) -> None:
+        """Wake who waits."""
+        if not self.done.done():
+            self.done.set_result(outcome)
+
+
+class Flights:
+    """Flights by key; guarded by the owner's lock."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Flight] = {}
+
+    def __repr__(self) -> str:
+        return f"<Flights {list(self._by_key)}>"
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def get(self, key: str) -> Flight | None:
+        """The flight that may be joined."""
+        return self._by_key.get(key)
+
+    def begin(self, subject: Subject, need: int, now: float) -> Flight:
+        """Begin one; an older one of the key goes on by itself and can't be joined any more."""
+        flight = self._by_key[subject.key] = Flight(subject, need, now)
+        return flight
+
+    def end(self, flight: Flight) -> None:
+        """It landed."""
+        if self._by_key.get(flight.subject.key) is flight:
+            del self._by_key[flight.subject.key]
+
+    def detach(self, scope: Scope) -> None:
+        """An invalidation: who comes from now on does not join what began before it (rule 6)."""
+        if not self._by_key:
+            return
+        if scope.kind == "k":
+            self._by_key.pop(scope.name, None)
+            return
+        for key in [key for key, flight in self._by_key.items() if scope.covers(flight.subject)]:
+            del self._by_key[key]
+
+    def clear(self) -> None:
+        """A resync: none may be joined any more."""
+        self._by_key.clear()

@@ -1,0 +1,51 @@
+"""What the process allows: threads, forks, gevent. Said once, never silent."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from typing import Protocol
+
+__all__ = ["background_trouble", "gevent_patched", "reset_after_fork"]
+
+
+class _Forked(Protocol):
+    def after_fork(self) -> None: ...
+
+
+#: Who must be told in the child of a fork; weak, so that nobody is kept alive by it.
+_told: weakref.WeakSet[_Forked] = weakref.WeakSet()
+
+
+def reset_after_fork(engine: _Forked) -> None:
+    """Have `engine.after_fork()` called in every child of this process."""
+    _told.add(engine)
+
+
+def _after_fork() -> None:
+    for engine in list(_told):
+        engine.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def background_trouble() -> str | None:
+    """Why no background thread can run here, with the mend, or None."""
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is not None:
+        options = getattr(uwsgi, "opt", {})
+        names = {key.decode() if isinstance(key, bytes) else key for key in options}
+        if not names & {"enable-threads", "threads"}:
+            return (
+                "uWSGI runs without threads, so invalidations cannot be followed: every call computes. "
+                "Set `enable-threads = true`."
+            )
+    return None
+
+
+def gevent_patched() -> bool:
+    """Whether gevent has replaced threads and sockets."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))

@@ -1,0 +1,78 @@
+"""Which node a read may go to now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from evercache.errors import ServerChanged, UnavailableError
+from evercache.wire.types import Address, Greeting
+
+if TYPE_CHECKING:
+    from evercache.engine.engine import Engine
+
+__all__ = ["MasterReader", "Reader"]
+
+
+class Reader(Protocol):
+    """A node chosen for one read. The caller says `started` and `finished` around it, then `record` or `fail`."""
+
+    address: Address
+    role: str
+
+    def expected(self, greeting: Greeting) -> bool:
+        """Whether a connection leads to the process that was verified (rule 7)."""
+        ...
+
+    def started(self) -> None:
+        """A read is sent."""
+        ...
+
+    def finished(self) -> None:
+        """It ended, one way or the other."""
+        ...
+
+    def record(self, latency: float, now: float) -> None:
+        """It was answered, in so many seconds."""
+        ...
+
+    def fail(self, now: float, error: UnavailableError) -> None:
+        """It was not."""
+        ...
+
+
+class MasterReader:
+    """The master read by a plain `GET`, as the replica that never lags, where there is no other.
+
+    Sound under the same conditions as a replica: the tail is sure of the present generation, and the connection
+    leads to the process that the tail follows. Immutable.
+    """
+
+    role = "master"
+
+    def __init__(self, engine: Engine, address: Address, run_id: str) -> None:
+        self.address = address
+        self._engine = engine
+        self.run_id = run_id
+
+    def __repr__(self) -> str:
+        return f"<MasterReader {self.address}>"
+
+    def expected(self, greeting: Greeting) -> bool:
+        """See `Reader`."""
+        return greeting.run_id == self.run_id and greeting.role == "master"
+
+    def started(self) -> None:
+        """See `Reader`."""
+
+    def finished(self) -> None:
+        """See `Reader`."""
+
+    def record(self, latency: float, now: float) -> None:
+        """See `Reader`."""
+
+    def fail(self, now: float, error: UnavailableError) -> None:
+        """See `Reader`."""
+        if isinstance(error, ServerChanged):
+            self._engine.changed_generation()
+        elif not self._engine.heard_lately():
+            self._engine.master_trouble(self.address, error)

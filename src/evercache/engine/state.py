@@ -1,0 +1,286 @@
+"""What one process knows and has under way for one cache; every caller and the background share it."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from evercache.engine.flights import Flight, Flights, Outcome
+from evercache.near import Gutter, Near
+from evercache.policy import Settings
+from evercache.protocol.clock import ServerClock
+from evercache.protocol.envelope import Envelope
+from evercache.protocol.freshness import Marks
+from evercache.protocol.journal import Journal, Pending
+from evercache.protocol.lease import LEASE
+from evercache.protocol.replies import KnownMarks, LogLine, ResyncReply
+from evercache.protocol.scope import Scope, Subject
+
+__all__ = ["HeldLease", "State"]
+
+
+@dataclass(eq=False, slots=True)
+class HeldLease:
+    """A lease that this process holds, renewed in the background while the function runs."""
+
+    key: str
+    token: str
+    lease: float
+    granted: float
+    renewed: float
+    lost: bool = False
+
+
+class State:
+    """Marks, journal, clock, flights and the tiers inside the process.
+
+    `lock` guards every change; it is held for microseconds and never across I/O. Single look-ups need no lock.
+    """
+
+    def __init__(self, settings: Settings, now: Callable[[], float], rng: random.Random) -> None:
+        self.settings = settings
+        self.now = now
+        self.rng = rng
+        self.lock = threading.Lock()
+        self.marks = Marks()
+        self.journal = Journal()
+        self.clock = ServerClock()
+        self.near = Near(settings.near_bytes)
+        self.gutter: Gutter[Outcome] = Gutter(seconds=settings.gutter)
+        self.flights = Flights()
+        self.leases: dict[str, HeldLease] = {}
+        self.life = secrets.token_hex(8)
+        #: The replication id of the master's data that all the rest was learnt from (rule 5).
+        self.generation = ""
+        self.known_life: str | None = None
+        self.master_run_id = ""
+        self.ready = False
+        self.local = False
+        self.resyncs = 0
+        self.position = "0-0"
+        #: Replicas serve only when known to have caught up past this moment (rule 7).
+        self.tau = float("inf")
+        #: Everything that the master logged before this moment was heard (rule 14).
+        self.covers = float("-inf")
+        #: The master did not answer, and nothing was heard of it since.
+        self.master_down = False
+        self._ready_waiters: list[Future[None]] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<State ready={self.ready} generation={self.generation[:8]!r} resyncs={self.resyncs}"
+            f" {self.marks!r} {self.journal!r} {self.flights!r}>"
+        )
+
+    # -- can what was heard be relied on?
+
+    def blind(self, now: float) -> bool:
+        """Whether an invalidation could have passed unheard (rule 14)."""
+        return not self.local and now - self.covers > self.settings.max_staleness
+
+    def sure(self, now: float) -> bool:
+        """Whether near and replicas may be read."""
+        return self.ready and not self.blind(now)
+
+    def new_id(self) -> str:
+        """16 random hex digits: the id of an invalidation or an entry, and the token of a lease."""
+        return secrets.token_hex(8)
+
+    # -- readiness
+
+    def when_ready(self) -> Future[None]:
+        """Resolved at the next resync (at once if ready)."""
+        future: Future[None] = Future()
+        with self.lock:
+            if self.ready:
+                future.set_result(None)
+            else:
+                self._ready_waiters = [w for w in self._ready_waiters if not w.cancelled()]
+                self._ready_waiters.append(future)
+        return future
+
+    def unready(self) -> None:
+        """Another master, or another life of its data: nothing is relied on until the resync (rule 5)."""
+        with self.lock:
+            self.ready = False
+            self.tau = float("inf")
+            self.covers = float("-inf")
+            self.journal.suspended = True
+            self.near.clear()
+            self.clock.reset()
+
+    def resynced(self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float) -> int:
+        """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5)."""
+        now = self.now()
+        with self.lock:
+            for scope, stamp in marks:
+                self.marks.hear(scope, stamp, now)
+            self.marks.everything = max(self.marks.everything, reply.everything)
+            self.marks.tag_floor = max(self.marks.tag_floor, reply.tagfloor)
+            self.marks.newest = max(self.marks.newest, reply.tip)
+            self.marks.horizon = max(self.marks.horizon, reply.tip)
+            self.near.clear()
+            self.flights.clear()
+            self.generation = reply.replid
+            self.known_life = reply.life
+            self.master_run_id = run_id
+            self.position = reply.last
+            self.resyncs += 1
+            self.tau = now
+            lost = self.journal.resynced(reply.gens, now, lambda: self.rng.uniform(0, 0.2), self.new_id)
+            self.covers = began
+            self.ready = True
+            self.master_down = False
+            waiters, self._ready_waiters = self._ready_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        return lost
+
+    # -- marks
+
+    def hear_line(self, line: LogLine) -> None:
+        """One line of the log."""
+        scope, now = Scope(line.kind, line.name), self.now()
+        with self.lock:
+            self._mark(scope, line.stamp, now)
+            self.journal.heard(line.id, scope, line.stamp, line.generation, now)
+
+    def learn(self, subject: Subject, known: KnownMarks) -> None:
+        """The marks that came with an answer of the master (rule 2)."""
+        if known.tip <= self.marks.newest and known.tip < 1:
+            return
+        with self.lock:
+            self.marks.learn(
+                subject,
+                tip=known.tip,
+                everything=known.everything,
+                function=known.function,
+                tag_floor=known.tagfloor,
+                tags=known.tags,
+            )
+
+    def _mark(self, scope: Scope, stamp: int, now: float) -> None:
+        self.marks.hear(scope, stamp, now)
+        self.near.hear(scope)
+        self.gutter.hear(scope)
+
+    def expire(self, proved_before: float) -> None:
+        """Forget what is safe to forget; called by the background now and then."""
+        now, settings = self.now(), self.settings
+        with self.lock:
+            self.marks.expire_keys(now, settings.lag_bound + 2 * settings.budget)
+            self.journal.prune(now, proved_before=proved_before, keep=settings.journal_time)
+
+    # -- an invalidation's way
+
+    def begin(self, scope: Scope, function: str = "") -> Pending:
+        """Before it is sent: obeyed here from now on (rule 4); flights under way are not joined any more."""
+        with self.lock:
+            item = self.journal.begin(self.new_id(), scope, function)
+            self.flights.detach(scope)
+            self.near.hear(scope)
+            self.gutter.hear(scope)
+        return item
+
+    def acknowledged(self, item: Pending, stamp: int, generation: str) -> None:
+        """The master has it."""
+        now = self.now()
+        with self.lock:
+            self._mark(item.scope, stamp, now)
+            self.journal.acknowledged(item, stamp, generation, now)
+
+    def given_up(self, item: Pending) -> None:
+        """It stays pending; the background goes on trying."""
+        with self.lock:
+            self.journal.given_up(item, self.now())
+
+    def withdrawn(self, item: Pending) -> None:
+        """It did nothing and is not wanted."""
+        with self.lock:
+            self.journal.withdrawn(item)
+
+    # -- flights
+
+    def join_or_lead(self, subject: Subject, need: int, *, joinable: bool) -> tuple[Flight, bool]:
+        """The flight of a key, and whether the caller leads it."""
+        now = self.now()
+        with self.lock:
+            flight = self.flights.get(subject.key) if joinable else None
+            # A flight that began while the tail was blind may have missed an invalidation (rule 6).
+            if flight is not None and self.blind(now) and now - flight.started > self.settings.max_staleness:
+                flight = None
+            if flight is not None:
+                return flight, False
+            return self.flights.begin(subject, need, now), True
+
+    def landed(self, flight: Flight, outcome: Outcome | None) -> None:
+        """The leader is done."""
+        with self.lock:
+            self.flights.end(flight)
+        flight.land(outcome)
+
+    def acceptable(self, outcome: Outcome, subject: Subject, need: int) -> bool:
+        """What a joiner accepts (rule 6)."""
+        tags = outcome.envelope.tags if outcome.envelope is not None else ()
+        after = -1 if outcome.sequence is None else outcome.sequence
+        return (
+            outcome.stamp >= need
+            and self.marks.joinable(outcome.stamp, subject, tags)
+            and not self.journal.covers(subject, after=after)
+        )
+
+    # -- near
+
+    def put_near(
+        self, subject: Subject, envelope: Envelope, seconds: float, resyncs: int, *, computed: bool = False
+    ) -> None:
+        """Keep an entry in the process, if nothing outdates it; checked and put under the lock (rule 8)."""
+        server_ms = self.clock.server_ms(now := self.now())
+        if seconds <= 0 or server_ms is None:
+            return
+        until = now + min(seconds, (envelope.soft_ms - server_ms) / 1e3)
+        with self.lock:
+            if resyncs != self.resyncs or not self.ready or until <= now:
+                return
+            marks = self.marks
+            fresh = marks.joinable if computed else marks.fresh
+            if fresh(envelope.stamp, subject, envelope.tags) and not self.journal.covers(subject):
+                self.near.put(subject.key, envelope, until)
+
+    # -- leases
+
+    def hold(self, key: str, token: str, lease: float = LEASE) -> HeldLease:
+        """Have a lease renewed until it is let go."""
+        now = self.now()
+        held = HeldLease(key, token, lease, now, now)
+        with self.lock:
+            self.leases[token] = held
+        return held
+
+    def let_go(self, held: HeldLease) -> None:
+        """The computation is over."""
+        with self.lock:
+            self.leases.pop(held.token, None)
+
+    # -- fork
+
+    def after_fork(self) -> None:
+        """In the child: the parent's threads, and whatever they had under way, are not here."""
+        self.lock = threading.Lock()
+        self._ready_waiters = []
+        self.leases.clear()
+        self.flights.clear()
+        self.gutter.clear()
+        now = self.now()
+        for item in self.journal.pending.values():
+            if item.due is None:
+                item.due = now  # the parent sends it too: the id makes the second one do nothing
+            item.settled = Future()
+        self.rng.seed(secrets.randbits(64))
+        if not self.local:
+            self.unready()

@@ -1,0 +1,211 @@
+"""The tail: follows the log of invalidations on the master (rules 5, 14 and 18).
+
+One per process and cache, on the background's event loop, on a connection of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from evercache.errors import NoScript, ServerError, UnavailableError
+from evercache.protocol.commands import mark_member
+from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
+from evercache.protocol.scope import FUNCTION, TAG, Scope
+from evercache.topology.facts import parse_replication
+from evercache.wire.types import Address, AsyncConnection
+
+if TYPE_CHECKING:
+    from evercache.engine.engine import Engine
+    from evercache.protocol.commands import ScriptCall
+
+__all__ = ["Tail"]
+
+#: Lines asked for in one read, and marks in one page.
+COUNT = 500
+PAGE = 1_000
+#: A read that is late by this much (seconds) is given up: the master is frozen, or cut off.
+PATIENCE = 0.3
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
+
+
+class Tail:
+    """Owned by the background; its state is touched by the background's loop only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+
+    def __repr__(self) -> str:
+        return f"<Tail of {self._engine!r} {'connected' if self._connection else 'not connected'}>"
+
+    def interrupt(self) -> None:
+        """What it reads from is not to be relied on: leave it at once. On the background's loop only."""
+        if self._connection is not None:
+            self._connection.close()
+
+    async def run(self) -> None:
+        """Follow whichever master is the present one, until cancelled."""
+        engine = self._engine
+        failures = 0
+        while True:
+            address = engine.view.master
+            if address is None:
+                await engine.view_changed(0.2)
+                continue
+            try:
+                await self._follow(address)
+                failures = 0
+            except UnavailableError as error:
+                if engine.view.master == address and not engine.state.ready:
+                    failures += 1
+                engine.master_trouble(address, error)
+            pause = min(0.25, 0.01 * 2 ** min(failures, 5))
+            await engine.view_changed(pause * (0.5 + engine.state.rng.random()))
+
+    async def _follow(self, address: Address) -> None:
+        engine = self._engine
+        state = engine.state
+        connection = await engine.connect_tail(address)
+        self._connection = connection
+        try:
+            greeting = connection.greeting
+            if greeting.role != "master":
+                engine.topology.nudge()
+                raise UnavailableError(f"{address} says that it is a {greeting.role}, not a master")
+            with state.lock:
+                state.clock.observe(greeting.time_us, greeting.received)
+            if state.ready and state.generation != greeting.replid:
+                state.unready()
+            pause = _SHORTEST_PAUSE
+            while engine.view.master == address:
+                if not state.ready:
+                    await self._resync(connection)
+                    engine.master_heard(address)
+                began = state.now()
+                busy = await self._read(connection)
+                engine.master_heard(address)
+                if busy:
+                    # Under a stream of lines fewer, larger reads: 400 blocked readers are the master's load.
+                    often = state.now() - began < _LONGEST_PAUSE
+                    pause = min(pause * 1.5, _LONGEST_PAUSE) if often else max(pause / 2, _SHORTEST_PAUSE)
+                    await asyncio.sleep(pause)
+        finally:
+            self._connection = None
+            connection.close()
+
+    async def _read(self, connection: AsyncConnection) -> bool:
+        """One read; True when there were lines."""
+        engine = self._engine
+        state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
+        sent = state.now()
+        log, info, life = _checked(
+            await connection.execute(
+                [
+                    engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
+                    ("INFO", "replication"),
+                    ("HGET", keys.state, "life"),
+                ],
+                sent + block + PATIENCE,
+            )
+        )
+        arrived = state.now()
+        facts = parse_replication(info)
+        if facts.role != "master" or facts.replid != state.generation:
+            # Another life of the data behind a live connection: what was read covers nothing (rule 5).
+            state.unready()
+            return False
+        if not state.ready:
+            return False
+        lines = parse_log(log)
+        if not self._take(lines) or not self._same_life(life, bool(lines)):
+            state.unready()
+            return False
+        if not lines:
+            covers = min(sent + block, arrived)
+        elif len(lines) < COUNT:
+            covers = sent
+        else:
+            return True
+        with state.lock:
+            if state.ready:
+                state.covers = max(state.covers, covers)
+        return bool(lines)
+
+    def _take(self, lines: tuple[LogLine, ...]) -> bool:
+        """Hear the lines in order; False at a gap."""
+        state = self._engine.state
+        for line in lines:
+            if line.previous != state.position:
+                return False
+            state.hear_line(line)
+            state.position = line.log_id
+        return True
+
+    def _same_life(self, life: bytes | str | None, any_lines: bool) -> bool:
+        """Whether the bookkeeping is still the one that was read (`FLUSHALL` and wiped restarts change it)."""
+        state = self._engine.state
+        seen = life.decode() if isinstance(life, bytes) else life or ""
+        if not state.known_life and any_lines:
+            state.known_life = seen  # the first invalidation created it
+        return seen == state.known_life
+
+    async def _resync(self, connection: AsyncConnection) -> None:
+        engine = self._engine
+        state = engine.state
+        before = state.known_life
+        began = state.now()
+        deadline = began + 5.0
+        reply = parse_resync(
+            await self._run(connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline)
+        )
+        marks = await self._marks(connection, deadline)
+        if before and reply.life != before:
+            await self._restore(connection, reply.replid, deadline)
+        # Read since `began`: whatever is logged from then on stands behind the position.
+        lost = state.resynced(reply, connection.greeting.run_id, marks, began)
+        engine.resynced(lost)
+
+    async def _marks(self, connection: AsyncConnection, deadline: float) -> list[tuple[Scope, int]]:
+        """All marks, oldest first, in pages: no single command holds the master for long."""
+        marks: list[tuple[Scope, int]] = []
+        start = 0
+        while True:
+            (reply,) = await connection.execute(
+                [self._engine.commands.marks_page(start, count=PAGE)], deadline
+            )
+            page = parse_marks(reply)
+            marks += page
+            if len(page) < PAGE:
+                return marks
+            start = page[-1][1]
+
+    async def _restore(self, connection: AsyncConnection, replid: str, deadline: float) -> None:
+        """The bookkeeping is gone: write back what this process remembers (rule 18)."""
+        engine = self._engine
+        marks = engine.state.marks
+        members = [
+            (mark_member(scope), stamp) for scope, stamp in marks.scopes() if scope.kind in (FUNCTION, TAG)
+        ]
+        for start in range(0, max(len(members), 1), PAGE):
+            call = engine.commands.restore(
+                members[start : start + PAGE],
+                replid=replid,
+                newest=marks.newest,
+                everything=marks.everything,
+                tagfloor=marks.tag_floor,
+            )
+            await self._run(connection, call, deadline)
+
+    async def _run(self, connection: AsyncConnection, call: ScriptCall, deadline: float) -> Any:
+        (reply,) = await connection.execute([call.evalsha()], deadline)
+        if isinstance(reply, NoScript):
+            (reply,) = await connection.execute([call.eval()], deadline)
+        return _checked([reply])[0]
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, ServerError):
+            raise reply
+    return replies

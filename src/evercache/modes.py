@@ -1,0 +1,18 @@
+"""Which test mode is active (see `evercache.testing`); None outside of tests."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+__all__ = ["Mode", "active"]
+
+
+class Mode(Protocol):
+    """Stands in for the servers of every cache."""
+
+    def clients(self, cache: Any) -> Any:
+        """The clients to use instead of the cache's own; None switches the cache off."""
+        ...
+
+
+active: Mode | None = None

@@ -1,0 +1,389 @@
+"""What a local deployment remembers, and the configuration files made from it. No process is touched here."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import SystemRandom
+from urllib.parse import quote
+
+from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull
+
+__all__ = ["DeploymentConfig", "NodeConfig", "disk_errors", "free_ports", "home_folder", "write_private"]
+
+HOST = "127.0.0.1"
+_STATE = "deployment.json"
+_FORMAT = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+#: Bytes that must be free before anything is written: six servers, their logs, a first append-only file.
+ROOM = 64 * 1024 * 1024
+
+
+def home_folder(home: Path | None = None) -> Path:
+    """The folder of all local deployments: `home`, `$EVERCACHE_HOME`, or one in the XDG state folder."""
+    if home is not None:
+        return Path(home)
+    if named := os.environ.get("EVERCACHE_HOME"):
+        return Path(named).expanduser()
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "evercache"
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn the errors of a full or forbidden disk into ones that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull(
+                f"the disk of {folder} is full: make room, or set EVERCACHE_HOME to another folder"
+            ) from error
+        if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
+            raise DeploymentError(
+                f"{error.filename or folder} cannot be written ({error.strerror}): "
+                "mend its rights, or set EVERCACHE_HOME to another folder"
+            ) from error
+        raise
+
+
+def check_room(folder: Path) -> None:
+    """Raise `DiskFull` if the disk of an existing folder has less than `ROOM` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        raise DiskFull(
+            f"the disk of {folder} is full: {free // 2**20} MiB are free, {ROOM // 2**20} MiB are needed; "
+            "make room, or set EVERCACHE_HOME to another folder"
+        )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step, readable by its owner only."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            scratch.unlink()
+        raise
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
+    """Ports that are free now, below the range of ephemeral ports.
+
+    Inside that range the kernel may give the port of a dead node to an outgoing connection, and a client
+    that tries again and again may even connect to itself.
+    """
+    random, taken, found = SystemRandom(), set(avoid), list[int]()
+    for _ in range(10_000):
+        if len(found) == count:
+            return found
+        port = random.randrange(12_000, 32_000)
+        if port not in taken and port_is_free(port):
+            taken.add(port)
+            found.append(port)
+    raise DeploymentError("no free ports between 12000 and 32000: end some of the programs that listen there")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """A data node (`node-1`...) or a sentinel (`sentinel-1`...). No name has a role, as roles change."""
+
+    name: str
+    port: int
+    sentinel: bool = False
+    #: 40 hex digits by which sentinels know one another; empty for a data node.
+    ident: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentConfig:
+    """All that is known of a deployment while nothing runs. Times in milliseconds."""
+
+    name: str
+    folder: Path
+    server: Path
+    password: str
+    sentinel_password: str
+    nodes: tuple[NodeConfig, ...]
+    service: str = "evercache"
+    memory: str = "256mb"
+    down_after_ms: int = 1000
+    failover_timeout_ms: int = 2000
+
+    @classmethod
+    def locate(cls, name: str, home: Path | None) -> Path:
+        """The folder of the deployment of this name; `ConfigurationError` if it is no good as a name."""
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} is no name for a deployment: use up to 40 of a-z, 0-9, '-' and '_'"
+            )
+        folder = home_folder(home).absolute() / name
+        if any(bad in str(folder) for bad in ("\n", "\r", " ;")):
+            raise ConfigurationError(
+                f"Supervisor cannot work in {str(folder)!r} (line break or ' ;'): set EVERCACHE_HOME"
+            )
+        return folder
+
+    @classmethod
+    def create(cls, name: str, folder: Path, server: Path, memory: str = "256mb") -> DeploymentConfig:
+        """Choose ports and passwords for a master, two replicas and three sentinels; writes nothing."""
+        if not re.fullmatch(r"\d+(b|kb|mb|gb)?", memory, re.IGNORECASE):
+            raise ConfigurationError(f"{memory!r} is no amount of memory: write it like 256mb")
+        ports = free_ports(6)
+        nodes = [NodeConfig(f"node-{i + 1}", ports[i]) for i in range(3)]
+        nodes += [
+            NodeConfig(f"sentinel-{i + 1}", ports[3 + i], True, secrets.token_hex(20)) for i in range(3)
+        ]
+        secret, other = secrets.token_hex(16), secrets.token_hex(16)
+        return cls(name, folder, server, secret, other, tuple(nodes), memory=memory)
+
+    @property
+    def data_nodes(self) -> tuple[NodeConfig, ...]:
+        """The nodes that hold data."""
+        return tuple(node for node in self.nodes if not node.sentinel)
+
+    @property
+    def sentinels(self) -> tuple[NodeConfig, ...]:
+        """The sentinels."""
+        return tuple(node for node in self.nodes if node.sentinel)
+
+    @property
+    def url(self) -> str:
+        """The URL for `Cache(...)`, passwords included."""
+        hosts = ",".join(f"{HOST}:{node.port}" for node in self.sentinels)
+        return (
+            f"sentinel://:{quote(self.password, safe='')}@{hosts}/{self.service}"
+            f"?sentinel_password={quote(self.sentinel_password, safe='')}"
+        )
+
+    def node(self, name: str) -> NodeConfig:
+        """The node of this name; `DeploymentUnknown` names those that there are."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        known = ", ".join(node.name for node in self.nodes)
+        raise DeploymentUnknown(f"deployment {self.name!r} has no node {name!r}; it has {known}")
+
+    def with_replica(self) -> DeploymentConfig:
+        """One data node more, under the next free name and port."""
+        number = 1 + max(int(node.name.rpartition("-")[2]) for node in self.data_nodes)
+        (port,) = free_ports(1, (node.port for node in self.nodes))
+        return replace(self, nodes=(*self.nodes, NodeConfig(f"node-{number}", port)))
+
+    def save(self) -> None:
+        """Write the state file, mode 0600 as it holds the passwords."""
+        state = {
+            "format": _FORMAT,
+            "name": self.name,
+            "server": str(self.server),
+            "password": self.password,
+            "sentinel_password": self.sentinel_password,
+            "service": self.service,
+            "memory": self.memory,
+            "down_after_ms": self.down_after_ms,
+            "failover_timeout_ms": self.failover_timeout_ms,
+            "nodes": [
+                {"name": n.name, "port": n.port, "sentinel": n.sentinel, "ident": n.ident} for n in self.nodes
+            ],
+        }
+        write_private(self.folder / _STATE, json.dumps(state, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> DeploymentConfig | None:
+        """Read the state file; None if there is none."""
+        path = folder / _STATE
+        try:
+            state = json.loads(path.read_text())
+            if state.pop("format") != _FORMAT:
+                raise DeploymentError(f"{path} was written by another version of evercache: use that one")
+            nodes = tuple(NodeConfig(**node) for node in state.pop("nodes"))
+            return cls(folder=folder, nodes=nodes, **(state | {"server": Path(state["server"])}))
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise DeploymentError(f"{path} belongs to another user: choose another --name") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DeploymentError(
+                f"{path} is damaged ({error}): end its servers, remove {folder} and run `evercache up` again"
+            ) from error
+
+    def write_files(self) -> None:
+        """Lay out the folder of a new deployment: the first data node is the master."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.chmod(0o700)
+        check_room(self.folder)
+        (self.folder / "logs").mkdir(exist_ok=True)
+        first = self.data_nodes[0]
+        for node in self.data_nodes:
+            self.write_data_node(node, None if node is first else first)
+        for node in self.sentinels:
+            self._write_sentinel(node, first)
+        self.write_runner()
+        self.write_supervisor()
+        self.save()
+
+    def write_data_node(self, node: NodeConfig, master: NodeConfig | None) -> None:
+        """The configuration of one data node; later the sentinels change it through the server."""
+        folder = self.folder / node.name
+        folder.mkdir(exist_ok=True)
+        lines = [
+            *self._common(node, self.password),
+            f"masterauth {self.password}",
+            *([f"replicaof {HOST} {master.port}"] if master else []),
+            'save ""',
+            "appendonly yes",
+            "appendfsync everysec",
+            "repl-diskless-sync-delay 0",
+            "min-replicas-to-write 0",
+            f"maxmemory {self.memory}",
+            # Only entries carry a TTL: any allkeys-* policy could evict the marks of invalidations.
+            "maxmemory-policy volatile-lru",
+        ]
+        write_private(folder / "server.conf", "\n".join(lines) + "\n")
+
+    def _write_sentinel(self, node: NodeConfig, master: NodeConfig) -> None:
+        """Each sentinel knows the others and the replicas from its file: no waiting until they meet."""
+        folder = self.folder / node.name
+        folder.mkdir(exist_ok=True)
+        service = self.service
+        lines = [
+            *self._common(node, self.sentinel_password),
+            f"sentinel myid {node.ident}",
+            f"sentinel monitor {service} {HOST} {master.port} {len(self.sentinels) // 2 + 1}",
+            f"sentinel auth-pass {service} {self.password}",
+            f"sentinel down-after-milliseconds {service} {self.down_after_ms}",
+            f"sentinel failover-timeout {service} {self.failover_timeout_ms}",
+            f"sentinel parallel-syncs {service} 5",
+        ]
+        lines += [
+            f"sentinel known-replica {service} {HOST} {other.port}"
+            for other in self.data_nodes
+            if other != master
+        ]
+        lines += [
+            f"sentinel known-sentinel {service} {HOST} {other.port} {other.ident}"
+            for other in self.sentinels
+            if other != node
+        ]
+        write_private(folder / "server.conf", "\n".join(lines) + "\n")
+
+    def _common(self, node: NodeConfig, password: str) -> list[str]:
+        folder = self.folder / node.name
+        return [
+            f"bind {HOST}",
+            f"port {node.port}",
+            f"dir {_quoted(folder)}",
+            f"pidfile {_quoted(folder / 'server.pid')}",
+            'logfile ""',  # to Supervisor, which rotates it
+            f"requirepass {password}",
+        ]
+
+    def write_runner(self) -> None:
+        """The script that Supervisor runs for each node, in the node's folder."""
+        delay = self.down_after_ms // 1000 + 2
+        write_private(
+            self.folder / "run.sh",
+            "#!/bin/sh\n"
+            "# A node that died by itself waits: were it back before the sentinels noticed, a master that\n"
+            "# had lost its last second of writes would make its replicas lose them too.\n"
+            f"if [ -e running ]; then sleep {delay}; fi\n"
+            ": > running\n"
+            f'exec {shlex.quote(str(self.server))} server.conf "$@"\n',
+        )
+
+    def write_supervisor(self) -> None:
+        """The configuration of Supervisor, written anew at each start and for each new replica.
+
+        Paths are relative, as Supervisor runs in the folder and reads a `%` in some values twice.
+        """
+        lines = [
+            "[unix_http_server]",
+            f"file={_escaped(socket_path(self.folder))}",
+            "chmod=0700",
+            "[supervisord]",
+            "logfile=logs/supervisord.log",
+            "logfile_maxbytes=1MB",
+            "logfile_backups=1",
+            "pidfile=supervisord.pid",
+            f"identifier=evercache-{self.name}",
+            "umask=077",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+        ]
+        for node in self.nodes:
+            lines += [
+                f"[program:{node.name}]",
+                "command=/bin/sh ../run.sh" + (" --sentinel" if node.sentinel else ""),
+                f"directory={node.name}",
+                f"stdout_logfile=logs/{node.name}.log",
+                "stdout_logfile_maxbytes=2MB",
+                "stdout_logfile_backups=1",
+                "redirect_stderr=true",
+                "autostart=false",
+                # A server that ends politely returns 0 and stays away; one that is killed comes back.
+                "autorestart=unexpected",
+                "exitcodes=0",
+                "startsecs=1",
+                "startretries=2",
+                # Supervisor's own stop is a kill: `evercache kill` is to be a sudden death.
+                "stopsignal=KILL",
+            ]
+        write_private(self.folder / "supervisord.conf", "\n".join(lines) + "\n")
+
+    def log_file(self, node: str) -> Path:
+        """Where the output of a node goes."""
+        return self.folder / "logs" / f"{node}.log"
+
+
+def socket_path(folder: Path) -> Path:
+    """The socket of Supervisor: in the folder, or elsewhere if that path is too long for one (100 bytes)."""
+    path = folder / "supervisor.sock"
+    # Supervisor binds a name with its process id appended first.
+    if len(os.fsencode(path)) <= (90 if sys.platform == "darwin" else 95):
+        return path
+    import hashlib
+    import tempfile
+
+    short = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"evercache-{os.getuid()}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    if short.is_symlink() or short.stat().st_uid != os.getuid():
+        raise DeploymentError(f"{short} is not yours: set XDG_RUNTIME_DIR, or a shorter EVERCACHE_HOME")
+    return short / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"
+
+
+def _quoted(path: Path) -> str:
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("%", "%%")

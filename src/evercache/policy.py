@@ -1,0 +1,129 @@
+"""The immutable choices: of a whole cache (`Settings`) and of one function (`Policy`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias
+
+from evercache.errors import ConfigurationError
+
+__all__ = ["Consistency", "OnError", "Policy", "Seconds", "Settings", "TTL", "seconds"]
+
+Seconds: TypeAlias = float | int | timedelta
+#: Seconds, a timedelta, or a callable of the result.
+TTL: TypeAlias = Seconds | Callable[[Any], Seconds]
+OnError: TypeAlias = Literal["absorb", "raise"]
+Consistency: TypeAlias = Literal["available", "strict"]
+
+_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}\Z")
+
+
+def seconds(value: Seconds, what: str) -> float:
+    """A duration in seconds; ConfigurationError unless it is a finite number not below 0, or a timedelta."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(f"{what} must be seconds or a timedelta, not {value!r}")
+    if not 0 <= value < 1e9:
+        raise ConfigurationError(f"{what} must be between 0 and 1e9 seconds, not {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for a whole cache. Times are in seconds."""
+
+    namespace: str = "evercache"
+    budget: float = 0.25
+    default_ttl: float = 300.0
+    max_ttl: float = 30 * 86400.0
+    max_compute: float = 300.0
+    max_staleness: float = 1.0
+    lag_bound: float = 10.0
+    gutter: float = 1.5
+    jitter: float = 0.05
+    beta: float = 1.0
+    max_value_bytes: int = 1 << 20
+    near_bytes: int = 16 << 20
+    bookkeeping_db: int | None = None
+    journal_time: float = 600.0
+    on_error: OnError = "absorb"
+    consistency: Consistency = "available"
+    spool: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAMESPACE.match(self.namespace):
+            raise ConfigurationError(
+                f"namespace {self.namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
+            )
+        for name in ("budget", "default_ttl", "max_ttl", "max_compute", "max_staleness", "lag_bound"):
+            if seconds(getattr(self, name), name) <= 0:
+                raise ConfigurationError(f"{name} must be above 0 seconds")
+        seconds(self.gutter, "gutter")
+        if not 0 <= self.jitter < 1:
+            raise ConfigurationError("jitter is a share of the TTL: between 0 and 1")
+        if self.beta < 0:
+            raise ConfigurationError("beta must not be negative (0 switches early refresh off)")
+        if self.default_ttl > self.max_ttl:
+            raise ConfigurationError(f"default_ttl ({self.default_ttl}) is above max_ttl ({self.max_ttl})")
+        check_choice("on_error", self.on_error, ("absorb", "raise"))
+        check_choice("consistency", self.consistency, ("available", "strict"))
+
+    @property
+    def block(self) -> float:
+        """How long the tail lets the master hold an empty read (rule 14)."""
+        return self.max_staleness / 4
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """ConfigurationError unless the value is one of those allowed."""
+    if value not in allowed:
+        raise ConfigurationError(f"{name}={value!r}: use {' or '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the results of one function, or one direct operation, are cached. Times are in seconds."""
+
+    ttl: float | Callable[[Any], Seconds]
+    max_ttl: float
+    stale: float = 0.0
+    stale_if_error: float = 0.0
+    near: float = 0.0
+    jitter: float = 0.0
+    beta: float = 1.0
+    cache_if: Callable[[Any], bool] | None = None
+    ttl_if_none: float | None = None
+    cache_errors: Mapping[type[Exception], float] = field(default_factory=dict)
+    budget: float = 0.25
+    on_error: OnError = "absorb"
+    consistency: Consistency = "available"
+
+    def lifetime(self, value: Any, draw: float) -> tuple[int, int]:
+        """Milliseconds until the soft expiry of a value, and from there to the hard one.
+
+        `draw` is uniform in [0, 1). The hard TTL is ttl + max(stale, stale_if_error), at most `max_ttl`.
+        """
+        if value is None and self.ttl_if_none is not None:
+            ttl = self.ttl_if_none
+        elif callable(self.ttl):
+            ttl = seconds(self.ttl(value), "the TTL that ttl= returned")
+        else:
+            ttl = self.ttl
+        return self._spread(ttl, draw, max(self.stale, self.stale_if_error))
+
+    def error_lifetime(self, error: BaseException, draw: float) -> tuple[int, int] | None:
+        """The same for an exception that `cache_errors` names, else None."""
+        for kind, ttl in self.cache_errors.items():
+            if type(error) is kind:
+                return self._spread(ttl, draw, 0.0)
+        return None
+
+    def _spread(self, ttl: float, draw: float, after: float) -> tuple[int, int]:
+        # Only downwards: a value never lives longer than was asked for.
+        soft = min(ttl * (1 - self.jitter * draw), self.max_ttl)
+        hard = min(soft + after, self.max_ttl)
+        return int(soft * 1000), int((hard - soft) * 1000)

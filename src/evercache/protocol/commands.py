@@ -1,0 +1,325 @@
+"""What is sent to the master: the keys of the bookkeeping and the calls of the scripts.
+
+Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers below 2**53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from evercache.errors import ConfigurationError, CorruptEnvelope
+from evercache.protocol.scope import FUNCTION, KEY, TAG, Scope, Subject
+from evercache.protocol.scripts import SCRIPTS, Script
+from evercache.wire.types import Argument, Command
+
+__all__ = ["Bookkeeping", "Commands", "Limits", "ScriptCall", "mark_member"]
+
+_VERSION = "1"  # of the arguments
+_EXACT = 2**53
+_MAX_SPAN = 2**32
+_MAX_TAGS = 255
+_HEADER = 38
+_MAGIC = b"\xe7\xca"
+
+
+@dataclass(frozen=True, slots=True)
+class Bookkeeping:
+    """The names of the four bookkeeping keys of a namespace, and the databases of entries and bookkeeping.
+
+    Namespaces are plain (`[a-z0-9_.-]`), so that `~` keeps these apart from entries (`namespace:...`).
+    """
+
+    namespace: str
+    data_db: int = 0
+    book_db: int = 0
+
+    @property
+    def absent(self) -> str:
+        """A key that never exists: scripts unlink it first."""
+        return f"{self.namespace}~absent"
+
+    @property
+    def state(self) -> str:
+        """The hash with `tip`, `*`, `tagfloor`, `gens`, `last` and `life`."""
+        return f"{self.namespace}~state"
+
+    @property
+    def marks(self) -> str:
+        """The sorted set of the marks of functions (`f:name`) and tags (`t:hash`)."""
+        return f"{self.namespace}~marks"
+
+    @property
+    def log(self) -> str:
+        """The stream with one line for each invalidation."""
+        return f"{self.namespace}~log"
+
+    @property
+    def ids(self) -> str:
+        """The sorted set of the ids of recent invalidations."""
+        return f"{self.namespace}~ids"
+
+    def lease_key(self, entry_key: str) -> str:
+        """The key of the lease on an entry (in the database of the entries)."""
+        return f"{self.namespace}~lease:{entry_key}"
+
+    @property
+    def keys(self) -> tuple[str, str, str, str, str]:
+        """The keys that every script takes first."""
+        return self.absent, self.state, self.marks, self.log, self.ids
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation."""
+
+    log_lines: int = 100_000
+    journal_ms: int = 600_000
+    marks_ms: int = (30 * 86_400 + 300) * 1000
+    max_marks: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """One call of a script. Sent by hash first; whole, with the same arguments, after `NOSCRIPT`."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[Argument, ...]
+
+    def evalsha(self) -> Command:
+        """The call by the script's hash."""
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    def eval(self) -> Command:
+        """The call with the script's text."""
+        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+
+def mark_member(scope: Scope) -> str:
+    """The member of the sorted set of marks that stands for a function or a tag."""
+    if scope.kind not in (FUNCTION, TAG):
+        raise ConfigurationError(f"{scope} has no member among the marks: only functions and tags have one")
+    return f"{scope.kind}:{scope.name}"
+
+
+def _tags(tags: tuple[bytes, ...]) -> tuple[Argument, ...]:
+    if len(tags) > _MAX_TAGS:
+        raise ConfigurationError(f"{len(tags)} tags on one entry; use at most {_MAX_TAGS}")
+    return (len(tags), *(tag.hex() for tag in tags))
+
+
+def _expiry(soft_ms: int, span_ms: int) -> tuple[int, int]:
+    if not 0 <= span_ms < _MAX_SPAN or soft_ms + span_ms <= 0:
+        raise ConfigurationError(
+            f"an expiry of {soft_ms} ms and {span_ms} ms of grace can't be written; use a positive TTL, and "
+            "less than 49 days of grace"
+        )
+    return soft_ms, span_ms
+
+
+def _stamp(stamp: int) -> int:
+    if not 0 <= stamp < _EXACT:
+        raise ConfigurationError(f"{stamp} is no stamp; use one that came from this cache")
+    return stamp
+
+
+def _envelope(envelope: bytes) -> bytes:
+    if len(envelope) < _HEADER or not envelope.startswith(_MAGIC):
+        raise CorruptEnvelope("only envelopes can be stored; wrap the value first")
+    return envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Builds the script calls of one namespace. `life` is random hex, for whoever creates the bookkeeping.
+
+    In every call, `replid` is the replication id that the caller expects ("" = any: the reply tells it) and
+    `newest` the newest stamp that it knows (0 = none).
+    """
+
+    bookkeeping: Bookkeeping
+    limits: Limits
+    life: str
+
+    def _call(
+        self, name: str, key: str | None, replid: str, newest: int, *args: Argument, entry: bool = True
+    ) -> ScriptCall:
+        book = self.bookkeeping
+        keys: tuple[str, ...] = book.keys
+        if key is not None:
+            keys = (*keys, key, book.lease_key(key))
+        elif entry:
+            keys = (*keys, book.absent, book.absent)
+        head = (_VERSION, replid, book.data_db, book.book_db, _stamp(newest))
+        return ScriptCall(SCRIPTS[name], keys, (*head, *args))
+
+    def _limits(self) -> tuple[Argument, ...]:
+        limits = self.limits
+        return limits.log_lines, limits.journal_ms, limits.marks_ms, limits.max_marks
+
+    def lease(
+        self,
+        subject: Subject,
+        *,
+        replid: str,
+        newest: int,
+        least: int,
+        token: str,
+        lease_ms: int,
+        seen: str = "",
+        expected_ms: int = 0,
+    ) -> ScriptCall:
+        """Read at the master; where nothing live is there, or only the entry of id `seen`, take the lease.
+
+        `least` is the newest mark known to cover the subject, `token` 16 hex digits that stay the same when
+        the call is repeated, `expected_ms` the usual time of the computation (0 = unknown).
+        """
+        return self._read(subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1")
+
+    def peek(self, subject: Subject, *, replid: str, newest: int, least: int) -> ScriptCall:
+        """Read at the master and take no lease."""
+        return self._read(subject, replid, newest, least, "", 0, "", 0, "0")
+
+    def _read(self, subject: Subject, replid: str, newest: int, least: int, *rest: Argument) -> ScriptCall:
+        head = (_stamp(least), subject.function, *_tags(subject.tags))
+        return self._call("lease", subject.key, replid, newest, *head, *rest, self.life)
+
+    def renew(self, key: str, *, replid: str, newest: int, token: str, lease_ms: int) -> ScriptCall:
+        """Lengthen one's own lease to `lease_ms` from now."""
+        return self._call("renew", key, replid, newest, token, lease_ms)
+
+    def release(self, key: str, *, replid: str, newest: int, token: str) -> ScriptCall:
+        """Give one's own lease back without a value."""
+        return self._call("release", key, replid, newest, token)
+
+    def store(
+        self,
+        key: str,
+        *,
+        replid: str,
+        newest: int,
+        token: str,
+        stamp: int,
+        soft_ms: int,
+        span_ms: int,
+        envelope: bytes,
+    ) -> ScriptCall:
+        """Store a computed value under the lease of this token and stamp.
+
+        The script writes stamp and expiries into the envelope; the id in it must be the token.
+        """
+        return self._call(
+            "store", key, replid, newest, token, _stamp(stamp), soft_ms, span_ms, _envelope(envelope)
+        )
+
+    def invalidate(
+        self, scope: Scope, *, replid: str, newest: int, id: str, function: str = ""
+    ) -> ScriptCall:
+        """Invalidate a scope, once for each `id` (16 hex digits).
+
+        `function` only serves to say whether a key's entry was alive.
+        """
+        key = scope.name if scope.kind == KEY else None
+        head = (scope.kind, scope.name, id)
+        return self._call("invalidate", key, replid, newest, *head, *self._limits(), self.life, function)
+
+    def set(
+        self,
+        subject: Subject,
+        *,
+        replid: str,
+        newest: int,
+        id: str,
+        not_after_us: int,
+        soft_ms: int,
+        span_ms: int,
+        envelope: bytes,
+        mode: Literal["set", "add", "since"] = "set",
+        since: int = 0,
+        least: int = 0,
+    ) -> ScriptCall:
+        """Write a value explicitly, not later than `not_after_us` of the server's clock.
+
+        `add` refuses where a live entry is; `since` refuses where anything that covers the subject was
+        invalidated, or the key written, after the stamp `since`.
+        """
+        head = (_stamp(least), subject.function, mode, id, not_after_us, _stamp(since))
+        value = (*_expiry(soft_ms, span_ms), _envelope(envelope), *_tags(subject.tags))
+        return self._call("set", subject.key, replid, newest, *head, *value, *self._limits(), self.life)
+
+    def touch(
+        self,
+        subject: Subject,
+        *,
+        replid: str,
+        newest: int,
+        least: int,
+        not_after_us: int,
+        soft_ms: int,
+        span_ms: int,
+    ) -> ScriptCall:
+        """Change the expiry of a live entry."""
+        head = (_stamp(least), subject.function, *_tags(subject.tags), not_after_us)
+        return self._call("touch", subject.key, replid, newest, *head, *_expiry(soft_ms, span_ms))
+
+    def incr(
+        self,
+        key: str,
+        *,
+        replid: str,
+        newest: int,
+        not_after_us: int,
+        id: str,
+        delta: int,
+        soft_ms: int,
+        span_ms: int,
+        initial: int = 0,
+        least: int = 0,
+    ) -> ScriptCall:
+        """Add `delta` to a counter, or make one of `initial + delta` with this expiry and `id`."""
+        if abs(delta) >= _EXACT or abs(initial) >= _EXACT:
+            raise ConfigurationError("counters hold whole numbers below 2**53; use a smaller step")
+        head = (_stamp(least), not_after_us, id, delta)
+        return self._call("incr", key, replid, newest, *head, *_expiry(soft_ms, span_ms), initial, self.life)
+
+    def resync(self, *, replid: str = "", newest: int) -> ScriptCall:
+        """Read the state, and raise the tip to `newest`."""
+        return self._call("resync", None, replid, newest, self.life, entry=False)
+
+    def restore(
+        self,
+        marks: Iterable[tuple[str, int]],
+        *,
+        replid: str,
+        newest: int,
+        everything: int = 0,
+        tagfloor: int = 0,
+    ) -> ScriptCall:
+        """Write marks of functions and tags back (`mark_member`, stamp); some thousands at a time."""
+        pairs = [(member, _stamp(stamp)) for member, stamp in marks]
+        flat: list[Argument] = [word for pair in pairs for word in pair]
+        head = (self.life, _stamp(everything), _stamp(tagfloor), len(pairs))
+        return self._call("restore", None, replid, newest, *head, *flat, *self._limits(), entry=False)
+
+    def sweep(self, key: str, *, replid: str, newest: int, least: int) -> ScriptCall:
+        """Remove the entry if it is older than `least` or past its hard expiry."""
+        return self._call("sweep", key, replid, newest, _stamp(least))
+
+    def tip(self, *, replid: str, newest: int) -> ScriptCall:
+        """Read the newest stamp issued."""
+        return self._call("tip", None, replid, newest, entry=False)
+
+    def marks_page(self, after: int = 0, count: int = 1000) -> Command:
+        """Marks from the stamp `after` on, for `parse_marks`. Runs in the bookkeeping database.
+
+        The next page begins at the last stamp of this one (and shows it again); the last page is shorter.
+        """
+        return (
+            "ZRANGEBYSCORE", self.bookkeeping.marks, after, "+inf", "WITHSCORES", "LIMIT", 0, count,
+        )  # fmt: skip
+
+    def tail(self, position: str, *, count: int, block_ms: int) -> Command:
+        """Lines of the log after `position`, for `parse_log`. Runs in the bookkeeping database."""
+        return ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", self.bookkeeping.log, position)

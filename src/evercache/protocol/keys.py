@@ -1,0 +1,116 @@
+"""The names that entries and functions have on the server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from evercache.errors import ConfigurationError
+from evercache.protocol.canonical import canonical, import_name
+from evercache.protocol.signature import Signature, TagTemplate, check_cacheable
+
+__all__ = [
+    "DEFAULT_NAMING",
+    "MAX_KEY_BYTES",
+    "Naming",
+    "ReadableNaming",
+    "Signature",
+    "TagTemplate",
+    "canonical",
+    "check_cacheable",
+    "check_namespace",
+    "import_name",
+]
+
+#: No entry key is longer, in bytes of UTF-8: namespace, function name and hashed arguments always fit.
+MAX_KEY_BYTES = 250
+_MAX_NAME_BYTES = 110
+_NAMESPACE = re.compile(r"[a-z0-9_.-]{1,60}")
+_VERSION = re.compile(r"[A-Za-z0-9_.+-]{1,32}")
+_NAME = re.compile(r"[\w.<>-]+")
+
+
+def check_namespace(namespace: str) -> str:
+    """The namespace itself, or a `ConfigurationError` when it is not short and plain."""
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+        raise ConfigurationError(
+            f"the namespace {namespace!r} is not 1 to 60 small letters, digits and the signs _ . -"
+        )
+    return namespace
+
+
+class Naming(Protocol):
+    """How keys are named. Exchange it to share entries with another library's layout.
+
+    Different arguments must give different names, and each name must be short enough for a key.
+    """
+
+    def function_name(self, fn: Callable[..., Any], version: str | int | None = None) -> str:
+        """The name of a function, also that of its mark."""
+        ...
+
+    def entry_key(self, namespace: str, function_name: str, canonical_args: str) -> str:
+        """The key of one call."""
+        ...
+
+    def direct_key(self, namespace: str, key: str) -> str:
+        """The key of an entry that the user named; `TypeError` unless `key` is a text that is not empty."""
+        ...
+
+
+class ReadableNaming:
+    """`shop:f:app.views.stats@2(7)` and `shop:k:user:7`; what is too long is replaced by a BLAKE2b hash."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ReadableNaming()"
+
+    def function_name(self, fn: Callable[..., Any], version: str | int | None = None) -> str:
+        """`module.qualname[@version]`, with the import name of `__main__`; at most 143 bytes."""
+        name = f"{import_name(fn.__module__)}.{fn.__qualname__}"
+        if not _NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
+            readable = re.sub(r"[^\w.<>-]", "_", name).encode()[: _MAX_NAME_BYTES - 33]
+            name = f"{readable.decode(errors='ignore')}~{_digest(name)}"
+        if version is None:
+            return name
+        if not _VERSION.fullmatch(str(version)):
+            raise ConfigurationError(
+                f"version={version!r} of {name} is not a number or 1 to 32 letters, digits "
+                "and the signs _ . + -"
+            )
+        return f"{name}@{version}"
+
+    def entry_key(self, namespace: str, function_name: str, canonical_args: str) -> str:
+        """`namespace:f:function(arguments)`, with the hash of the arguments where they are long."""
+        key = f"{namespace}:f:{function_name}({canonical_args})"
+        if len(key) <= MAX_KEY_BYTES and (key.isascii() or _size(key) <= MAX_KEY_BYTES):
+            return key
+        return f"{namespace}:f:{function_name}(#{_digest(canonical_args)})"
+
+    def direct_key(self, namespace: str, key: str) -> str:
+        """`namespace:k:key`, with the hash of a key that is long or looks like a hash."""
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"a key is a text that is not empty, not {key!r}")
+        name = f"{namespace}:k:{key}"
+        if key[0] != "#" and len(name) <= MAX_KEY_BYTES and (name.isascii() or _size(name) <= MAX_KEY_BYTES):
+            return name
+        return f"{namespace}:k:#{_digest(key)}"
+
+
+def _size(text: str) -> int:
+    """Bytes of UTF-8; a text that has no UTF-8 (lone surrogates) counts as too long, so it is hashed."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return MAX_KEY_BYTES + 1
+
+
+def _digest(text: str) -> str:
+    """128 bits of BLAKE2b (RFC 7693) as hex digits."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+DEFAULT_NAMING: Naming = ReadableNaming()

@@ -1,0 +1,68 @@
+"""What an invalidation covers, and what a read is covered by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+__all__ = ["EVERYTHING", "Scope", "Subject", "tag_hash"]
+
+KEY, FUNCTION, TAG, ALL = "k", "f", "t", "*"
+
+
+@lru_cache(maxsize=4096)
+def tag_hash(tag: str) -> bytes:
+    """The 8 bytes that stand for a tag in envelopes, marks and log lines (BLAKE2b, RFC 7693)."""
+    return blake2b(tag.encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one invalidation covers: a key (`k`), a function (`f`), a tag (`t`) or everything (`*`).
+
+    `name` is the key as it stands on the server, the function's name, the 16 hex digits of the tag's
+    hash, or empty.
+    """
+
+    kind: str
+    name: str = ""
+
+    @classmethod
+    def of_key(cls, key: str) -> Scope:
+        """One entry."""
+        return cls(KEY, key)
+
+    @classmethod
+    def of_function(cls, name: str) -> Scope:
+        """Every entry of a function."""
+        return cls(FUNCTION, name)
+
+    @classmethod
+    def of_tag(cls, tag: str) -> Scope:
+        """Every entry with this tag."""
+        return cls(TAG, tag_hash(tag).hex())
+
+    def covers(self, subject: Subject) -> bool:
+        """Whether an invalidation of this scope concerns the subject (by the tags known of it)."""
+        match self.kind:
+            case "k":
+                return self.name == subject.key
+            case "f":
+                return self.name == subject.function
+            case "t":
+                return bytes.fromhex(self.name) in subject.tags
+            case _:  # everything, and kinds of a later version: too wide is safe, too narrow is not
+                return True
+
+
+EVERYTHING = Scope(ALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a read is about: the key on the server, the function (or empty), the hashes of the known tags."""
+
+    key: str
+    function: str = ""
+    tags: tuple[bytes, ...] = ()

@@ -1,0 +1,49 @@
+"""The Lua scripts that decide on the master, each with the shared prelude `common.lua` in front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha1
+from importlib.resources import files
+from types import MappingProxyType
+
+__all__ = ["SCRIPTS", "Script"]
+
+_NAMES = (
+    "incr",
+    "invalidate",
+    "lease",
+    "release",
+    "renew",
+    "restore",
+    "resync",
+    "set",
+    "store",
+    "sweep",
+    "tip",
+    "touch",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script by its name, whole text, and the SHA-1 under which servers keep it."""
+
+    name: str
+    text: str = field(repr=False)
+    sha: str
+
+
+def _load() -> Mapping[str, Script]:
+    folder = files(__name__)
+    prelude = (folder / "common.lua").read_text("utf-8")
+    scripts = {}
+    for name in _NAMES:
+        text = prelude + (folder / f"{name}.lua").read_text("utf-8")
+        scripts[name] = Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return MappingProxyType(scripts)
+
+
+#: All scripts by name.
+SCRIPTS: Mapping[str, Script] = _load()

@@ -1,0 +1,45 @@
+-- Reads an entry at the master, and takes the lease on it where it must be computed (or only reads: peek).
+-- ARGV: least, function, tags, token, lease_ms, seen id, expected_ms, take ('1', or '0' to peek), life
+
+local bad = begin()
+if bad then return bad end
+
+local least, name, tags = number(), text(), list()
+local token, lease_ms, seen, expected_ms = text(), number(), text(), number()
+local take, life = text() == '1', text()
+
+local entry, state, marks, fresh = look(least, name, tags)
+
+-- A lease's stamp is the tip, so the tip must first reach what the caller knows.
+if take then
+  raise_tip(state, least, life)
+end
+local known = report(state, marks)
+
+-- An entry of a newer version is handed out though it may be stale: a store would be refused anyway, so that a
+-- lease would only put those who compute in a row.
+if fresh and (not take or entry.newer or (now_ms < entry.soft and entry.id ~= seen)) then
+  return {'entry', now_us, replid, known, entry.raw}
+end
+if not take then
+  return {'miss', now_us, replid, known}
+end
+
+local stale = fresh and entry.raw or ''
+local holder, stamp, granted, expected = lease_value()
+-- A lease granted before a mark is free: its value would be dead on arrival.
+if holder and stamp >= marks.least then
+  local left = redis.call('PTTL', LEASE)
+  if holder == token then
+    -- The same call again, its first reply was lost.
+    redis.call('PEXPIRE', LEASE, lease_ms)
+    return {'lead', now_us, replid, known, stamp, stale}
+  end
+  if left >= 0 then
+    return {'wait', now_us, replid, known, left, math.max(0, now_ms - granted), expected, stale}
+  end
+end
+
+redis.call('SET', LEASE, token .. ' ' .. exact(state.tip) .. ' ' .. exact(now_ms) .. ' ' .. exact(expected_ms),
+  'PX', lease_ms)
+return {'lead', now_us, replid, known, state.tip, stale}

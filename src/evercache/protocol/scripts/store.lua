@@ -1,0 +1,31 @@
+-- Stores a computed value, only under the lease that it was computed under. Ends that lease, whatever it answers.
+-- ARGV: token, stamp, soft_ms, span_ms, envelope
+
+local bad = begin(true)
+if bad then return bad end
+
+local token, stamp, soft_ms, span_ms, envelope = text(), number(), number(), number(), text()
+local entry = load_entry()
+local holder, granted = lease_value()
+
+if holder ~= token or granted ~= stamp then
+  if entry and entry.id == token then
+    return {'ok', now_us, replid, entry.soft} -- the same call again
+  end
+  return {'refused', now_us, replid, 'lease'}
+end
+
+redis.call('UNLINK', LEASE)
+if entry and entry.newer and now_ms < entry.hard then
+  return {'refused', now_us, replid, 'newer'}
+end
+if soft_ms + span_ms <= 0 then
+  return {'refused', now_us, replid, 'expired'}
+end
+if full then
+  return {'refused', now_us, replid, 'full'}
+end
+
+local soft = now_ms + soft_ms
+redis.call('SET', ENTRY, patched(envelope, stamp, soft, span_ms), 'PX', exact(soft_ms + span_ms))
+return {'ok', now_us, replid, soft}

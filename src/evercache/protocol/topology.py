@@ -1,0 +1,377 @@
+"""Who is the master, decided from what sentinels and data nodes say (rule 17 of the protocol).
+
+Only the highest configuration epoch counts: after a failover some sentinels go on naming the old master for
+seconds, and whoever follows them writes into a server that will be wiped. Times are monotonic seconds and are
+those of *sending* a question: an answer says how things were at some moment after that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+
+from evercache.errors import (
+    AuthenticationFailed,
+    MasterUnknown,
+    SentinelsDisagree,
+    SentinelsUnreachable,
+    ServiceUnknown,
+    UnavailableError,
+)
+from evercache.wire.types import Address
+
+__all__ = ["ReplicaSeen", "RoleReport", "SentinelAnswer", "SentinelBook", "View"]
+
+#: Answers older than this take no part in the choice of the master (seconds).
+CURRENT = 5.0
+#: Sentinels tell each other a new configuration within their hello period of 2 s: a majority that names a
+#: lower epoch for longer than this is not merely late.
+HELLO = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Who is who now. A new epoch may be lower than the last one (sentinels created anew): compare with `!=`.
+
+    `master` stays the last known one while nobody can be asked; `problem` then says what is wrong.
+    """
+
+    epoch: int
+    master: Address | None
+    replicas: tuple[Address, ...] = ()
+    problem: UnavailableError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSeen:
+    """A replica as a sentinel lists it."""
+
+    address: Address
+    flags: frozenset[str] = frozenset()
+    priority: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelAnswer:
+    """What one sentinel said to one question (one pipeline), or the error with which it failed."""
+
+    sentinel: Address
+    #: When the question was sent.
+    sent: float
+    #: From GET-MASTER-ADDR-BY-NAME.
+    master: Address | None = None
+    #: `config-epoch` and the flags of SENTINEL MASTER.
+    epoch: int = -1
+    flags: frozenset[str] = frozenset()
+    #: Epoch of the last vote for the master of this sentinel; None where it could not be read.
+    vote_epoch: int | None = None
+    #: Itself and those that it knows; and the addresses and ids of those.
+    known_sentinels: int = 1
+    others: tuple[tuple[Address, str], ...] = ()
+    replicas: tuple[ReplicaSeen, ...] = ()
+    error: UnavailableError | None = None
+    #: SENTINEL MYID: one sentinel may be reachable under two addresses. Empty: unknown.
+    ident: str = ""
+    #: `failover-timeout` in seconds.
+    failover_timeout: float = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleReport:
+    """What ROLE on a data node said; an empty role: it did not answer."""
+
+    address: Address
+    sent: float
+    role: str
+
+
+class SentinelBook:
+    """All that was heard, and what follows from it.
+
+    Guarded by: used by one thread (the topology's loop) only; `view` and `confirmed` are immutable values
+    that any thread may read.
+    """
+
+    def __init__(self, service: str, sentinels: Iterable[Address]) -> None:
+        self.service = service
+        #: Address -> MYID; those of the configuration are never forgotten.
+        self._known: dict[Address, str] = dict.fromkeys(sentinels, "")
+        self._configured = frozenset(self._known)
+        self._answers: dict[str, SentinelAnswer] = {}
+        self._errors: dict[Address, UnavailableError] = {}
+        self._roles: dict[Address, RoleReport] = {}
+        self._not_master_at: dict[Address, float] = {}
+        self._clean_at: dict[str, float] = {}
+        self._votes: dict[str, tuple[int, float]] = {}
+        self._dismissed: set[tuple[Address, int]] = set()
+        self._lower: tuple[Address, int, float] | None = None
+        self._discovered: tuple[Address, ...] = ()
+        self.view = View(0, None, (), MasterUnknown("the sentinels have not been asked yet"))
+        #: Address and time of the newest strict confirmation.
+        self.confirmed: tuple[Address | None, float] = (None, -inf)
+
+    def __repr__(self) -> str:
+        v = self.view
+        return (
+            f"<SentinelBook {self.service} epoch={v.epoch} master={v.master} replicas={len(v.replicas)} "
+            f"sentinels={len(self._known)} errors={len(self._errors)}>"
+        )
+
+    # -- what goes in
+
+    def heard(self, answer: SentinelAnswer, now: float) -> None:
+        """One sentinel answered or failed. May change `view` and `confirmed`."""
+        if answer.error is not None:
+            self._errors[answer.sentinel] = answer.error
+            return
+        self._errors.pop(answer.sentinel, None)
+        key = answer.ident or str(answer.sentinel)
+        before = self._known.get(answer.sentinel, "") or str(answer.sentinel)
+        self._known[answer.sentinel] = answer.ident
+        self._meet(answer)
+        if before != key and before not in self._known.values():
+            self._answers.pop(before, None)  # another sentinel lives at this address now
+        last = self._answers.get(key)
+        if last is not None and last.sent > answer.sent:
+            return
+        self._answers[key] = answer
+        self._note_vote(key, answer)
+        self._decide(now, closing=False)
+        self._weigh(key, answer)
+        self._confirm(now)
+
+    def _meet(self, answer: SentinelAnswer) -> None:
+        """Add the sentinels that this one names, each under one address only."""
+        for address, ident in answer.others:
+            if address not in self._known and (not ident or ident not in self._known.values()):
+                self._known[address] = ident
+        twins = [a for a, i in self._known.items() if i and i == answer.ident and a != answer.sentinel]
+        for address in twins:
+            if address not in self._configured:
+                self._forget_sentinel(address)
+
+    def _forget_sentinel(self, address: Address) -> None:
+        key = self._known.pop(address) or str(address)
+        self._errors.pop(address, None)
+        if key not in self._known.values():
+            self._answers.pop(key, None)
+
+    def role(self, report: RoleReport, now: float) -> None:
+        """A data node told its role, or failed to."""
+        if report.role:
+            self._roles[report.address] = report
+            if report.role != "master":
+                self._not_master_at[report.address] = report.sent
+        else:
+            self._roles.pop(report.address, None)
+        self._decide(now, closing=False)
+        if report.role == "master" and report.address != self.view.master:
+            self._retract(self._not_master_at.get(report.address, -inf))
+        self._confirm(now)
+
+    def discovered(self, replicas: Iterable[Address]) -> None:
+        """The replicas that the master itself lists: known at once, not after a sentinel's INFO (10 s)."""
+        self._discovered = tuple(replicas)
+        self._publish(self.view.master, self.view.epoch, self.view.problem)
+
+    def round_over(self, now: float) -> None:
+        """Every sentinel was asked and has answered or failed: settle, and say what is wrong."""
+        named = {address for a in self._answers.values() for address, _ in a.others}
+        for address in set(self._errors) - self._configured - named:
+            self._forget_sentinel(address)
+        asked = {*self.nodes, self.view.master}
+        self._roles = {a: r for a, r in self._roles.items() if a in asked}
+        self._decide(now, closing=True)
+        self._confirm(now)
+
+    # -- what comes out
+
+    @property
+    def sentinels(self) -> tuple[Address, ...]:
+        """Every sentinel address, the configured ones first."""
+        return tuple(self._known)
+
+    @property
+    def errors(self) -> dict[Address, UnavailableError]:
+        """Sentinels that failed when last asked, and how."""
+        return dict(self._errors)
+
+    @property
+    def nodes(self) -> tuple[Address, ...]:
+        """Every data node whose role matters."""
+        seen = {r.address for a in self._answers.values() for r in a.replicas}
+        seen.update(a.master for a in self._answers.values() if a.master is not None)
+        return tuple(sorted(seen.union(self._discovered), key=str))
+
+    def confirmed_since(self, address: Address | None) -> float:
+        """The newest moment at which this address was confirmed as the master; -inf: never."""
+        confirmed, moment = self.confirmed
+        return moment if address is not None and confirmed == address else -inf
+
+    @property
+    def majority(self) -> int:
+        """More than half of all sentinels that are known to exist, answering or not."""
+        named = max((a.known_sentinels for a in self._answers.values()), default=0)
+        return max(len({i or str(a) for a, i in self._known.items()}), named) // 2 + 1
+
+    # -- the choice of the master
+
+    def _decide(self, now: float, *, closing: bool) -> None:
+        fresh = [a for a in self._answers.values() if a.master is not None and now - a.sent <= CURRENT]
+        fresh = [a for a in fresh if a.sentinel not in self._errors]
+        epoch, master = self.view.epoch, self.view.master
+        if master is None and not closing and len(fresh) < self.majority:
+            return  # the first answer may be the one of a sentinel that is late
+        claims = [a for a in fresh if (a.master, a.epoch) not in self._dismissed] or fresh
+        problem: UnavailableError | None = None
+        if claims:
+            top = max(a.epoch for a in claims)
+            lower = self._lower_claim(claims, now)
+            if lower is not None:
+                if master is not None:
+                    self._dismissed.add((master, epoch))
+                master, epoch = lower
+            elif master is None or top >= epoch:
+                chosen = self._elect([a.master for a in claims if a.epoch == top and a.master], master)
+                if chosen is None:
+                    problem = self._disagreement(claims, top)
+                    if top > epoch:
+                        master = None
+                else:
+                    master, epoch = chosen, top
+        if closing and not fresh:
+            problem = self._silence()
+        elif not fresh:
+            problem = self.view.problem
+        self._publish(master, epoch, problem)
+
+    def _elect(self, named: list[Address], current: Address | None) -> Address | None:
+        """One address of those named at the same epoch; None when nothing tells them apart."""
+        ranked = sorted(
+            ((count, self._is_master(a), a == current, a) for a, count in Counter(named).items()),
+            key=lambda r: r[:3],
+            reverse=True,
+        )
+        if len(ranked) > 1 and ranked[0][:3] == ranked[1][:3]:
+            return None
+        return ranked[0][3]
+
+    def _lower_claim(self, claims: list[SentinelAnswer], now: float) -> tuple[Address, int] | None:
+        """A lower epoch counts only when a majority agrees on it, its master says so too, and it lasts.
+
+        In a planned failover the majority names the old epoch, and the old master agrees, for up to a hello
+        period; sentinels that were created anew go on doing so.
+        """
+        tally = Counter((a.master, a.epoch) for a in claims)
+        (master, epoch), count = tally.most_common(1)[0]
+        known = self.view.master is not None and epoch < self.view.epoch
+        if not known or master is None or count < self.majority or not self._is_master(master):
+            self._lower = None
+            return None
+        if self._lower is None or self._lower[:2] != (master, epoch):
+            self._lower = (master, epoch, now)
+        wait = HELLO
+        if self.view.master is not None and self.view.master != master and self._is_master(self.view.master):
+            wait = max(HELLO, 2 * max(a.failover_timeout for a in claims))
+        if now - self._lower[2] < wait or self._roles[master].sent < self._lower[2]:
+            return None
+        self._lower = None
+        return master, epoch
+
+    def _is_master(self, address: Address) -> bool:
+        report = self._roles.get(address)
+        return report is not None and report.role == "master"
+
+    def _disagreement(self, claims: list[SentinelAnswer], top: int) -> UnavailableError:
+        said = ", ".join(f"{a.sentinel} says {a.master}" for a in claims if a.epoch == top)
+        return SentinelsDisagree(
+            f"the sentinels name different masters of {self.service!r} at epoch {top}: {said}; "
+            f"compare SENTINEL MASTER {self.service} on each and RESET the wrong ones"
+        )
+
+    def _silence(self) -> UnavailableError:
+        asked = ", ".join(str(a) for a in self._known)
+        unknown = [e for e in self._errors.values() if isinstance(e, ServiceUnknown)]
+        if unknown:
+            return ServiceUnknown(
+                f"no sentinel monitors a master named {self.service!r} (asked: {asked}); "
+                f"check the service name in the URL and `sentinel monitor` in the sentinels' configuration"
+            )
+        refused = [a for a, e in self._errors.items() if isinstance(e, AuthenticationFailed)]
+        hint = "check that they run and that their addresses in the URL are right"
+        if refused:
+            names = ", ".join(str(a) for a in refused)
+            hint = f"{names} refused the password: set sentinel_username/sentinel_password in the URL"
+        reasons = "; ".join(f"{a}: {e}" for a, e in self._errors.items())
+        return SentinelsUnreachable(
+            f"no sentinel of {self.service!r} answered (asked: {asked}): {hint} ({reasons})"
+        )
+
+    def _publish(self, master: Address | None, epoch: int, problem: UnavailableError | None) -> None:
+        old = self.view
+        if master != old.master:
+            self._discovered = ()
+        listed = {r.address for a in self._answers.values() if a.epoch == epoch for r in a.replicas}
+        listed.update(self._discovered)
+        if master is not None:
+            listed.discard(master)
+        if problem is not None and old.problem is not None and repr(problem) == repr(old.problem):
+            problem = old.problem  # the same trouble is the same view
+        view = View(epoch, master, tuple(sorted(listed, key=str)), problem)
+        if view != old:
+            self.view = view
+        if master != old.master:  # what was said before of the new one counts from then on
+            self._clean_at = {k: a.sent for k, a in self._answers.items() if not self._vetoes(k, a)}
+
+    # -- the strict confirmation
+
+    def _note_vote(self, key: str, answer: SentinelAnswer) -> None:
+        vote = answer.vote_epoch
+        if vote is None or vote <= answer.epoch:
+            self._votes.pop(key, None)
+        elif self._votes.get(key, (None, 0.0))[0] != vote:
+            self._votes[key] = (vote, answer.sent)
+
+    def _vetoes(self, key: str, answer: SentinelAnswer) -> bool:
+        """Whether the answer speaks against the master of the view."""
+        if answer.master != self.view.master or answer.flags & {"failover_in_progress", "o_down"}:
+            return True
+        seen = self._votes.get(key)
+        # An aborted failover leaves its vote behind for ever; after 2 x failover-timeout nobody acts on it.
+        return seen is not None and answer.sent - seen[1] < 2 * answer.failover_timeout
+
+    def _weigh(self, key: str, answer: SentinelAnswer) -> None:
+        if self._vetoes(key, answer):
+            # It may have been so ever since this sentinel last said otherwise.
+            self._retract(self._clean_at.get(key, -inf))
+        else:
+            self._clean_at[key] = answer.sent
+
+    def _retract(self, moment: float) -> None:
+        address, confirmed = self.confirmed
+        if moment < confirmed:
+            self.confirmed = (address, moment)
+
+    def _confirm(self, now: float) -> None:
+        master, epoch = self.view.master, self.view.epoch
+        if master is None:
+            return
+        if self.confirmed[0] != master:
+            self.confirmed = (master, -inf)
+        if any(r.role == "master" and a != master for a, r in self._roles.items()):
+            return
+        if master in self._roles and not self._is_master(master):
+            return
+        sent: list[float] = []
+        for key, a in self._answers.items():
+            if self._vetoes(key, a):
+                if now - a.sent <= 2 * a.failover_timeout:
+                    return
+            elif a.epoch == epoch and a.vote_epoch is not None:
+                sent.append(a.sent)
+        sent.sort(reverse=True)
+        need = self.majority
+        if len(sent) >= need and sent[need - 1] > self.confirmed[1]:
+            self.confirmed = (master, sent[need - 1])

@@ -1,0 +1,132 @@
+"""What to ask a sentinel, and how to read what it says: pure functions over replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evercache.errors import ProtocolError, ServerError, ServiceUnknown
+from evercache.protocol.topology import ReplicaSeen, SentinelAnswer
+from evercache.wire.types import Address, Command, Reply
+
+__all__ = ["CHANNELS", "concerns", "parse_answer", "parse_role", "question"]
+
+#: The events after which the answers of sentinels may differ from before (patterns).
+CHANNELS = (
+    "+switch-master",
+    "+promoted-slave",
+    "+slave",
+    "+slave-reconf-*",
+    "+convert-to-slave",
+    "+config-update-from",
+    "+failover-*",
+    "+elected-leader",
+    "+try-failover",
+    "?sdown",
+    "?odown",
+    "?role-change",
+    "+reboot",
+    "?monitor",
+    "+reset-master",
+    "+sentinel",
+)
+
+
+def question(service: str, instance: Address | None) -> list[Command]:
+    """One pipeline; `instance` is the address (as announced) under which the sentinel holds the master.
+
+    Epoch 0 reads the vote without giving one; a sentinel knows votes only by the address that it holds.
+    """
+    commands: list[Command] = [
+        ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service),
+        ("SENTINEL", "MASTER", service),
+        ("SENTINEL", "REPLICAS", service),
+        ("SENTINEL", "SENTINELS", service),
+        ("SENTINEL", "MYID"),
+    ]
+    if instance is not None:
+        commands.append(("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", instance.host, instance.port, 0, "x"))
+    return commands
+
+
+def parse_answer(
+    service: str,
+    sentinel: Address,
+    sent: float,
+    replies: Sequence[Reply | ServerError],
+    instance: Address | None,
+    mapped: Callable[[Address], Address],
+) -> tuple[SentinelAnswer, Address | None]:
+    """The answer with reachable addresses, and the address (as announced) that the sentinel holds now.
+
+    Raises nothing: an error reply, or a shape that is not understood, is the `error` of the answer.
+    """
+    try:
+        where: Any
+        replicas: Any
+        where, facts, replicas, others, ident = replies[:5]
+        for reply in (where, facts, replicas):
+            if isinstance(reply, ServerError):
+                unknown = "no such master" in str(reply).lower()
+                error = _unknown(service, sentinel) if unknown else reply
+                return SentinelAnswer(sentinel, sent, error=error), None
+        if where is None:
+            return SentinelAnswer(sentinel, sent, error=_unknown(service, sentinel)), None
+        fields = _fields(facts)
+        held = Address(fields["ip"], int(fields["port"]))
+        vote: int | None = None
+        if instance == held and len(replies) > 5 and not isinstance(replies[5], ServerError):
+            vote = int(replies[5][2])
+        seen = [_fields(r) for r in replicas]
+        named = [] if isinstance(others, ServerError) else [_fields(o) for o in others]
+        answer = SentinelAnswer(
+            sentinel,
+            sent,
+            master=mapped(Address(_text(where[0]), int(where[1]))),
+            epoch=int(fields["config-epoch"]),
+            flags=frozenset(fields["flags"].split(",")),
+            vote_epoch=vote,
+            known_sentinels=int(fields.get("num-other-sentinels", "0")) + 1,
+            others=tuple((mapped(Address(o["ip"], int(o["port"]))), o.get("runid", "")) for o in named),
+            replicas=tuple(
+                ReplicaSeen(
+                    mapped(Address(r["ip"], int(r["port"]))),
+                    frozenset(r["flags"].split(",")),
+                    int(r.get("slave-priority", "100")),
+                )
+                for r in seen
+            ),
+            ident="" if isinstance(ident, ServerError) else _text(ident),
+            failover_timeout=int(fields.get("failover-timeout", "180000")) / 1000,
+        )
+        return answer, held
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        odd = ProtocolError(f"{sentinel} does not answer like a sentinel ({error!r}); is the port right?")
+        return SentinelAnswer(sentinel, sent, error=odd), None
+
+
+def _unknown(service: str, sentinel: Address) -> ServiceUnknown:
+    return ServiceUnknown(f"{sentinel} does not monitor {service!r}; check the service name in the URL")
+
+
+def parse_role(reply: Any) -> str:
+    """ "master", "slave", ... from the reply to ROLE; empty for an error."""
+    if isinstance(reply, list) and reply:
+        return _text(reply[0])
+    return ""
+
+
+def concerns(message: Sequence[Any], service: str) -> bool:
+    """Whether a pub/sub message (`[b"pmessage", pattern, channel, data]`) speaks of this service."""
+    return service in _text(message[-1]).split() if len(message) == 4 else False
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _fields(reply: Any) -> dict[str, str]:
+    """A map (RESP3) or a flat list of names and values (RESP2)."""
+    if isinstance(reply, dict):
+        return {_text(k): _text(v) for k, v in reply.items()}
+    return {_text(k): _text(v) for k, v in zip(reply[::2], reply[1::2], strict=True)}

@@ -1,0 +1,138 @@
+"""What every topology offers, and the small tools that they share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from evercache.protocol.topology import View
+from evercache.wire.types import Address, AsyncEndpoint, AsyncWire, ConnectionOptions
+
+__all__ = ["AddressMap", "Bell", "Clock", "Endpoints", "Topology", "View", "mapper"]
+
+Clock: TypeAlias = Callable[[], float]
+#: From the address that a server announces to the one at which this process reaches it (NAT, containers).
+AddressMap: TypeAlias = Mapping[Address, Address] | Callable[[Address], Address]
+
+#: A topology asks its servers this often (seconds) when nothing happens, and never more often than `GAP`.
+INTERVAL = 1.0
+GAP = 0.05
+
+
+class Topology(Protocol):
+    """Who is master and who are the replicas. `run` belongs to one event loop, the rest to any thread."""
+
+    @property
+    def view(self) -> View:
+        """Who is who: swapped as a whole at each change."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """True when there is no server at all."""
+        ...
+
+    async def run(self, changed: Callable[[View], None]) -> None:
+        """Watch until cancelled; `changed` is called on this loop with each new view."""
+        ...
+
+    def nudge(self) -> None:
+        """Something looked wrong: ask now."""
+        ...
+
+    def confirmed_since(self) -> float:
+        """Monotonic time of the newest moment at which the master of the view was certainly the master.
+
+        -inf: never. With sentinels this is the strict confirmation of rule 17.
+        """
+        ...
+
+    def discovered(self, replicas: Iterable[Address]) -> None:
+        """Replicas that the master itself lists, as announced; called on the loop of `run`."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """For health reports: what was seen, and what fails."""
+        ...
+
+
+class Bell:
+    """Wakes one waiting task. `ring` may be called from any thread, also before and after the loop's life."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Bell {'rung' if self._event.is_set() else 'quiet'}>"
+
+    def attach(self) -> None:
+        """Make the running loop the one whose task waits."""
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def ring(self) -> None:
+        """Wake the waiter, or let its next wait end at once."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        try:
+            loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:  # closed between the look and the call: nobody waits any more
+            self._loop = None
+
+    async def wait(self, seconds: float) -> bool:
+        """Until rung or for so long; True when rung."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._event.clear()
+        return True
+
+    async def pace(self, seconds: float) -> None:
+        """Between two rounds: until rung or for so long, but at least `GAP`."""
+        await asyncio.sleep(min(GAP, seconds))
+        await self.wait(max(seconds - GAP, 0.0))
+
+
+class Endpoints:
+    """The endpoints of one watcher, by address. Guarded by: used on one event loop only."""
+
+    def __init__(self, wire: AsyncWire, options: ConnectionOptions) -> None:
+        self._wire = wire
+        self._options = options
+        self._by_address: dict[Address, AsyncEndpoint] = {}
+
+    def __repr__(self) -> str:
+        return f"<Endpoints {' '.join(str(a) for a in self._by_address)}>"
+
+    def get(self, address: Address) -> AsyncEndpoint:
+        """The endpoint of an address; it connects at its first use."""
+        endpoint = self._by_address.get(address)
+        if endpoint is None:
+            endpoint = self._by_address[address] = self._wire.endpoint(address, self._options)
+        return endpoint
+
+    def keep(self, addresses: Iterable[Address]) -> None:
+        """Disconnect all others."""
+        wanted = set(addresses)
+        for address in [a for a in self._by_address if a not in wanted]:
+            self._by_address.pop(address).disconnect()
+
+    def close(self) -> None:
+        """Disconnect all."""
+        self.keep(())
+
+
+def mapper(address_map: AddressMap | None) -> Callable[[Address], Address]:
+    """One function for both forms of an address map; an address that a mapping lacks stays as it is."""
+    if address_map is None:
+        return lambda address: address
+    if callable(address_map):
+        return address_map
+    table = dict(address_map)
+    return lambda address: table.get(address, address)

@@ -1,0 +1,106 @@
+"""What a data node says of itself: `INFO replication`, asked and parsed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
+from evercache.topology.base import Clock
+from evercache.wire.types import Address, AsyncEndpoint, Greeting
+
+__all__ = ["NodeFacts", "Replication", "ask", "parse_replication"]
+
+_LISTED = re.compile(r"^slave\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """The parts of `INFO replication` that matter. `role` is "master" or "slave", as ROLE says it."""
+
+    role: str
+    replid: str
+    #: The replication id before the last promotion; empty without one.
+    replid2: str = ""
+    #: What a master has written, or a replica has applied (bytes).
+    offset: int = 0
+    link_up: bool = False
+    syncing: bool = False
+    priority: int = 100
+    #: The replicas that a server lists as online, as announced.
+    replicas: tuple[Address, ...] = ()
+    #: Whom a replica follows.
+    master: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One answer of one node, or the error in its place. Times are monotonic seconds."""
+
+    address: Address
+    sent: float
+    received: float
+    replication: Replication | None = None
+    run_id: str = ""
+    error: UnavailableError | None = None
+
+    @property
+    def role(self) -> str:
+        """ "master", "slave", or empty when it did not answer."""
+        return self.replication.role if self.replication else ""
+
+
+def parse_replication(text: bytes | str) -> Replication:
+    """Read the reply to `INFO replication`; raises `ProtocolError` when it is none."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    try:
+        role = "master" if fields["role"] == "master" else "slave"
+        listed = [_pairs(v) for k, v in fields.items() if _LISTED.match(k)]
+        return Replication(
+            role=role,
+            replid=fields["master_replid"],
+            replid2=fields.get("master_replid2", "").strip("0"),
+            offset=int(fields["master_repl_offset" if role == "master" else "slave_repl_offset"]),
+            link_up=fields.get("master_link_status") == "up",
+            syncing=fields.get("master_sync_in_progress", "0") == "1",
+            priority=int(fields.get("slave_priority", "100")),
+            replicas=tuple(Address(r["ip"], int(r["port"])) for r in listed if r.get("state") == "online"),
+            master=(
+                Address(fields["master_host"], int(fields["master_port"]))
+                if "master_host" in fields
+                else None
+            ),
+        )
+    except (KeyError, ValueError) as error:
+        raise ProtocolError(f"INFO replication is not understood: {error!r} in {text[:200]!r}") from error
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+
+
+async def ask(endpoint: AsyncEndpoint, timeout: float, clock: Clock) -> NodeFacts:
+    """Ask one node within `timeout` seconds; never raises for what the node does.
+
+    The run id comes from the greeting of the connection: a connection never changes its process.
+    """
+    run_id = ""
+
+    def note(greeting: Greeting) -> bool:
+        nonlocal run_id
+        run_id = greeting.run_id
+        return True
+
+    sent = clock()
+    try:
+        (reply,) = await endpoint.execute([("INFO", "replication")], sent + timeout, note)
+        if isinstance(reply, ServerError):
+            raise reply
+        return NodeFacts(endpoint.address, sent, clock(), parse_replication(reply), run_id)
+    except Loading as error:
+        loading = Replication("slave", "", syncing=True)
+        return NodeFacts(endpoint.address, sent, clock(), loading, run_id, error)
+    except UnavailableError as error:
+        return NodeFacts(endpoint.address, sent, clock(), None, run_id, error)

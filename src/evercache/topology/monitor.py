@@ -1,0 +1,235 @@
+"""Keeps the table of replicas true: asks the master for its offset, then every replica for its own.
+
+A round every quarter of a second; in between, every 50 ms, only the replicas that are about to be admitted
+are asked (against the offsets known so far, so that no extra question reaches the master).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evercache.protocol.caught import NEVER, ReplicaTable
+from evercache.topology.base import GAP, Bell, Clock, Endpoints, Topology
+from evercache.topology.facts import NodeFacts, ask
+from evercache.topology.replicas import Replica, ReplicaSet
+from evercache.wire.types import Address, AsyncWire, ConnectionOptions
+
+__all__ = ["Monitor", "Round"]
+
+logger = logging.getLogger("evercache.topology")
+
+#: For so long (seconds) a replica that is not verified is asked every 50 ms.
+HURRY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one full round saw, for status and tests. `master` is None when there was none to ask."""
+
+    sent: float
+    master: NodeFacts | None
+    replicas: tuple[NodeFacts, ...]
+
+
+class Monitor:
+    """The one watcher of the data nodes in a process.
+
+    Guarded by: used on the loop of `run` only, but for `nudge` (any thread) and `replicas` (see there).
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        wire: AsyncWire,
+        options: ConnectionOptions,
+        replicas: ReplicaSet | None = None,
+        table: ReplicaTable | None = None,
+        *,
+        interval: float = 0.25,
+        timeout: float = 0.3,
+        changed_generation: Callable[[], None] = lambda: None,
+        on_round: Callable[[Round], None] = lambda _: None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.replicas = replicas if replicas is not None else ReplicaSet()
+        self.table = table if table is not None else ReplicaTable()
+        #: The newest full round.
+        self.last = Round(NEVER, None, ())
+        self._topology, self._wire, self._options = topology, wire, options
+        self._interval, self._timeout, self._clock = interval, timeout, clock
+        self._changed_generation, self._on_round = changed_generation, on_round
+        self._bell = Bell()
+        self._master: Address | None = None
+        #: Replication id under which the generation was last told.
+        self._generation = ""
+        self._unverified: dict[Address, float] = {}
+        self._said: dict[Address, str] = {}
+        self._broken = ""
+
+    def __repr__(self) -> str:
+        return f"<Monitor master={self._master} {self.table!r}>"
+
+    @property
+    def generation(self) -> str:
+        """The replication id that the master gave last; empty when it is none."""
+        return self._generation
+
+    def nudge(self) -> None:
+        """Start a full round now (at most every 50 ms)."""
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Until cancelled. Whatever the servers do is taken in; a bug is logged and the next round comes."""
+        self._bell.attach()
+        self.replicas.on_failure = self.nudge
+        endpoints = Endpoints(self._wire, self._options)
+        next_full = self._clock()
+        try:
+            while True:
+                rung = await self._bell.wait(self._pause(next_full))
+                try:
+                    if rung or self._clock() >= next_full:
+                        next_full = self._clock() + self._interval
+                        await self._full(endpoints)
+                    else:
+                        await self._ask_replicas(endpoints, self._waiting())
+                    self._broken = ""
+                except Exception as error:
+                    # A watcher that dies would leave every read at the master for ever, in silence.
+                    if repr(error) != self._broken:
+                        logger.exception("the monitor's round failed; it goes on")
+                    self._broken = repr(error)
+                await asyncio.sleep(min(GAP, self._interval))
+        finally:
+            endpoints.close()
+
+    def _pause(self, next_full: float) -> float:
+        """How long to wait: what is asked for `GAP` is slept after each round already."""
+        return 0.0 if self._waiting() else max(next_full - self._clock(), 0.0)
+
+    def _waiting(self) -> list[Replica]:
+        """Replicas that may be admitted any moment: due for a probe, or answering but not yet verified.
+
+        One that copies a large data set is hurried for a while only; a full round is soon enough then.
+        """
+        now = self._clock()
+        waiting: list[Replica] = []
+        for r in self.replicas.members:
+            if r.standing.caught != NEVER:
+                self._unverified.pop(r.address, None)
+            elif now - self._unverified.setdefault(r.address, now) <= HURRY and r.standing.received != NEVER:
+                waiting.append(r)
+                continue
+            if r.open:
+                waiting.append(r)
+        return waiting
+
+    # -- one round
+
+    async def _full(self, endpoints: Endpoints) -> None:
+        view = self._topology.view
+        if self._topology.local:
+            return
+        self._enter(view.master, view.replicas)
+        endpoints.keep((*self.table.addresses, *([view.master] if view.master is not None else [])))
+        sent = self._clock()
+        master: NodeFacts | None = None
+        if view.master is not None:
+            master = await ask(endpoints.get(view.master), self._timeout, self._clock)
+            self._take_master(master)
+        facts = await self._ask_replicas(endpoints, self.replicas.members)
+        self.last = Round(sent, master, tuple(facts))
+        self._on_round(self.last)
+
+    def _enter(self, master: Address | None, replicas: Sequence[Address]) -> None:
+        """Take over the view of the topology."""
+        if master != self._master:
+            self._master = master
+            self.table.reset()
+            self.replicas.unverify()
+        if tuple(replicas) != self.table.addresses:
+            self.table.keep(replicas)
+            self.replicas.keep(replicas)
+            self._unverified = {a: t for a, t in self._unverified.items() if a in replicas}
+            self._said = {a: s for a, s in self._said.items() if a in replicas or a == master}
+
+    def _take_master(self, facts: NodeFacts) -> None:
+        said = facts.replication
+        if said is None or said.role != "master" or facts.error is not None:
+            self._say(
+                facts, f"master {facts.address}: " + (str(facts.error) if facts.error else "is a replica")
+            )
+            self._topology.nudge()
+            if said is not None and said.role != "master" and facts.error is None and self._generation:
+                self._generation = ""
+                self._changed_generation()
+            return
+        self._say(facts, "")
+        self.table.master_answer(facts.sent, said.replid, said.offset)
+        if said.replid != self._generation:
+            first = not self._generation
+            self._generation = said.replid
+            self.replicas.unverify()
+            if not first:
+                self._topology.nudge()
+                self._changed_generation()
+        self._topology.discovered(said.replicas)
+
+    async def _ask_replicas(self, endpoints: Endpoints, members: Sequence[Replica]) -> list[NodeFacts]:
+        """Ask all at once; one that is silent holds up none of the others."""
+        now = self._clock()
+        due = [r for r in members if r.probe(now)]
+        return list(await asyncio.gather(*(self._ask_replica(endpoints, r) for r in due)))
+
+    async def _ask_replica(self, endpoints: Endpoints, replica: Replica) -> NodeFacts:
+        facts = await ask(endpoints.get(replica.address), self._timeout, self._clock)
+        said = facts.replication
+        if said is None:
+            self.table.failed(replica.address)
+        else:
+            self.table.replica_answer(
+                replica.address,
+                said.role,
+                said.link_up,
+                said.syncing,
+                said.replid,
+                said.offset,
+                facts.run_id,
+                facts.received,
+                said.priority,
+            )
+        # The standing first: once the breaker is closed, reads come.
+        replica.standing = self.table.standing(replica.address)
+        replica.probed(facts.sent, facts.received, answered=said is not None)
+        self._say(facts, self._trouble(facts))
+        return facts
+
+    def _trouble(self, facts: NodeFacts) -> str:
+        said = facts.replication
+        if said is None or facts.error is not None:
+            return f"replica {facts.address}: {facts.error}"
+        if said.role != "slave":
+            return f"replica {facts.address}: is a {said.role}"
+        if not said.link_up:
+            return f"replica {facts.address}: its link to the master is down" + (
+                " (it is copying the data)" if said.syncing else ""
+            )
+        if said.replid != self.table.replid:
+            return f"replica {facts.address}: follows another history than the master's"
+        return ""
+
+    def _say(self, facts: NodeFacts, trouble: str) -> None:
+        """Log a change of state once: the kind of trouble, not each wording of it."""
+        error = facts.error
+        kind = f"{type(error).__name__}" if error is not None else trouble
+        if self._said.get(facts.address, "") == kind:
+            return
+        if trouble:
+            logger.warning("%s", trouble)
+        else:
+            logger.info("%s answers and is sound again", facts.address)
+        self._said[facts.address] = kind

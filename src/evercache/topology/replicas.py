@@ -1,0 +1,169 @@
+"""The replicas that reads may go to, as the hot path sees them: no lock, one immutable tuple."""
+
+from __future__ import annotations
+
+import random as _random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from math import inf
+
+from evercache.errors import UnavailableError
+from evercache.protocol.balance import Balancer, LatencyScore
+from evercache.protocol.breaker import Breaker
+from evercache.protocol.caught import NEVER, Standing
+from evercache.wire.types import Address, Greeting
+
+__all__ = ["Replica", "ReplicaSet"]
+
+
+class Replica:
+    """One replica: its standing, its latency score and its breaker. `_lock` guards the breaker's transitions.
+
+    `standing` is written by the monitor only and immutable. The counter of requests under way is changed
+    under `_lock` too, and read without it.
+    """
+
+    __slots__ = ("_breaker", "_failed", "_lock", "address", "outstanding", "score", "standing")
+
+    role = "replica"
+
+    def __init__(self, address: Address, failed: Callable[[], None] = lambda: None) -> None:
+        self.address = address
+        self.standing = Standing(address)
+        self.score = LatencyScore()
+        self.outstanding = 0
+        self._breaker = Breaker()
+        self._lock = threading.Lock()
+        self._failed = failed
+
+    def __repr__(self) -> str:
+        return (
+            f"<Replica {self.address} caught={self.standing.caught:.3f} {self._breaker.state.name} "
+            f"{self.score.value * 1e3:.3f} ms outstanding={self.outstanding}>"
+        )
+
+    @property
+    def run_id(self) -> str:
+        """The process that was verified: a connection to any other must not be used."""
+        return self.standing.run_id
+
+    @property
+    def open(self) -> bool:
+        """Whether the breaker keeps reads away."""
+        return not self._breaker.closed
+
+    @property
+    def state(self) -> str:
+        """Of the breaker: "closed", "open" or "half-open"."""
+        return self._breaker.state.name
+
+    def admits(self, tau: float, now: float, lag_bound: float) -> bool:
+        """Rule 7: whether a read may go there now."""
+        caught = self.standing.caught
+        return self._breaker.closed and caught >= tau and now - caught <= lag_bound
+
+    def started(self) -> None:
+        """A read is sent."""
+        with self._lock:
+            self.outstanding += 1
+
+    def finished(self) -> None:
+        """It ended, one way or the other."""
+        with self._lock:
+            self.outstanding -= 1
+
+    def record(self, latency: float, now: float) -> None:
+        """A read was answered in so many seconds."""
+        self.score.record(latency, now)
+
+    def expected(self, greeting: Greeting) -> bool:
+        """Whether a connection leads to the process that was verified (rule 7)."""
+        return greeting.run_id == self.standing.run_id
+
+    def fail(self, now: float, error: UnavailableError | None = None) -> None:
+        """A read timed out or its connection failed: no more reads until the monitor has probed it."""
+        with self._lock:
+            was_closed = self._breaker.closed
+            self._breaker.fail(now)
+        if was_closed:
+            self._failed()
+
+    # -- for the monitor
+
+    def probe(self, now: float) -> bool:
+        """Whether the monitor may ask it now."""
+        with self._lock:
+            return self._breaker.probe(now)
+
+    def probed(self, sent: float, now: float, answered: bool) -> None:
+        """The outcome of the monitor's question that was sent at `sent`."""
+        with self._lock:
+            if answered:
+                self._breaker.succeed(sent, now)
+            else:
+                self._breaker.probe_failed(now)
+
+
+class ReplicaSet:
+    """All replicas of the view.
+
+    Guarded by: `members` is swapped as a whole by the monitor; readers need no lock.
+    """
+
+    def __init__(
+        self,
+        random: Callable[[], float] = _random.random,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.members: tuple[Replica, ...] = ()
+        self._balancer = Balancer(random)
+        #: Called from any thread when a replica's breaker opens.
+        self.on_failure = failed
+
+    def __repr__(self) -> str:
+        return f"<ReplicaSet {' '.join(map(repr, self.members))}>"
+
+    def choose(
+        self, tau: float, now: float, lag_bound: float, exclude: Address | None = None
+    ) -> Replica | None:
+        """A replica that has caught up with `tau` and lags by at most `lag_bound` s; None: ask the master.
+
+        `exclude` is the one that was tried before in this call. The caller says `started` and `finished`
+        around the read, then `record` or `fail`, and uses only a connection to `run_id`. `tau=-inf` with
+        `lag_bound=inf` takes any replica that answers and has data: for the time without a master.
+        """
+        fit: list[Replica] = []
+        for replica in self.members:
+            caught = replica.standing.caught
+            if (
+                caught >= tau
+                and now - caught <= lag_bound
+                and replica._breaker.closed
+                and replica.address != exclude
+            ):
+                fit.append(replica)
+        if tau == NEVER:  # those that were never verified pass the comparison: not the empty ones
+            fit = [r for r in fit if r.standing.run_id and not r.standing.loading]
+        return self._balancer.choose(fit, now) if fit else None
+
+    def get(self, address: Address) -> Replica | None:
+        """The member at an address."""
+        return next((r for r in self.members if r.address == address), None)
+
+    def admitted(self, tau: float, now: float, lag_bound: float = inf) -> tuple[Replica, ...]:
+        """All that would be chosen from."""
+        return tuple(r for r in self.members if r.admits(tau, now, lag_bound))
+
+    def keep(self, addresses: Iterable[Address]) -> None:
+        """Make these the members: new ones start unverified, those that stay keep their scores."""
+        old = {r.address: r for r in self.members}
+        self.members = tuple(old.get(a) or Replica(a, self._member_failed) for a in addresses)
+
+    def unverify(self) -> None:
+        """Another master: no replica serves before it is verified against that one."""
+        for replica in self.members:
+            replica.standing = replace(replica.standing, caught=NEVER)
+
+    def _member_failed(self) -> None:
+        self.on_failure()

@@ -1,0 +1,207 @@
+"""The master as the sentinels know it: polling is the truth, pub/sub on all sentinels makes it fast."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from evercache.errors import UnavailableError
+from evercache.protocol.topology import RoleReport, SentinelAnswer, SentinelBook, View
+from evercache.topology.answers import CHANNELS, concerns, parse_answer, parse_role, question
+from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, mapper
+from evercache.wire.types import Address, AsyncConnection, AsyncWire, Command, ConnectionOptions
+
+__all__ = ["SentinelTopology"]
+
+logger = logging.getLogger("evercache.topology")
+
+#: Pub/sub connections are made again after a pause that doubles from the first to the second (seconds).
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: A subscribed connection that is silent for so long (seconds) is tried with PING.
+SILENCE = 15.0
+
+
+class SentinelTopology:
+    """Follows one service on all its sentinels.
+
+    Guarded by: written on the loop of `run` only; `view` and `confirmed_since` are safe for any thread.
+    """
+
+    local = False
+
+    def __init__(
+        self,
+        wire: AsyncWire,
+        service: str,
+        sentinels: Iterable[Address],
+        sentinel_options: ConnectionOptions,
+        node_options: ConnectionOptions,
+        *,
+        address_map: AddressMap | None = None,
+        interval: float = INTERVAL,
+        timeout: float = 0.2,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._book = SentinelBook(service, sentinels)
+        self._wire = wire
+        self._sentinel_options, self._node_options = sentinel_options, node_options
+        self._mapped = mapper(address_map)
+        self._interval, self._timeout, self._clock = interval, timeout, clock
+        self._bell = Bell()
+        #: The address, as announced, that each sentinel holds for its master: its vote is asked by that.
+        self._instances: dict[Address, Address] = {}
+        self._listeners: dict[Address, asyncio.Task[None]] = {}
+        self._heard_by: set[Address] = set()
+        self._changed: Callable[[View], None] = lambda view: None
+        self._told = self._book.view
+
+    def __repr__(self) -> str:
+        return f"<SentinelTopology {self._book!r}>"
+
+    @property
+    def view(self) -> View:
+        """Who is who now."""
+        return self._book.view
+
+    def nudge(self) -> None:
+        """Ask now."""
+        self._bell.ring()
+
+    def confirmed_since(self) -> float:
+        """The newest strict confirmation (rule 17) of the master of the view; -inf without one."""
+        return self._book.confirmed_since(self._book.view.master)
+
+    def discovered(self, replicas: Iterable[Address]) -> None:
+        """Replicas that the master lists; they are in the view at once."""
+        self._book.discovered(self._mapped(a) for a in replicas)
+        self._tell()
+
+    def describe(self) -> dict[str, Any]:
+        """For health reports."""
+        return {
+            "kind": "sentinel",
+            "service": self._book.service,
+            "sentinels": [str(a) for a in self._book.sentinels],
+            "listening": sorted(str(a) for a in self._heard_by),
+            "errors": {str(a): str(e) for a, e in self._book.errors.items()},
+        }
+
+    async def run(self, changed: Callable[[View], None]) -> None:
+        """Poll every second and at each event or nudge, listen all the time; until cancelled."""
+        self._bell.attach()
+        self._changed = changed
+        self._told = self._book.view
+        self._listeners = {}  # after a fork: the tasks of the parent's loop are not ours
+        sentinels = Endpoints(self._wire, self._sentinel_options)
+        nodes = Endpoints(self._wire, self._node_options)
+        try:
+            while True:
+                self._listen_to(self._book.sentinels)
+                await self._round(sentinels, nodes)
+                await self._bell.pace(self._interval)
+        finally:
+            ending = list(self._listeners.values())
+            self._listen_to(())
+            await asyncio.gather(*ending, return_exceptions=True)
+            sentinels.close()
+            nodes.close()
+
+    def _tell(self) -> None:
+        view = self._book.view
+        if view is self._told:
+            return
+        before, self._told = self._told, view
+        if before.master != view.master:
+            logger.info("master of %s: %s (epoch %d)", self._book.service, view.master, view.epoch)
+        if view.problem is not None and before.problem is not view.problem:
+            logger.warning("%s", view.problem)
+        self._changed(view)
+
+    # -- polling
+
+    async def _round(self, sentinels: Endpoints, nodes: Endpoints) -> None:
+        sentinels.keep(self._book.sentinels)
+        nodes.keep(self._book.nodes)
+        asked = [self._ask_sentinel(sentinels, a) for a in self._book.sentinels]
+        await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
+        self._book.round_over(self._clock())
+        self._tell()
+
+    async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address) -> None:
+        """Ask; and once more when its vote could not be asked because it holds another address now."""
+        for _ in range(2):
+            instance = self._instances.get(sentinel)
+            sent = self._clock()
+            try:
+                replies = await endpoints.get(sentinel).execute(
+                    question(self._book.service, instance), sent + self._timeout
+                )
+                answer, now_held = parse_answer(
+                    self._book.service, sentinel, sent, replies, instance, self._mapped
+                )
+            except UnavailableError as error:
+                answer, now_held = SentinelAnswer(sentinel, sent, error=error), instance
+            self._book.heard(answer, self._clock())
+            self._tell()
+            if now_held is None or now_held == instance:
+                return
+            self._instances[sentinel] = now_held
+
+    async def _ask_role(self, endpoints: Endpoints, node: Address) -> None:
+        sent = self._clock()
+        commands: list[Command] = [("ROLE",)]
+        try:
+            (reply,) = await endpoints.get(node).execute(commands, sent + self._timeout)
+            role = parse_role(reply)
+        except UnavailableError:
+            role = ""  # whoever uses the node meets the error, and the monitor reports it
+        self._book.role(RoleReport(node, sent, role), self._clock())
+        self._tell()
+
+    # -- listening
+
+    def _listen_to(self, sentinels: Iterable[Address]) -> None:
+        wanted = set(sentinels)
+        for address in set(self._listeners) - wanted:
+            self._listeners.pop(address).cancel()
+        for address in wanted:
+            task = self._listeners.get(address)
+            if task is None or task.done():
+                self._listeners[address] = asyncio.ensure_future(self._listen(address))
+
+    async def _listen(self, sentinel: Address) -> None:
+        """Stay subscribed to one sentinel; for ever."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                limit = self._clock() + self._sentinel_options.connect_timeout + self._timeout
+                connection = await self._wire.connect(sentinel, self._sentinel_options, limit)
+                try:
+                    await connection.execute([("PSUBSCRIBE", *CHANNELS)], limit)
+                    self._heard_by.add(sentinel)
+                    pause = FIRST_PAUSE
+                    self._bell.ring()  # for what it said before anybody listened
+                    await self._follow(connection)
+                finally:
+                    connection.close()
+                    self._heard_by.discard(sentinel)
+            except UnavailableError as error:
+                logger.debug("not listening to sentinel %s: %s", sentinel, error)
+            # Jitter: many processes lose the same sentinel at the same moment.
+            await asyncio.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _follow(self, connection: AsyncConnection) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE):
+                    message = await connection.next_push()
+            except TimeoutError:
+                await connection.execute([("PING",)], self._clock() + 2.0)
+                continue
+            if concerns(message, self._book.service):
+                self._bell.ring()

@@ -1,0 +1,346 @@
+"""One pipelined connection inside one event loop: many tasks write into it, replies come back in order.
+
+The commands that all tasks give in one turn of the loop leave in one write, and a reply wakes its task
+without a task or a timer of its own: one watchdog timer per connection stands at the earliest deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from time import monotonic
+from typing import Any, Final
+
+from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
+from evercache.wire.resp import PENDING, Decoder, confirmations, encode, is_confirmation, is_message
+from evercache.wire.sockets import input_check
+from evercache.wire.types import Address, Command, Greeting, Reply
+
+__all__ = ["Channel"]
+
+_NEVER: Final = float("inf")
+#: Bytes joined into one write, and the bytes that may wait in the transport before writing stops.
+_WRITE_BYTES: Final = 256 * 1024
+_HIGH_WATER: Final = 1024 * 1024
+#: Out-of-band messages that may wait to be read before the connection is given up.
+_MAX_MESSAGES: Final = 10_000
+
+
+class _Request:
+    """Commands of one call and the replies so far."""
+
+    __slots__ = (
+        "count",
+        "data",
+        "deadline",
+        "expired",
+        "future",
+        "heard",
+        "patience",
+        "replies",
+        "sent_at",
+        "subscribing",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        count: int,
+        deadline: float,
+        patience: float,
+        future: asyncio.Future[list[Any]],
+        subscribing: list[int],
+    ) -> None:
+        self.data = data
+        self.count = count
+        self.deadline = deadline
+        self.future = future
+        self.replies: list[Any] = []
+        #: Confirmations that still have to come for each command (empty: none of them subscribes).
+        self.subscribing = subscribing
+        self.expired = False
+        self.patience = patience  # the seconds that the call gave it
+        self.heard = 0  # `Channel._heard` when it was sent, or taken while writing is paused
+        self.sent_at = 0.0
+
+
+class Channel(asyncio.Protocol):
+    """A pipelined connection. No lock: everything runs in its event loop, except `forget`."""
+
+    greeting: Greeting
+
+    def __init__(
+        self, address: Address, sock: socket.socket, loop: asyncio.AbstractEventLoop, *, keep_messages: bool
+    ) -> None:
+        self.address = address
+        self.loop = loop
+        self._sock = sock  # for `forget`: the transport must not be touched after a fork
+        self._keep_messages = keep_messages
+        self._transport: asyncio.Transport | None = None
+        self._decoder = Decoder()
+        self._outbox: deque[_Request] = deque()
+        self._inflight: deque[_Request] = deque()
+        self._flushing = False
+        self._paused = False
+        self._retired = False
+        self._failure: ConnectionFailed | None = None
+        self._heard = 0
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._watched = _NEVER
+        self._subscribed = False
+        self._messages: deque[list[Any]] = deque()
+        self._readers: set[asyncio.Future[None]] = set()
+        self._guard: AsyncGenerator[None, None] | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._failure else "retired" if self._retired else "open"
+        return f"<Channel {self.address} {state} waiting={len(self._inflight) + len(self._outbox)}>"
+
+    # Life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop (`asyncio.Protocol`)."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._check = input_check(transport.get_extra_info("socket"), closed_only=True)
+
+    async def close_with_loop(self) -> None:
+        """Arrange that a loop which is shut down without a word (`asyncio.run`) closes the connection.
+
+        A loop that ends closes its open asynchronous generators, and so one of them can be told of it.
+        """
+        self._guard = self._until_shutdown()
+        await anext(self._guard)
+
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._guard = None
+            self.close()
+
+    @property
+    def usable(self) -> bool:
+        """Whether a new call may use it. An idle one is looked at: its peer may have closed it just now."""
+        if self._failure is not None or self._retired or self._transport is None:
+            return False
+        return bool(self._inflight) or bool(self._outbox) or not self._check(0)
+
+    def retire(self) -> None:
+        """Take no new call, close when those under way are done (or at the deadline of the last)."""
+        self._retired = True
+        if not self._inflight and not self._outbox:
+            self.close()
+
+    def close(self) -> None:
+        """Close it; whoever waits gets `ConnectionFailed`."""
+        self._fail(ConnectionFailed(f"the connection to {self.address} was closed"))
+
+    def forget(self) -> None:
+        """After a fork, in the child: close the descriptor only.
+
+        The transport would take the socket out of the selector, which the parent still uses.
+        """
+        self._failure = ConnectionFailed(f"the connection to {self.address} belongs to the parent process")
+        self._sock.close()
+        self._release_guard()
+
+    def eof_received(self) -> None:
+        """Called by the event loop (`asyncio.Protocol`); the transport closes itself then."""
+        self._fail(ConnectionFailed(f"{self.address} closed the connection"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop (`asyncio.Protocol`)."""
+        self._fail(ConnectionFailed(f"{self.address}: {exc or 'the connection was closed'}"))
+
+    def _fail(self, failure: ConnectionFailed) -> None:
+        """End it: the calls that were sent may have run, those that were not certainly did not."""
+        if self._failure is not None:
+            return
+        self._failure = failure
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        for requests, maybe_run in ((self._inflight, True), (self._outbox, False)):
+            while requests:
+                future = requests.popleft().future
+                if not future.done():
+                    future.set_exception(type(failure)(str(failure), maybe_run=maybe_run))
+        self._wake_readers()
+        self._release_guard()
+        if self._transport is not None and not self.loop.is_closed():
+            self._transport.abort()
+
+    def _release_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            try:
+                guard.aclose().send(None)  # runs to its end at once: it awaits nothing
+            except StopIteration:
+                pass
+
+    # Requests
+
+    async def request(self, commands: Sequence[Command], deadline: float) -> list[Reply | ServerError]:
+        """Send the commands with whatever else leaves in this turn of the loop, return their replies.
+
+        A call that is cancelled or late before it was sent is not sent; afterwards its replies are dropped.
+        """
+        if not commands:
+            return []
+        data = encode(commands)
+        subscribing: list[int] = []
+        if self._keep_messages:
+            subscribing = [confirmations(command) for command in commands]
+            if any(subscribing):
+                self._subscribed = True
+            else:
+                subscribing = []
+        if self._failure is not None:
+            raise ConnectionFailed(str(self._failure))
+        now = monotonic()
+        if deadline <= now:
+            raise DeadlineExceeded(f"the deadline had passed before {self.address} was asked")
+        future: asyncio.Future[list[Any]] = self.loop.create_future()
+        request = _Request(data, len(commands), deadline, deadline - now, future, subscribing)
+        request.heard, request.sent_at = self._heard, now
+        self._outbox.append(request)
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+        if deadline < self._watched:
+            self._watch(deadline)
+        return await future
+
+    def _flush(self) -> None:
+        """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
+        self._flushing = False
+        now = monotonic()
+        while self._outbox and not self._paused and self._transport is not None and self._failure is None:
+            chunks: list[bytes] = []
+            size = 0
+            while self._outbox and size < _WRITE_BYTES:
+                request = self._outbox.popleft()
+                if request.future.done():  # cancelled or late
+                    continue
+                request.heard, request.sent_at = self._heard, now
+                chunks.append(request.data)
+                size += len(request.data)
+                request.data = b""
+                self._inflight.append(request)
+            if chunks:
+                self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        self._close_if_done()
+
+    def pause_writing(self) -> None:
+        """Called by the transport when enough waits to be sent (`asyncio.Protocol`)."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the transport when it can take more (`asyncio.Protocol`)."""
+        self._paused = False
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop (`asyncio.Protocol`): give the replies to those who wait, in order."""
+        self._heard += 1
+        self._decoder.feed(data)
+        try:
+            while self._failure is None and (reply := self._decoder.next()) is not PENDING:
+                if is_message(reply, subscribed=self._subscribed):
+                    self._take_message(reply)
+                elif self._inflight:
+                    self._take_reply(self._inflight[0], reply)
+                else:
+                    raise ProtocolError(f"{self.address} sent more replies than were asked for")
+        except ProtocolError as error:
+            self._fail(error)
+
+    def _take_reply(self, request: _Request, reply: Any) -> None:
+        request.replies.append(reply)
+        if len(request.replies) < request.count:
+            return
+        self._inflight.popleft()
+        if not request.future.done():
+            request.future.set_result(request.replies)
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self._inflight and not self._outbox:
+            self.close()
+
+    # Deadlines
+
+    def _watch(self, deadline: float) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watched = deadline
+        self._watchdog = self.loop.call_later(max(deadline - monotonic(), 0), self._inspect)
+
+    def _inspect(self) -> None:
+        """Fail the calls that are late; if nothing at all came since one was sent, the peer is dead."""
+        self._watchdog, self._watched = None, _NEVER
+        now = monotonic()
+        earliest = _NEVER
+        silent = False
+        for requests, sent in ((self._inflight, True), (self._outbox, False)):
+            for request in requests:
+                if request.expired:
+                    continue
+                if request.deadline > now:
+                    earliest = min(earliest, request.deadline)
+                    continue
+                request.expired = True
+                if request.heard == self._heard and (sent or self._paused):
+                    # A loop that was busy elsewhere sends late and so learns little from silence.
+                    silent = silent or now - request.sent_at >= request.patience / 2
+                if not request.future.done():
+                    request.future.set_exception(
+                        DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=sent)
+                    )
+        if silent:
+            self._fail(
+                ConnectionFailed(f"{self.address} is silent: nothing came before the deadline of a call")
+            )
+        elif self._retired and earliest == _NEVER:
+            self.close()
+        elif earliest < _NEVER:
+            self._watch(earliest)
+
+    # Out-of-band messages
+
+    def _take_message(self, message: list[Any]) -> None:
+        if is_confirmation(message) and self._inflight and (head := self._inflight[0]).subscribing:
+            at = len(head.replies)
+            if head.subscribing[at] > 0:
+                head.subscribing[at] -= 1
+                if not head.subscribing[at]:
+                    self._take_reply(head, list(message))
+                return
+        if not self._keep_messages:
+            return
+        if len(self._messages) >= _MAX_MESSAGES:
+            raise ProtocolError(f"{_MAX_MESSAGES} messages of {self.address} wait unread: read them faster")
+        self._messages.append(list(message))
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
+        self._readers.clear()
+
+    async def message(self) -> list[Any]:
+        """The next out-of-band message; waits for it. `ConnectionFailed` once the connection is closed."""
+        while not self._messages:
+            if self._failure is not None:
+                raise ConnectionFailed(str(self._failure))
+            reader: asyncio.Future[None] = self.loop.create_future()
+            self._readers.add(reader)
+            try:
+                await reader
+            finally:
+                self._readers.discard(reader)
+        return self._messages.popleft()

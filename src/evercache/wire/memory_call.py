@@ -1,0 +1,257 @@
+"""What the scripts of the server inside the process share: `common.lua` in Python."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from evercache.wire.types import Reply
+
+if TYPE_CHECKING:
+    from evercache.wire.memory import MemoryServer
+
+__all__ = [
+    "HEADER",
+    "LIMIT",
+    "MAGIC",
+    "Book",
+    "Call",
+    "Entry",
+    "Limits",
+    "View",
+    "expiries",
+    "parse",
+    "patched",
+]
+
+MAGIC, HEADER, LIMIT = b"\xe7\xca", 38, 2**53
+_PATCH = struct.Struct(">QHIL")  # stamp, soft expiry (its 6 bytes in two parts), span
+_SCAN = 2000
+
+
+@dataclass(slots=True)
+class Book:
+    """The bookkeeping of one namespace; guarded by the lock of its server."""
+
+    tip: int = 0
+    star: int = 0
+    tagfloor: int = 0
+    gens: list[tuple[str, int]] = field(default_factory=list)
+    last: bytes = b"0-0"
+    life: bytes = b""
+    #: Members by score, oldest first.
+    marks: dict[bytes, int] = field(default_factory=dict)
+    #: Ids by time, oldest first.
+    ids: dict[bytes, int] = field(default_factory=dict)
+    #: Newest last: id of the line before, kind, name, stamp.
+    log: deque[tuple[bytes, bytes, bytes, int]] = field(default_factory=lambda: deque(maxlen=_SCAN))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much bookkeeping is kept."""
+
+    lines: int
+    journal_ms: int
+    marks_ms: int
+    marks: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """A parsed value, for the length of one script. `raw` is empty for what is no envelope."""
+
+    raw: bytes = b""
+    stamp: int = 0
+    soft: int = 0
+    hard: int = 0
+    newer: bool = False
+    id: bytes = b""
+    counter: bool = False
+    tags: list[bytes] = field(default_factory=list)
+    payload_at: int = HEADER
+
+
+def parse(raw: bytes | None) -> Entry | None:
+    """Read the header of a value."""
+    if raw is None:
+        return None
+    if len(raw) < HEADER or not raw.startswith(MAGIC):
+        return Entry()
+    stamp, high, low, span = _PATCH.unpack_from(raw, 4)
+    soft = (high << 32) | low
+    if raw[2] < 1 or stamp >= LIMIT:
+        return Entry()
+    if raw[2] > 1:
+        return Entry(raw, stamp, soft, soft + span, newer=True)
+    entry = Entry(raw, stamp, soft, soft + span, False, raw[22:30].hex().encode(), bool(raw[3] & 1))
+    if raw[3] & 2:
+        end = HEADER + 1 + 8 * raw[HEADER] if len(raw) > HEADER else len(raw) + 1
+        if len(raw) < end:
+            return Entry()
+        entry.tags = [raw[at : at + 8].hex().encode() for at in range(HEADER + 1, end, 8)]
+        entry.payload_at = end
+    return entry
+
+
+def expiries(soft: int, span: int) -> bytes:
+    """The two expiries as they stand in an envelope."""
+    return struct.pack(">HIL", soft >> 32, soft & 0xFFFFFFFF, span)
+
+
+def patched(envelope: bytes, stamp: int, soft: int, span: int) -> bytes:
+    """The envelope with this stamp and these expiries."""
+    return envelope[:4] + struct.pack(">Q", stamp) + expiries(soft, span) + envelope[22:]
+
+
+@dataclass(slots=True)
+class View:
+    """What covers an entry: marks, their maximum, and whether the entry is alive."""
+
+    entry: Entry | None
+    function: int
+    tags: list[tuple[bytes, int]]
+    least: int
+    fresh: bool
+
+    @property
+    def existed(self) -> int:
+        """1 if a live entry, or a foreign value, is there."""
+        return int(self.fresh or (self.entry is not None and not self.entry.raw))
+
+
+class Call:
+    """One call of a script: its arguments and what all scripts do. Lives under the server's lock."""
+
+    __slots__ = ("_left", "book", "entry_key", "head", "lease_key", "newest", "now_ms", "now_us", "server")
+
+    def __init__(self, server: MemoryServer, keys: tuple[bytes, ...], argv: list[bytes], now_us: int) -> None:
+        self.server = server
+        self.head = argv[:5]
+        self._left = iter(argv[5:])
+        self.book = server.book(keys[1])
+        self.entry_key, self.lease_key = keys[5:7] if len(keys) > 6 else (b"", b"")
+        self.newest = int(argv[4])
+        self.now_us, self.now_ms = now_us, now_us // 1000
+
+    def __repr__(self) -> str:
+        return f"<Call on {self.entry_key!r} at {self.now_us}>"
+
+    def text(self) -> bytes:
+        """The next argument."""
+        return next(self._left)
+
+    def number(self) -> int:
+        """The next argument, a whole number."""
+        return int(next(self._left))
+
+    def words(self) -> list[bytes]:
+        """The next arguments: their number, then they."""
+        return [self.text() for _ in range(self.number())]
+
+    def limits(self) -> Limits:
+        """The next arguments: the limits of the bookkeeping."""
+        return Limits(self.number(), self.number(), self.number(), self.number())
+
+    def reply(self, status: bytes, *rest: Reply) -> Reply:
+        """A reply with its common head."""
+        return [status, self.now_us, self.server.replid.encode(), *rest]
+
+    def entry(self) -> Entry | None:
+        """The parsed entry; None if nothing is there."""
+        return parse(self.server.get(self.entry_key, self.now_ms))
+
+    def put(self, value: bytes, ttl_ms: int) -> None:
+        """Write the entry, with a life in ms."""
+        self.server.put(self.entry_key, value, self.now_ms + ttl_ms)
+
+    def lease(self) -> tuple[bytes, int, int, int] | None:
+        """Token, stamp, time of the grant and expected ms of the lease that is held now."""
+        value = self.server.get(self.lease_key, self.now_ms)
+        if value is None:
+            return None
+        token, stamp, granted, expected = value.split()
+        return token, int(stamp), int(granted), int(expected)
+
+    def covering(
+        self, least: int, name: bytes, tags: list[bytes]
+    ) -> tuple[int, list[tuple[bytes, int]], int]:
+        """Mark of the function, marks of the tags, and the maximum of all that cover and `least`."""
+        book = self.book
+        function = book.marks.get(b"f:" + name, 0) if name else 0
+        marks = [(tag, book.marks.get(b"t:" + tag, 0)) for tag in dict.fromkeys(tags)]
+        floor = book.tagfloor if marks else 0
+        return function, marks, max(least, book.star, function, floor, *(mark for _, mark in marks))
+
+    def look(self, least: int, name: bytes, tags: list[bytes]) -> View:
+        """The entry and what covers it and what the caller says of it."""
+        entry = self.entry()
+        function, marks, least = self.covering(least, name, tags + (entry.tags if entry else []))
+        fresh = entry is not None and bool(entry.raw) and entry.stamp >= least and self.now_ms < entry.hard
+        return View(entry, function, marks, least, fresh)
+
+    def report(self, view: View) -> Reply:
+        """The marks as replies tell them."""
+        flat = [word for pair in view.tags for word in pair]
+        return [self.book.tip, self.book.star, view.function, self.book.tagfloor, flat]
+
+    def ensure_generation(self, life: bytes) -> None:
+        """Before any other write: name the generation and the tip that it started from."""
+        book = self.book
+        if book.gens and book.gens[-1][0] == self.server.replid:
+            return
+        book.gens = [*book.gens, (self.server.replid, book.tip)][-32:]
+        book.life = book.life or life
+
+    def raise_tip(self, tip: int, life: bytes) -> None:
+        """Let the tip reach what the caller knows."""
+        if tip > self.book.tip:
+            self.ensure_generation(life)
+            self.book.tip = tip
+
+    def fold(self, cap: int, most: int) -> None:
+        """Fold the oldest marks, when there are too many, into a wider one."""
+        book = self.book
+        excess = min(len(book.marks) - cap, most)
+        for member in list(islice(book.marks, max(0, excess))):
+            score = book.marks.pop(member)
+            if member.startswith(b"t:"):
+                book.tagfloor = max(book.tagfloor, score)
+            else:
+                book.star = max(book.star, score)
+
+    def mark(
+        self, kind: bytes, name: bytes, id: bytes, remember: bool, limit: Limits, life: bytes
+    ) -> tuple[int, bytes]:
+        """Issue a mark: its stamp and the id of its line in the log."""
+        self.ensure_generation(life)
+        book = self.book
+        stamp = max(self.now_us, book.tip + 1, self.newest + 1)
+        before = tuple(int(part) for part in book.last.split(b"-"))
+        ms, sequence = max((self.now_ms, 0), (before[0], before[1] + 1))
+        book.log.append((book.last, kind, name, stamp))
+        book.tip, book.last = stamp, b"%d-%d" % (ms, sequence)
+        if kind in (b"f", b"t"):
+            book.marks.pop(kind + b":" + name, None)
+            book.marks[kind + b":" + name] = stamp
+        elif kind == b"*":
+            book.star = stamp
+        if remember:
+            book.ids[id] = self.now_ms
+        self._trim(limit)
+        self.fold(limit.marks, 100)
+        return stamp, book.last
+
+    def _trim(self, limit: Limits) -> None:
+        book = self.book
+        old = self.now_ms - limit.journal_ms
+        for id in [id for id, at in islice(book.ids.items(), 100) if at < old]:
+            del book.ids[id]
+        for id in list(islice(book.ids, max(0, min(len(book.ids) - limit.lines, 100)))):
+            del book.ids[id]
+        oldest = self.now_us - limit.marks_ms * 1000
+        for member in [member for member, score in islice(book.marks.items(), 20) if score < oldest]:
+            del book.marks[member]

@@ -1,0 +1,253 @@
+"""The scripts of `protocol/scripts/`, in Python: the same arguments, the same replies.
+
+The Lua text is the original; a test drives both with the same calls. What a script does step by step, and
+why, is said there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from evercache.errors import ServerError
+from evercache.wire.memory_call import HEADER, LIMIT, MAGIC, Call, expiries, parse, patched
+from evercache.wire.types import Reply
+
+__all__ = ["PORTS"]
+
+
+def _lease(call: Call) -> Reply:
+    least, name, tags = call.number(), call.text(), call.words()
+    token, lease_ms, seen, expected_ms = call.text(), call.number(), call.text(), call.number()
+    take, life = call.text() == b"1", call.text()
+    view = call.look(least, name, tags)
+    entry = view.entry
+    if take:
+        call.raise_tip(least, life)
+    known = call.report(view)
+    if (
+        view.fresh
+        and entry is not None
+        and (not take or entry.newer or (call.now_ms < entry.soft and entry.id != seen))
+    ):
+        return call.reply(b"entry", known, entry.raw)
+    if not take:
+        return call.reply(b"miss", known)
+    stale = entry.raw if view.fresh and entry is not None else b""
+    held = call.lease()
+    if held is not None and held[1] >= view.least:
+        holder, stamp, granted, expected = held
+        if holder == token:
+            _extend(call, lease_ms)
+            return call.reply(b"lead", known, stamp, stale)
+        left = (call.server.expiry(call.lease_key) or call.now_ms) - call.now_ms
+        return call.reply(b"wait", known, left, max(0, call.now_ms - granted), expected, stale)
+    tip = call.book.tip
+    value = b"%b %d %d %d" % (token, tip, call.now_ms, expected_ms)
+    call.server.put(call.lease_key, value, call.now_ms + lease_ms)
+    return call.reply(b"lead", known, tip, stale)
+
+
+def _extend(call: Call, lease_ms: int) -> None:
+    value = call.server.get(call.lease_key, call.now_ms)
+    if value is not None:
+        call.server.put(call.lease_key, value, call.now_ms + lease_ms)
+
+
+def _renew(call: Call) -> Reply:
+    token, lease_ms = call.text(), call.number()
+    held = call.lease()
+    if held is None or held[0] != token:
+        return call.reply(b"lost")
+    _extend(call, lease_ms)
+    return call.reply(b"ok")
+
+
+def _release(call: Call) -> Reply:
+    held = call.lease()
+    if held is None or held[0] != call.text():
+        return call.reply(b"lost")
+    call.server.unlink(call.lease_key)
+    return call.reply(b"ok")
+
+
+def _store(call: Call) -> Reply:
+    token, stamp = call.text(), call.number()
+    soft_ms, span_ms, envelope = call.number(), call.number(), call.text()
+    entry, held = call.entry(), call.lease()
+    if held is None or held[:2] != (token, stamp):
+        if entry is not None and entry.id == token:
+            return call.reply(b"ok", entry.soft)
+        return call.reply(b"refused", b"lease")
+    call.server.unlink(call.lease_key)
+    if entry is not None and entry.newer and call.now_ms < entry.hard:
+        return call.reply(b"refused", b"newer")
+    if soft_ms + span_ms <= 0:
+        return call.reply(b"refused", b"expired")
+    soft = call.now_ms + soft_ms
+    call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
+    return call.reply(b"ok", soft)
+
+
+def _invalidate(call: Call) -> Reply:
+    kind, name, id = call.text(), call.text(), call.text()
+    limit, life, function = call.limits(), call.text(), call.text()
+    if kind not in (b"k", b"f", b"t", b"*"):
+        return ServerError("ERR a kind of invalidation that this script does not know")
+    if id in call.book.ids:
+        return call.reply(b"dup", call.book.tip)
+    existed = call.look(0, function, []).existed if kind == b"k" else 0
+    stamp, line = call.mark(kind, name, id, True, limit, life)
+    if kind == b"k":
+        call.server.unlink(call.entry_key)
+        call.server.unlink(call.lease_key)
+    return call.reply(b"ok", stamp, existed, line)
+
+
+def _untouched(call: Call, since: int) -> bool:
+    book = call.book
+    if since >= book.tip:
+        return True
+    previous = book.last
+    for before, kind, name, stamp in reversed(book.log):
+        if stamp <= since:
+            return True
+        if kind == b"k" and name == call.entry_key:
+            return False
+        previous = before
+    return previous == b"0-0"
+
+
+def _set(call: Call) -> Reply:
+    least, name, mode, id = call.number(), call.text(), call.text(), call.text()
+    not_after_us, since = call.number(), call.number()
+    soft_ms, span_ms, envelope, tags = call.number(), call.number(), call.text(), call.words()
+    limit, life = call.limits(), call.text()
+    if call.now_us > not_after_us:
+        return call.reply(b"late")
+    if id in call.book.ids:
+        return call.reply(b"cancelled")
+    view = call.look(least, name, tags)
+    if mode == b"add" and view.fresh:
+        return call.reply(b"exists")
+    if mode == b"since":
+        written = parse(envelope)
+        over = call.covering(least, name, tags + (written.tags if written else []))[2]
+        if since < over or not _untouched(call, since):
+            return call.reply(b"outdated")
+    stamp, _ = call.mark(b"k", call.entry_key, id, False, limit, life)
+    soft = call.now_ms + soft_ms
+    call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
+    call.server.unlink(call.lease_key)
+    return call.reply(b"ok", stamp, view.existed, soft)
+
+
+def _touch(call: Call) -> Reply:
+    least, name, tags = call.number(), call.text(), call.words()
+    not_after_us, soft_ms, span_ms = call.number(), call.number(), call.number()
+    if call.now_us > not_after_us:
+        return call.reply(b"late")
+    view = call.look(least, name, tags)
+    if not view.fresh or view.entry is None or view.entry.newer:
+        return call.reply(b"miss")
+    soft, raw = call.now_ms + soft_ms, view.entry.raw
+    call.put(raw[:12] + expiries(soft, span_ms) + raw[22:], soft_ms + span_ms)
+    return call.reply(b"ok", soft)
+
+
+def _incr(call: Call) -> Reply:
+    least, not_after_us, id, delta = call.number(), call.number(), call.text(), call.number()
+    soft_ms, span_ms, initial, life = call.number(), call.number(), call.number(), call.text()
+    if call.now_us > not_after_us:
+        return call.reply(b"late")
+    view = call.look(least, b"", [])
+    entry = view.entry if view.fresh else None
+    value = initial
+    if entry is not None:
+        payload = entry.raw[entry.payload_at :]
+        if not entry.counter or not payload.removeprefix(b"-").isdigit():
+            return call.reply(b"type")
+        value = int(payload)
+    value += delta
+    if abs(value) >= LIMIT:
+        return call.reply(b"range")
+    digits = b"%d" % value
+    if entry is not None:
+        expires = call.server.expiry(call.entry_key)
+        call.server.put(call.entry_key, entry.raw[: entry.payload_at] + digits, expires)
+    else:
+        call.raise_tip(least, life)
+        header = MAGIC + b"\x01\x01" + bytes(18) + bytes.fromhex(id.decode()) + bytes(HEADER - 30)
+        value_bytes = patched(header, call.book.tip, call.now_ms + soft_ms, span_ms) + digits
+        call.put(value_bytes, soft_ms + span_ms)
+    return call.reply(b"ok", digits)
+
+
+def _resync(call: Call) -> Reply:
+    life, book = call.text(), call.book
+    call.raise_tip(call.newest, life)
+    if book.gens:
+        call.ensure_generation(life)
+    gens = ",".join(f"{replid}:{start}" for replid, start in book.gens).encode()
+    return call.reply(b"ok", book.tip, book.star, book.tagfloor, gens, book.last, book.life)
+
+
+def _restore(call: Call) -> Reply:
+    life, star, tagfloor, count = call.text(), call.number(), call.number(), call.number()
+    book = call.book
+    call.ensure_generation(life)
+    tip = max(call.newest, star, tagfloor)
+    for _ in range(count):
+        member, score = call.text(), call.number()
+        book.marks[member] = max(score, book.marks.get(member, 0))
+        tip = max(tip, score)
+    book.marks = dict(sorted(book.marks.items(), key=lambda item: (item[1], item[0])))
+    book.star, book.tagfloor = max(book.star, star), max(book.tagfloor, tagfloor)
+    call.raise_tip(tip, life)
+    call.fold(call.limits().marks, max(100, count))
+    return call.reply(b"ok", book.tip)
+
+
+def _sweep(call: Call) -> Reply:
+    least, entry = call.number(), call.entry()
+    if entry is None or not entry.raw or entry.newer or (entry.stamp >= least and call.now_ms < entry.hard):
+        return call.reply(b"ok", 0)
+    call.server.unlink(call.entry_key)
+    return call.reply(b"ok", 1)
+
+
+def _tip(call: Call) -> Reply:
+    return call.reply(b"ok", call.book.tip)
+
+
+def _checked(port: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+    """The start of every script: version of the arguments, then the generation."""
+
+    def run(call: Call) -> Reply:
+        version, expected = call.head[0], call.head[1]
+        if version != b"1":
+            return ServerError("ERR this script takes arguments of version 1")
+        if expected and expected.decode() != call.server.replid:
+            return call.reply(b"GEN")
+        return port(call)
+
+    return run
+
+
+#: The ports by the name of the script.
+PORTS: dict[str, Callable[[Call], Reply]] = {
+    name: _checked(port)
+    for name, port in {
+        "incr": _incr,
+        "invalidate": _invalidate,
+        "lease": _lease,
+        "release": _release,
+        "renew": _renew,
+        "restore": _restore,
+        "resync": _resync,
+        "set": _set,
+        "store": _store,
+        "sweep": _sweep,
+        "tip": _tip,
+        "touch": _touch,
+    }.items()
+}

@@ -1,0 +1,313 @@
+"""The asynchronous wire: one pipelined connection for each server and event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from threading import Lock
+from time import monotonic
+from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from evercache.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    ServerChanged,
+    ServerError,
+    UnavailableError,
+)
+from evercache.wire.channel import Channel
+from evercache.wire.greeting import greet
+from evercache.wire.sockets import check_options, known_records, new_socket, tls_context, why
+from evercache.wire.types import Address, Command, ConnectionOptions, Expectation, Greeting, Reply
+
+__all__ = ["PipelinedConnection", "PipelinedEndpoint", "PipelinedWire"]
+
+
+class PipelinedWire:
+    """Makes asynchronous endpoints and single connections (`wire.types.AsyncWire`). Holds nothing."""
+
+    def endpoint(self, address: Address, options: ConnectionOptions) -> PipelinedEndpoint:
+        """An endpoint; connects at its first use. `ConfigurationError` for options that cannot work."""
+        return PipelinedEndpoint(address, options)
+
+    async def connect(
+        self, address: Address, options: ConnectionOptions, deadline: float
+    ) -> PipelinedConnection:
+        """Open a connection of one's own and greet."""
+        check_options(address, options)
+        return PipelinedConnection(await _open(address, options, deadline, keep_messages=True))
+
+    def __repr__(self) -> str:
+        return "<PipelinedWire>"
+
+
+class PipelinedConnection:
+    """A connection of one's own, for blocking reads and for pub/sub (`wire.types.AsyncConnection`).
+
+    No lock: it belongs to one event loop.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.greeting = channel.greeting
+
+    def __repr__(self) -> str:
+        return f"<PipelinedConnection {self._channel!r}>"
+
+    async def execute(self, commands: Sequence[Command], deadline: float) -> list[Reply | ServerError]:
+        """See `wire.types.SyncEndpoint.execute`; after an exception the connection is closed.
+
+        A (P)SUBSCRIBE is answered by the confirmation of its last channel; messages go to `next_push`.
+        """
+        try:
+            return await self._channel.request(commands, deadline)
+        except BaseException:
+            self._channel.close()
+            raise
+
+    async def next_push(self) -> list[Any]:
+        """The next out-of-band message (`[b"message", channel, data]`, ...); waits for it."""
+        return await self._channel.message()
+
+    def close(self) -> None:
+        """Close it; whoever waits gets `ConnectionFailed`."""
+        self._channel.close()
+
+    def forget(self) -> None:
+        """After a fork, in the child: drop it without a word to the server."""
+        self._channel.forget()
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """What one event loop has of an endpoint. No lock: only that loop changes it, except `epoch` checks.
+
+    The channel is held weakly, because it holds the loop, which is the key of the dictionary of slots; while
+    it is open, the loop itself holds it.
+    """
+
+    channel: ReferenceType[Channel] | None = None
+    opening: asyncio.Task[Channel | UnavailableError] | None = None
+    calls: int = 0
+    epoch: int = 0
+
+    def current(self, epoch: int) -> Channel | None:
+        """The open channel, unless it is older than the last `disconnect`."""
+        channel = self.channel() if self.channel is not None else None
+        return channel if channel is not None and self.epoch == epoch and channel.usable else None
+
+
+class PipelinedEndpoint:
+    """One server, one pipelined connection for each event loop that uses it (`wire.types.AsyncEndpoint`).
+
+    `_lock` guards the dictionary of slots; it is never held during I/O.
+    """
+
+    def __init__(self, address: Address, options: ConnectionOptions) -> None:
+        check_options(address, options)
+        self.address = address
+        self.options = options
+        self._epoch = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = Lock()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slot] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        slots = self._all_slots()
+        channels = sum(slot.current(self._epoch) is not None for _, slot in slots)
+        return f"<Endpoint {self.address} connections={channels} in_use={self.outstanding}>"
+
+    @property
+    def outstanding(self) -> int:
+        """Calls under way now, over all event loops."""
+        return sum(slot.calls for _, slot in self._all_slots())
+
+    async def execute(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
+    ) -> list[Reply | ServerError]:
+        """See `wire.types.SyncEndpoint.execute`."""
+        loop = asyncio.get_running_loop()
+        slot = self._slots.get(loop) or self._new_slot(loop)
+        slot.calls += 1
+        try:
+            channel = slot.current(self._epoch)
+            if channel is not None and (expect is None or expect(channel.greeting)):
+                return await channel.request(commands, deadline)
+            if channel is not None:
+                channel.retire()
+            channel = await self._fresh(loop, slot, deadline)
+            if expect is not None and not expect(channel.greeting):
+                channel.retire()
+                raise ServerChanged(f"{self.address} is not the server that was verified")
+            return await channel.request(commands, deadline)
+        finally:
+            slot.calls -= 1
+
+    def disconnect(self) -> None:
+        """Close every connection once its calls are done; the endpoint stays usable. From any thread."""
+        with self._lock:
+            self._epoch += 1
+        for loop, slot in self._all_slots():
+            channel = slot.channel() if slot.channel is not None else None
+            if channel is None or loop.is_closed():
+                continue
+            if _running_loop() is loop:
+                channel.retire()
+                continue
+            try:
+                loop.call_soon_threadsafe(channel.retire)
+            except RuntimeError:  # closed between the question and the call: its sockets went with it
+                continue
+
+    def forget(self) -> None:
+        """After a fork, in the child: close the descriptors, say nothing to the server, start anew."""
+        slots = list(self._slots.values())
+        self._epoch += 1
+        self._reset()
+        for slot in slots:
+            channel = slot.channel() if slot.channel is not None else None
+            if channel is not None:
+                channel.forget()
+
+    def _all_slots(self) -> list[tuple[asyncio.AbstractEventLoop, _Slot]]:
+        with self._lock:
+            return list(self._slots.items())
+
+    def _new_slot(self, loop: asyncio.AbstractEventLoop) -> _Slot:
+        with self._lock:
+            for old in [old for old in self._slots if old.is_closed()]:
+                del self._slots[old]
+            return self._slots.setdefault(loop, _Slot())
+
+    async def _fresh(self, loop: asyncio.AbstractEventLoop, slot: _Slot, deadline: float) -> Channel:
+        """The channel that is being opened for this loop; all tasks that want one wait for the same one."""
+        channel = slot.current(self._epoch)
+        if channel is not None:
+            return channel
+        left = deadline - monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"no time was left to connect to {self.address}")
+        if slot.opening is None or slot.opening.done():  # done: cancelled before it began
+            slot.opening = loop.create_task(self._fill(slot))
+        opening = slot.opening
+        await asyncio.wait((opening,), timeout=left)
+        if not opening.done():
+            raise DeadlineExceeded(f"no connection to {self.address} before the deadline")
+        if opening.cancelled():
+            raise ConnectionFailed(f"connecting to {self.address} was cancelled: the event loop shuts down")
+        outcome = opening.result()
+        if isinstance(outcome, Channel):
+            return outcome
+        raise copy.copy(outcome) from outcome
+
+    async def _fill(self, slot: _Slot) -> Channel | UnavailableError:
+        """Open a channel for the slot. An error is returned, for all who wait and nobody in particular."""
+        epoch = self._epoch
+        try:
+            channel = await _open(self.address, self.options, inf, keep_messages=False)
+        except UnavailableError as error:
+            return error
+        finally:
+            slot.opening = None
+        if epoch != self._epoch:
+            channel.close()
+            return ConnectionFailed(f"{self.address} was disconnected while a connection was made")
+        slot.channel, slot.epoch = ref(channel), epoch
+        return channel
+
+
+async def _open(
+    address: Address, options: ConnectionOptions, deadline: float, *, keep_messages: bool
+) -> Channel:
+    """A greeted channel before the deadline and `connect_timeout`, or an error whose `maybe_run` is False."""
+    loop = asyncio.get_running_loop()
+    now = monotonic()
+    limit = min(deadline, now + options.connect_timeout)
+    channel: Channel | None = None
+    try:
+        async with asyncio.timeout(limit - now):
+            channel = await _connect(loop, address, options, limit, keep_messages=keep_messages)
+            await channel.close_with_loop()
+            channel.greeting = await _greet(channel, options, limit)
+            return channel
+    except BaseException as error:
+        if channel is not None:
+            channel.close()
+        if isinstance(error, (TimeoutError, DeadlineExceeded)):
+            if limit < deadline:
+                raise ConnectionFailed(
+                    f"{address} did not answer within connect_timeout={options.connect_timeout} s"
+                ) from None
+            raise DeadlineExceeded(f"no connection to {address} before the deadline") from None
+        if isinstance(error, UnavailableError):
+            error.maybe_run = False  # only the greeting was sent, never the caller's commands
+        elif isinstance(error, OSError):
+            raise ConnectionFailed(f"{address}: {why(error)}") from error
+        raise
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop,
+    address: Address,
+    options: ConnectionOptions,
+    limit: float,
+    *,
+    keep_messages: bool,
+) -> Channel:
+    """A connected channel. All address records are tried, each with its share of the time left."""
+    records = known_records(address)
+    if records is None:
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        records = [(family, where) for family, _, _, _, where in found]
+    tls: ssl.SSLContext | None = None
+    if options.tls is not None:
+        try:
+            tls = tls_context(options.tls)
+        except ConfigurationError as error:  # it was right before: rotated just now, or lost
+            raise ConnectionFailed(str(error)) from error
+    for index, (family, where) in enumerate(records):
+        sock = new_socket(family)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout((limit - monotonic()) / (len(records) - index)):
+                await loop.sock_connect(sock, where)
+            _, channel = await loop.create_connection(
+                lambda sock=sock: Channel(address, sock, loop, keep_messages=keep_messages),
+                sock=sock,
+                ssl=tls,
+                server_hostname=address.host if tls is not None else None,
+            )
+            return channel
+        except BaseException as error:
+            sock.close()
+            if index + 1 == len(records) or not isinstance(error, OSError):
+                raise
+    raise ConnectionFailed(f"{address.host} has no address record")
+
+
+async def _greet(channel: Channel, options: ConnectionOptions, limit: float) -> Greeting:
+    greeter = greet(options)
+    commands = next(greeter)
+    try:
+        while True:
+            replies = await channel.request(commands, limit)
+            commands = greeter.send((replies, monotonic()))
+    except StopIteration as end:
+        greeting: Greeting = end.value
+        return greeting
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,173 @@
+"""RESP: commands to bytes, bytes to replies, error replies to the fitting error class. Pure.
+
+Parsing and packing are hiredis'; both versions of the protocol (RESP2, RESP3) come out the same here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+import hiredis
+
+from evercache.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    Loading,
+    NoScript,
+    OutOfMemory,
+    ProtocolError,
+    ReadOnly,
+    ServerError,
+)
+from evercache.wire.types import Argument, Command
+
+__all__ = ["PENDING", "Decoder", "confirmations", "encode", "error_from", "is_confirmation", "is_message"]
+
+#: What `Decoder.next` gives when the bytes so far hold no further whole reply.
+PENDING: Final = object()
+
+_pack: Final = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
+
+_BY_CODE: Final[dict[str, type[ServerError]]] = {
+    "READONLY": ReadOnly,
+    "LOADING": Loading,
+    "MASTERDOWN": Loading,
+    "BUSY": Loading,
+    "TRYAGAIN": Loading,
+    "CLUSTERDOWN": Loading,
+    "OOM": OutOfMemory,
+    "MISCONF": OutOfMemory,
+    "NOREPLICAS": OutOfMemory,
+    "NOSCRIPT": NoScript,
+    "WRONGPASS": AuthenticationFailed,
+    "NOAUTH": AuthenticationFailed,
+    "NOPERM": AccessDenied,
+}
+
+# Redis 6.2 wraps what a command said inside a script: "ERR Error running script (call to f_<sha>):
+# @user_script:1: @user_script: 1: -READONLY You can't ...", without the first part after a `pcall`.
+_IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?(?P<inner>[A-Z]{2,} .*)", re.DOTALL)
+
+# An ACL that forbids a command of a script says so without NOPERM: Redis 6.2 and 7, then Valkey.
+_DENIED_IN_SCRIPT: Final = ("The user executing the script can't", "ACL failure in script")
+
+# Answers to AUTH that carry no code of their own: a wrong password before Redis 6, and a password that
+# the server does not ask for (old, new).
+_BAD_AUTH: Final = (
+    "ERR invalid password",
+    "ERR Client sent AUTH, but no password is set",
+    "ERR AUTH <password> called without any password",
+)
+
+_MESSAGES: Final = frozenset((b"message", b"pmessage", b"smessage"))
+_CONFIRMATIONS: Final = frozenset(
+    (b"subscribe", b"psubscribe", b"ssubscribe", b"unsubscribe", b"punsubscribe", b"sunsubscribe")
+)
+_CONFIRMED_COMMANDS: Final = frozenset(name.decode() for name in _CONFIRMATIONS)
+
+
+def encode(commands: Sequence[Command]) -> bytes:
+    """The bytes that ask for these commands, one after the other, as one pipeline.
+
+    `TypeError` for an argument that is not bytes, str, int or float; `ValueError` for an empty command.
+    """
+    if len(commands) == 1 and commands[0]:
+        return _pack(tuple(commands[0]))
+    if not all(commands):
+        raise ValueError("an empty command: give its name and its arguments")
+    return b"".join([_pack(tuple(command)) for command in commands])
+
+
+def error_from(text: str) -> ServerError:
+    """The error reply as a value of the class that fits, also when it comes from inside a script.
+
+    The code (`READONLY`, ...) is put first where a server hides it, so `error.code` can be trusted.
+    """
+    code = text.split(" ", 1)[0]
+    kind = _BY_CODE.get(code)
+    if kind is not None:
+        return kind(text)
+    if code in ("ERR", "@user_script:") or code.startswith("@user_script"):
+        inner = _IN_SCRIPT.search(text)
+        if inner is not None and (found := error_from(inner["inner"])).code != "ERR":
+            return found
+        if any(sign in text for sign in _DENIED_IN_SCRIPT):
+            return AccessDenied(f"NOPERM {text}")
+        if text.startswith(_BAD_AUTH):
+            return AuthenticationFailed(text)
+    return ServerError(text)
+
+
+class Decoder:
+    """Bytes in, replies out. No lock: it belongs to one connection, which one thread uses at a time."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader(replyError=error_from, notEnoughData=PENDING)
+
+    def __repr__(self) -> str:
+        return f"<Decoder bytes={self._reader.len()}>"
+
+    def feed(self, data: bytes) -> None:
+        """Take what came from the peer."""
+        self._reader.feed(data)
+
+    def next(self) -> Any:
+        """The next reply, or `PENDING`. `ProtocolError` if the peer does not speak RESP.
+
+        bytes, int, float, bool, None, list or dict; an error reply is a `ServerError` value; an out-of-band
+        message of RESP3 is a `hiredis.PushNotification`.
+        """
+        try:
+            return self._reader.gets()
+        except (TypeError, hiredis.HiredisError) as error:  # e.g. a list as the key of a map
+            raise ProtocolError(
+                f"the peer does not speak the Redis protocol ({error}): check the port and TLS",
+                maybe_run=True,
+            ) from None
+
+    def is_empty(self) -> bool:
+        """Whether nothing of a further reply, not even a part, has come."""
+        return not self._reader.has_data()
+
+    def pop(self) -> Any:
+        """As `next`, but out-of-band messages are dropped: for connections that never subscribe."""
+        reply = self.next()
+        while type(reply) is hiredis.PushNotification:
+            reply = self.next()
+        return reply
+
+
+def confirmations(command: Command) -> int:
+    """How many out-of-band confirmations answer this command: 0 unless it is (un)subscribing.
+
+    `ValueError` for an unsubscribing command without names: the number of its answers is not fixed.
+    """
+    name = command[0]
+    text = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
+    if text.lower() not in _CONFIRMED_COMMANDS:
+        return 0
+    if len(command) < 2:
+        raise ValueError(f"{text}: name the channels")
+    return len(command) - 1
+
+
+def is_message(reply: Any, *, subscribed: bool) -> bool:
+    """Whether it is out of band; RESP2 sends such as plain lists, on subscribed connections only."""
+    if type(reply) is hiredis.PushNotification:
+        return True
+    return (
+        subscribed
+        and type(reply) is list
+        and bool(reply)
+        and isinstance(reply[0], bytes)
+        and (reply[0] in _MESSAGES or reply[0] in _CONFIRMATIONS)
+    )
+
+
+def is_confirmation(message: list[Any]) -> bool:
+    """Whether an out-of-band message confirms an (un)subscribing command."""
+    return bool(message) and isinstance(message[0], bytes) and message[0] in _CONFIRMATIONS

@@ -1,0 +1,46 @@
+"""Fixtures for tests on real servers; see `tests/servers.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Deployment, Server, find_server
+
+
+@pytest.fixture(scope="module")
+def module_valkey() -> Iterator[Server]:
+    """One Valkey for the module; use `valkey`."""
+    with Server.start("valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(module_valkey: Server) -> Server:
+    """An empty Valkey (shared by the module: do not kill it, put settings back)."""
+    module_valkey.cli_many([("FLUSHALL",), ("SCRIPT", "FLUSH")])
+    return module_valkey
+
+
+@pytest.fixture(params=["valkey", "redis6", "redis7"])
+def server_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of server that this machine has."""
+    kind: str = request.param
+    if find_server(kind) is None:
+        pytest.skip(f"no {kind} server on this machine")
+    return kind
+
+
+@pytest.fixture
+def fresh_server(server_kind: str) -> Iterator[Server]:
+    """A server of its own of each kind, to be ill-treated."""
+    with Server.start(server_kind) as server:
+        yield server
+
+
+@pytest.fixture
+def deployment() -> Iterator[Deployment]:
+    """A Valkey deployment of its own: master, two replicas, three sentinels, with passwords."""
+    with Deployment.start(password="node-secret", sentinel_password="sentinel-secret") as whole:
+        yield whole

@@ -1,0 +1,160 @@
+"""TLS of both wires: certificates are checked, names too; the server stands behind a TLS proxy."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+from tests.real.wire_peers import Caller, Peer, relay
+from tests.servers import Server
+
+from evercache.errors import ConfigurationError, ConnectionFailed
+from evercache.wire.types import Address, TLSOptions
+
+
+@dataclass
+class Authority:
+    folder: Path
+    ca: trustme.CA
+    ca_file: str
+
+    def server(self, *names: str, clients: bool = False) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(*names).configure_cert(context)
+        if clients:
+            self.ca.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def client(self) -> tuple[str, str]:
+        cert = self.ca.issue_cert("client@example.org")
+        cert.cert_chain_pems[0].write_to_path(str(self.folder / "client.pem"))
+        cert.private_key_pem.write_to_path(str(self.folder / "client.key"))
+        return str(self.folder / "client.pem"), str(self.folder / "client.key")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    folder = tmp_path_factory.mktemp("ca")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    return Authority(folder, ca, str(folder / "ca.pem"))
+
+
+@pytest.fixture(params=["blocking", "pipelined"])
+def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
+    one = Caller(request.param)
+    yield one
+    one.close()
+
+
+def test_trusted(caller: Caller, valkey: Server, authority: Authority) -> None:
+    with Peer(relay(valkey.port, tls=authority.server("localhost", "127.0.0.1"))) as peer:
+        for host in ("localhost", "127.0.0.1"):
+            endpoint = caller.endpoint(Address(host, peer.address.port), tls=TLSOptions(authority.ca_file))
+            big = os.urandom(3_000_000)
+            for _ in range(3):
+                assert caller.execute(endpoint, ("SET", "k", big), ("GET", "k")) == [b"OK", big]
+        assert peer.accepted == 2
+        caller.close()
+
+
+def test_not_trusted(caller: Caller, valkey: Server, authority: Authority) -> None:
+    other = authority.folder / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    with Peer(relay(valkey.port, tls=authority.server("elsewhere.example"))) as peer:
+        for options, message in (
+            (TLSOptions(str(other)), "self.signed|unable to get local issuer"),
+            (TLSOptions(), "TLS failed"),
+            (TLSOptions(authority.ca_file), "(?i)mismatch|not valid for"),
+        ):
+            with pytest.raises(ConnectionFailed, match=message) as caught:
+                caller.execute(caller.endpoint(peer.address, tls=options), ("PING",))
+            assert caught.value.maybe_run is False
+        for options in (TLSOptions(authority.ca_file, check_hostname=False), TLSOptions(verify=False)):
+            assert caller.execute(caller.endpoint(peer.address, tls=options), ("PING",)) == [b"PONG"]
+        caller.close()
+
+
+def test_client_certificates(caller: Caller, valkey: Server, authority: Authority) -> None:
+    cert, key = authority.client()
+    with Peer(relay(valkey.port, tls=authority.server("127.0.0.1", clients=True))) as peer:
+        with_cert = caller.endpoint(peer.address, tls=TLSOptions(authority.ca_file, cert, key))
+        assert caller.execute(with_cert, ("PING",)) == [b"PONG"]
+        without = caller.endpoint(peer.address, tls=TLSOptions(authority.ca_file))
+        with pytest.raises(ConnectionFailed):
+            caller.execute(without, ("PING",))
+        caller.close()
+
+
+def test_a_peer_that_never_shakes_hands(caller: Caller, valkey: Server, authority: Authority) -> None:
+    def read_only(connection: socket.socket) -> None:
+        while connection.recv(1000):
+            pass
+
+    with Peer(read_only) as silent:
+        endpoint = caller.endpoint(silent.address, tls=TLSOptions(authority.ca_file), connect_timeout=0.2)
+        start = time.monotonic()
+        with pytest.raises(ConnectionFailed):
+            caller.execute(endpoint, ("PING",))
+        assert time.monotonic() - start < 1
+    # A server without TLS: not understood, not waited for.
+    plain = caller.endpoint(valkey.address, tls=TLSOptions(authority.ca_file), connect_timeout=1)
+    with pytest.raises(ConnectionFailed):
+        caller.execute(plain, ("PING",))
+
+
+def test_a_fork_says_nothing_to_the_server(caller: Caller, valkey: Server, authority: Authority) -> None:
+    with Peer(relay(valkey.port, tls=authority.server("127.0.0.1"))) as peer:
+        endpoint = caller.endpoint(peer.address, tls=TLSOptions(authority.ca_file))
+        caller.execute(endpoint, ("SET", "k", "v"))
+        child = os.fork()
+        if child == 0:
+            try:
+                endpoint.forget()
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert caller.execute(endpoint, ("GET", "k")) == [b"v"]
+        assert peer.accepted == 1
+        caller.close()
+
+
+def test_files_that_cannot_be_used(caller: Caller, authority: Authority) -> None:
+    junk = authority.folder / "junk.pem"
+    junk.write_text("no certificate")
+    for options, message in (
+        (TLSOptions("/no/such/ca.pem"), r"/no/such/ca.pem: cannot be read"),
+        (TLSOptions(str(junk)), "ssl_ca_certs=.*not a PEM file"),
+        (TLSOptions(certfile=str(junk)), "ssl_certfile=.*with its key"),
+        (TLSOptions(keyfile=str(junk)), "ssl_keyfile without"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            caller.endpoint(Address("h"), tls=options)
+    with pytest.raises(ConfigurationError, match="use one of the two"):
+        caller.endpoint(Address("", 0, path="/s"), tls=TLSOptions())
+
+
+def test_rotated_files_are_read_again(caller: Caller, valkey: Server, tmp_path: Path) -> None:
+    trusted = tmp_path / "ca.pem"
+    old, new = trustme.CA(), trustme.CA()
+    old.cert_pem.write_to_path(str(trusted))
+    context = Authority(tmp_path, new, str(trusted)).server("127.0.0.1")
+    with Peer(relay(valkey.port, tls=context)) as peer:
+        endpoint = caller.endpoint(peer.address, tls=TLSOptions(str(trusted)))
+        with pytest.raises(ConnectionFailed, match="TLS failed"):
+            caller.execute(endpoint, ("PING",))
+        trusted.unlink()
+        with pytest.raises(ConnectionFailed, match="cannot be read"):
+            caller.execute(endpoint, ("PING",))
+        new.cert_pem.write_to_path(str(trusted))
+        os.utime(trusted, ns=(1, 1))  # whatever the clock of the file system resolves
+        assert caller.execute(endpoint, ("PING",)) == [b"PONG"]
+        caller.close()

@@ -1,0 +1,159 @@
+"""Reading what sentinels and data nodes say; the master of a fixed list; the tools of the watchers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from evercache.errors import AccessDenied, ProtocolError, ServerError, ServiceUnknown
+from evercache.topology.answers import concerns, parse_answer, parse_role, question
+from evercache.topology.base import Bell, mapper
+from evercache.topology.facts import NodeFacts, Replication, parse_replication
+from evercache.topology.replicated import elect
+from evercache.wire.types import Address
+
+S, HELD = Address("s", 26379), Address("10.0.0.1", 6379)
+FACTS = {
+    b"ip": b"10.0.0.1",
+    b"port": b"6379",
+    b"flags": b"master,o_down",
+    b"config-epoch": b"7",
+    b"num-other-sentinels": b"2",
+    b"failover-timeout": b"3000",
+}
+REPLICA = [b"ip", b"10.0.0.2", b"port", b"6380", b"flags", b"slave", b"slave-priority", b"0"]
+OTHER = {b"ip": b"10.0.0.9", b"port": b"26379", b"runid": b"xyz"}
+
+
+def replies(vote: object = (0, b"*", 5)) -> list[object]:
+    return [[b"10.0.0.1", b"6379"], FACTS, [REPLICA], [OTHER], b"me", vote]
+
+
+def same(address: Address) -> Address:
+    return address
+
+
+def test_an_answer_in_both_protocols() -> None:
+    answer, held = parse_answer("m", S, 1.0, replies(), HELD, same)
+    assert held == HELD
+    assert (answer.master, answer.epoch, answer.vote_epoch, answer.known_sentinels) == (HELD, 7, 5, 3)
+    assert answer.flags == {"master", "o_down"}
+    assert answer.failover_timeout == 3.0
+    assert answer.replicas[0].address == Address("10.0.0.2", 6380)
+    assert answer.replicas[0].priority == 0
+    assert answer.others == ((Address("10.0.0.9", 26379), "xyz"),)
+    assert answer.ident == "me"
+
+
+def test_a_vote_asked_by_another_address_is_no_vote() -> None:
+    answer, held = parse_answer("m", S, 1.0, replies(), Address("10.0.0.2", 6380), same)
+    assert answer.vote_epoch is None
+    assert held == HELD
+    assert len(question("m", None)) == 5
+    assert question("m", HELD)[-1] == ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", "10.0.0.1", 6379, 0, "x")
+
+
+def test_the_address_map_applies_to_all_but_the_vote() -> None:
+    mapped = mapper({HELD: Address("localhost", 1), Address("10.0.0.2", 6380): Address("localhost", 2)})
+    answer, held = parse_answer("m", S, 1.0, replies(), HELD, mapped)
+    assert answer.master == Address("localhost", 1)
+    assert answer.replicas[0].address == Address("localhost", 2)
+    assert answer.others[0][0] == Address("10.0.0.9", 26379)
+    assert held == HELD
+    assert mapper(lambda a: Address(a.host, 9))(HELD) == Address("10.0.0.1", 9)
+
+
+@pytest.mark.parametrize("first", [None, ServerError("ERR No such master with that name")])
+def test_an_unknown_service(first: object) -> None:
+    answer, _ = parse_answer("m", S, 1.0, [first, *replies()[1:]], None, same)  # type: ignore[list-item]
+    assert isinstance(answer.error, ServiceUnknown)
+
+
+def test_errors_and_nonsense_become_the_error_of_the_answer() -> None:
+    denied = AccessDenied("NOPERM no")
+    answer, _ = parse_answer("m", S, 1.0, [denied, *replies()[1:]], None, same)  # type: ignore[list-item]
+    assert answer.error is denied
+    for odd in ([b"PONG"], [[b"x"], {}, [], [], b"me"], [[b"h", b"1"], 5, [], [], b""]):
+        answer, _ = parse_answer("m", S, 1.0, odd, None, same)
+        assert isinstance(answer.error, ProtocolError)
+    # What only helps may be forbidden.
+    few = [*replies()[:3], denied, denied, denied]
+    answer, _ = parse_answer("m", S, 1.0, few, HELD, same)  # type: ignore[arg-type]
+    assert answer.error is None
+    assert answer.vote_epoch is None
+
+
+def test_role_and_events() -> None:
+    assert parse_role([b"master", 5, []]) == "master"
+    assert parse_role(AccessDenied("NOPERM no")) == ""
+    event = [b"pmessage", b"+switch-master", b"+switch-master", b"m 10.0.0.1 6379 10.0.0.2 6380"]
+    assert concerns(event, "m")
+    assert not concerns(event, "m2")
+    assert not concerns([b"psubscribe", b"+slave", 1], "m")
+
+
+def test_info_replication() -> None:
+    master = parse_replication(
+        b"# Replication\r\nrole:master\r\nconnected_slaves:2\r\n"
+        b"slave0:ip=10.0.0.2,port=6380,state=online,offset=9,lag=0,type=replica\r\n"
+        b"slave1:ip=10.0.0.3,port=6381,state=wait_bgsave,offset=0,lag=0\r\n"
+        b"master_replid:aa\r\nmaster_replid2:0000\r\nmaster_repl_offset:827\r\n"
+    )
+    assert (master.role, master.offset, master.replid2) == ("master", 827, "")
+    assert master.replicas == (Address("10.0.0.2", 6380),)
+    slave = parse_replication(
+        "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:up\r\n"
+        "master_sync_in_progress:0\r\nslave_repl_offset:800\r\nslave_priority:0\r\nmaster_replid:aa\r\n"
+        "master_repl_offset:800\r\n"
+    )
+    assert (slave.role, slave.link_up, slave.offset, slave.priority) == ("slave", True, 800, 0)
+    with pytest.raises(ProtocolError):
+        parse_replication(b"role:master\r\n")
+
+
+def node(host: str, role: str, replid: str = "g", replid2: str = "") -> NodeFacts:
+    said = Replication(role, replid, replid2, link_up=role == "slave") if role else None
+    return NodeFacts(Address(host), 1.0, 1.1, said, run_id=host)
+
+
+def chosen(*facts: NodeFacts, current: str = "a", replid: str = "g", doubtful: bool = True) -> str | None:
+    found = elect(facts, Address(current), replid, doubtful)
+    return found.address.host if found else None
+
+
+def test_the_election_in_a_fixed_list() -> None:
+    assert chosen(node("a", "master"), node("b", "slave"), node("c", "slave")) == "a"
+    # The old master came back alone; the promoted one has the follower.
+    assert chosen(node("a", "master", "h"), node("b", "master", "n", "g"), node("c", "slave", "n")) == "b"
+    # Two nodes only: descent tells.
+    assert chosen(node("a", ""), node("b", "master", "n", "g")) == "b"
+    # A stranger is not believed at once, but later, and at the start.
+    assert chosen(node("a", ""), node("b", "master", "x")) is None
+    assert chosen(node("a", ""), node("b", "master", "x"), doubtful=False) == "b"
+    # The master restarted: another id at the same address.
+    assert chosen(node("a", "master", "new"), node("b", "slave", "g")) == "a"
+    assert chosen(node("a", "slave"), node("b", "slave")) is None
+
+
+async def test_the_bell_rings_from_any_thread_and_is_not_lost() -> None:
+    bell = Bell()
+    bell.ring()  # nobody there yet: no harm
+    bell.attach()
+    assert not await bell.wait(0)
+    threading.Thread(target=bell.ring).start()
+    assert await bell.wait(5)
+    bell.ring()
+    await asyncio.sleep(0)
+    assert await bell.wait(0), "rung while nobody waited"
+
+
+def test_the_bell_of_a_closed_loop_is_silent() -> None:
+    bell = Bell()
+
+    async def attach() -> None:
+        bell.attach()
+
+    asyncio.run(attach())
+    bell.ring()
