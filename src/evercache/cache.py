@@ -189,7 +189,7 @@ class Cache:
         codec: Codec | None = None,
         name: str | None = None,
     ) -> Decorator: ...
-    def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def cached(self, *function: Any, **options: Any) -> Any:
         """Cache the results of a function, method or coroutine function.
 
         `ttl`: seconds, a timedelta, or a callable of the result. `tags`: templates with parameter names
@@ -202,9 +202,10 @@ class Cache:
         share of the TTL by which entries expire earlier at random; `beta`: the eagerness of early refreshes
         (XFetch), 0 for none. Raises TypeError for functions and tags that cannot be cached.
         """
-        if fn is not None:
-            return self._decorate(fn)
-        return lambda function: self._decorate(function, **options)
+        if function:
+            (fn,) = function
+            return self._decorate(fn, **options)
+        return lambda fn: self._decorate(fn, **options)
 
     def _decorate(
         self,

@@ -75,7 +75,7 @@ def test_the_pool_is_bounded_and_waited_for(valkey: Server) -> None:
 
 
 def test_many_threads_on_few_connections(valkey: Server) -> None:
-    endpoint = endpoint_of(valkey.address, max_connections=4)
+    endpoint = endpoint_of(valkey.address, max_connections=4, client_name="many")
 
     def work(worker: int) -> int:
         for number in range(150):
@@ -86,7 +86,7 @@ def test_many_threads_on_few_connections(valkey: Server) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(work, range(16))) == 0
-    clients = valkey.cli("CLIENT", "LIST").count("name=evercache")
+    clients = valkey.cli("CLIENT", "LIST").count("name=many ")
     assert 1 <= clients <= 4
     assert endpoint.outstanding == 0
     endpoint.disconnect()
@@ -143,12 +143,12 @@ def test_disconnect_while_in_use(valkey: Server) -> None:
 
 def test_forget_while_another_thread_holds_everything(valkey: Server) -> None:
     """What a fork leaves behind: a lock held by nobody, a connection in use by nobody."""
-    endpoint = endpoint_of(valkey.address, max_connections=1)
+    endpoint = endpoint_of(valkey.address, max_connections=1, client_name="forgetful")
     ask(endpoint, "PING")
     assert endpoint._lock.acquire()
     endpoint.forget()
     assert ask(endpoint, "PING") == b"PONG"
-    wait_for(lambda: valkey.cli("CLIENT", "LIST").count("name=evercache") == 1)
+    wait_for(lambda: valkey.cli("CLIENT", "LIST").count("name=forgetful ") == 1)
     endpoint.disconnect()
 
 

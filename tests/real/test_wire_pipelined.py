@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import socket
 import threading
 import time
@@ -18,12 +19,25 @@ from evercache.wire.pipelined import PipelinedConnection, PipelinedEndpoint, Pip
 from evercache.wire.types import Address, ConnectionOptions, Credentials
 
 
+_test = itertools.count()
+_name = ""
+
+
+@pytest.fixture(autouse=True)
+def client_name() -> None:
+    """A name of its own for each test, as the server sees the end of a connection a little later."""
+    global _name
+    _name = f"evercache-{next(_test)}-"
+
+
 def endpoint_of(address: Address, **options: Any) -> PipelinedEndpoint:
-    return PipelinedWire().endpoint(address, ConnectionOptions(**{"connect_timeout": 2.0} | options))
+    return PipelinedWire().endpoint(
+        address, ConnectionOptions(**{"connect_timeout": 2.0, "client_name": _name} | options)
+    )
 
 
 async def connection_to(address: Address, **options: Any) -> PipelinedConnection:
-    settings = ConnectionOptions(**{"connect_timeout": 2.0} | options)
+    settings = ConnectionOptions(**{"connect_timeout": 2.0, "client_name": _name} | options)
     return await PipelinedWire().connect(address, settings, time.monotonic() + 5)
 
 
@@ -38,7 +52,7 @@ async def until(condition: Any) -> None:
 
 
 def connected(server: Server) -> int:
-    return server.cli("CLIENT", "LIST").count("name=evercache")
+    return server.cli("CLIENT", "LIST").count(f"name={_name} ")
 
 
 async def test_all_tasks_share_one_connection(valkey: Server) -> None:
