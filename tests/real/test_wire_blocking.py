@@ -62,7 +62,7 @@ def test_the_pool_is_bounded_and_waited_for(valkey: Server) -> None:
     start = time.monotonic()
     with pytest.raises(PoolExhausted, match="raise max_connections") as caught:
         ask(endpoint, "PING", timeout=0.1)
-    assert 0.09 < time.monotonic() - start < 0.4
+    assert 0.09 < time.monotonic() - start < 1.5
     assert caught.value.maybe_run is False
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(ask, endpoint, "ECHO", f"{number}") for number in range(3)]
@@ -164,8 +164,8 @@ def test_a_request_that_the_peer_does_not_read_is_bounded() -> None:
         endpoint = endpoint_of(peer.address)
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded) as caught:
-            ask(endpoint, "SET", "k", b"x" * 50_000_000, timeout=0.3)
-        assert time.monotonic() - start < 0.8
+            ask(endpoint, "SET", "k", b"x" * 20_000_000, timeout=0.3)
+        assert time.monotonic() - start < 4
         assert caught.value.maybe_run is True
         release.set()
 

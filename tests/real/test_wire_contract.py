@@ -39,8 +39,8 @@ def own() -> Iterator[Server]:
         yield server
 
 
-def clients(server: Server) -> list[str]:
-    return [line for line in server.cli("CLIENT", "LIST").splitlines() if " name=evercache" in line]
+def clients(caller: Caller, server: Server) -> list[str]:
+    return [line for line in server.cli("CLIENT", "LIST").splitlines() if f" name={caller.name}" in line]
 
 
 def test_replies_of_every_type(caller: Caller, valkey: Server) -> None:
@@ -96,12 +96,12 @@ def test_a_bad_argument_leaves_the_connection_alone(caller: Caller, valkey: Serv
         caller.execute(endpoint, ())
     assert endpoint.outstanding == 0
     assert caller.execute(endpoint, ("PING",)) == [b"PONG"]
-    assert len(clients(valkey)) == 1
+    assert len(clients(caller, valkey)) == 1
 
 
 def test_the_greeting_tells_what_the_server_is(caller: Caller, fresh_server: Server) -> None:
     seen: list[Greeting] = []
-    endpoint = caller.endpoint(fresh_server.address, client_name="evercache test", db=3)
+    endpoint = caller.endpoint(fresh_server.address, client_name=f"{caller.name} ä", db=3)
     before = time.time_ns() // 1000
     caller.execute(endpoint, ("SET", "k", "v"), expect=lambda greeting: not seen.append(greeting))
     (greeting,) = seen
@@ -114,8 +114,8 @@ def test_the_greeting_tells_what_the_server_is(caller: Caller, fresh_server: Ser
     assert ".".join(map(str, greeting.version)) == version
     assert before - 1000 <= greeting.time_us <= time.time_ns() // 1000 + 1000
     assert abs(greeting.received - time.monotonic()) < 5
-    (line,) = clients(fresh_server)
-    assert " name=evercache-test " in line
+    (line,) = clients(caller, fresh_server)
+    assert f" name={caller.name}-- " in line
     assert " db=3 " in line
     if fresh_server.kind == "valkey":
         assert " lib-name=evercache " in line
@@ -166,7 +166,7 @@ def test_a_closed_port_fails_at_once(caller: Caller) -> None:
     with pytest.raises(ConnectionFailed, match="refused") as caught:
         caller.execute(endpoint, ("PING",))
     assert caught.value.maybe_run is False
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2
     assert endpoint.outstanding == 0
 
 
@@ -190,7 +190,7 @@ def test_a_frozen_server(caller: Caller, own: Server) -> None:
         with pytest.raises(DeadlineExceeded) as short:
             caller.execute(endpoint, ("GET", "k"), timeout=0.05)
         assert short.value.maybe_run is False
-        assert time.monotonic() - start < 0.7
+        assert time.monotonic() - start < 2
     wait_for(lambda: own.cli("PING"))
     # The reply to the late SET belongs to nobody; the next call gets its own.
     assert caller.execute(endpoint, ("ECHO", "mine")) == [b"mine"]
@@ -202,14 +202,14 @@ def test_a_dripping_peer_does_not_stretch_the_deadline(caller: Caller) -> None:
             if not answer_greeting(connection, command):
                 for byte in b"$100\r\n" + b"x" * 100:
                     connection.sendall(bytes([byte]))
-                    time.sleep(0.02)
+                    time.sleep(0.05)
 
     with Peer(drip) as peer:
         endpoint = caller.endpoint(peer.address)
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded) as caught:
             caller.execute(endpoint, ("GET", "k"), timeout=0.2)
-        assert 0.15 < time.monotonic() - start < 0.45
+        assert 0.15 < time.monotonic() - start < 1.5
         assert caught.value.maybe_run is True
         caller.close()
 
@@ -218,14 +218,14 @@ def test_a_deadline_in_the_past_touches_nothing(caller: Caller, valkey: Server) 
     endpoint = caller.endpoint(valkey.address)
     with pytest.raises(DeadlineExceeded):
         caller.execute(endpoint, ("SET", "k", 1), timeout=-1)
-    assert not clients(valkey)
+    assert not clients(caller, valkey)
     caller.execute(endpoint, ("PING",))
-    (line,) = clients(valkey)
+    (line,) = clients(caller, valkey)
     with pytest.raises(DeadlineExceeded) as caught:
         caller.execute(endpoint, ("SET", "k", 1), timeout=-1)
     assert caught.value.maybe_run is False
     assert valkey.cli("EXISTS", "k") == 0
-    assert clients(valkey)[0].split()[0] == line.split()[0]
+    assert clients(caller, valkey)[0].split()[0] == line.split()[0]
 
 
 def test_a_restart_is_not_noticed(caller: Caller, own: Server) -> None:
@@ -306,23 +306,23 @@ def test_an_expectation_that_fails(caller: Caller, own: Server) -> None:
     assert caught.value.maybe_run is False
     assert own.cli("EXISTS", "k") == 0
     caller.settle()
-    wait_for(lambda: not clients(own))
+    wait_for(lambda: not clients(caller, own))
 
 
 def test_disconnect(caller: Caller, valkey: Server) -> None:
     endpoint = caller.endpoint(valkey.address)
     caller.execute(endpoint, ("PING",))
-    assert len(clients(valkey)) == 1
+    assert len(clients(caller, valkey)) == 1
     endpoint.disconnect()
     caller.settle()
-    wait_for(lambda: not clients(valkey))
+    wait_for(lambda: not clients(caller, valkey))
     assert caller.execute(endpoint, ("PING",)) == [b"PONG"]
 
 
 def test_a_fork(caller: Caller, valkey: Server) -> None:
     endpoint = caller.endpoint(valkey.address)
     caller.execute(endpoint, ("PING",))
-    (line,) = clients(valkey)
+    (line,) = clients(caller, valkey)
     child = os.fork()
     if child == 0:
         # Only what the child does is looked at: it leaves without pytest's or the loop's farewell.
@@ -336,7 +336,7 @@ def test_a_fork(caller: Caller, valkey: Server) -> None:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert caller.execute(endpoint, ("GET", "k")) == [b"child"]
-    assert line.split()[0] in {client.split()[0] for client in clients(valkey)}
+    assert line.split()[0] in {client.split()[0] for client in clients(caller, valkey)}
 
 
 def test_unix_socket(caller: Caller) -> None:
@@ -396,7 +396,7 @@ def test_servers_without_hello(caller: Caller, refusal: bytes, password: str | N
         endpoint = caller.endpoint(peer.address, credentials=Credentials(None, password))
         commands = (("HSET", "h", "f", "v"), ("HGETALL", "h"), ("GET", "none"))
         assert caller.execute(endpoint, *commands) == [1, [b"f", b"v"], None]
-        assert " name=evercache " in clients(server)[0]
+        assert len(clients(caller, server)) == 1
         if password:
             wrong = caller.endpoint(peer.address, credentials=Credentials(None, "hush2"))
             with pytest.raises(AuthenticationFailed) as caught:

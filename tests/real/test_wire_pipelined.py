@@ -18,7 +18,6 @@ from evercache.errors import AccessDenied, ConnectionFailed, DeadlineExceeded, P
 from evercache.wire.pipelined import PipelinedConnection, PipelinedEndpoint, PipelinedWire
 from evercache.wire.types import Address, ConnectionOptions, Credentials
 
-
 _test = itertools.count()
 _name = ""
 
@@ -156,7 +155,7 @@ async def test_a_late_reply_is_dropped_in_order() -> None:
     with Peer(slow) as peer:
         endpoint = endpoint_of(peer.address)
         await ask(endpoint, "ECHO", "warm")
-        early, late = ask(endpoint, "ECHO", "early"), ask(endpoint, "ECHO", "late", timeout=0.15)
+        early, late = ask(endpoint, "ECHO", "early"), ask(endpoint, "ECHO", "late", timeout=0.4)
         after = asyncio.create_task(ask(endpoint, "ECHO", "after"))
         results = await asyncio.gather(early, late, return_exceptions=True)
         assert results[0] == b"early"
@@ -178,7 +177,7 @@ async def test_a_silent_connection_is_given_up() -> None:
         results = await asyncio.gather(short, long, return_exceptions=True)
         assert [type(result) for result in results] == [DeadlineExceeded, ConnectionFailed]
         assert all(result.maybe_run for result in results if isinstance(result, ConnectionFailed))
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 2
         assert "connections=0" in repr(endpoint)
         server.thaw()
         assert await ask(endpoint, "ECHO", "x") == b"x"
@@ -192,11 +191,11 @@ async def test_a_loop_that_was_busy_does_not_blame_the_server(valkey: Server) ->
     call = asyncio.create_task(ask(endpoint, "ECHO", "x", timeout=0.05))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    time.sleep(0.15)
+    time.sleep(0.3)
     assert await call == b"x"
     # Held before anything was sent: the call is late, did not run, and the connection stays.
     call = asyncio.create_task(ask(endpoint, "INCR", "n", timeout=0.05))
-    asyncio.get_running_loop().call_soon(time.sleep, 0.15)
+    asyncio.get_running_loop().call_soon(time.sleep, 0.2)
     with pytest.raises(DeadlineExceeded):
         await call
     assert connected(valkey) == 1

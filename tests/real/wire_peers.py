@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl
 import threading
@@ -18,6 +19,8 @@ from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import Address, Command, ConnectionOptions, Expectation
 
 __all__ = ["Caller", "Peer", "answer_greeting", "commands_of", "relay"]
+
+_callers = itertools.count()
 
 
 class Peer:
@@ -142,10 +145,14 @@ class Caller:
         self.kind = kind
         self._runner = asyncio.Runner() if kind == "pipelined" else None
         self._endpoints: list[Any] = []
+        #: Of its own, as a server sees the end of another test's connections a little later.
+        self.name = f"evercache-{next(_callers)}-"
 
     def endpoint(self, address: Address, **options: Any) -> Any:
         wire = BlockingWire() if self._runner is None else PipelinedWire()
-        endpoint = wire.endpoint(address, ConnectionOptions(**{"connect_timeout": 2.0} | options))
+        endpoint = wire.endpoint(
+            address, ConnectionOptions(**{"connect_timeout": 2.0, "client_name": self.name} | options)
+        )
         self._endpoints.append(endpoint)
         return endpoint
 

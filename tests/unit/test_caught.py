@@ -67,7 +67,7 @@ def test_an_overtaken_answer_of_the_master_is_ignored(table: ReplicaTable) -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"role": "master"}, {"link_up": False}, {"loading": True}, {"replid": "g2"}, {"replid": ""}]
+    "change", [{"role": "master"}, {"loading": True}, {"replid": "g2"}, {"replid": ""}]
 )
 def test_an_unsound_replica_is_unverified_until_it_is_sound(
     table: ReplicaTable, change: dict[str, object]
@@ -77,6 +77,23 @@ def test_an_unsound_replica_is_unverified_until_it_is_sound(
     assert table.caught(R) == NEVER
     answer(table, 100)
     assert table.caught(R) == 1.0
+
+
+def test_a_broken_link_takes_nothing_away_but_keeps_reads_off(table: ReplicaTable) -> None:
+    answer(table, 100)
+    table.master_answer(2.0, "g1", 100)
+    answer(table, 100, link_up=False)
+    assert table.caught(R) == 1.0
+    assert not table.admitted(R, 0.0, 2.0, 10.0)
+    answer(table, 100)
+    assert table.caught(R) == 2.0
+    assert table.admitted(R, 0.0, 2.0, 10.0)
+
+
+def test_a_replica_that_went_back_is_unverified(table: ReplicaTable) -> None:
+    answer(table, 120)
+    answer(table, 90)
+    assert table.caught(R) == NEVER
 
 
 def test_a_failed_replica_is_verified_again_by_its_own_words_only(table: ReplicaTable) -> None:

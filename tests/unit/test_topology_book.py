@@ -120,7 +120,7 @@ def test_a_lower_epoch_without_role_is_never_taken(book: SentinelBook) -> None:
 
 def test_a_role_from_before_the_lower_claim_is_no_proof(book: SentinelBook) -> None:
     told(book, says(S1, B, 1, 2.0))
-    book.role(RoleReport(A, 2.5, "master"), 2.5)
+    book.role(RoleReport(A, 1.5, "master"), 2.0)
     for now in range(3, 12):
         told(book, says(S2, A, 0, float(now)), says(S3, A, 0, float(now)))
     assert book.view.master == B

@@ -20,7 +20,7 @@ def both() -> ReplicaSet:
     replicas = ReplicaSet(random.Random(5).random)
     replicas.keep([A, B])
     for replica in replicas.members:
-        replica.standing = Standing(replica.address, caught=100.0, run_id="run", received=100.0)
+        replica.standing = Standing(replica.address, caught=100.0, run_id="run", link_up=True, received=100.0)
     return replicas
 
 
@@ -35,6 +35,14 @@ def test_new_members_are_not_chosen_before_they_are_verified() -> None:
     replicas.keep([A])
     assert replicas.choose(0.0, 1.0, 10.0) is None
     assert replicas.choose(-inf, 1.0, inf) is None, "it has never answered"
+
+
+def test_without_a_link_only_where_no_master_is(both: ReplicaSet) -> None:
+    for replica in both.members:
+        replica.standing = Standing(replica.address, caught=100.0, run_id="run", received=100.0)
+    assert both.choose(50.0, 101.0, 10.0) is None
+    assert both.choose(50.0, 101.0, 10.0, unlinked=True) is not None
+    assert both.choose(50.0, 111.0, 10.0, unlinked=True) is None
 
 
 def test_tau_and_the_lag_bound_decide(both: ReplicaSet) -> None:

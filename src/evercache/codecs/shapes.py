@@ -98,7 +98,11 @@ class BuiltinShape(Shape):
             raise self.refuse(f"has attributes of its own ({', '.join(instance_state(value))})")
         parts = [_EXACT[self.base](value)]
         self._check(parts[0], CannotEncode)
-        if type(self.build(parts)) is not self.cls:
+        try:
+            rebuilt = self.build(parts)
+        except (TypeError, ValueError) as error:  # bases written in C may refuse the built-in constructor
+            raise self.refuse("cannot be made from its parts") from error
+        if type(rebuilt) is not self.cls:
             raise self.refuse("cannot be made from its parts")
         return parts
 
@@ -213,7 +217,9 @@ class ModelShape(Shape):
             raise self.refuse(f"has attributes that are no fields ({', '.join(sorted(extra))})")
         private = value.__pydantic_private__
         if private is not None:
-            private = {name: part for name, part in private.items() if repr(part) != "PydanticUndefined"}
+            private = {
+                name: part for name, part in private.items() if type(part).__name__ != "PydanticUndefinedType"
+            }
         fields_set = sorted(value.__pydantic_fields_set__)
         return [fields_set, value.__pydantic_extra__, private, *[held.get(f, MISSING) for f in self.fields]]
 

@@ -219,6 +219,7 @@ class Engine:
             if view.master is not None:
                 self.state_log.trouble(f"master {view.master}", f"the master is {view.master} (epoch {view.epoch})", level=20)
             self.tail.interrupt()
+        self.monitor.nudge()
         if view.problem is not None:
             self.state_log.trouble("topology", str(view.problem))
         else:
@@ -252,7 +253,9 @@ class Engine:
         state = self.state
         if not self.may_read(now):
             return None
-        replica = self.replicas.choose(state.tau, now, self.settings.lag_bound, exclude)
+        replica = self.replicas.choose(
+            state.tau, now, self.settings.lag_bound, exclude, unlinked=state.master_down
+        )
         if replica is not None:
             return replica
         master = self.view.master
@@ -282,7 +285,9 @@ class Engine:
 
     def changed_generation(self, replid: str = "") -> None:
         """The data of the master began another life: nothing is relied on until the resync (rule 5)."""
-        if self.state.ready and replid != self.state.generation:
+        if self.state.ready:
+            if replid == self.state.generation:
+                return
             self.state.unready()
         self.post(self.tail.interrupt)
 

@@ -106,12 +106,13 @@ class ReplicaTable:
         if row is None:
             return
         # A restarted process may have lost what its predecessor had: only what it says itself counts.
-        before = row.caught if row.run_id == run_id else NEVER
-        sound = role == "slave" and link_up and not loading and replid == self._replid != ""
+        before = row.caught if row.run_id == run_id and offset >= row.offset else NEVER
+        same_history = role == "slave" and not loading and replid == self._replid != ""
         caught = NEVER
-        if sound:
+        if same_history:
+            # A broken link takes nothing away; it only lets nothing new arrive.
             reached = bisect_right(self._offsets, offset)
-            caught = max(before, self._sent[reached - 1]) if reached else before
+            caught = max(before, self._sent[reached - 1]) if reached and link_up else before
         self._rows[address] = Standing(
             address, caught, run_id, role, link_up, loading, replid, offset, priority, received
         )
@@ -135,9 +136,9 @@ class ReplicaTable:
         return self.standing(address).run_id
 
     def admitted(self, address: Address, tau: float, now: float, lag_bound: float) -> bool:
-        """Whether reads may go there: caught up with `tau`, and at most `lag_bound` seconds behind."""
+        """Whether reads may go there: linked, caught up with `tau`, and at most `lag_bound` seconds behind."""
         caught = self.caught(address)
-        return caught >= tau and now - caught <= lag_bound
+        return self.standing(address).link_up and caught >= tau and now - caught <= lag_bound
 
     def lag_seconds(self, address: Address, now: float) -> float:
         """For people: seconds behind the master; 0 with the newest offset asked for, inf unverified."""

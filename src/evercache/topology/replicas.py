@@ -58,10 +58,10 @@ class Replica:
         """Of the breaker: "closed", "open" or "half-open"."""
         return self._breaker.state.name
 
-    def admits(self, tau: float, now: float, lag_bound: float) -> bool:
-        """Rule 7: whether a read may go there now."""
+    def admits(self, tau: float, now: float, lag_bound: float, *, unlinked: bool = False) -> bool:
+        """Rule 7: whether a read may go there now; `unlinked`, also without a link to a master."""
         caught = self.standing.caught
-        return self._breaker.closed and caught >= tau and now - caught <= lag_bound
+        return self._breaker.closed and (unlinked or self.standing.link_up) and caught >= tau and now - caught <= lag_bound
 
     def started(self) -> None:
         """A read is sent."""
@@ -125,19 +125,27 @@ class ReplicaSet:
         return f"<ReplicaSet {' '.join(map(repr, self.members))}>"
 
     def choose(
-        self, tau: float, now: float, lag_bound: float, exclude: Address | None = None
+        self,
+        tau: float,
+        now: float,
+        lag_bound: float,
+        exclude: Address | None = None,
+        *,
+        unlinked: bool = False,
     ) -> Replica | None:
         """A replica that has caught up with `tau` and lags by at most `lag_bound` s; None: ask the master.
 
-        `exclude` is the one that was tried before in this call. The caller says `started` and `finished`
+        `unlinked` takes those without a link too: while the master is dead, no replica has one. `exclude` is the one that was tried before in this call. The caller says `started` and `finished`
         around the read, then `record` or `fail`, and uses only a connection to `run_id`. `tau=-inf` with
         `lag_bound=inf` takes any replica that answers and has data: for the time without a master.
         """
         fit: list[Replica] = []
         for replica in self.members:
-            caught = replica.standing.caught
+            standing = replica.standing
+            caught = standing.caught
             if (
-                caught >= tau
+                (standing.link_up or unlinked)
+                and caught >= tau
                 and now - caught <= lag_bound
                 and replica._breaker.closed
                 and replica.address != exclude
