@@ -9,7 +9,10 @@ from evercache.wire.greeting import Greeter, greet
 from evercache.wire.resp import error_from
 from evercache.wire.types import ConnectionOptions, Credentials, Greeting
 
-SERVER = b"# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2-rc1\r\nredis_mode:standalone\r\nrun_id:abc\r\n"
+SERVER = (
+    b"# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2-rc1\r\n"
+    b"redis_mode:standalone\r\nrun_id:abc\r\n"
+)
 REPLICATION = b"# Replication\r\nrole:slave\r\nmaster_host:::1\r\nmaster_replid:def\r\n"
 TIME = [b"1700000000", b"000042"]
 UNKNOWN = error_from("ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `u`, `hush`, ")
@@ -75,7 +78,7 @@ def test_sentinels_are_asked_less() -> None:
     [
         ({"HELLO": error_from("WRONGPASS no")}, AuthenticationFailed, "WRONGPASS no .*check the user name"),
         ({"HELLO": UNKNOWN, "AUTH": error_from("ERR invalid password")}, AuthenticationFailed, "at AUTH"),
-        ({"INFO": error_from("LOADING wait")}, Loading, "at INFO server"),
+        ({"INFO_server": error_from("LOADING wait")}, Loading, "at INFO server"),
         ({"SELECT": error_from("ERR DB index is out of range")}, ServerError, "lower database number"),
         ({"TIME": error_from("NOPERM no")}, ServerError, r"needs \+info \+time"),
         ({"TIME": [b"x", b"1"]}, ProtocolError, "TIME was answered"),

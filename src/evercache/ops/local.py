@@ -111,7 +111,8 @@ class LocalDeployment:
                 self._wait_whole(config, say, timeout)
             except BaseException:
                 if fresh:
-                    wait_until(self._supervision.running, 1)  # it may have been on its way
+                    if self.exists:
+                        wait_until(self._supervision.running, 1)  # it may have been on its way
                     self._stop_everything()
                     say("given up: what had been started is stopped, nothing runs")
                 else:

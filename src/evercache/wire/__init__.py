@@ -1,1 +1,1 @@
-"""."""
+"""RESP to one server address: `blocking` for threads, `pipelined` for asyncio, `memory` without a server."""

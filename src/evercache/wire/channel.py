@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
 from evercache.wire.resp import PENDING, Decoder, confirmations, encode, is_confirmation, is_message
@@ -102,9 +102,8 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop (`asyncio.Protocol`)."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._check = input_check(transport.get_extra_info("socket"), closed_only=True)
 
     async def close_with_loop(self) -> None:

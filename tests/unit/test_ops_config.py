@@ -1,0 +1,208 @@
+"""What a local deployment writes and reads, without any process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull, ServerMissing
+from evercache.ops import config as config_module
+from evercache.ops.binary import find_server, server_version
+from evercache.ops.config import (
+    DeploymentConfig,
+    disk_errors,
+    free_ports,
+    home_folder,
+    socket_path,
+    write_private,
+)
+from evercache.ops.local import LocalDeployment
+from evercache.url import parse_url
+
+
+def made(tmp_path: Path) -> DeploymentConfig:
+    return DeploymentConfig.create("shop", tmp_path / "shop", Path("/usr/bin/valkey-server"))
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_home_is_the_argument_the_variable_or_the_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("EVERCACHE_HOME", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert home_folder() == tmp_path / ".local/state/evercache"
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert home_folder() == Path("/state/evercache")
+    monkeypatch.setenv("EVERCACHE_HOME", "~/mine")
+    assert home_folder() == tmp_path / "mine"
+    assert home_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "Ü", "x" * 41, "-x", "a/b"])
+def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no name for a deployment"):
+        LocalDeployment.open(name, tmp_path)
+
+
+def test_a_folder_that_supervisor_cannot_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="set EVERCACHE_HOME"):
+        LocalDeployment.open("x", tmp_path / "a ;b")
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    config = made(tmp_path).with_replica()
+    config.folder.mkdir()
+    config.save()
+    assert DeploymentConfig.load(config.folder) == config
+    assert stat.S_IMODE((config.folder / "deployment.json").stat().st_mode) == 0o600
+    assert DeploymentConfig.load(tmp_path) is None
+
+
+def test_names_ports_and_passwords(tmp_path: Path) -> None:
+    config = made(tmp_path)
+    assert [node.name for node in config.data_nodes] == ["node-1", "node-2", "node-3"]
+    assert [node.name for node in config.sentinels] == ["sentinel-1", "sentinel-2", "sentinel-3"]
+    assert len({node.port for node in config.nodes}) == 6
+    assert config.password != config.sentinel_password
+    assert config.with_replica().data_nodes[-1].name == "node-4"
+    with pytest.raises(DeploymentUnknown, match="it has node-1, node-2"):
+        config.node("master")
+    with pytest.raises(ConfigurationError, match="like 256mb"):
+        DeploymentConfig.create("x", tmp_path, Path("/s"), memory="much")
+
+
+def test_the_url_is_one_that_the_library_understands(tmp_path: Path) -> None:
+    config = made(tmp_path)
+    place = parse_url(config.url)
+    assert place.kind == "sentinel"
+    assert place.service == "evercache"
+    assert [address.port for address in place.sentinels] == [node.port for node in config.sentinels]
+    assert place.node_options.credentials.password == config.password
+    assert place.sentinel_options.credentials.password == config.sentinel_password
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "{", '{"format": 1}', '{"format": 1, "nodes": [{"x": 1}]}'])
+def test_a_damaged_state_file_is_said_to_be_so(text: str, tmp_path: Path) -> None:
+    (tmp_path / "deployment.json").write_text(text)
+    with pytest.raises(DeploymentError, match="damaged"):
+        DeploymentConfig.load(tmp_path)
+
+
+def test_a_state_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "deployment.json").write_text('{"format": 2}')
+    with pytest.raises(DeploymentError, match="another version"):
+        DeploymentConfig.load(tmp_path)
+
+
+def test_files_of_a_new_deployment(tmp_path: Path) -> None:
+    config = made(tmp_path)
+    config.write_files()
+    master, replica = (
+        (config.folder / name / "server.conf").read_text().splitlines() for name in ("node-1", "node-2")
+    )
+    assert not [line for line in master if line.startswith("replicaof")]
+    assert f"replicaof 127.0.0.1 {config.nodes[0].port}" in replica
+    assert {"appendonly yes", "appendfsync everysec", "maxmemory-policy volatile-lru"} <= set(master)
+    assert {f"requirepass {config.password}", f"masterauth {config.password}"} <= set(master)
+    sentinel = (config.folder / "sentinel-1" / "server.conf").read_text()
+    assert f"requirepass {config.sentinel_password}" in sentinel
+    assert sentinel.count("known-sentinel") == 2
+    assert sentinel.count("known-replica") == 2
+    assert "sentinel down-after-milliseconds evercache 1000" in sentinel
+    assert config.password not in (config.folder / "supervisord.conf").read_text()
+    assert config.password not in (config.folder / "run.sh").read_text()
+
+
+def test_a_full_disk_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    with pytest.raises(DiskFull, match="make room"):
+        made(tmp_path).write_files()
+    assert not (tmp_path / "shop" / "deployment.json").exists()
+
+
+def test_a_disk_that_fills_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "file"
+    write_private(path, "before")
+    monkeypatch.setattr(config_module.os, "fsync", full)
+    with pytest.raises(DiskFull, match="EVERCACHE_HOME"), disk_errors(tmp_path):
+        write_private(path, "after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_forbidden_folder_is_named_and_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="mend its rights"), disk_errors(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
+    with pytest.raises(InterruptedError), disk_errors(tmp_path):
+        raise InterruptedError(errno.EINTR, "x")
+
+
+def test_the_socket_of_a_deep_folder_is_elsewhere_and_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert socket_path(Path("/short")) == Path("/short/supervisor.sock")
+    one, other = socket_path(Path("/" + "d" * 100)), socket_path(Path("/" + "e" * 100))
+    assert one != other
+    assert one.parent.parent == tmp_path
+    assert stat.S_IMODE(one.parent.stat().st_mode) == 0o700
+
+
+def test_ports_are_free_distinct_and_not_ephemeral() -> None:
+    ports = free_ports(30, avoid=range(12_000, 20_000))
+    assert len(set(ports)) == 30
+    assert all(20_000 <= port < 32_000 for port in ports)
+
+
+def test_a_deployment_that_was_never_brought_up(tmp_path: Path) -> None:
+    deployment = LocalDeployment.open("shop", tmp_path)
+    assert not deployment.exists
+    for use in (lambda: deployment.url, deployment.status, deployment.down, deployment.stop_all):
+        with pytest.raises(DeploymentUnknown, match="run `evercache up --name shop`"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_server_of_the_wheel_is_found() -> None:
+    assert server_version(find_server()) >= (7, 2)
+
+
+def test_a_server_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ServerMissing, match="check --server"):
+        find_server(tmp_path / "none")
+    (tmp_path / "plain").write_text("text")
+    with pytest.raises(ServerMissing, match="check --server"):
+        find_server(tmp_path / "plain")
+    with pytest.raises(ServerMissing, match="is no Valkey or Redis server"):
+        find_server(program(tmp_path / "other", "echo hello"))
+    with pytest.raises(ServerMissing, match=r"6\.2"):
+        find_server(program(tmp_path / "old", "echo Redis server v=5.0.7 sha=0"))
+    found = program(tmp_path / "fine", "echo Redis server v=7.0.15 sha=0")
+    assert find_server(found) == found
+
+
+def test_no_server_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("evercache.ops.binary._from_wheel", lambda: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServerMissing, match=r"evercache\[server\]"):
+        find_server()
+    found = program(tmp_path / "redis-server", "echo Redis server v=6.2.0 sha=0")
+    assert find_server() == found
