@@ -39,6 +39,8 @@ def test_waiting_for_another_process_is_the_functions_time() -> None:
     # It began half-way, and got the value 40 ms after it was ready.
     verdict = verdict_of(computed("a", 1.0, 3.0), call(2.0, 3.04, "a"))
     assert verdict.beyond == pytest.approx(0.04)
+    assert verdict.hit_ratio == 0
+    assert verdict.queries_saved == 3
 
 
 def test_two_computations_one_after_the_other_and_overlapping() -> None:
@@ -207,10 +209,10 @@ def test_report_and_picture(tmp_path: Path) -> None:
     assert report["runs"]["2013"]["errors"] == 4
     assert report["runs"]["evercache"]["warmth"] == {"before": 100, "after": 98, "edited": 3}
     assert [promise["kept"] for promise in report["promises"]] == [True] * 5
-    console = Console(record=True, width=160, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
         print_report(console, verdicts, kept, [folder / "report.png"])
     text = console.export_text()
-    assert "TimeoutError × 4" in text
-    assert "98.0 % (98 of 100)" in text
+    assert "errors of the 2013 design: (TimeoutError 4)" in text
+    assert "98 = 98.0 %" in text
     assert "report.png" in text

@@ -134,7 +134,10 @@ def test_server_and_load_end_to_end(options: SiteOptions, tmp_path: Path) -> Non
         group = server._process.pid
         # The database is small: only flight numbers above three are asked for in vain, as 404.
         load = Load(
-            server.port, ["UA", "EV"], ["EWR-IAH"], LoadOptions(readers=3, reads=60, edits=4, timeout=5)
+            server.port,
+            ["UA", "EV"],
+            ["EWR-IAH"],
+            LoadOptions(readers=3, reads=60, edits=4, timeout=5, ramp=0.1),
         )
         load.start()
         wait_for_reads(Path(options.journal), 25)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from evercache.ops.survey import NodeReport, SentinelReport, Survey
+from evercache.wire.types import Address
 
 __all__ = ["as_json", "as_tables", "console"]
 
@@ -22,7 +24,7 @@ def console() -> Console:
 
 def as_tables(name: str, seen: Survey) -> RenderableType:
     """The nodes, the sentinels, and a line that says how it stands."""
-    nodes = Table(title=f"{name}: nodes", title_justify="left")
+    nodes = _table(f"{name}: nodes")
     nodes.add_column("node", no_wrap=True)
     for column in ("address", "state", "role", "in sync"):
         nodes.add_column(column, overflow="fold")
@@ -33,7 +35,7 @@ def as_tables(name: str, seen: Survey) -> RenderableType:
         nodes.add_row(*_node_row(node))
     parts: list[RenderableType] = [nodes]
     if seen.sentinels:
-        sentinels = Table(title=f"{name}: sentinels", title_justify="left")
+        sentinels = _table(f"{name}: sentinels")
         for column in ("sentinel", "address", "state", "names as master", "epoch", "sees"):
             sentinels.add_column(column)
         for one in seen.sentinels:
@@ -47,12 +49,22 @@ def as_tables(name: str, seen: Survey) -> RenderableType:
     return Group(*parts)
 
 
+def _table(title: str) -> Table:
+    # Narrow: ten columns have to fit into 80 characters.
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
+
+
+def _place(address: Address) -> str:
+    """Of an address on this machine the port only."""
+    return f":{address.port}" if address.host == "127.0.0.1" else str(address)
+
+
 def _node_row(node: NodeReport) -> list[Text]:
     known = bool(node.role)
     used = node.use if node.use != "nothing" else f"nothing: {node.reason or node.detail}"
     cells = [
         node.name,
-        str(node.address),
+        _place(node.address),
         node.state,
         node.role or "?",
         ("yes" if node.in_sync else "no") if known else "?",
@@ -72,7 +84,7 @@ def _sentinel_row(one: SentinelReport, seen: Survey) -> list[Text]:
     sees = f"{one.healthy_replicas} replicas, {one.healthy_sentinels} sentinels"
     cells = [
         one.name,
-        str(one.address),
+        _place(one.address),
         one.state,
         master if one.master else "?",
         str(one.epoch) if one.master else "?",

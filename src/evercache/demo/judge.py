@@ -85,7 +85,10 @@ def judge(samples: Sequence[Sample], records: Iterable[Record], warm: Warmth | N
     beyond = _beyond(calls, computations)
     slowest = max(range(len(calls)), key=beyond.__getitem__, default=None)
     stale, unknown = _staleness(calls, invalidations)
-    hits = [call for call in calls if not call.ran]
+    ends = {computation.made: computation.end for computation in computations}
+    # Who waited for somebody else's computation saved a query, but had no hit.
+    saved = [call for call in calls if not call.ran]
+    hits = [call for call in saved if ends.get(call.made, call.start) <= call.start]
     cost = {Page.of_name(computation.page).kind: computation.queries for computation in computations}
     reads = [sample.seconds for sample in samples if not sample.edit and not sample.failed]
     edits = {record.seq: True for record in invalidations}
@@ -108,7 +111,7 @@ def judge(samples: Sequence[Sample], records: Iterable[Record], warm: Warmth | N
         beyond_page="" if slowest is None else calls[slowest].page,
         hit_ratio=len(hits) / len(calls) if calls else 0.0,
         queries=sum(computation.queries for computation in computations),
-        queries_saved=sum(cost.get(Page.of_name(call.page).kind, 0) for call in hits),
+        queries_saved=sum(cost.get(Page.of_name(call.page).kind, 0) for call in saved),
         edits=len(edits),
         unacknowledged=sum(not acknowledged for acknowledged in edits.values()),
         stale_reads=sum(age > STALE_LIMIT for age in stale),

@@ -31,6 +31,8 @@ class LoadOptions:
     reads: float = 50.0
     edits: float = 0.8
     timeout: float = 20.0
+    #: Seconds in which the readers arrive, one after the other.
+    ramp: float = 3.0
     seed: int = 2013
 
 
@@ -97,7 +99,7 @@ class Load:
 
     def _run(self, number: int, editor: bool, period: float) -> None:
         chance = random.Random(f"{self._options.seed}/{number}")
-        turn = time.monotonic() + chance.random() * period
+        turn = time.monotonic() + self._options.ramp * number / len(self._threads) + chance.random() * period
         while not self._stop.wait(max(0.0, turn - time.monotonic())):
             sample = self._edit(chance) if editor else self._read(chance)
             with self._lock:

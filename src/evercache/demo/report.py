@@ -81,42 +81,37 @@ def _ms(seconds: float) -> str:
     return f"{1000 * seconds:,.0f} ms" if seconds < 1 else f"{seconds:,.2f} s"
 
 
-def _cells(verdict: Verdict, variant: str) -> list[str]:
+def _rows(verdict: Verdict, variant: str) -> list[tuple[str, str]]:
+    """Name and value of each line of the table (short enough for a terminal of 80 columns)."""
     cached = variant != "none"
     warm = verdict.warmth
-    kinds = "\n".join(f"{name} × {number}" for name, number in sorted(verdict.error_kinds.items()))
-    return [
-        f"{verdict.requests:,} ({verdict.requests / (verdict.seconds or 1):.0f}/s)",
-        f"[green]{verdict.errors}[/]"
-        if verdict.errors == 0
-        else f"[bold red]{verdict.errors:,}[/]\n[red]{kinds}[/]",
-        f"{_ms(verdict.beyond)} (p99 {_ms(verdict.beyond_p99)})" if cached else "–",
-        f"{_ms(verdict.latency_p50)} / {_ms(verdict.latency_p99)}",
-        _ms(verdict.latency_max),
-        f"{verdict.stale_reads:,} (worst {_ms(verdict.worst_staleness)})" if cached else "–",
-        f"{100 * verdict.hit_ratio:.1f} %" if cached else "–",
-        f"{verdict.queries:,} run, {verdict.queries_saved:,} saved",
-        f"{verdict.edits} ({verdict.unacknowledged} not acknowledged)" if cached else f"{verdict.edits}",
-        f"{verdict.reads_before_unacknowledged:,} (worst {_ms(verdict.worst_before_unacknowledged)})"
-        if cached
-        else "–",
-        f"{100 * warm.share:.1f} % ({warm.after} of {warm.before})" if warm else "–",
+    errors = "[green]0[/]" if verdict.errors == 0 else f"[bold red]{verdict.errors:,}[/]"
+    rows = [
+        ("requests", f"{verdict.requests:,}", True),
+        ("requests per second", f"{verdict.requests / (verdict.seconds or 1):.0f}", True),
+        ("errors", errors, True),
+        ("slowest cached call*", _ms(verdict.beyond), cached),
+        ("cached call p99*", _ms(verdict.beyond_p99), cached),
+        ("page latency p50", _ms(verdict.latency_p50), True),
+        ("page latency p99", _ms(verdict.latency_p99), True),
+        ("slowest page", _ms(verdict.latency_max), True),
+        (f"stale reads > {1000 * STALE_LIMIT:.0f} ms", f"{verdict.stale_reads:,}", cached),
+        ("worst staleness", _ms(verdict.worst_staleness), cached),
+        ("hit ratio", f"{100 * verdict.hit_ratio:.1f} %", cached),
+        ("database queries", f"{verdict.queries:,}", True),
+        ("queries saved", f"{verdict.queries_saved:,}", True),
+        ("edits", f"{verdict.edits}", True),
+        ("edits not acknowledged", f"{verdict.unacknowledged}", cached),
+        ("reads that lacked those", f"{verdict.reads_before_unacknowledged:,}", cached),
+        ("for as long as", _ms(verdict.worst_before_unacknowledged), cached),
+        ("cached before, unedited", f"{warm.before}" if warm else "", warm is not None),
+        (
+            "cached after restart",
+            f"{warm.after} = {100 * warm.share:.1f} %" if warm else "",
+            warm is not None,
+        ),
     ]
-
-
-_ROWS = (
-    "requests",
-    "errors",
-    "slowest cached call beyond its function's own time",
-    "page latency p50 / p99",
-    "slowest page",
-    f"stale reads (> {1000 * STALE_LIMIT:.0f} ms after the acknowledgement)",
-    "hit ratio",
-    "database queries",
-    "edits",
-    "reads before an unacknowledged edit reached them",
-    "still cached after the restart of all nodes",
-)
+    return [(name, value if shown else "–") for name, value, shown in rows]
 
 
 def print_report(
@@ -129,18 +124,22 @@ def print_report(
     table.add_column("")
     for variant in verdicts:
         table.add_column(TITLES[variant], justify="right", style="bold" if variant == "evercache" else None)
-    columns = [_cells(verdict, variant) for variant, verdict in verdicts.items()]
-    for row, name in enumerate(_ROWS):
-        table.add_row(name, *(column[row] for column in columns))
+    columns = [_rows(verdict, variant) for variant, verdict in verdicts.items()]
+    for line in zip(*columns, strict=True):
+        table.add_row(line[0][0], *(value for _, value in line))
     console.print()
     console.print(table)
+    for variant, verdict in verdicts.items():
+        if verdict.errors:
+            console.print(f"errors of {TITLES[variant]}:{_kinds(verdict)}", style="red", highlight=False)
     console.print(
-        "A cached call is measured inside the application; the time in which its function ran (in whichever\n"
-        "process) is taken off. Edits that found no master are counted apart: evercache obeys them at\n"
-        "once in the process that made them and brings them to the master later.\n"
-        "In the 2013 design a socket times out after "
-        f"{SOCKET_TIMEOUT:.0f} s; by default it hung for ever.",
+        "* beyond its function's own time: measured around the call inside the application, without the time "
+        "in which the function of that page ran, in whichever process. Stale: by the time from the acknowledged "
+        "invalidation of what a read shows to the start of the read. Edits that found no master are counted "
+        "apart; evercache obeys them at once in the process that made them and brings them to the master "
+        f"later. A socket of the 2013 design times out after {SOCKET_TIMEOUT:.0f} s; by default it hung for ever.",
         style="dim",
+        highlight=False,
     )
     if kept:
         console.print()

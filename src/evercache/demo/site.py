@@ -84,7 +84,8 @@ class Site:
         own: float = self._own.seconds
         self.journal.write(Call(page.name, page.tag, start, end, value["made"], value["as_of"], own > 0))
         return value, {
-            "X-Hit": "0" if own > 0 else "1",
+            # Who waited for somebody else's computation had no hit.
+            "X-Hit": "0" if own > 0 or int(value["made"].rpartition(".")[2]) > start * 1e9 else "1",
             "X-Cache-Seconds": f"{end - start - own:.6f}",
             "X-Function-Seconds": f"{own:.6f}",
         }

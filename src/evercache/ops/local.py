@@ -113,8 +113,8 @@ class LocalDeployment:
                 if fresh:
                     if self.exists:
                         wait_until(self._supervision.running, 1)  # it may have been on its way
-                    self._stop_everything()
-                    say("given up: what had been started is stopped, nothing runs")
+                        self._stop_everything()
+                        say("given up: what had been started is stopped, nothing runs")
                 else:
                     say("left as it is; `evercache status` shows it")
                 raise

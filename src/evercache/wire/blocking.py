@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
+from math import inf
 from threading import Condition, Lock
 from time import monotonic
 from typing import Any
@@ -50,13 +51,14 @@ class BlockingWire:
 class _Connection:
     """One greeted socket. No lock: the pool lends it to one thread at a time."""
 
-    __slots__ = ("address", "check", "decoder", "epoch", "greeting", "sock")
+    __slots__ = ("address", "check", "decoder", "epoch", "greeting", "patience", "sock")
 
     greeting: Greeting
 
     def __init__(self, address: Address, sock: socket.socket, epoch: int) -> None:
         self.address = address
         self.sock = sock
+        self.patience = inf  # the time-out that the socket has, in seconds
         self.check = input_check(sock)
         self.decoder = Decoder()
         self.epoch = epoch
@@ -99,7 +101,9 @@ class _Connection:
         left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
-        self.sock.settimeout(left)
+        if abs(left - self.patience) > 0.001:  # a system call, which calls of equal budgets need not repeat
+            self.sock.settimeout(left)
+            self.patience = left
 
     def close(self) -> None:
         """Close the file descriptor; nothing is said to the peer (so it is right after a fork, too)."""

@@ -184,8 +184,6 @@ class AsyncWire(Protocol):
         """An endpoint; connects at its first use."""
         ...
 
-    async def connect(
-        self, address: Address, options: ConnectionOptions, deadline: float
-    ) -> AsyncConnection:
+    async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> AsyncConnection:
         """Open a connection of one's own and greet."""
         ...

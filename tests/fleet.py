@@ -1,0 +1,290 @@
+"""Processes that use one cache together, for tests: what each saw comes back as records.
+
+`Truth` is what a database would be: a number in memory shared by all. Times are of the monotonic clock, which
+is one for the whole machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evercache import Cache
+
+__all__ = ["Plan", "Ran", "Truth", "Worker", "run_plan", "start_together", "truth", "worker"]
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Truth:
+    """Numbered slots, each a version; and a list of runs. In a file that all processes map."""
+
+    SLOTS = 4096
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / "truth"
+        if not path.exists():
+            path.write_bytes(bytes(8 * self.SLOTS))
+        self._file = path.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), 8 * self.SLOTS)
+
+    def __getitem__(self, slot: int) -> int:
+        return int(struct.unpack_from("<q", self._map, 8 * slot)[0])
+
+    def __setitem__(self, slot: int, version: int) -> None:
+        struct.pack_into("<q", self._map, 8 * slot, version)
+
+    def ran(self, key: str) -> None:
+        """Note one run of a function; one short write that is appended whole."""
+        with (self.folder / "runs").open("ab", buffering=0) as file:
+            file.write(f"{key} {os.getpid()} {time.monotonic():.6f}\n".encode())
+
+    def runs(self) -> list[Ran]:
+        """All runs so far."""
+        path = self.folder / "runs"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [Ran(key, int(pid), float(at)) for key, pid, at in (line.split() for line in lines)]
+
+    def close(self) -> None:
+        self._map.close()
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run of a function."""
+
+    key: str
+    pid: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one worker process does: `callers` threads (or tasks) call `f(key)`, one key every `step` seconds.
+
+    With `reading` seconds the callers read all keys over and over instead, and note each read.
+    """
+
+    url: str
+    folder: str
+    keys: tuple[str, ...]
+    seconds: float = 0.01
+    callers: int = 8
+    tasks: bool = False
+    step: float = 0.0
+    reading: float = 0.0
+    slot_of: tuple[int, ...] = ()
+    options: dict[str, Any] | None = None
+    cache: dict[str, Any] | None = None
+
+
+def run_plan(plan: Plan) -> list[dict[str, Any]]:
+    """In the worker: do it, and return a record for each call."""
+    truth = Truth(Path(plan.folder))
+    cache = Cache(plan.url, **{"namespace": "fleet", **(plan.cache or {})})
+    slots = dict(zip(plan.keys, plan.slot_of, strict=False))
+    options = {"ttl": 600, **(plan.options or {})}
+    records: list[dict[str, Any]] = []
+    begin = 0.0
+
+    def work(key: str) -> tuple[str, int, int]:
+        truth.ran(key)
+        half = plan.seconds / 2
+        time.sleep(half)
+        version = truth[slots.get(key, 0)]
+        time.sleep(half)
+        return key, version, os.getpid()
+
+    async def awork(key: str) -> tuple[str, int, int]:
+        truth.ran(key)
+        half = plan.seconds / 2
+        await asyncio.sleep(half)
+        version = truth[slots.get(key, 0)]
+        await asyncio.sleep(half)
+        return key, version, os.getpid()
+
+    for fn in (work, awork):
+        fn.__qualname__ = "work"  # both kinds of callers share their entries
+    sync_f = cache.cached(**options)(work)
+    async_f = cache.cached(**options)(awork)
+    sync_f.peek("warm-up")  # the connections are there before the race begins
+
+    def note(key: str, began: float, value: Any, error: BaseException | None) -> None:
+        records.append(
+            {
+                "key": key,
+                "began": began,
+                "ended": time.monotonic(),
+                "version": value[1] if value else None,
+                "pid": value[2] if value else None,
+                "error": repr(error) if error else None,
+            }
+        )
+
+    def call(key: str) -> None:
+        began, value, error = time.monotonic(), None, None
+        try:
+            value = sync_f(key)
+        except Exception as caught:
+            error = caught
+        note(key, began, value, error)
+
+    async def acall(key: str) -> None:
+        began, value, error = time.monotonic(), None, None
+        try:
+            value = await async_f(key)
+        except Exception as caught:
+            error = caught
+        note(key, began, value, error)
+
+    def starts() -> Iterator[tuple[str, float]]:
+        for number, key in enumerate(plan.keys):
+            yield key, begin + number * plan.step
+
+    async def all_tasks() -> None:
+        if plan.reading:
+            end = begin + plan.reading
+
+            async def read(number: int) -> None:
+                position = number
+                while time.monotonic() < end:
+                    await acall(plan.keys[position % len(plan.keys)])
+                    position += 1
+                    await asyncio.sleep(0.001)
+
+            await asyncio.gather(*(read(number) for number in range(plan.callers)))
+            return
+
+        async def at(key: str, start: float) -> None:
+            await asyncio.sleep(max(0.0, start - time.monotonic()))
+            await acall(key)
+
+        await asyncio.gather(*(at(key, start) for key, start in starts() for _ in range(plan.callers)))
+
+    def thread(number: int) -> None:
+        if plan.reading:
+            position = number
+            while time.monotonic() < begin + plan.reading:
+                call(plan.keys[position % len(plan.keys)])
+                position += 1
+                time.sleep(0.001)
+            return
+        for key, start in starts():
+            time.sleep(max(0.0, start - time.monotonic()))
+            call(key)
+
+    print("ready", flush=True)
+    begin = float(sys.stdin.readline())
+    if plan.tasks:
+        asyncio.run(all_tasks())
+    else:
+        threads = [threading.Thread(target=thread, args=(number,)) for number in range(plan.callers)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    cache.close()
+    truth.close()
+    return records
+
+
+class Worker:
+    """One process at work."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "tests.fleet", json.dumps(asdict(plan))],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_ready(self) -> None:
+        """Until it has its connections."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line.strip() != "ready":
+            raise RuntimeError(f"the worker did not start: {line}{self.process.communicate()[1]}")
+
+    def go(self, begin: float) -> None:
+        """Let it begin at a moment of the monotonic clock."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{begin}\n")
+        self.process.stdin.flush()
+
+    def records(self, timeout: float = 90.0) -> list[dict[str, Any]]:
+        """What it saw, once it has ended by itself."""
+        out, err = self.process.communicate(timeout=timeout)
+        if self.process.returncode:
+            raise RuntimeError(f"the worker ended with {self.process.returncode}: {err[-3000:]}")
+        found: list[dict[str, Any]] = json.loads(out.splitlines()[-1])
+        return found
+
+    def end(self) -> None:
+        """Kill it, if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+@contextlib.contextmanager
+def worker(plan: Plan) -> Iterator[Worker]:
+    """A worker that is gone at the end."""
+    one = Worker(plan)
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+def start_together(*workers: Worker) -> float:
+    """Let several begin at one moment, which is returned, once all have their connections."""
+    for each in workers:
+        each.wait_ready()
+    begin = time.monotonic() + 0.2
+    for each in workers:
+        each.go(begin)
+    return begin
+
+
+@contextlib.contextmanager
+def truth() -> Iterator[Truth]:
+    """A truth in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="evercache-fleet-") as folder:
+        shared = Truth(Path(folder))
+        try:
+            yield shared
+        finally:
+            shared.close()
+
+
+def main(argument: str, out: Callable[[str], None] = print) -> None:
+    """Entry of the worker process."""
+    raw = json.loads(argument)
+    raw["keys"], raw["slot_of"] = tuple(raw["keys"]), tuple(raw["slot_of"])
+    out(json.dumps(run_plan(Plan(**raw))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
