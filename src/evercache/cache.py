@@ -741,4 +741,3 @@ class _Clients:
         self.sync.close()
         self.asynchronous.close()
         self.engine.close()
-

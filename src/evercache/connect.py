@@ -29,9 +29,7 @@ def engine(location: Location, settings: Settings, address_map: AddressMap | Non
     """An engine for the servers of a URL; nothing is opened yet."""
     if location.kind == "memory":
         server = MemoryServer(lambda: time.time_ns() // 1000, secrets.token_hex(20))
-        memory = Engine(
-            location, settings, MemoryTopology(), SyncMemoryWire(server), AsyncMemoryWire(server)
-        )
+        memory = Engine(location, settings, MemoryTopology(), SyncMemoryWire(server), AsyncMemoryWire(server))
         memory.state.generation = memory.state.master_run_id = server.replid
         return memory
     wire = PipelinedWire()

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from evercache.errors import ConfigurationError
 
-__all__ = ["Consistency", "OnError", "Policy", "Seconds", "Settings", "TTL", "seconds"]
+__all__ = ["TTL", "Consistency", "OnError", "Policy", "Seconds", "Settings", "seconds"]
 
 Seconds: TypeAlias = float | int | timedelta
 #: Seconds, a timedelta, or a callable of the result.
@@ -57,7 +57,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not _NAMESPACE.match(self.namespace):
             raise ConfigurationError(
-                f"namespace {self.namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
+                f"namespace {self.namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', "
+                "beginning with a letter or digit"
             )
         for name in ("budget", "default_ttl", "max_ttl", "max_compute", "max_staleness", "lag_bound"):
             if seconds(getattr(self, name), name) <= 0:

@@ -92,6 +92,10 @@ class Explanation:
         for name in ("node", "age", "stale_in", "expires_in", "stamp", "needed"):
             value = getattr(self, name)
             if value is not None:
-                lines.append(f"  {name.replace('_', ' ')}: {value:.3f} s" if isinstance(value, float) else f"  {name}: {value}")
+                lines.append(
+                    f"  {name.replace('_', ' ')}: {value:.3f} s"
+                    if isinstance(value, float)
+                    else f"  {name}: {value}"
+                )
         lines += [f"  mark of {scope}: {stamp}" for scope, stamp in self.marks.items()]
         return "\n".join(lines)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from evercache import Cache
 from tests.fleet import Plan, Truth, start_together, truth, worker
 from tests.servers import Deployment
+
+from evercache import Cache
 
 TRIES = 200
 KEYS = tuple(f"k{number}" for number in range(6))
@@ -52,7 +52,9 @@ def test_an_invalidated_value_is_never_seen_again(lagging: Deployment, tasks: bo
     assert own == []
     assert len(records) > 1_000
     stale = stale_reads(records, invalidations)
-    assert stale == [], f"{len(stale)} of {len(records)} reads were stale, by up to {max(s[0] for s in stale)} s"
+    assert stale == [], (
+        f"{len(stale)} of {len(records)} reads were stale, by up to {max(s[0] for s in stale)} s"
+    )
 
 
 def invalidate_at_random(

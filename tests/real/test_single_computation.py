@@ -9,7 +9,6 @@ import time
 from collections import Counter
 
 import pytest
-
 from tests.fleet import Plan, Worker, start_together, truth, worker
 from tests.servers import Server
 

@@ -110,7 +110,9 @@ class Chores:
                     break
             else:
                 if not state.journal.pending:
-                    self._engine.state_log.over("bring", "every waiting invalidation was brought to the master")
+                    self._engine.state_log.over(
+                        "bring", "every waiting invalidation was brought to the master"
+                    )
             await asyncio.sleep(pause * (0.5 + state.rng.random()))
 
     async def _bring(self, item: Pending) -> None:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from evercache.engine.background import Background, Job
 from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
-from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.process import background_trouble, gevent_patched, reset_after_fork
+from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.spool import Spool
 from evercache.engine.state import State
 from evercache.engine.tail import Tail
@@ -217,7 +217,9 @@ class Engine:
                 self.sync_endpoints.disconnect(old.master)
                 self.async_endpoints.disconnect(old.master)
             if view.master is not None:
-                self.state_log.trouble(f"master {view.master}", f"the master is {view.master} (epoch {view.epoch})", level=20)
+                self.state_log.trouble(
+                    f"master {view.master}", f"the master is {view.master} (epoch {view.epoch})", level=20
+                )
             self.tail.interrupt()
         self.monitor.nudge()
         if view.problem is not None:
@@ -367,7 +369,9 @@ class Engine:
             return "reads"
         if replica.open:
             return "nothing: it did not answer"
-        return "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
+        return (
+            "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
+        )
 
     def lag_of(self, address: Address, now: float) -> float | None:
         """Seconds behind the master, or None when that is not known."""

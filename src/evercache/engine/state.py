@@ -113,7 +113,9 @@ class State:
             self.near.clear()
             self.clock.reset()
 
-    def resynced(self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float) -> int:
+    def resynced(
+        self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float
+    ) -> int:
         """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5)."""
         now = self.now()
         with self.lock:

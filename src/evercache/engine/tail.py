@@ -157,7 +157,9 @@ class Tail:
         began = state.now()
         deadline = began + 5.0
         reply = parse_resync(
-            await self._run(connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline)
+            await self._run(
+                connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline
+            )
         )
         marks = await self._marks(connection, deadline)
         if before and reply.life != before:

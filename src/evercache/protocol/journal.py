@@ -169,9 +169,7 @@ class Journal:
 
         Own ones are due at once, heard ones after `jitter()` seconds, so that not everybody sends at once.
         """
-        lost = [
-            item for item in self._recorded.values() if is_lost(item.generation, item.stamp, generations)
-        ]
+        lost = [item for item in self._recorded.values() if is_lost(item.generation, item.stamp, generations)]
         for item in lost:
             self._unrecord(item)
             self.sequence += 1

@@ -150,7 +150,7 @@ class AsyncLeads:
         self, request: Request, token: str, stamp: int, stale: Envelope | None, reply: LeaseReply | None
     ) -> Outcome:
         """Run the function under a lease, and store what it returns."""
-        state, policy = self._state, request.policy
+        state = self._state
         resyncs = state.resyncs
         held = state.hold(request.subject.key, token, request.usual.lease)
         began = state.now()
@@ -247,15 +247,15 @@ class AsyncLeads:
                 payload, codec, compressed = request.encoder.encode(value, key.encode())
         except CannotEncode as error:
             request.counters.uncacheable += 1
-            self._engine.state_log.trouble(f"uncacheable {request.subject.function or key}", f"{key}: {error}")
+            self._engine.state_log.trouble(
+                f"uncacheable {request.subject.function or key}", f"{key}: {error}"
+            )
             return None
         tags = request.subject.tags
         if request.result_tags is not None and not is_error:
             tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
-        return Envelope(
-            VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload
-        )
+        return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)
 
     async def _send(
         self, request: Request, token: str, stamp: int, envelope: Envelope, lifetime: tuple[int, int]
@@ -413,4 +413,3 @@ class AsyncLeads:
             if waited > wait_limit(request.usual.seconds, self._engine.settings.max_compute):
                 return await self.compute_plain(request)
             deadline = state.now() + request.policy.budget
-

@@ -121,9 +121,7 @@ class AsyncLink:
                 raise ServerChanged(f"the data of {master} began another life")
             engine.observe_time(int(reply[1]), generation)
 
-    async def read(
-        self, reader: Reader, commands: Sequence[Command], deadline: float
-    ) -> list[Any] | None:
+    async def read(self, reader: Reader, commands: Sequence[Command], deadline: float) -> list[Any] | None:
         """Plain reads at a node that may serve them; None when it did not answer them."""
         engine = self._engine
         now = engine.state.now

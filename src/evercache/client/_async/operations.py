@@ -116,7 +116,9 @@ class AsyncOperations:
         verdict = "hit"
         if found.stale:
             late = -found.left
-            verdict = "stale hit, refreshed in the background" if late <= request.policy.stale else "miss: expired"
+            verdict = (
+                "stale hit, refreshed in the background" if late <= request.policy.stale else "miss: expired"
+            )
         return Explanation(
             subject.key,
             verdict,
@@ -221,7 +223,9 @@ class AsyncOperations:
             strict=engine.settings.consistency == "strict",
         )
         if ack.queued and policy.on_error == "raise":
-            raise UnavailableError("no master took the write; an invalidation of its key is queued", maybe_run=True)
+            raise UnavailableError(
+                "no master took the write; an invalidation of its key is queued", maybe_run=True
+            )
         return ack
 
     async def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
@@ -292,5 +296,3 @@ class AsyncOperations:
         return NodeHealth(
             str(address), role, engine.use_of(address, now), engine.lag_of(address, now), eviction
         )
-
-

@@ -144,9 +144,7 @@ class AsyncReads:
 
     # -- plain reads
 
-    async def look(
-        self, subject: Subject, need: int, deadline: float, counters: Counters
-    ) -> Found | None:
+    async def look(self, subject: Subject, need: int, deadline: float, counters: Counters) -> Found | None:
         """One GET at a node that may serve, and at another one when the first does not answer."""
         state = self._state
         tried = None

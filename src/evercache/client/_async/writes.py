@@ -157,7 +157,8 @@ class AsyncWrites:
                         envelope=envelope,
                         mode=mode,
                         since=since,
-                        least=state.marks.need(subject),
+                        # After a flush the log alone cannot show what was lost: the horizon does.
+                        least=max(state.marks.need(subject), state.marks.horizon if mode == "since" else 0),
                     )
                 ],
                 deadline,

@@ -149,7 +149,7 @@ class SyncLeads:
         self, request: Request, token: str, stamp: int, stale: Envelope | None, reply: LeaseReply | None
     ) -> Outcome:
         """Run the function under a lease, and store what it returns."""
-        state, policy = self._state, request.policy
+        state = self._state
         resyncs = state.resyncs
         held = state.hold(request.subject.key, token, request.usual.lease)
         began = state.now()
@@ -246,9 +246,7 @@ class SyncLeads:
                 payload, codec, compressed = request.encoder.encode(value, key.encode())
         except CannotEncode as error:
             request.counters.uncacheable += 1
-            self._engine.state_log.trouble(
-                f"uncacheable {request.subject.function or key}", f"{key}: {error}"
-            )
+            self._engine.state_log.trouble(f"uncacheable {request.subject.function or key}", f"{key}: {error}")
             return None
         tags = request.subject.tags
         if request.result_tags is not None and not is_error:
@@ -256,9 +254,7 @@ class SyncLeads:
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
         return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)
 
-    def _send(
-        self, request: Request, token: str, stamp: int, envelope: Envelope, lifetime: tuple[int, int]
-    ) -> int:
+    def _send(self, request: Request, token: str, stamp: int, envelope: Envelope, lifetime: tuple[int, int]) -> int:
         """The soft expiry (ms of the server) that the master gave the entry, or 0 when it was refused."""
         state, commands, key = self._state, self._engine.commands, request.subject.key
         data = repack(envelope)

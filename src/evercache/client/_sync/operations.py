@@ -115,9 +115,7 @@ class SyncOperations:
         verdict = "hit"
         if found.stale:
             late = -found.left
-            verdict = (
-                "stale hit, refreshed in the background" if late <= request.policy.stale else "miss: expired"
-            )
+            verdict = "stale hit, refreshed in the background" if late <= request.policy.stale else "miss: expired"
         return Explanation(
             subject.key,
             verdict,
@@ -222,9 +220,7 @@ class SyncOperations:
             strict=engine.settings.consistency == "strict",
         )
         if ack.queued and policy.on_error == "raise":
-            raise UnavailableError(
-                "no master took the write; an invalidation of its key is queued", maybe_run=True
-            )
+            raise UnavailableError("no master took the write; an invalidation of its key is queued", maybe_run=True)
         return ack
 
     def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
@@ -248,9 +244,7 @@ class SyncOperations:
         counter_payload(delta)
         counter_payload(initial)
         try:
-            return self._writes.incr(
-                request.subject.key, delta, initial, policy.lifetime(0, 0.0), policy.budget
-            )
+            return self._writes.incr(request.subject.key, delta, initial, policy.lifetime(0, 0.0), policy.budget)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -292,6 +286,4 @@ class SyncOperations:
             eviction = facts.get("maxmemory_policy") if facts.get("maxmemory", "0") != "0" else "noeviction"
         except UnavailableError as error:
             return NodeHealth(str(address), role, f"nothing: {error}")
-        return NodeHealth(
-            str(address), role, engine.use_of(address, now), engine.lag_of(address, now), eviction
-        )
+        return NodeHealth(str(address), role, engine.use_of(address, now), engine.lag_of(address, now), eviction)

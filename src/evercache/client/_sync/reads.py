@@ -280,15 +280,11 @@ class SyncReads:
             replies = self._link.read(reader, [("MGET", *(subject.key for subject in subjects))], deadline)
             if replies is not None:
                 for index, data in enumerate(replies[0]):
-                    results[index] = self.judge(
-                        data, subjects[index], needs[index], resyncs, reader.role, counters
-                    )
+                    results[index] = self.judge(data, subjects[index], needs[index], resyncs, reader.role, counters)
         missing = [index for index, found in enumerate(results) if found is None]
         if not missing:
             return results
-        raw = self._link.run_many(
-            [self._peek_call(subjects[index], needs[index]) for index in missing], deadline
-        )
+        raw = self._link.run_many([self._peek_call(subjects[index], needs[index]) for index in missing], deadline)
         for index, reply in zip(missing, raw, strict=True):
             parsed = parse_lease(reply)
             state.learn(subjects[index], parsed.marks)

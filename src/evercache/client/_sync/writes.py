@@ -158,7 +158,8 @@ class SyncWrites:
                         envelope=envelope,
                         mode=mode,
                         since=since,
-                        least=state.marks.need(subject),
+                        # After a flush the log alone cannot show what was lost: the horizon does.
+                        least=max(state.marks.need(subject), state.marks.horizon if mode == "since" else 0),
                     )
                 ],
                 deadline,
@@ -229,9 +230,7 @@ class SyncWrites:
             state.near.drop(subject.key)
         return reply.status == "ok"
 
-    def incr(
-        self, key: str, delta: int, initial: int, lifetime: tuple[int, int], budget: float
-    ) -> int | None:
+    def incr(self, key: str, delta: int, initial: int, lifetime: tuple[int, int], budget: float) -> int | None:
         """Add to a counter, once at most. Raises UnavailableError, NotACounter, OverflowError."""
         state, commands = self._state, self._engine.commands
         if not self._engine.start():
