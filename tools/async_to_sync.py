@@ -233,7 +233,7 @@ def twin_text(source: Path, target: Path, root: Path) -> str:
     """What the twin must hold."""
     try:
         text = HEADER.format(source=source.relative_to(root).as_posix()) + convert(source.read_text("utf-8"))
-        text = _ruff(["check", "--fix", "--exit-zero", "--select", "I,F401"], text, root, target)
+        text = _ruff(["check", "--fix", "--exit-zero", "--select", "I,F401,RUF022"], text, root, target)
         return _ruff(["format"], text, root, target)
     except (ConversionError, SyntaxError, tokenize.TokenError) as error:
         raise ConversionError(f"{source}: {error}") from error

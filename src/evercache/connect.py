@@ -60,7 +60,6 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
     """What to tell whoever is paged."""
     state, view, now = engine.state, engine.view, engine.state.now()
     problems = list(engine.state_log.troubles())
-    problems = [p for p in problems if not p.startswith("the master is ")]
     if view.problem is not None and str(view.problem) not in problems:
         problems.append(str(view.problem))
     if view.master is None:

@@ -180,7 +180,11 @@ class _Function(Generic[P, R]):
         (ack,) = await client.operations.invalidate([scope], core.counters, on_error=core.policy.on_error)
         return ack
 
-    async def apeek(self, *args: P.args, default: Any = None, **kwargs: P.kwargs) -> Any:  # type: ignore[valid-type]
+    @overload
+    async def apeek(self, *args: P.args, **kwargs: P.kwargs) -> R | None: ...
+    @overload
+    async def apeek(self, *args: Any, default: T, **kwargs: Any) -> R | T: ...
+    async def apeek(self, *args: Any, default: Any = None, **kwargs: Any) -> Any:
         """The cached value or `default`; never computes."""
         client = self._core.cache._client_async()
         if client is None:
@@ -234,7 +238,11 @@ class _Function(Generic[P, R]):
         (ack,) = client.operations.invalidate([scope], core.counters, on_error=core.policy.on_error)
         return ack
 
-    def peek(self, *args: P.args, default: Any = None, **kwargs: P.kwargs) -> Any:  # type: ignore[valid-type]
+    @overload
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None: ...
+    @overload
+    def peek(self, *args: Any, default: T, **kwargs: Any) -> R | T: ...
+    def peek(self, *args: Any, default: Any = None, **kwargs: Any) -> Any:
         """The cached value or `default`; never computes."""
         self._check_loop("peek")
         client = self._core.cache._client_sync()
@@ -277,6 +285,11 @@ class CachedFunction(_Function[P, R]):
         value: R = client.operations.call(core.request(args, kwargs))
         return value
 
+    # The first is for class methods: their function takes the class itself.
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[type[T], Q], R], instance: Any, owner: type[T]
+    ) -> CachedFunction[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None) -> CachedFunction[P, R]: ...
     @overload
@@ -318,6 +331,11 @@ class AsyncCachedFunction(_Function[P, R]):
         value: R = await client.operations.call(core.request(args, kwargs))
         return value
 
+    # The first is for class methods: their function takes the class itself.
+    @overload
+    def __get__(
+        self: AsyncCachedFunction[Concatenate[type[T], Q], R], instance: Any, owner: type[T]
+    ) -> AsyncCachedFunction[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None) -> AsyncCachedFunction[P, R]: ...
     @overload

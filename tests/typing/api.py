@@ -1,9 +1,9 @@
 """The public surface as a user's program uses it; read by mypy and pyright, never run.
 
-Each `assert_type` must hold for both, and each comment that silences an error must silence one (`warn_unused_ignores`
-of mypy; `reportUnnecessaryTypeIgnoreComment` of pyright, switched on below).
+Each `assert_type` must hold for both. Both take `# type: ignore`, and both say when there is nothing to ignore
+(`warn_unused_ignores` of mypy, `reportUnnecessaryTypeIgnoreComment` of pyright): those lines are wrong calls.
 """
-# pyright: strict, reportUnnecessaryTypeIgnoreComment=true, enableTypeIgnoreComments=false
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class NotFound(Exception):
     pass
 
 
+def tags_of(product_id: int, *, trace: str | None = None) -> list[str]:
+    return [f"all:{product_id}", f"trace:{trace}"]
+
+
 # -- functions
 
 
@@ -49,7 +53,7 @@ def plain(a: int, b: str = "") -> float:
 
 @cache.cached(
     ttl=300,
-    tags=("product:{product_id}", lambda product_id, **_: f"all:{product_id}"),
+    tags=("product:{product_id}", tags_of),
     tags_from=lambda product: [f"name:{product.name}"],
     stale=60,
     stale_if_error=timedelta(hours=1),
@@ -79,22 +83,24 @@ def functions() -> None:
     assert_type(plain.invalidate_all(), Ack)
     assert_type(plain.refresh(1), float)
     assert_type(product.refresh(7), Product | None)
-    assert_type(plain.peek(1), Any)
+    assert_type(plain.peek(1), float | None)
+    assert_type(plain.peek(1, default="none"), float | str)
     assert_type(plain.explain(1), Explanation)
     assert_type(plain.stats(), Stats)
     assert_type(plain.uncached(1), float)
     as_callable: Callable[[int, str], float] = plain
     as_callable(1, "")
 
-    plain("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    plain()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    plain(1, c=2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    plain.key("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    plain.invalidate("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    plain.invalidate()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    plain.refresh(1, 2)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    plain.explain(a="1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    plain.uncached("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    plain("1")  # type: ignore[arg-type]
+    plain()  # type: ignore[call-arg]
+    plain(1, c=2)  # type: ignore[call-arg]
+    plain.key("1")  # type: ignore[arg-type]
+    plain.peek("1")  # type: ignore[call-overload]
+    plain.invalidate("1")  # type: ignore[arg-type]
+    plain.invalidate()  # type: ignore[call-arg]
+    plain.refresh(1, 2)  # type: ignore[arg-type]
+    plain.explain(a="1")  # type: ignore[arg-type]
+    plain.uncached("1")  # type: ignore[arg-type]
 
 
 async def functions_for_tasks() -> None:
@@ -102,7 +108,8 @@ async def functions_for_tasks() -> None:
     assert_type(await plain.ainvalidate_all(), Ack)
     assert_type(await plain.arefresh(1), float)
     assert_type(await plain.aexplain(1), Explanation)
-    await plain.apeek(1)
+    assert_type(await plain.apeek(1), float | None)
+    assert_type(await plain.apeek(1, default=b""), float | bytes)
 
 
 # -- coroutine functions
@@ -127,9 +134,9 @@ async def coroutines() -> None:
     made: AsyncCachedFunction[[int], Product] = fetch
     assert_type(await made(1), Product)
 
-    fetch("7")  # type: ignore[arg-type, unused-coroutine] # pyright: ignore[reportArgumentType, reportUnusedCoroutine]
-    fetch(7).name  # type: ignore[attr-defined] # pyright: ignore
-    await fetch.ainvalidate("7")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    fetch("7")  # type: ignore[arg-type, unused-coroutine]
+    fetch(7).name  # type: ignore[attr-defined]
+    await fetch.ainvalidate("7")  # type: ignore[arg-type]
 
 
 def coroutines_from_threads() -> None:
@@ -187,17 +194,17 @@ def methods(shop: Shop) -> None:
     assert_type(shop.of_city("CH"), list[int])
     assert_type(Shop.above("CH"), list[int])
 
-    shop.price("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    shop.price(shop, 1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    shop.price.invalidate(shop, 1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    Shop.of_city(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    Shop.tax(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    shop.price("1")  # type: ignore[arg-type]
+    shop.price(shop, 1)  # type: ignore[arg-type]
+    shop.price.invalidate(shop, 1)  # type: ignore[arg-type]
+    Shop.of_city(1)  # type: ignore[arg-type]
+    Shop.tax(1)  # type: ignore[arg-type]
 
 
 async def methods_for_tasks(shop: Shop) -> None:
     assert_type(await shop.stock(1), int)
     assert_type(await shop.stock.ainvalidate(1), Ack)
-    await shop.stock("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await shop.stock("1")  # type: ignore[arg-type]
 
 
 # -- keys that the user names
@@ -225,13 +232,13 @@ def direct() -> None:
     with Cache(codec=SignedPickleCodec([b"0123456789abcdef"])) as other:
         assert_type(other, Cache)
 
-    cache.set(1, "x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    cache.get_or_compute("k", 3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    cache.get("k", on_error="ignore")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    cache.delete("k").stamp = 3  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
-    Cache("memory://", consistency="eventual")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    cache.cached(ttl="60")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
-    cache.cached(tll=60)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    cache.set(1, "x")  # type: ignore[arg-type]
+    cache.get_or_compute("k", 3)  # type: ignore[arg-type]
+    cache.get("k", on_error="ignore")  # type: ignore[arg-type]
+    cache.delete("k").stamp = 3  # type: ignore[misc]
+    Cache("memory://", consistency="eventual")  # type: ignore[arg-type]
+    cache.cached(ttl="60")  # type: ignore[call-overload]
+    cache.cached(tll=60)  # type: ignore[call-overload]
 
 
 async def direct_for_tasks() -> None:
@@ -253,7 +260,7 @@ async def direct_for_tasks() -> None:
     async with Cache() as other:
         assert_type(other, Cache)
 
-    await cache.aget_or_compute("k", lambda: 3)  # type: ignore[arg-type, return-value] # pyright: ignore
+    await cache.aget_or_compute("k", 3)  # type: ignore[arg-type]
 
 
 def takes_any_cached(function: CachedFunction[[int], float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import random
 import threading
 import time
@@ -30,6 +31,8 @@ from evercache.url import Location
 from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 
 __all__ = ["Engine"]
+
+_logger = logging.getLogger("evercache")
 
 
 class Engine:
@@ -217,9 +220,7 @@ class Engine:
                 self.sync_endpoints.disconnect(old.master)
                 self.async_endpoints.disconnect(old.master)
             if view.master is not None:
-                self.state_log.trouble(
-                    f"master {view.master}", f"the master is {view.master} (epoch {view.epoch})", level=20
-                )
+                _logger.info("the master is %s (epoch %d)", view.master, view.epoch)
             self.tail.interrupt()
         self.monitor.nudge()
         if view.problem is not None:

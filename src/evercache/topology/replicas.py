@@ -60,8 +60,9 @@ class Replica:
 
     def admits(self, tau: float, now: float, lag_bound: float, *, unlinked: bool = False) -> bool:
         """Rule 7: whether a read may go there now; `unlinked`, also without a link to a master."""
-        caught = self.standing.caught
-        return self._breaker.closed and (unlinked or self.standing.link_up) and caught >= tau and now - caught <= lag_bound
+        standing = self.standing
+        fit = standing.caught >= tau and now - standing.caught <= lag_bound
+        return fit and self._breaker.closed and (unlinked or standing.link_up)
 
     def started(self) -> None:
         """A read is sent."""
@@ -135,9 +136,9 @@ class ReplicaSet:
     ) -> Replica | None:
         """A replica that has caught up with `tau` and lags by at most `lag_bound` s; None: ask the master.
 
-        `unlinked` takes those without a link too: while the master is dead, no replica has one. `exclude` is the one that was tried before in this call. The caller says `started` and `finished`
-        around the read, then `record` or `fail`, and uses only a connection to `run_id`. `tau=-inf` with
-        `lag_bound=inf` takes any replica that answers and has data: for the time without a master.
+        `unlinked` takes those without a link too: while the master is dead, no replica has one. `exclude` is the
+        one that was tried before in this call. The caller says `started` and `finished` around the read, then
+        `record` or `fail`, and uses only a connection to `run_id`.
         """
         fit: list[Replica] = []
         for replica in self.members:

@@ -19,7 +19,7 @@ from evercache.protocol.lease import refresh_early, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 from evercache.protocol.scope import Subject
 
-__all__ = ["SyncReads", "Found"]
+__all__ = ["Found", "SyncReads"]
 
 #: Share of what is left of the budget that one node gets before another is asked.
 _SHARE = 0.4
