@@ -134,11 +134,13 @@ class Cache:
 
     def _find(self) -> _Clients | None:
         """The clients, made at the first use; None when the cache is switched off."""
+        if _switched_off.get():
+            return None
         mode = modes.active
         if mode is not None:
             return mode.clients(self)  # type: ignore[no-any-return]
         clients = self._clients
-        if self._disabled or self._closed or _switched_off.get():
+        if self._disabled or self._closed:
             return None
         if clients is None:
             with self._lock:
@@ -648,7 +650,7 @@ class Cache:
         counters = self._counters
         for core in self._functions:
             counters = counters + core.counters
-        clients = self._clients
+        clients = self._clients if modes.active is None else self._find()
         if clients is None:
             return Stats(counters)
         state = clients.engine.state
@@ -699,6 +701,8 @@ class Cache:
             clients, self._clients = self._clients, None
         if clients is not None:
             clients.close()
+        if modes.active is not None:
+            modes.active.closed(self)
 
     async def aclose(self) -> None:
         """`close` for tasks."""

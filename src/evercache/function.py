@@ -288,13 +288,13 @@ class CachedFunction(_Function[P, R]):
     # The first is for class methods: their function takes the class itself.
     @overload
     def __get__(
-        self: CachedFunction[Concatenate[type[T], Q], R], instance: Any, owner: type[T]
+        self: Callable[Concatenate[type[T], Q], R], instance: Any, owner: type[T]
     ) -> CachedFunction[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None) -> CachedFunction[P, R]: ...
     @overload
     def __get__(
-        self: CachedFunction[Concatenate[T, Q], R], instance: T, owner: Any = None
+        self: Callable[Concatenate[T, Q], R], instance: T, owner: Any = None
     ) -> CachedFunction[Q, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: bound to its object."""
@@ -334,13 +334,13 @@ class AsyncCachedFunction(_Function[P, R]):
     # The first is for class methods: their function takes the class itself.
     @overload
     def __get__(
-        self: AsyncCachedFunction[Concatenate[type[T], Q], R], instance: Any, owner: type[T]
+        self: Callable[Concatenate[type[T], Q], Coroutine[Any, Any, R]], instance: Any, owner: type[T]
     ) -> AsyncCachedFunction[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __get__(
-        self: AsyncCachedFunction[Concatenate[T, Q], R], instance: T, owner: Any = None
+        self: Callable[Concatenate[T, Q], Coroutine[Any, Any, R]], instance: T, owner: Any = None
     ) -> AsyncCachedFunction[Q, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: bound to its object."""

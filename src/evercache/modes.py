@@ -14,5 +14,9 @@ class Mode(Protocol):
         """The clients to use instead of the cache's own; None switches the cache off."""
         ...
 
+    def closed(self, cache: Any) -> None:
+        """The cache was closed: it is switched off for the rest of the mode."""
+        ...
+
 
 active: Mode | None = None

@@ -63,9 +63,7 @@ def test_flights_are_loaded_with_their_types(tmp_path: Path) -> None:
     assert data.load_flights(make_archive(tmp_path), tmp_path / "flights.db") == 3
     connection = sqlite3.connect(tmp_path / "flights.db")
     try:
-        rows = connection.execute(
-            "SELECT month, carrier, dest, dep_delay, arr_delay FROM flights ORDER BY id"
-        )
+        rows = connection.execute("SELECT month, carrier, dest, dep_delay, arr_delay FROM flights ORDER BY id")
         assert rows.fetchall() == [
             (1, "UA", "IAH", 2, 11),
             (1, "EV", "RDU", None, None),

@@ -95,9 +95,7 @@ def test_other_tags_do_not_make_stale() -> None:
 
 
 def test_queries_saved_are_those_of_the_hits() -> None:
-    verdict = verdict_of(
-        computed("a", 0, 1), call(0, 1, "a", ran=True), call(2, 2.01, "a"), call(3, 3.01, "a")
-    )
+    verdict = verdict_of(computed("a", 0, 1), call(0, 1, "a", ran=True), call(2, 2.01, "a"), call(3, 3.01, "a"))
     assert (verdict.queries, verdict.queries_saved) == (3, 6)
     assert verdict.hit_ratio == pytest.approx(2 / 3)
 

@@ -151,9 +151,7 @@ def _covered(start: float, end: float, computations: Iterable[Computation]) -> f
     return covered
 
 
-def _staleness(
-    calls: Iterable[Call], invalidations: Iterable[Invalidation]
-) -> tuple[list[float], list[float]]:
+def _staleness(calls: Iterable[Call], invalidations: Iterable[Invalidation]) -> tuple[list[float], list[float]]:
     """For each call that lacks an edit: its age since the acknowledgement, and, apart, since the queueing."""
     by_tag: defaultdict[str, list[Invalidation]] = defaultdict(list)
     for invalidation in invalidations:
@@ -173,9 +171,7 @@ def _staleness(
     return acknowledged, unacknowledged
 
 
-def warmth(
-    before: Mapping[str, str], after: Mapping[str, str], since: float, records: Iterable[Record]
-) -> Warmth:
+def warmth(before: Mapping[str, str], after: Mapping[str, str], since: float, records: Iterable[Record]) -> Warmth:
     """Compare the copies (page → `made`) found before and after a restart.
 
     Only the very same copy counts as warm: what readers computed anew in between is not. A page that an edit

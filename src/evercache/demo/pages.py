@@ -35,8 +35,7 @@ KINDS = ("front", "leaderboard", "carrier", "route", "month")
 NETWORK = "network"
 
 _FIGURES = (
-    "count(*), count(arr_delay), avg(dep_delay), avg(arr_delay), "
-    "100.0 * sum(arr_delay > 15) / count(arr_delay)"
+    "count(*), count(arr_delay), avg(dep_delay), avg(arr_delay), 100.0 * sum(arr_delay > 15) / count(arr_delay)"
 )
 #: Connections to the database in each process: as in a real site, the database is what must be spared.
 _POOL = 2

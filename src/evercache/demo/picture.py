@@ -170,6 +170,4 @@ def _heading(figure: Any, height: float) -> None:
         mark("x", ERROR, "error"),
     ]
     place = (0.99, 1 - 0.2 / height)
-    figure.legend(
-        handles=handles, loc="upper right", bbox_to_anchor=place, ncol=3, frameon=False, fontsize=11
-    )
+    figure.legend(handles=handles, loc="upper right", bbox_to_anchor=place, ncol=3, frameon=False, fontsize=11)

@@ -38,9 +38,7 @@ def promises(verdict: Verdict, wanted_events: Sequence[str], events: Sequence[Ev
     """What evercache must have kept; that the run was a real test is one of them."""
     warm = verdict.warmth
     missed = [label for label in wanted_events if label not in {event.label for event in events}]
-    enough = (
-        verdict.requests >= FEWEST_PER_SECOND * verdict.seconds and verdict.edits > verdict.unacknowledged
-    )
+    enough = verdict.requests >= FEWEST_PER_SECOND * verdict.seconds and verdict.edits > verdict.unacknowledged
     return [
         Promise("no errors", f"{verdict.errors}{_kinds(verdict)}", verdict.errors == 0),
         Promise(
@@ -118,9 +116,7 @@ def print_report(
     console: Console, verdicts: Mapping[str, Verdict], kept: Sequence[Promise], files: Sequence[Path]
 ) -> None:
     """Print the runs side by side, the promises, and where the files are."""
-    table = Table(
-        title="The same site, data and load", title_justify="left", title_style="bold", pad_edge=False
-    )
+    table = Table(title="The same site, data and load", title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("")
     for variant in verdicts:
         table.add_column(TITLES[variant], justify="right", style="bold" if variant == "evercache" else None)
@@ -137,7 +133,8 @@ def print_report(
         "in which the function of that page ran, in whichever process. Stale: by the time from the acknowledged "
         "invalidation of what a read shows to the start of the read. Edits that found no master are counted "
         "apart; evercache obeys them at once in the process that made them and brings them to the master "
-        f"later. A socket of the 2013 design times out after {SOCKET_TIMEOUT:.0f} s; by default it hung for ever.",
+        f"later. A socket of the 2013 design times out after {SOCKET_TIMEOUT:.0f} s; by default it hung for "
+        "ever.",
         style="dim",
         highlight=False,
     )
@@ -158,10 +155,6 @@ def write_json(
     events: Mapping[str, Sequence[tuple[str, float, float]]],
 ) -> None:
     """Write the figures of the report; events as (label, start, end) in seconds of their run."""
-    runs = {
-        name: {**asdict(verdict), "events": list(events.get(name, ()))} for name, verdict in verdicts.items()
-    }
+    runs = {name: {**asdict(verdict), "events": list(events.get(name, ()))} for name, verdict in verdicts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps({"runs": runs, "promises": [asdict(promise) for promise in kept]}, indent=2) + "\n"
-    )
+    path.write_text(json.dumps({"runs": runs, "promises": [asdict(promise) for promise in kept]}, indent=2) + "\n")

@@ -128,9 +128,7 @@ def _run(options: DemoOptions, folder: Path, console: Console, say: Callable[[st
     try:
         draw(list(panels.values()), picture)
         events = {
-            variant: [
-                (event.label, event.start - panel.begun, event.end - panel.begun) for event in panel.events
-            ]
+            variant: [(event.label, event.start - panel.begun, event.end - panel.begun) for event in panel.events]
             for variant, panel in panels.items()
         }
         write_json(figures, verdicts, kept, events)
@@ -191,9 +189,7 @@ def wait_until_whole(deployment: Deployment, replicas: int = 2, seconds: float =
         try:
             with sentinel.master_for(address.service) as master:  # type: ignore[no-untyped-call]
                 info = master.info("replication")
-            lines = [
-                value for key, value in info.items() if key.startswith("slave") and isinstance(value, dict)
-            ]
+            lines = [value for key, value in info.items() if key.startswith("slave") and isinstance(value, dict)]
             online = sum(line.get("state") == "online" for line in lines)
             seen = f"{online} of {replicas} replicas in sync"
             known = sentinel.discover_slaves(address.service)  # type: ignore[no-untyped-call]
@@ -205,6 +201,4 @@ def wait_until_whole(deployment: Deployment, replicas: int = 2, seconds: float =
             for client in sentinel.sentinels:
                 client.close()
         time.sleep(0.2)
-    raise DemoFailed(
-        f"the servers did not become whole within {seconds:.0f} s ({seen}): start the demo again"
-    )
+    raise DemoFailed(f"the servers did not become whole within {seconds:.0f} s ({seen}): start the demo again")

@@ -34,8 +34,9 @@ class Background:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Begin; returns as soon as the loop takes callbacks, so that none posted from now on is lost."""
         self._thread.start()
+        self._up.wait(1.0)
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have a callback run on the loop; nothing happens when it is not running."""

@@ -72,6 +72,7 @@ class Journal:
         #: generation -> newest stamp of what was dropped before it was proved safe (rule 20).
         self.unproved: dict[str, int] = {}
         self.sequence = 0
+        self._proved_before = float("-inf")
 
     def __repr__(self) -> str:
         state = " suspended" if self.suspended else ""
@@ -194,21 +195,24 @@ class Journal:
     # -- memory
 
     def prune(self, now: float, *, proved_before: float, keep: float) -> None:
-        """Drop what every promotable replica has (heard before `proved_before`), and what is too old to keep."""
+        """Drop what is older than `keep` seconds; every promotable replica has what was heard before
+        `proved_before`.
+
+        What is proved is kept as long: a master that restarts in place from an older file makes its replicas
+        forget as well.
+        """
+        self._proved_before = proved_before
         for item in list(self._recorded.values()):
-            if item.heard < proved_before:
-                self._unrecord(item)
-            elif now - item.heard > keep:
-                self._drop_unproved(item)
-            else:
+            if now - item.heard <= keep:
                 break
+            self._drop(item)
 
     def _record(self, item: Recorded) -> None:
         self._recorded[item.id] = item
         # A kind of a later version may cover anything.
         self._scopes[item.scope if item.scope.kind in _KNOWN_KINDS else EVERYTHING] += 1
         if len(self._recorded) > self._limit:
-            self._drop_unproved(next(iter(self._recorded.values())))
+            self._drop(next(iter(self._recorded.values())))
 
     def _unrecord(self, item: Recorded) -> None:
         del self._recorded[item.id]
@@ -217,9 +221,10 @@ class Journal:
         if not self._scopes[scope]:
             del self._scopes[scope]
 
-    def _drop_unproved(self, item: Recorded) -> None:
+    def _drop(self, item: Recorded) -> None:
         self._unrecord(item)
-        self.unproved[item.generation] = max(self.unproved.get(item.generation, 0), item.stamp)
+        if item.heard >= self._proved_before:
+            self.unproved[item.generation] = max(self.unproved.get(item.generation, 0), item.stamp)
 
     def _merge(self, now: float) -> None:
         """Past the bound: keys merge into their functions, then everything into everything (rule 4)."""

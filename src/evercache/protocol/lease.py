@@ -37,16 +37,17 @@ def wait_limit(usual: float, max_compute: float) -> float:
 class Waiting:
     """When the one poller of a key asks for the lease again.
 
-    First at the expected end of the computation under way (but no later than the lease could run out, so that
-    a killed holder is noticed), then every 5 to 50 ms, growing and jittered. Used by one caller only.
+    At the expected end of the computation under way, but no less often than every 50 ms: it may end sooner than
+    usual, be invalidated, or its holder be killed, and one caller's overlong sleep is a page that hangs. Around
+    and after the expected end every 5 to 50 ms, growing and jittered. Used by one caller only.
     """
 
     polls: int = 0
 
     def pause(self, *, lease_left: float, elapsed: float, expected: float, draw: float) -> float:
         """Seconds until the next question; `draw` is uniform in [0, 1)."""
+        if expected > elapsed:
+            return min(expected - elapsed, lease_left + 0.001, _LONGEST) + draw * 0.002
         self.polls += 1
-        if self.polls == 1 and expected > elapsed:
-            return min(expected - elapsed, lease_left + 0.001) + draw * 0.002
         ceiling = min(_LONGEST, _SHORTEST * 1.5 ** min(self.polls, 10))
         return _SHORTEST + (ceiling - _SHORTEST) * (0.5 + draw / 2)

@@ -1,0 +1,15 @@
+"""For the tests of an application: caches without servers.
+
+`memory()`: every cache, whatever its URL, keeps its entries in this process, in a store that begins empty, and
+time passes when the test says so. `off()`: every cached function runs, and operations do nothing.
+`record()`: like either, and everything that is asked of a cache is written down. All three are context
+managers, hold for all threads and tasks, and may be nested: the innermost counts. With pytest they are the
+fixtures `evercache_memory`, `evercache_off` and `evercache_record`.
+
+The variable `EVERCACHE_DISABLED` does not matter within `memory()` and `record()`; `cache.disabled()` does.
+"""
+
+from evercache.testing.modes import MemoryStores, memory, off, record
+from evercache.testing.recording import Call, Calls, Recording
+
+__all__ = ["Call", "Calls", "MemoryStores", "Recording", "memory", "off", "record"]

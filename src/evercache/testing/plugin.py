@@ -1,0 +1,33 @@
+"""The test modes as fixtures of pytest; loaded by pytest itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from evercache.testing.modes import MemoryStores, memory, off, record
+from evercache.testing.recording import Recording
+
+__all__ = ["evercache_memory", "evercache_off", "evercache_record"]
+
+
+@pytest.fixture
+def evercache_memory() -> Iterator[MemoryStores]:
+    """Every cache keeps its entries in this process; `evercache_memory.advance(seconds)` lets time pass."""
+    with memory() as stores:
+        yield stores
+
+
+@pytest.fixture
+def evercache_off() -> Iterator[None]:
+    """Every cached function runs, and operations on caches do nothing."""
+    with off():
+        yield
+
+
+@pytest.fixture
+def evercache_record() -> Iterator[Recording]:
+    """As `evercache_memory`, and the fixture is the record of all calls: `evercache_record.of(f, 7).hits`."""
+    with record() as recording:
+        yield recording
