@@ -34,7 +34,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-_switched_off: ContextVar[bool] = ContextVar("evercache_switched_off", default=False)
+#: The caches that are switched off in this thread or task.
+_switched_off: ContextVar[frozenset[Cache]] = ContextVar("evercache_switched_off", default=frozenset())
 
 
 class Decorator(Protocol):
@@ -134,7 +135,7 @@ class Cache:
 
     def _find(self) -> _Clients | None:
         """The clients, made at the first use; None when the cache is switched off."""
-        if _switched_off.get():
+        if self in _switched_off.get():
             return None
         mode = modes.active
         if mode is not None:
@@ -687,8 +688,8 @@ class Cache:
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
-        """Within it, in this thread or task, every cached function runs and every operation does nothing."""
-        token = _switched_off.set(True)
+        """Within it, in this thread or task, the functions of this cache run and its operations do nothing."""
+        token = _switched_off.set(_switched_off.get() | {self})
         try:
             yield
         finally:

@@ -285,17 +285,17 @@ class CachedFunction(_Function[P, R]):
         value: R = client.operations.call(core.request(args, kwargs))
         return value
 
-    # The first is for class methods: their function takes the class itself.
+    # In order: class methods, by the class, by an object, and static methods by an object.
     @overload
-    def __get__(
+    def __get__(  # type: ignore[misc]
         self: Callable[Concatenate[type[T], Q], R], instance: Any, owner: type[T]
     ) -> CachedFunction[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None) -> CachedFunction[P, R]: ...
     @overload
-    def __get__(
-        self: Callable[Concatenate[T, Q], R], instance: T, owner: Any = None
-    ) -> CachedFunction[Q, R]: ...
+    def __get__(self: Callable[Concatenate[T, Q], R], instance: T, owner: Any = None) -> CachedFunction[Q, R]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None) -> CachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: bound to its object."""
         return self._bind(instance, owner)
@@ -331,9 +331,9 @@ class AsyncCachedFunction(_Function[P, R]):
         value: R = await client.operations.call(core.request(args, kwargs))
         return value
 
-    # The first is for class methods: their function takes the class itself.
+    # In order: class methods, by the class, by an object, and static methods by an object.
     @overload
-    def __get__(
+    def __get__(  # type: ignore[misc]
         self: Callable[Concatenate[type[T], Q], Coroutine[Any, Any, R]], instance: Any, owner: type[T]
     ) -> AsyncCachedFunction[Q, R]: ...
     @overload
@@ -342,6 +342,8 @@ class AsyncCachedFunction(_Function[P, R]):
     def __get__(
         self: Callable[Concatenate[T, Q], Coroutine[Any, Any, R]], instance: T, owner: Any = None
     ) -> AsyncCachedFunction[Q, R]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None) -> AsyncCachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: bound to its object."""
         return self._bind(instance, owner)

@@ -70,6 +70,9 @@ class Settings:
             raise ConfigurationError("beta must not be negative (0 switches early refresh off)")
         if self.default_ttl > self.max_ttl:
             raise ConfigurationError(f"default_ttl ({self.default_ttl}) is above max_ttl ({self.max_ttl})")
+        db = self.bookkeeping_db
+        if db is not None and (type(db) is not int or db < 0):
+            raise ConfigurationError(f"bookkeeping_db={db!r}: give the number of a database, 0 or above")
         check_choice("on_error", self.on_error, ("absorb", "raise"))
         check_choice("consistency", self.consistency, ("available", "strict"))
 

@@ -174,9 +174,25 @@ class Shop:
     def above(cls, city: str) -> list[int]:
         return [len(city)]
 
+    @cache.cached
+    @classmethod
+    async def towns(cls, country: str) -> list[str]:
+        return [country]
+
+    @staticmethod
+    @cache.cached
+    def duty(country: str) -> float:
+        return len(country)
+
     @property
     def first_price(self) -> float:
         return self.price(1)
+
+
+class BookShop(Shop):
+    @property
+    def half_price(self) -> float:
+        return super().price(1) / 2
 
 
 def methods(shop: Shop) -> None:
@@ -192,7 +208,12 @@ def methods(shop: Shop) -> None:
     assert_type(Shop.tax("CH"), float)
     assert_type(shop.tax("CH"), float)
     assert_type(shop.of_city("CH"), list[int])
+    assert_type(shop.of_city.refresh("CH"), list[int])
     assert_type(Shop.above("CH"), list[int])
+    assert_type(Shop.duty("CH"), float)
+    assert_type(shop.duty.invalidate("CH"), Ack)
+    assert_type(BookShop.of_city("Bern"), list[int])
+    assert_type(BookShop().price(1), float)
 
     shop.price("1")  # type: ignore[arg-type]
     shop.price(shop, 1)  # type: ignore[arg-type]
@@ -204,6 +225,9 @@ def methods(shop: Shop) -> None:
 async def methods_for_tasks(shop: Shop) -> None:
     assert_type(await shop.stock(1), int)
     assert_type(await shop.stock.ainvalidate(1), Ack)
+    assert_type(await Shop.stock(shop, 1), int)
+    assert_type(await Shop.towns("CH"), list[str])
+    assert_type(await shop.towns.arefresh("CH"), list[str])
     await shop.stock("1")  # type: ignore[arg-type]
 
 

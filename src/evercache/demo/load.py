@@ -26,10 +26,10 @@ __all__ = ["Load", "LoadOptions", "Sample"]
 class LoadOptions:
     """How much load; rates are per second, of all readers (editors) together."""
 
-    readers: int = 16
+    readers: int = 12
     editors: int = 2
-    reads: float = 50.0
-    edits: float = 0.8
+    reads: float = 40.0
+    edits: float = 0.5
     timeout: float = 20.0
     #: Seconds in which the readers arrive, one after the other.
     ramp: float = 3.0

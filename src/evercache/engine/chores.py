@@ -37,9 +37,7 @@ class Chores:
 
     async def _release(self, key: str, token: str) -> None:
         state = self._engine.state
-        call = self._engine.commands.release(
-            key, replid=state.generation, newest=state.marks.newest, token=token
-        )
+        call = self._engine.commands.release(key, replid=state.generation, newest=state.marks.newest, token=token)
         try:
             await self._run(call, state.now() + 0.5)
         except UnavailableError:
@@ -55,6 +53,8 @@ class Chores:
         while True:
             await asyncio.sleep(_TICK)
             now = state.now()
+            for lease in list(state.leases.values()):
+                lease.visit(now)
             due = [lease for lease in list(state.leases.values()) if self._renewable(lease, now)]
             if due:
                 await asyncio.gather(*(self._renew(lease) for lease in due))
@@ -89,6 +89,8 @@ class Chores:
         pause = 0.02
         while True:
             if not state.journal.pending:
+                for what in ("bring", "lost"):
+                    self._engine.state_log.over(what, "every waiting invalidation was brought to the master")
                 self._wake.clear()
                 try:
                     await asyncio.wait_for(self._wake.wait(), 0.5)
@@ -108,11 +110,6 @@ class Chores:
                     )
                     pause = min(pause * 2, 0.5)
                     break
-            else:
-                if not state.journal.pending:
-                    self._engine.state_log.over(
-                        "bring", "every waiting invalidation was brought to the master"
-                    )
             await asyncio.sleep(pause * (0.5 + state.rng.random()))
 
     async def _bring(self, item: Pending) -> None:

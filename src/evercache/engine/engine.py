@@ -21,7 +21,7 @@ from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.spool import Spool
 from evercache.engine.state import State
 from evercache.engine.tail import Tail
-from evercache.errors import ServerError, UnavailableError
+from evercache.errors import MasterUnknown, ServerError, UnavailableError
 from evercache.observe import Counters, StateLog
 from evercache.policy import Settings
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
@@ -77,6 +77,7 @@ class Engine:
         )
         self._master_reader: MasterReader | None = None
         self._refusals: set[str] = set()
+        self._why: UnavailableError | None = None
         self._async_wire = async_wire
         options = location.node_options
         self._tail_options = replace(options, db=book_db)
@@ -160,11 +161,10 @@ class Engine:
             background.stop(timeout)
             left = len(self.state.journal.pending)
             if left:
-                where = self.spool.save(self.state.journal.pending.values())
+                kept = self.spool.save(self.state.journal.pending.values())
                 self.state_log.trouble(
                     "lost-at-close",
-                    f"{left} invalidations reached no master before the end of this process; "
-                    + (f"they are kept in {where}" if where else "set spool= to a file path to keep them"),
+                    f"{left} invalidations reached no master before the end of this process; {kept}",
                 )
         self.sync_endpoints.keep(())
         self.async_endpoints.keep(())
@@ -184,7 +184,7 @@ class Engine:
         self.state.after_fork()
         for endpoints in (self.sync_endpoints, self.async_endpoints):
             endpoints.forget()
-        self.monitor.replicas.unverify()
+        self.monitor.replicas.after_fork()
         self._background = None
         self._view_event = None
         self.tail = Tail(self)
@@ -225,6 +225,8 @@ class Engine:
         self.monitor.nudge()
         if view.problem is not None:
             self.state_log.trouble("topology", str(view.problem))
+            if view.master is None:
+                self.state.down()
         else:
             self.state_log.over("topology", f"the topology is known again: the master is {view.master}")
         addresses = {a for a in (view.master, *view.replicas) if a is not None}
@@ -247,18 +249,14 @@ class Engine:
         """Whether plain reads at nodes are covered by what was heard; without a master, by the promise
         of `consistency="available"`."""
         state = self.state
-        return state.sure(now) or (
-            state.ready and state.master_down and self.settings.consistency == "available"
-        )
+        return state.sure(now) or (state.ready and state.master_down and self.settings.consistency == "available")
 
     def reader(self, now: float, exclude: Address | None = None) -> Reader | None:
         """The node for one read, or None: ask the master by script."""
         state = self.state
         if not self.may_read(now):
             return None
-        replica = self.replicas.choose(
-            state.tau, now, self.settings.lag_bound, exclude, unlinked=state.master_down
-        )
+        replica = self.replicas.choose(state.tau, now, self.settings.lag_bound, exclude, unlinked=state.master_down)
         if replica is not None:
             return replica
         master = self.view.master
@@ -296,20 +294,35 @@ class Engine:
 
     def master_trouble(self, address: Address, error: UnavailableError) -> None:
         """The master did not answer, or not as a master."""
-        self.state.master_down = True
+        self._why = error
+        self.state.down()
         self.topology.nudge()
-        self.state_log.trouble(f"down {address}", f"the master {address} does not serve: {error}")
+        # What a server says (a wrong password, say) is another trouble than its silence before.
+        what = "refuses" if isinstance(error, ServerError) else "down"
+        self.state_log.trouble(f"{what} {address}", f"the master {address} does not serve: {error}")
+
+    def no_master(self) -> UnavailableError:
+        """Why no master can be asked now: the words of whoever met it, as an error of its own."""
+        why = self.view.problem
+        if why is None and self.state.master_down:
+            why = self._why
+        if why is None:
+            return MasterUnknown("no master could be followed before the deadline")
+        # A server's own words (a wrong password, an ACL) and those of the topology tell the most.
+        kind = type(why) if isinstance(why, (ServerError, MasterUnknown)) else MasterUnknown
+        return kind(str(why))
 
     def master_heard(self, address: Address) -> None:
         """The master answered the tail."""
         self.state.master_down = False
-        self.state_log.over(f"down {address}", f"the master {address} serves again")
+        for what in ("down", "refuses"):
+            self.state_log.over(f"{what} {address}", f"the master {address} serves again")
 
     def resynced(self, lost: int) -> None:
         """The tail learnt everything anew."""
         if lost:
             self.state_log.trouble(
-                f"lost {self.state.generation}",
+                "lost",
                 f"{lost} invalidations were lost in a failover; they are issued again",
             )
         self.chores.wake()
@@ -332,7 +345,7 @@ class Engine:
     def failed(self, error: UnavailableError, counters: Counters) -> None:
         """A caller's trip to the master failed: count it, and say what the tail does not see."""
         counters.failures += 1
-        if isinstance(error, ServerError):
+        if isinstance(error, ServerError) and not self.state.master_down:
             what = f"refuses {error.code}"
             self._refusals.add(what)
             self.state_log.trouble(what, f"the master refuses commands of the cache: {error}")
@@ -370,9 +383,7 @@ class Engine:
             return "reads"
         if replica.open:
             return "nothing: it did not answer"
-        return (
-            "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
-        )
+        return "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
 
     def lag_of(self, address: Address, now: float) -> float | None:
         """Seconds behind the master, or None when that is not known."""

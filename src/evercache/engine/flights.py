@@ -84,15 +84,19 @@ class Flights:
         if self._by_key.get(flight.subject.key) is flight:
             del self._by_key[flight.subject.key]
 
-    def detach(self, scope: Scope) -> None:
-        """An invalidation: who comes from now on does not join what began before it (rule 6)."""
+    def detach(self, scope: Scope, stamp: int | None = None) -> None:
+        """An invalidation: who comes from now on does not join what began before it (rule 6).
+
+        With its `stamp`, those stay that began when the mark was known already.
+        """
         if not self._by_key:
             return
+        flights = list(self._by_key.values())
         if scope.kind == "k":
-            self._by_key.pop(scope.name, None)
-            return
-        for key in [key for key, flight in self._by_key.items() if scope.covers(flight.subject)]:
-            del self._by_key[key]
+            flights = [f for f in (self._by_key.get(scope.name),) if f is not None]
+        for flight in flights:
+            if scope.covers(flight.subject) and (stamp is None or flight.need < stamp):
+                del self._by_key[flight.subject.key]
 
     def clear(self) -> None:
         """A resync: none may be joined any more."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import secrets
 from collections.abc import Iterable
 
 from evercache.protocol.journal import Pending
-from evercache.protocol.scope import Scope
+from evercache.protocol.scope import EVERYTHING, known
 
 __all__ = ["Spool"]
+
+_logger = logging.getLogger("evercache")
 
 
 class Spool:
@@ -21,34 +25,42 @@ class Spool:
     def __repr__(self) -> str:
         return f"<Spool {self._path}>"
 
-    def save(self, items: Iterable[Pending]) -> str | None:
-        """Append what is left; returns the path, or None without a file. An unwritable file is an OSError."""
+    def save(self, items: Iterable[Pending]) -> str:
+        """Append what is left; returns what became of it, in words."""
         if self._path is None:
-            return None
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            for item in items:
-                record = {"v": 1, "id": item.id, "kind": item.scope.kind, "name": item.scope.name}
-                file.write(json.dumps(record) + "\n")
-        return self._path
+            return "set spool= to a file path to keep them"
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                for item in items:
+                    record = {"v": 1, "id": item.id, "kind": item.scope.kind, "name": item.scope.name}
+                    file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            return f"they cannot be kept either: {error}; check spool= and the rights of its folder"
+        return f"they are kept in {self._path}"
 
     def load(self) -> list[Pending]:
-        """What an earlier process left; each line is taken by one process only."""
+        """What an earlier process left; each line is taken by one process only. Unreadable files are said."""
         if self._path is None:
             return []
         taken = f"{self._path}.{os.getpid()}"
         try:
             os.rename(self._path, taken)
+            with open(taken, encoding="utf-8", errors="replace") as file:
+                lines = file.readlines()
+            os.unlink(taken)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            _logger.warning("invalidations of an earlier process cannot be read: %s; check spool=", error)
+            return []
         items = []
-        with open(taken, encoding="utf-8") as file:
-            for line in file:
-                try:
-                    record = json.loads(line)
-                    scope = Scope(str(record["kind"]), str(record["name"]))
-                    items.append(Pending(str(record["id"]), scope, 0, due=0.0))
-                except (ValueError, KeyError, TypeError):
-                    continue  # a line cut short by a crash; the others still count
-        os.unlink(taken)
+        for line in lines:
+            try:
+                record = json.loads(line)
+                scope = known(str(record["kind"]), str(record["name"]), int(record.get("v", 1)))
+                items.append(Pending(str(record["id"]), scope, 0, due=0.0))
+            except (ValueError, KeyError, TypeError):
+                # A line cut short by a crash may have stood for anything.
+                items.append(Pending(secrets.token_hex(8), EVERYTHING, 0, due=0.0))
         return items

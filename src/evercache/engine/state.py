@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 
 from evercache.engine.flights import Flight, Flights, Outcome
@@ -32,7 +33,19 @@ class HeldLease:
     lease: float
     granted: float
     renewed: float
+    #: When the background last came by, and the longest that it stayed away.
+    seen: float
+    gap: float = 0.0
     lost: bool = False
+
+    def visit(self, now: float) -> None:
+        """The background comes by."""
+        self.gap, self.seen = max(self.gap, now - self.seen), now
+
+    def starved(self, now: float) -> bool:
+        """Whether the background could not come by for longer than the lease lives: the function holds the
+        interpreter. A lease that was lost, or a master that did not answer, says nothing of the kind."""
+        return max(self.gap, now - self.seen) > self.lease
 
 
 class State:
@@ -93,15 +106,23 @@ class State:
     # -- readiness
 
     def when_ready(self) -> Future[None]:
-        """Resolved at the next resync (at once if ready)."""
+        """Resolved at the next resync or once the master is known to be down; at once if it is so already."""
         future: Future[None] = Future()
         with self.lock:
-            if self.ready:
+            if self.ready or self.master_down:
                 future.set_result(None)
             else:
                 self._ready_waiters = [w for w in self._ready_waiters if not w.cancelled()]
                 self._ready_waiters.append(future)
         return future
+
+    def down(self) -> None:
+        """The master does not answer: who waits for a resync goes on without it, instead of to its deadline."""
+        with self.lock:
+            self.master_down = True
+            waiters, self._ready_waiters = self._ready_waiters, []
+        for waiter in waiters:
+            _wake(waiter)
 
     def unready(self) -> None:
         """Another master, or another life of its data: nothing is relied on until the resync (rule 5)."""
@@ -113,9 +134,7 @@ class State:
             self.near.clear()
             self.clock.reset()
 
-    def resynced(
-        self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float
-    ) -> int:
+    def resynced(self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float) -> int:
         """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5)."""
         now = self.now()
         with self.lock:
@@ -139,17 +158,17 @@ class State:
             self.master_down = False
             waiters, self._ready_waiters = self._ready_waiters, []
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
         return lost
 
     # -- marks
 
     def hear_line(self, line: LogLine) -> None:
         """One line of the log."""
-        scope, now = Scope(line.kind, line.name), self.now()
+        scope, now = line.scope, self.now()
         with self.lock:
             self._mark(scope, line.stamp, now)
+            self.flights.detach(scope, line.stamp)
             self.journal.heard(line.id, scope, line.stamp, line.generation, now)
 
     def learn(self, subject: Subject, known: KnownMarks) -> None:
@@ -194,7 +213,8 @@ class State:
         now = self.now()
         with self.lock:
             self._mark(item.scope, stamp, now)
-            self.journal.acknowledged(item, stamp, generation, now)
+            present = self.generation if self.ready else None
+            self.journal.acknowledged(item, stamp, generation, now, present=present)
 
     def given_up(self, item: Pending) -> None:
         """It stays pending; the background goes on trying."""
@@ -233,7 +253,7 @@ class State:
         return (
             outcome.stamp >= need
             and self.marks.joinable(outcome.stamp, subject, tags)
-            and not self.journal.covers(subject, after=after)
+            and not self.journal.covers(subject, tags, after=after)
         )
 
     # -- near
@@ -251,7 +271,8 @@ class State:
                 return
             marks = self.marks
             fresh = marks.joinable if computed else marks.fresh
-            if fresh(envelope.stamp, subject, envelope.tags) and not self.journal.covers(subject):
+            tags = envelope.tags
+            if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):
                 self.near.put(subject.key, envelope, until)
 
     # -- leases
@@ -259,7 +280,7 @@ class State:
     def hold(self, key: str, token: str, lease: float = LEASE) -> HeldLease:
         """Have a lease renewed until it is let go."""
         now = self.now()
-        held = HeldLease(key, token, lease, now, now)
+        held = HeldLease(key, token, lease, now, now, now)
         with self.lock:
             self.leases[token] = held
         return held
@@ -281,8 +302,14 @@ class State:
         now = self.now()
         for item in self.journal.pending.values():
             if item.due is None:
-                item.due = now  # the parent sends it too: the id makes the second one do nothing
+                # The parent sends it too: the id makes the second one do nothing.
+                item.due, item.given = now, self.journal.sequence
             item.settled = Future()
         self.rng.seed(secrets.randbits(64))
         if not self.local:
             self.unready()
+
+
+def _wake(waiter: Future[None]) -> None:
+    with contextlib.suppress(InvalidStateError):  # who waited was cancelled meanwhile
+        waiter.set_result(None)

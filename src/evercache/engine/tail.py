@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from evercache.errors import NoScript, ServerError, UnavailableError
+from evercache.errors import NoScript, ProtocolError, ServerError, UnavailableError
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
@@ -77,7 +77,7 @@ class Tail:
                 state.clock.observe(greeting.time_us, greeting.received)
             if state.ready and state.generation != greeting.replid:
                 state.unready()
-            pause = _SHORTEST_PAUSE
+            pause, stumbles = _SHORTEST_PAUSE, 0
             while engine.view.master == address:
                 if not state.ready:
                     await self._resync(connection)
@@ -85,6 +85,10 @@ class Tail:
                 began = state.now()
                 busy = await self._read(connection)
                 engine.master_heard(address)
+                # The first resync comes at once; a log that sets off one after the other is not run after.
+                stumbles = 0 if state.ready else stumbles + 1
+                if stumbles > 1:
+                    await asyncio.sleep(min(0.25, 0.01 * 2**stumbles))
                 if busy:
                     # Under a stream of lines fewer, larger reads: 400 blocked readers are the master's load.
                     often = state.now() - began < _LONGEST_PAUSE
@@ -99,12 +103,13 @@ class Tail:
         engine = self._engine
         state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
         sent = state.now()
-        log, info, life = _checked(
+        log, info, life, any_marks = _checked(
             await connection.execute(
                 [
                     engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
                     ("INFO", "replication"),
                     ("HGET", keys.state, "life"),
+                    ("EXISTS", keys.marks),
                 ],
                 sent + block + PATIENCE,
             )
@@ -117,8 +122,13 @@ class Tail:
             return False
         if not state.ready:
             return False
-        lines = parse_log(log)
-        if not self._take(lines) or not self._same_life(life, bool(lines)):
+        try:
+            lines = parse_log(log)
+        except ProtocolError:  # a line that cannot be read may have invalidated anything
+            state.unready()
+            return False
+        evicted = not any_marks and self._knows_marks()
+        if not self._take(lines) or not self._same_life(life, bool(lines)) or evicted:
             state.unready()
             return False
         if not lines:
@@ -150,6 +160,10 @@ class Tail:
             state.known_life = seen  # the first invalidation created it
         return seen == state.known_life
 
+    def _knows_marks(self) -> bool:
+        marks = self._engine.state.marks
+        return bool(marks.functions or marks.tags)
+
     async def _resync(self, connection: AsyncConnection) -> None:
         engine = self._engine
         state = engine.state
@@ -157,12 +171,10 @@ class Tail:
         began = state.now()
         deadline = began + 5.0
         reply = parse_resync(
-            await self._run(
-                connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline
-            )
+            await self._run(connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline)
         )
         marks = await self._marks(connection, deadline)
-        if before and reply.life != before:
+        if (before and reply.life != before) or (not marks and self._knows_marks()):
             await self._restore(connection, reply.replid, deadline)
         # Read since `began`: whatever is logged from then on stands behind the position.
         lost = state.resynced(reply, connection.greeting.run_id, marks, began)
@@ -173,9 +185,7 @@ class Tail:
         marks: list[tuple[Scope, int]] = []
         start = 0
         while True:
-            (reply,) = await connection.execute(
-                [self._engine.commands.marks_page(start, count=PAGE)], deadline
-            )
+            (reply,) = await connection.execute([self._engine.commands.marks_page(start, count=PAGE)], deadline)
             page = parse_marks(reply)
             marks += page
             if len(page) < PAGE:
@@ -186,9 +196,7 @@ class Tail:
         """The bookkeeping is gone: write back what this process remembers (rule 18)."""
         engine = self._engine
         marks = engine.state.marks
-        members = [
-            (mark_member(scope), stamp) for scope, stamp in marks.scopes() if scope.kind in (FUNCTION, TAG)
-        ]
+        members = [(mark_member(scope), stamp) for scope, stamp in marks.scopes() if scope.kind in (FUNCTION, TAG)]
         for start in range(0, max(len(members), 1), PAGE):
             call = engine.commands.restore(
                 members[start : start + PAGE],

@@ -167,8 +167,7 @@ def _text(value: object, left: int) -> str:
         return scalar(value)
     if not left:
         raise TypeError(
-            f"it is nested deeper than {MAX_DEPTH} levels, or contains itself, "
-            "so it has no text for a cache key"
+            f"it is nested deeper than {MAX_DEPTH} levels, or contains itself, so it has no text for a cache key"
         )
     container = _CONTAINERS.get(kind)
     if container is not None:
@@ -201,9 +200,7 @@ _CONTAINERS: dict[type, Callable[[Any, int], str]] = {
     set: _set,
     frozenset: lambda value, left: "frozen" + _set(value, left),
     OrderedDict: lambda value, left: f"OrderedDict{_list(value.items(), left)}",
-    defaultdict: lambda value, left: (
-        f"defaultdict{{{_text(value.default_factory, left)},{_dict(value, left)}}}"
-    ),
+    defaultdict: lambda value, left: f"defaultdict{{{_text(value.default_factory, left)},{_dict(value, left)}}}",
 }
 
 #: How a subclass of a built-in type gives its value as the built-in type, past its own methods.
@@ -278,7 +275,5 @@ def _reachable_name(value: Any) -> str:
     for part in qualname.split("."):
         found = getattr(found, part, None)
     if found is not value and not (module == "builtins" and isinstance(value, type)):
-        raise TypeError(
-            f"{describe(value)} cannot be found by its name, so it has no stable text for a cache key"
-        )
+        raise TypeError(f"{describe(value)} cannot be found by its name, so it has no stable text for a cache key")
     return f"{import_name(module)}.{qualname}"

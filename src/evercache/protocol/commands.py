@@ -210,13 +210,9 @@ class Commands:
 
         The script writes stamp and expiries into the envelope; the id in it must be the token.
         """
-        return self._call(
-            "store", key, replid, newest, token, _stamp(stamp), soft_ms, span_ms, _envelope(envelope)
-        )
+        return self._call("store", key, replid, newest, token, _stamp(stamp), soft_ms, span_ms, _envelope(envelope))
 
-    def invalidate(
-        self, scope: Scope, *, replid: str, newest: int, id: str, function: str = ""
-    ) -> ScriptCall:
+    def invalidate(self, scope: Scope, *, replid: str, newest: int, id: str, function: str = "") -> ScriptCall:
         """Invalidate a scope, once for each `id` (16 hex digits).
 
         `function` only serves to say whether a key's entry was alive.

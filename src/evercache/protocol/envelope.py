@@ -166,8 +166,8 @@ def pack(
 def unpack(data: bytes) -> Envelope:
     """Read an entry; `CorruptEnvelope` for bytes that are foreign, cut short or damaged."""
     try:
-        magic, version, flags, stamp, soft_hi, soft_lo, span, id, slow, quick, codec, crc = (
-            _HEADER.unpack_from(data)
+        magic, version, flags, stamp, soft_hi, soft_lo, span, id, slow, quick, codec, crc = _HEADER.unpack_from(
+            data
         )
     except (StructError, TypeError) as error:
         raise CorruptEnvelope("shorter than an envelope's header, or not bytes: a foreign value") from error

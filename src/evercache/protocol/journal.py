@@ -39,6 +39,8 @@ class Pending:
     function: str = ""
     #: When it may be sent again (monotonic seconds); None while its first caller is still sending it.
     due: float | None = None
+    #: The journal's sequence when its first sender gave it up.
+    given: int = 0
     own: bool = True
     #: A master had acknowledged it once; the present one lacks it.
     replay: bool = False
@@ -55,6 +57,59 @@ def is_lost(generation: str, stamp: int, generations: Generations) -> bool:
     return True
 
 
+class _PendingItems(dict[str, Pending]):
+    """Pending invalidations by id, and by scope as well: a read looks up the few scopes that cover it, however
+    many wait. Guarded by the journal's owner; the questions may be asked without the lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_scope: dict[Scope, dict[str, Pending]] = {}
+
+    def __setitem__(self, id: str, item: Pending) -> None:
+        if id in self:
+            del self[id]
+        self._by_scope.setdefault(_widened(item.scope), {})[id] = item
+        super().__setitem__(id, item)
+
+    def __delitem__(self, id: str) -> None:
+        scope = _widened(self[id].scope)
+        super().__delitem__(id)
+        group = self._by_scope[scope]
+        del group[id]
+        if not group:
+            del self._by_scope[scope]
+
+    def discard(self, id: str) -> bool:
+        """Remove one; False when it is not here."""
+        here = id in self
+        if here:
+            del self[id]
+        return here
+
+    def covering(self, subject: Subject, tags: Iterable[bytes]) -> list[Pending]:
+        """What covers a subject, or one of the tags of its envelope."""
+        found: list[Pending] = []
+        for scope in _scopes_over(subject, tags):
+            group = self._by_scope.get(scope)
+            if group:
+                found += list(group.values())
+        return found
+
+
+def _widened(scope: Scope) -> Scope:
+    # A kind of a later version may cover anything.
+    return scope if scope.kind in _KNOWN_KINDS else EVERYTHING
+
+
+def _scopes_over(subject: Subject, tags: Iterable[bytes]) -> list[Scope]:
+    """Every scope that covers a subject with these tags in its envelope."""
+    scopes = [EVERYTHING, Scope(KEY, subject.key)]
+    if subject.function:
+        scopes.append(Scope(FUNCTION, subject.function))
+    scopes += [Scope(TAG, tag.hex()) for tag in dict.fromkeys((*subject.tags, *tags))]
+    return scopes
+
+
 class Journal:
     """Recorded and pending invalidations of one process; guarded by the lock of the owner.
 
@@ -66,11 +121,13 @@ class Journal:
         self._pending_limit = pending_limit
         self._recorded: dict[str, Recorded] = {}
         self._scopes: Counter[Scope] = Counter()
-        self.pending: dict[str, Pending] = {}
+        self.pending = _PendingItems()
         #: Until a resync is done, all that was recorded counts as pending (rule 5).
         self.suspended = False
         #: generation -> newest stamp of what was dropped before it was proved safe (rule 20).
         self.unproved: dict[str, int] = {}
+        #: As the last resync told them; empty before the first, and where there was no bookkeeping.
+        self._generations: Generations = ()
         self.sequence = 0
         self._proved_before = float("-inf")
 
@@ -90,15 +147,27 @@ class Journal:
         self.pending[id] = item
         return item
 
-    def acknowledged(self, item: Pending, stamp: int, generation: str, now: float) -> None:
-        """The master has it, under this stamp."""
-        if self.pending.pop(item.id, None) is not None:
-            self._record(Recorded(item.id, item.scope, stamp, generation, now, item.own))
+    def acknowledged(
+        self, item: Pending, stamp: int, generation: str, now: float, *, present: str | None = None
+    ) -> None:
+        """A master of this generation has it, under this stamp.
+
+        If that of the `present` generation is known to lack it, it stays pending (rule 3): a failover may be
+        learnt between the answer and this call.
+        """
+        if self.pending.discard(item.id):
+            record = Recorded(item.id, item.scope, stamp, generation, now, item.own)
+            if present not in (None, generation) and is_lost(generation, stamp, self._generations):
+                if record.id in self._recorded:
+                    self._unrecord(self._recorded[record.id])
+                self._replay(record, now)
+            else:
+                self._record(record)
         _settle(item)
 
     def given_up(self, item: Pending, now: float) -> None:
         """Its sender ran out of time; it stays pending and is tried again from now on."""
-        item.due = now
+        item.due, item.given = now, self.sequence
         _settle(item)
         item.settled = Future()
         if len(self.pending) > self._pending_limit:
@@ -106,7 +175,7 @@ class Journal:
 
     def withdrawn(self, item: Pending) -> None:
         """It certainly did nothing and is not wanted any more (a refused `add`, say)."""
-        self.pending.pop(item.id, None)
+        self.pending.discard(item.id)
         _settle(item)
 
     def heard(self, id: str, scope: Scope, stamp: int, generation: str, now: float) -> None:
@@ -124,12 +193,13 @@ class Journal:
             self._record(Recorded(id, scope, stamp, generation, now, own))
 
     def cancel_key(self, key: str, before: int) -> None:
-        """An acknowledged write of a key supersedes our own earlier ones of it that were given up (rule 4)."""
+        """An acknowledged write of a key, begun at sequence `before`, supersedes our own earlier ones of it that
+        had been given up by then (rule 4)."""
         for item in list(self.pending.values()):
             if (
                 item.own
                 and item.due is not None
-                and item.sequence < before
+                and item.given < before
                 and not item.replay
                 and item.scope == Scope(KEY, key)
             ):
@@ -137,25 +207,18 @@ class Journal:
 
     # -- questions
 
-    def covers(self, subject: Subject, *, after: int = -1) -> bool:
-        """Whether something pending (begun after sequence `after`) outdates what servers say of the subject."""
-        if self.pending and any(
-            item.sequence > after and item.scope.covers(subject) for item in list(self.pending.values())
-        ):
+    def covers(self, subject: Subject, tags: Iterable[bytes] = (), *, after: int = -1) -> bool:
+        """Whether something pending (begun after sequence `after`) outdates what servers say of the subject;
+        `tags` are those of the envelope in question (rule 16)."""
+        if self.pending and any(item.sequence > after for item in self.pending.covering(subject, tags)):
             return True
-        return self.suspended and self._records(subject)
-
-    def _records(self, subject: Subject) -> bool:
-        scopes = self._scopes
-        if scopes[EVERYTHING] or scopes[Scope(KEY, subject.key)]:
-            return True
-        if subject.function and scopes[Scope(FUNCTION, subject.function)]:
-            return True
-        return any(scopes[Scope(TAG, tag.hex())] for tag in subject.tags)
+        return self.suspended and any(self._scopes[scope] for scope in _scopes_over(subject, tags))
 
     def covering(self, subject: Subject) -> list[Pending]:
         """What is pending for the subject, oldest first."""
-        return [item for item in list(self.pending.values()) if item.scope.covers(subject)]
+        if not self.pending:
+            return []
+        return sorted(self.pending.covering(subject, ()), key=lambda item: item.sequence)
 
     def due(self, now: float) -> list[Pending]:
         """What may be sent again now, oldest first."""
@@ -171,26 +234,25 @@ class Journal:
         Own ones are due at once, heard ones after `jitter()` seconds, so that not everybody sends at once.
         """
         lost = [item for item in self._recorded.values() if is_lost(item.generation, item.stamp, generations)]
+        self._generations = tuple(generations)
         for item in lost:
             self._unrecord(item)
-            self.sequence += 1
-            self.pending[item.id] = Pending(
-                item.id,
-                item.scope,
-                self.sequence,
-                due=now if item.own else now + jitter(),
-                own=item.own,
-                replay=True,
-            )
+            self._replay(item, now if item.own else now + jitter())
         if any(is_lost(generation, stamp, generations) for generation, stamp in self.unproved.items()):
             # What exactly was lost is not known any more: everything is invalidated, once.
             self.sequence += 1
             id = new_id()
             self.pending[id] = Pending(id, EVERYTHING, self.sequence, due=now)
-        known = {replid for replid, _ in generations}
-        self.unproved = {g: s for g, s in self.unproved.items() if g in known}
+        # What was lost is dealt with now: the next resync must not do it again.
+        self.unproved = {g: s for g, s in self.unproved.items() if not is_lost(g, s, generations)}
         self.suspended = False
         return len(lost)
+
+    def _replay(self, item: Recorded, due: float) -> None:
+        self.sequence += 1
+        self.pending[item.id] = Pending(
+            item.id, item.scope, self.sequence, due=due, given=self.sequence, own=item.own, replay=True
+        )
 
     # -- memory
 
@@ -208,15 +270,16 @@ class Journal:
             self._drop(item)
 
     def _record(self, item: Recorded) -> None:
+        if item.id in self._recorded:  # heard before its own reply came
+            self._unrecord(self._recorded[item.id])
         self._recorded[item.id] = item
-        # A kind of a later version may cover anything.
-        self._scopes[item.scope if item.scope.kind in _KNOWN_KINDS else EVERYTHING] += 1
+        self._scopes[_widened(item.scope)] += 1
         if len(self._recorded) > self._limit:
             self._drop(next(iter(self._recorded.values())))
 
     def _unrecord(self, item: Recorded) -> None:
         del self._recorded[item.id]
-        scope = item.scope if item.scope.kind in _KNOWN_KINDS else EVERYTHING
+        scope = _widened(item.scope)
         self._scopes[scope] -= 1
         if not self._scopes[scope]:
             del self._scopes[scope]
@@ -230,20 +293,23 @@ class Journal:
         """Past the bound: keys merge into their functions, then everything into everything (rule 4)."""
         waiting = [item for item in self.pending.values() if item.due is not None]
         functions = {item.function for item in waiting if item.scope.kind == KEY and item.function}
-        merged: Iterable[Scope] = (Scope(FUNCTION, name) for name in functions)
-        absorbed = [item for item in waiting if item.scope.kind == KEY and item.function]
-        if len(self.pending) - len(absorbed) + len(functions) > self._pending_limit:
-            merged, absorbed = (EVERYTHING,), waiting
-        present = {item.scope for item in waiting if item not in absorbed}
-        for item in absorbed:
-            del self.pending[item.id]
-        for number, scope in enumerate(merged):
-            if scope in present:
-                continue
+        groups: dict[Scope, list[Pending]] = {}
+        for item in waiting:
+            if item.scope.kind == KEY and item.function:
+                groups.setdefault(Scope(FUNCTION, item.function), []).append(item)
+            elif item.scope.kind == FUNCTION and item.scope.name in functions:
+                groups.setdefault(item.scope, []).append(item)
+        left = len(self.pending) - sum(map(len, groups.values())) + len(groups)
+        if left > self._pending_limit and waiting:
+            groups = {EVERYTHING: waiting}
+        for scope, absorbed in groups.items():
+            for item in absorbed:
+                del self.pending[item.id]
             self.sequence += 1
-            # An id of its own, made of one that is absorbed: the master cannot have seen it.
-            id = f"{absorbed[number].id[:-2]}{'~m'}"
-            self.pending[id] = Pending(id, scope, self.sequence, due=now)
+            # An id of its own, also where the function waited already: that one may have been sent, and obeyed
+            # before what merges into it began.
+            id = f"{absorbed[0].id.partition('~')[0]}~{self.sequence}"
+            self.pending[id] = Pending(id, scope, self.sequence, due=now, given=self.sequence)
 
 
 def _settle(item: Pending) -> None:

@@ -78,8 +78,7 @@ class ReadableNaming:
             return name
         if not _VERSION.fullmatch(str(version)):
             raise ConfigurationError(
-                f"version={version!r} of {name} is not a number or 1 to 32 letters, digits "
-                "and the signs _ . + -"
+                f"version={version!r} of {name} is not a number or 1 to 32 letters, digits and the signs _ . + -"
             )
         return f"{name}@{version}"
 

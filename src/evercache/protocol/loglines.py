@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evercache.errors import ServerError
-from evercache.protocol.scope import ALL, FUNCTION, TAG, Scope
+from evercache.protocol.scope import ALL, FUNCTION, TAG, Scope, known
 from evercache.protocol.shapes import to_int, to_str, wrong
 from evercache.wire.types import Reply
 
@@ -33,8 +33,8 @@ class LogLine:
 
     @property
     def scope(self) -> Scope:
-        """What the line invalidates."""
-        return Scope(self.kind, self.name)
+        """What the line invalidates; everything, where it is of a later version or of an unknown kind."""
+        return known(self.kind, self.name, self.version)
 
 
 def parse_marks(reply: Reply) -> tuple[tuple[Scope, int], ...]:

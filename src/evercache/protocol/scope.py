@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
-__all__ = ["EVERYTHING", "Scope", "Subject", "tag_hash"]
+__all__ = ["EVERYTHING", "Scope", "Subject", "known", "tag_hash"]
 
 KEY, FUNCTION, TAG, ALL = "k", "f", "t", "*"
+_TAG = re.compile(r"[0-9a-f]{16}")
 
 
 @lru_cache(maxsize=4096)
@@ -57,6 +59,15 @@ class Scope:
 
 
 EVERYTHING = Scope(ALL)
+
+
+def known(kind: str, name: str, version: int = 1) -> Scope:
+    """The scope of a record, perhaps of a later version: what is not understood stands for everything.
+
+    Too wide is safe, too narrow is not; and only what is understood can be issued again.
+    """
+    understood = version == 1 and (kind in (KEY, FUNCTION) or (kind == TAG and _TAG.fullmatch(name) is not None))
+    return Scope(kind, name) if understood else EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,9 +206,7 @@ class TagTemplate:
             if token in ("{{", "}}"):
                 literals[-1] += token[0]
             elif name is None:
-                raise TypeError(
-                    f"a lone {token!r} in the tag {source!r}: write {token * 2!r} for the sign itself"
-                )
+                raise TypeError(f"a lone {token!r} in the tag {source!r}: write {token * 2!r} for the sign itself")
             elif not name.isidentifier():
                 raise TypeError(
                     f"{token!r} in the tag {source!r}: only plain parameter names may stand in braces; "

@@ -68,9 +68,7 @@ def parse_replication(text: bytes | str) -> Replication:
             priority=int(fields.get("slave_priority", "100")),
             replicas=tuple(Address(r["ip"], int(r["port"])) for r in listed if r.get("state") == "online"),
             master=(
-                Address(fields["master_host"], int(fields["master_port"]))
-                if "master_host" in fields
-                else None
+                Address(fields["master_host"], int(fields["master_port"])) if "master_host" in fields else None
             ),
         )
     except (KeyError, ValueError) as error:

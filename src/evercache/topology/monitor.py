@@ -160,15 +160,13 @@ class Monitor:
     def _take_master(self, facts: NodeFacts) -> None:
         said = facts.replication
         if said is None or said.role != "master" or facts.error is not None:
-            self._say(
-                facts, f"master {facts.address}: " + (str(facts.error) if facts.error else "is a replica")
-            )
+            # Whoever follows the master says so; twice is no clearer.
+            logger.debug("master %s: %s", facts.address, facts.error or "is a replica")
             self._topology.nudge()
             if said is not None and said.role != "master" and facts.error is None and self._generation:
                 self._generation = ""
                 self._changed_generation()
             return
-        self._say(facts, "")
         self.table.master_answer(facts.sent, said.replid, said.offset)
         if said.replid != self._generation:
             first = not self._generation

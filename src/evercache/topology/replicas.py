@@ -174,5 +174,9 @@ class ReplicaSet:
         for replica in self.members:
             replica.standing = replace(replica.standing, caught=NEVER)
 
+    def after_fork(self) -> None:
+        """In the child: the parent's reads under way, and the locks that its threads held, are not here."""
+        self.members = tuple(Replica(r.address, self._member_failed) for r in self.members)
+
     def _member_failed(self) -> None:
         self.on_failure()

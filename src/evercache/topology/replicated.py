@@ -28,9 +28,7 @@ DOUBT = 3.0
 RESOLVE = 30.0
 
 
-def elect(
-    facts: Sequence[NodeFacts], current: Address | None, replid: str, doubtful: bool
-) -> NodeFacts | None:
+def elect(facts: Sequence[NodeFacts], current: Address | None, replid: str, doubtful: bool) -> NodeFacts | None:
     """Which of the nodes that call themselves master is the one (earlier in the list wins a tie).
 
     Followers decide, then descent (its former replication id is that of the last master), then custom.
@@ -99,9 +97,7 @@ class ReplicatedTopology:
                 await self._resolve()
                 nodes = self._nodes
                 endpoints.keep(nodes)
-                facts = await asyncio.gather(
-                    *(ask(endpoints.get(a), self._timeout, self._clock) for a in nodes)
-                )
+                facts = await asyncio.gather(*(ask(endpoints.get(a), self._timeout, self._clock) for a in nodes))
                 if self._judge(facts):
                     # A name may lead elsewhere now; connections made before stay where they were.
                     self._resolved_at = -inf

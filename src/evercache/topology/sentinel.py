@@ -117,8 +117,6 @@ class SentinelTopology:
         before, self._told = self._told, view
         if before.master != view.master:
             logger.info("master of %s: %s (epoch %d)", self._book.service, view.master, view.epoch)
-        if view.problem is not None and before.problem is not view.problem:
-            logger.warning("%s", view.problem)
         self._changed(view)
 
     # -- polling
@@ -140,9 +138,7 @@ class SentinelTopology:
                 replies = await endpoints.get(sentinel).execute(
                     question(self._book.service, instance), sent + self._timeout
                 )
-                answer, now_held = parse_answer(
-                    self._book.service, sentinel, sent, replies, instance, self._mapped
-                )
+                answer, now_held = parse_answer(self._book.service, sentinel, sent, replies, instance, self._mapped)
             except UnavailableError as error:
                 answer, now_held = SentinelAnswer(sentinel, sent, error=error), instance
             self._book.heard(answer, self._clock())

@@ -84,9 +84,7 @@ class _Connection:
                 while (reply := pop()) is not PENDING:
                     replies.append(reply)
                     if len(replies) == count:
-                        if not self.decoder.is_empty() and (
-                            pop() is not PENDING or not self.decoder.is_empty()
-                        ):
+                        if not self.decoder.is_empty() and (pop() is not PENDING or not self.decoder.is_empty()):
                             raise ProtocolError(f"{self.address} sent more replies than were asked for")
                         return replies
         except TimeoutError:
@@ -273,8 +271,7 @@ class BlockingEndpoint:
             if isinstance(error, (TimeoutError, DeadlineExceeded)):
                 if limit < deadline:
                     raise ConnectionFailed(
-                        f"{self.address} did not answer within connect_timeout="
-                        f"{self.options.connect_timeout} s"
+                        f"{self.address} did not answer within connect_timeout={self.options.connect_timeout} s"
                     ) from None
                 raise DeadlineExceeded(f"no connection to {self.address} before the deadline") from None
             if isinstance(error, UnavailableError):

@@ -300,9 +300,7 @@ class Channel(asyncio.Protocol):
                         DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=sent)
                     )
         if silent:
-            self._fail(
-                ConnectionFailed(f"{self.address} is silent: nothing came before the deadline of a call")
-            )
+            self._fail(ConnectionFailed(f"{self.address} is silent: nothing came before the deadline of a call"))
         elif self._retired and earliest == _NEVER:
             self.close()
         elif earliest < _NEVER:

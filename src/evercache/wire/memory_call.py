@@ -176,9 +176,7 @@ class Call:
         token, stamp, granted, expected = value.split()
         return token, int(stamp), int(granted), int(expected)
 
-    def covering(
-        self, least: int, name: bytes, tags: list[bytes]
-    ) -> tuple[int, list[tuple[bytes, int]], int]:
+    def covering(self, least: int, name: bytes, tags: list[bytes]) -> tuple[int, list[tuple[bytes, int]], int]:
         """Mark of the function, marks of the tags, and the maximum of all that cover and `least`."""
         book = self.book
         function = book.marks.get(b"f:" + name, 0) if name else 0

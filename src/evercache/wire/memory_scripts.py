@@ -79,7 +79,7 @@ def _store(call: Call) -> Reply:
             return call.reply(b"ok", entry.soft)
         return call.reply(b"refused", b"lease")
     call.server.unlink(call.lease_key)
-    if entry is not None and entry.newer and call.now_ms < entry.hard:
+    if entry is not None and entry.newer and call.now_ms < entry.hard and entry.stamp >= stamp:
         return call.reply(b"refused", b"newer")
     if soft_ms + span_ms <= 0:
         return call.reply(b"refused", b"expired")

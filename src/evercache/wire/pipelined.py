@@ -37,9 +37,7 @@ class PipelinedWire:
         """An endpoint; connects at its first use. `ConfigurationError` for options that cannot work."""
         return PipelinedEndpoint(address, options)
 
-    async def connect(
-        self, address: Address, options: ConnectionOptions, deadline: float
-    ) -> PipelinedConnection:
+    async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> PipelinedConnection:
         """Open a connection of one's own and greet."""
         check_options(address, options)
         return PipelinedConnection(await _open(address, options, deadline, keep_messages=True))
@@ -225,9 +223,7 @@ class PipelinedEndpoint:
         return channel
 
 
-async def _open(
-    address: Address, options: ConnectionOptions, deadline: float, *, keep_messages: bool
-) -> Channel:
+async def _open(address: Address, options: ConnectionOptions, deadline: float, *, keep_messages: bool) -> Channel:
     """A greeted channel before the deadline and `connect_timeout`, or an error whose `maybe_run` is False."""
     loop = asyncio.get_running_loop()
     now = monotonic()

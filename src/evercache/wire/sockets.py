@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -124,5 +125,7 @@ def why(error: OSError) -> str:
         return f"TLS failed ({getattr(error, 'verify_message', '') or error.reason or error})"
     if isinstance(error, socket.gaierror):
         return error.strerror or "the name cannot be looked up"
+    if error.errno == errno.ECONNREFUSED:
+        return "Connection refused: nothing listens there; check that the server runs, and the URL"
     # asyncio puts the address into `strerror`, a second time in our messages.
     return os.strerror(error.errno) if error.errno else error.strerror or type(error).__name__

@@ -87,9 +87,7 @@ class AsyncLeads:
             need = max(need, state.marks.need(subject))
         return await self._without_master(request)
 
-    async def _ask(
-        self, request: Request, need: int, token: str, deadline: float, seen: str = ""
-    ) -> LeaseReply:
+    async def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, commands, subject = self._state, self._engine.commands, request.subject
         reply = parse_lease(
             await self._link.run(
@@ -247,9 +245,7 @@ class AsyncLeads:
                 payload, codec, compressed = request.encoder.encode(value, key.encode())
         except CannotEncode as error:
             request.counters.uncacheable += 1
-            self._engine.state_log.trouble(
-                f"uncacheable {request.subject.function or key}", f"{key}: {error}"
-            )
+            self._engine.state_log.trouble(f"uncacheable {request.subject.function or key}", f"{key}: {error}")
             return None
         tags = request.subject.tags
         if request.result_tags is not None and not is_error:

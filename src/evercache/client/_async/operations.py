@@ -74,9 +74,7 @@ class AsyncOperations:
             request.counters.corrupt += 1
             return default
 
-    async def _peek(
-        self, subject: Subject, budget: float, counters: Counters, on_error: OnError
-    ) -> Found | None:
+    async def _peek(self, subject: Subject, budget: float, counters: Counters, on_error: OnError) -> Found | None:
         try:
             return await self._reads.peek(subject, budget, counters)
         except UnavailableError as error:
@@ -116,9 +114,7 @@ class AsyncOperations:
         verdict = "hit"
         if found.stale:
             late = -found.left
-            verdict = (
-                "stale hit, refreshed in the background" if late <= request.policy.stale else "miss: expired"
-            )
+            verdict = "stale hit, refreshed in the background" if late <= request.policy.stale else "miss: expired"
         return Explanation(
             subject.key,
             verdict,
@@ -141,16 +137,14 @@ class AsyncOperations:
     ) -> list[Ack]:
         """Invalidate; with `raise`, what was queued raises as well (and stays queued)."""
         settings = self._engine.settings
-        acks = await self._writes.invalidate_many(
+        return await self._writes.invalidate_many(
             list(scopes),
             settings.budget,
             counters,
             function=function,
             strict=settings.consistency == "strict",
+            on_error=on_error or settings.on_error,
         )
-        if (on_error or settings.on_error) == "raise" and any(ack.queued for ack in acks):
-            raise UnavailableError("no master acknowledged the invalidation; it is queued", maybe_run=True)
-        return acks
 
     # -- keys that the user named
 
@@ -212,7 +206,7 @@ class AsyncOperations:
         if sum(lifetime) <= 0:
             ack = await self._writes.invalidate(Scope.of_key(request.subject.key), policy.budget, counters)
             return Ack(ack.done, ack.stamp, ack.existed, ack.queued, "expired")
-        ack = await self._writes.set(
+        return await self._writes.set(
             request.subject,
             envelope,
             lifetime,
@@ -221,12 +215,8 @@ class AsyncOperations:
             mode=mode,
             since=since,
             strict=engine.settings.consistency == "strict",
+            on_error=policy.on_error,
         )
-        if ack.queued and policy.on_error == "raise":
-            raise UnavailableError(
-                "no master took the write; an invalidation of its key is queued", maybe_run=True
-            )
-        return ack
 
     async def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
         """Write many values."""
@@ -293,6 +283,4 @@ class AsyncOperations:
             eviction = facts.get("maxmemory_policy") if facts.get("maxmemory", "0") != "0" else "noeviction"
         except UnavailableError as error:
             return NodeHealth(str(address), role, f"nothing: {error}")
-        return NodeHealth(
-            str(address), role, engine.use_of(address, now), engine.lag_of(address, now), eviction
-        )
+        return NodeHealth(str(address), role, engine.use_of(address, now), engine.lag_of(address, now), eviction)

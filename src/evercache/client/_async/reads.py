@@ -262,9 +262,7 @@ class AsyncReads:
         left = (envelope.soft_ms - reply.now_us / 1e3) / 1e3
         return Found(envelope, "master", left <= 0, left)
 
-    async def peek_many(
-        self, subjects: list[Subject], budget: float, counters: Counters
-    ) -> list[Found | None]:
+    async def peek_many(self, subjects: list[Subject], budget: float, counters: Counters) -> list[Found | None]:
         """The entries of many keys: one round trip to one node, and one to the master for what that lacks."""
         state, engine = self._state, self._engine
         if not subjects or not engine.start():
@@ -278,14 +276,10 @@ class AsyncReads:
         reader = engine.reader(state.now())
         if reader is not None:
             resyncs = state.resyncs
-            replies = await self._link.read(
-                reader, [("MGET", *(subject.key for subject in subjects))], deadline
-            )
+            replies = await self._link.read(reader, [("MGET", *(subject.key for subject in subjects))], deadline)
             if replies is not None:
                 for index, data in enumerate(replies[0]):
-                    results[index] = self.judge(
-                        data, subjects[index], needs[index], resyncs, reader.role, counters
-                    )
+                    results[index] = self.judge(data, subjects[index], needs[index], resyncs, reader.role, counters)
         missing = [index for index, found in enumerate(results) if found is None]
         if not missing:
             return results

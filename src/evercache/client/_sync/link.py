@@ -12,7 +12,6 @@ from evercache.engine.readers import Reader
 from evercache.errors import (
     DeadlineExceeded,
     Loading,
-    MasterUnknown,
     NoScript,
     PoolExhausted,
     ReadOnly,
@@ -52,31 +51,33 @@ class SyncLink:
         background does. With `replicas`, the last reply is the number of replicas that have all of it (`WAIT`).
         Raises UnavailableError, also for an error reply to any of them.
         """
-        engine = self._engine
-        state = engine.state
+        state = self._engine.state
         while True:
+            master = self._master(deadline)
             try:
-                return self._once(builds, deadline, replicas)
+                return self._once(master, builds, deadline, replicas)
             except UnavailableError as error:
                 left = deadline - state.now()
-                if left <= 0.002 or (error.maybe_run and not repeat) or isinstance(error, MasterUnknown):
+                if left <= 0.002 or (error.maybe_run and not repeat):
                     raise
                 if isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading)):
                     raise  # OOM, NOPERM, ...: asking again does not help
                 SyncWaits.pause(min(left, 0.003 + 0.007 * state.rng.random()))
 
-    def _once(self, builds: Sequence[Build], deadline: float, replicas: int) -> list[Any]:
+    def _master(self, deadline: float) -> Address:
+        """The master, once it is followed; raises why there is none, in the words of the background."""
         engine = self._engine
         state = engine.state
-        if not state.ready:
-            if state.master_down:
-                raise MasterUnknown("the master does not answer")
+        if not state.ready and not state.master_down:
             SyncWaits.result(state.when_ready(), deadline - state.now())
-            if not state.ready:
-                raise MasterUnknown("no master could be followed before the deadline")
         master = engine.view.master
-        if master is None or state.master_down:
-            raise MasterUnknown("no master answers now")
+        if not state.ready or state.master_down or master is None:
+            raise engine.no_master()
+        return master
+
+    def _once(self, master: Address, builds: Sequence[Build], deadline: float, replicas: int) -> list[Any]:
+        engine = self._engine
+        state = engine.state
         generation, newest = state.generation, state.marks.newest
         calls = [build(generation, newest) for build in builds]
         wait = [("WAIT", replicas, max(1, int((deadline - state.now()) * 1000) - 5))] if replicas else []

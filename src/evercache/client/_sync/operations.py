@@ -138,16 +138,14 @@ class SyncOperations:
     ) -> list[Ack]:
         """Invalidate; with `raise`, what was queued raises as well (and stays queued)."""
         settings = self._engine.settings
-        acks = self._writes.invalidate_many(
+        return self._writes.invalidate_many(
             list(scopes),
             settings.budget,
             counters,
             function=function,
             strict=settings.consistency == "strict",
+            on_error=on_error or settings.on_error,
         )
-        if (on_error or settings.on_error) == "raise" and any(ack.queued for ack in acks):
-            raise UnavailableError("no master acknowledged the invalidation; it is queued", maybe_run=True)
-        return acks
 
     # -- keys that the user named
 
@@ -209,7 +207,7 @@ class SyncOperations:
         if sum(lifetime) <= 0:
             ack = self._writes.invalidate(Scope.of_key(request.subject.key), policy.budget, counters)
             return Ack(ack.done, ack.stamp, ack.existed, ack.queued, "expired")
-        ack = self._writes.set(
+        return self._writes.set(
             request.subject,
             envelope,
             lifetime,
@@ -218,10 +216,8 @@ class SyncOperations:
             mode=mode,
             since=since,
             strict=engine.settings.consistency == "strict",
+            on_error=policy.on_error,
         )
-        if ack.queued and policy.on_error == "raise":
-            raise UnavailableError("no master took the write; an invalidation of its key is queued", maybe_run=True)
-        return ack
 
     def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
         """Write many values."""

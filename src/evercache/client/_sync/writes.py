@@ -11,6 +11,7 @@ from evercache.engine.engine import Engine
 from evercache.engine.state import State
 from evercache.errors import MasterUnknown, NotACounter, UnavailableError
 from evercache.observe import Counters
+from evercache.policy import OnError
 from evercache.protocol.journal import Pending
 from evercache.protocol.replies import (
     IncrReply,
@@ -51,8 +52,9 @@ class SyncWrites:
         *,
         function: str = "",
         strict: bool = False,
+        on_error: OnError = "absorb",
     ) -> list[Ack]:
-        """The same for several scopes, in one round trip."""
+        """The same for several scopes, in one round trip. With "raise" a failure is raised (and still queued)."""
         state = self._state
         if not self._engine.start():
             return [Ack(False, reason="unavailable") for _ in scopes]
@@ -66,6 +68,9 @@ class SyncWrites:
             self._engine.wake_bringer()
             self._engine.failed(error, counters)
             counters.queued += len(items)
+            if on_error == "raise":
+                error.add_note("the invalidation is obeyed here and queued for the master")
+                raise
             return [Ack(False, queued=True, reason="unavailable") for _ in items]
         except BaseException:
             # The caller was cancelled: its invalidation goes on without it (rule 4).
@@ -134,8 +139,12 @@ class SyncWrites:
         mode: Literal["set", "add", "since"] = "set",
         since: int = 0,
         strict: bool = False,
+        on_error: OnError = "absorb",
     ) -> Ack:
-        """Write a value. On failure an invalidation of its key is queued, never the value (rule 4)."""
+        """Write a value. On failure an invalidation of its key is queued, never the value (rule 4).
+
+        With "raise" the failure is raised as well.
+        """
         state, commands = self._state, self._engine.commands
         if not self._engine.start():
             return Ack(False, reason="unavailable")
@@ -183,6 +192,9 @@ class SyncWrites:
                 raise
             self._engine.failed(error, counters)
             counters.queued += 1
+            if on_error == "raise":
+                error.add_note("an invalidation of the key is queued for the master")
+                raise
             return Ack(False, queued=True, reason="unavailable")
         if reply.status != "ok":
             state.withdrawn(item)

@@ -241,6 +241,7 @@ local function ensure_generation(state, life)
   book()
   if state.life == '' then
     state.life = life
+    redis.call('UNLINK', LOG) -- of a life whose state was evicted: its lines are chained to nothing any more
     redis.call('HSET', STATE, 'gens', state.gens, 'life', life)
   else
     redis.call('HSET', STATE, 'gens', state.gens)

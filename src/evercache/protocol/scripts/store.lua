@@ -16,7 +16,8 @@ if holder ~= token or granted ~= stamp then
 end
 
 redis.call('UNLINK', LEASE)
-if entry and entry.newer and now_ms < entry.hard then
+-- The lease was granted over it only if it was outdated then, so that its stamp is the lower one.
+if entry and entry.newer and now_ms < entry.hard and entry.stamp >= stamp then
   return {'refused', now_us, replid, 'newer'}
 end
 if soft_ms + span_ms <= 0 then

@@ -1,0 +1,376 @@
+"""The journal of invalidations: rules 3, 4, 5 and 20, each by its name."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from evercache.protocol.journal import Journal, is_lost
+from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
+
+KEY = Scope.of_key("ns:1")
+ONE = Subject("ns:1", "app.f", (tag_hash("a"),))
+OTHER = Subject("ns:2", "app.g", (tag_hash("b"),))
+SCOPES = [KEY, Scope.of_function("app.f"), Scope.of_tag("a"), EVERYTHING]
+
+
+def resync(journal: Journal, *generations: tuple[str, int], now: float = 50.0, jitter: float = 0.1) -> int:
+    ids = (f"new{n}" for n in itertools.count())
+    return journal.resynced(generations, now, lambda: jitter, lambda: next(ids))
+
+
+def hear(journal: Journal, id: str, scope: Scope = KEY, stamp: int = 10, gen: str = "g1", now: float = 0) -> None:
+    journal.heard(id, scope, stamp, gen, now)
+
+
+def acked(journal: Journal, id: str, scope: Scope = KEY, stamp: int = 10, gen: str = "g1", now: float = 0) -> None:
+    journal.acknowledged(journal.begin(id, scope), stamp, gen, now)
+
+
+# -- rule 3: what is lost
+
+
+@pytest.mark.parametrize(
+    ("generations", "lost"),
+    [
+        ([("g1", 0)], False),  # the current one
+        ([("g1", 0), ("g2", 9)], True),  # g2 began before the stamp: it lacks it
+        ([("g1", 0), ("g2", 10)], False),  # g2 had it when it began
+        ([("g1", 0), ("g2", 10), ("g3", 5)], False),  # only the next one counts
+        ([("g0", 0), ("g1", 3), ("g2", 9)], True),
+        ([("g2", 99)], True),  # unknown
+        ([], True),
+    ],
+)
+def test_rule_3_lost_is_what_the_generation_after_lacks(generations: list[tuple[str, int]], lost: bool) -> None:
+    assert is_lost("g1", 10, generations) is lost
+
+
+def test_rule_3_lost_ones_become_pending_and_others_do_not() -> None:
+    journal = Journal()
+    acked(journal, "kept", stamp=9)
+    acked(journal, "lost", stamp=11)
+    acked(journal, "new", stamp=12, gen="g2")
+    assert resync(journal, ("g1", 0), ("g2", 10)) == 1
+    assert set(journal.pending) == {"lost"}
+    assert len(journal) == 2
+    assert resync(journal, ("g1", 0), ("g2", 10)) == 0
+
+
+def test_rule_3_own_ones_are_sent_at_once_and_heard_ones_after_jitter() -> None:
+    journal = Journal()
+    acked(journal, "own")
+    hear(journal, "heard", Scope.of_key("ns:2"))
+    assert resync(journal, ("g2", 0), now=50.0, jitter=0.1) == 2
+    assert [item.id for item in journal.due(50.0)] == ["own"]
+    assert [item.id for item in journal.due(50.1)] == ["own", "heard"]
+    assert all(item.replay for item in journal.pending.values())
+
+
+def test_rule_3_what_somebody_else_issued_again_is_not_sent() -> None:
+    journal = Journal()
+    hear(journal, "x")
+    resync(journal, ("g2", 0))
+    assert journal.covers(ONE)
+    hear(journal, "x", stamp=20, gen="g2")
+    assert not journal.pending
+    assert not journal.covers(ONE)
+    assert resync(journal, ("g2", 0)) == 0  # it is of the present generation now
+    assert resync(journal, ("g2", 0), ("g3", 19)) == 1
+
+
+def test_rule_3_the_newer_line_of_an_id_is_the_one_to_watch() -> None:
+    journal = Journal()
+    hear(journal, "x", stamp=10, gen="g1")
+    hear(journal, "x", stamp=20, gen="g2")
+    hear(journal, "x", stamp=10, gen="g1")
+    assert len(journal) == 1
+    assert resync(journal, ("g1", 0), ("g2", 5), ("g3", 20)) == 0
+    assert resync(journal, ("g1", 0), ("g2", 5), ("g3", 19)) == 1
+
+
+def test_rule_3_an_own_one_heard_again_stays_an_own_one() -> None:
+    journal = Journal()
+    acked(journal, "x", stamp=10)
+    hear(journal, "x", stamp=20, gen="g2")
+    resync(journal, ("g3", 0), now=50.0, jitter=9.0)
+    assert [item.id for item in journal.due(50.0)] == ["x"]
+
+
+def test_rule_3_the_id_of_a_replay_is_the_old_one() -> None:
+    journal = Journal()
+    acked(journal, "x", EVERYTHING)
+    resync(journal, ("g2", 0))
+    assert journal.pending["x"].scope == EVERYTHING
+
+
+# -- rule 4: pending is an infinite mark
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=str)
+def test_rule_4_pending_covers_from_the_beginning_to_the_acknowledgement(scope: Scope) -> None:
+    journal = Journal()
+    item = journal.begin("x", scope)
+    assert journal.covers(ONE)
+    assert journal.covers(OTHER) is (scope == EVERYTHING)
+    assert journal.covering(ONE) == [item]
+    journal.given_up(item, 1.0)
+    assert journal.covers(ONE)
+    journal.acknowledged(item, 10, "g1", 2.0)
+    assert not journal.covers(ONE)
+    assert not journal.pending
+    assert len(journal) == 1
+
+
+def test_rule_4_it_outdates_computations_that_began_before_it() -> None:
+    journal = Journal()
+    before = journal.sequence
+    journal.begin("x", KEY)
+    assert journal.covers(ONE, after=before)
+    assert not journal.covers(ONE, after=journal.sequence)
+
+
+def test_rule_4_it_is_tried_again_from_when_it_was_given_up() -> None:
+    journal = Journal()
+    item = journal.begin("x", KEY)
+    assert not journal.due(99.0)  # its caller is still sending it
+    journal.given_up(item, 5.0)
+    assert not journal.due(4.9)
+    assert journal.due(5.0) == [item]
+
+
+def test_rule_4_who_waits_for_the_attempt_is_woken_either_way() -> None:
+    journal = Journal()
+    item = journal.begin("x", KEY)
+    first = item.settled
+    assert not first.done()
+    journal.given_up(item, 0.0)
+    assert first.done()
+    assert not item.settled.done()
+    journal.acknowledged(item, 1, "g1", 0.0)
+    assert item.settled.done()
+    other = journal.begin("y", KEY)
+    journal.withdrawn(other)
+    assert other.settled.done()
+    assert not journal.pending
+
+
+def test_rule_4_one_given_up_that_is_heard_after_all_is_acknowledged() -> None:
+    journal = Journal()
+    item = journal.begin("x", KEY)
+    journal.given_up(item, 0.0)
+    hear(journal, "x", stamp=10)
+    assert not journal.pending
+    assert item.settled.done()
+    assert len(journal) == 1
+
+
+def test_rule_4_one_under_way_that_is_heard_waits_for_its_reply() -> None:
+    journal = Journal()
+    item = journal.begin("x", KEY)
+    hear(journal, "x", stamp=10)
+    assert journal.pending == {"x": item}
+    journal.acknowledged(item, 10, "g1", 0.0)
+    assert len(journal) == 1
+    # Counted once: when it is safe to forget, nothing of it is left behind.
+    journal.prune(601.0, proved_before=9.0, keep=600.0)
+    assert len(journal) == 0
+    journal.suspended = True
+    assert not journal.covers(ONE)
+
+
+def test_rule_4_an_acknowledged_write_cancels_own_earlier_ones_of_its_key() -> None:
+    journal = Journal()
+    given_up = journal.begin("given up", KEY)
+    under_way = journal.begin("under way", KEY)
+    function = journal.begin("function", Scope.of_function("app.f"))
+    other = journal.begin("other", Scope.of_key("ns:2"))
+    for item in (given_up, function, other):
+        journal.given_up(item, 0.0)
+    write = journal.begin("write", KEY)
+    later = journal.begin("later", KEY)
+    journal.given_up(later, 0.0)
+    journal.cancel_key("ns:1", write.sequence)
+    assert set(journal.pending) == {"under way", "function", "other", "write", "later"}
+    assert given_up.settled.done()
+    assert not under_way.settled.done()
+
+
+def test_rule_4_a_write_cancels_no_replay_and_nothing_of_others() -> None:
+    journal = Journal()
+    acked(journal, "own")
+    hear(journal, "heard")
+    resync(journal, ("g2", 0))
+    journal.cancel_key("ns:1", 99)
+    assert set(journal.pending) == {"own", "heard"}
+    journal.pending["heard"].replay = False
+    journal.cancel_key("ns:1", 99)
+    assert set(journal.pending) == {"own", "heard"}
+
+
+def fill(journal: Journal, count: int, function: str = "") -> None:
+    for n in range(count):
+        item = journal.begin(
+            f"{len(function)}{journal.sequence:013x}00", Scope.of_key(f"ns:{function}{n}"), function
+        )
+        journal.given_up(item, 7.0)
+
+
+def test_rule_4_past_the_bound_keys_merge_into_their_functions() -> None:
+    journal = Journal(pending_limit=3)
+    fill(journal, 3, "app.f")
+    assert len(journal.pending) == 3
+    fill(journal, 1, "app.g")
+    assert {item.scope for item in journal.pending.values()} == {
+        Scope.of_function("app.f"),
+        Scope.of_function("app.g"),
+    }
+    assert journal.covers(ONE)
+    assert journal.covers(Subject("ns:app.f0", "app.f"))
+    assert len(journal.due(7.0)) == 2
+    assert len(set(journal.pending)) == 2
+
+
+def test_rule_4_past_the_bound_again_all_merge_into_everything() -> None:
+    journal = Journal(pending_limit=3)
+    fill(journal, 4)  # keys that the user named have no function
+    assert [item.scope for item in journal.pending.values()] == [EVERYTHING]
+    assert journal.covers(OTHER)
+
+
+def test_rule_4_what_merges_again_gets_an_id_that_the_master_has_not_seen() -> None:
+    journal = Journal(pending_limit=3)
+    fill(journal, 4)
+    (first,) = journal.pending  # it may have been sent, and obeyed, though no answer came
+    fill(journal, 3)
+    assert [item.scope for item in journal.pending.values()] == [EVERYTHING]
+    assert first not in journal.pending
+
+
+def test_rule_4_merging_leaves_alone_what_is_being_sent() -> None:
+    journal = Journal(pending_limit=3)
+    under_way = journal.begin("x", KEY, "app.f")
+    fill(journal, 3)
+    assert journal.pending["x"] is under_way
+    assert EVERYTHING in {item.scope for item in journal.pending.values()}
+
+
+def test_rule_4_the_merged_outdate_what_began_before_the_merging() -> None:
+    journal = Journal(pending_limit=3)
+    fill(journal, 3)
+    before = journal.sequence
+    fill(journal, 1)
+    assert journal.covers(OTHER, after=before)
+
+
+# -- rule 5: until the resync all that was recorded counts as pending
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=str)
+def test_rule_5_suspended_the_recorded_cover(scope: Scope) -> None:
+    journal = Journal()
+    hear(journal, "x", scope)
+    assert not journal.covers(ONE)
+    journal.suspended = True
+    assert journal.covers(ONE)
+    assert journal.covers(OTHER) is (scope == EVERYTHING)
+    resync(journal, ("g1", 0))
+    assert not journal.suspended
+    assert not journal.covers(ONE)
+
+
+def test_rule_5_kinds_of_a_later_version_cover_everything() -> None:
+    journal = Journal()
+    hear(journal, "x", Scope("zone", "eu"))
+    journal.suspended = True
+    assert journal.covers(OTHER)
+    journal.prune(601.0, proved_before=9.0, keep=600.0)
+    assert not journal.covers(OTHER)
+
+
+def test_rule_5_two_of_one_scope_cover_until_both_are_forgotten() -> None:
+    journal = Journal()
+    hear(journal, "x", now=1.0)
+    hear(journal, "y", now=3.0)
+    journal.suspended = True
+    journal.prune(602.0, proved_before=2.0, keep=600.0)
+    assert len(journal) == 1
+    assert journal.covers(ONE)
+    journal.prune(604.0, proved_before=4.0, keep=600.0)
+    assert not journal.covers(ONE)
+
+
+# -- rule 20: how long
+
+
+def test_rule_20_kept_for_its_time_even_if_every_replica_has_it() -> None:
+    journal = Journal()
+    hear(journal, "x", now=5.0)
+    journal.prune(605.0, proved_before=600.0, keep=600.0)
+    assert len(journal) == 1
+    journal.prune(605.1, proved_before=600.0, keep=600.0)
+    assert len(journal) == 0
+    assert not journal.unproved
+
+
+@pytest.mark.parametrize(("proved_before", "unproved"), [(5.0, {"g1": 10}), (5.1, {})])
+def test_rule_20_proved_is_what_was_heard_before(proved_before: float, unproved: dict[str, int]) -> None:
+    journal = Journal()
+    hear(journal, "x", now=5.0)
+    journal.prune(606.0, proved_before=proved_before, keep=600.0)
+    assert journal.unproved == unproved
+
+
+def test_rule_20_dropped_by_age_it_leaves_its_generation_and_stamp() -> None:
+    journal = Journal()
+    hear(journal, "x", stamp=10, now=0.0)
+    hear(journal, "y", stamp=12, now=1.0)
+    hear(journal, "z", stamp=99, gen="g2", now=2.0)
+    journal.prune(601.5, proved_before=float("-inf"), keep=600.0)
+    assert journal.unproved == {"g1": 12}
+    assert len(journal) == 1
+
+
+def test_rule_20_dropped_by_number_it_leaves_its_generation_and_stamp() -> None:
+    journal = Journal(limit=2)
+    for n in range(3):
+        hear(journal, f"x{n}", stamp=10 + n)
+    assert len(journal) == 2
+    assert journal.unproved == {"g1": 10}
+
+
+def test_rule_20_only_when_such_a_one_is_lost_everything_is_invalidated_and_once() -> None:
+    journal = Journal(limit=1)
+    hear(journal, "x", stamp=10)
+    hear(journal, "y", stamp=11)
+    resync(journal, ("g1", 0), ("g2", 11))
+    assert not journal.pending
+    assert journal.unproved == {"g1": 10}
+    resync(journal, ("g1", 0), ("g2", 9), now=50.0)
+    scopes = [item.scope for item in journal.pending.values()]
+    assert scopes.count(EVERYTHING) == 1
+    everything = next(item for item in journal.pending.values() if item.scope == EVERYTHING)
+    assert everything.id == "new0"
+    assert everything in journal.due(50.0)
+    for item in list(journal.pending.values()):
+        journal.acknowledged(item, 20, "g2", 51.0)
+    # The next resync (a broken connection, say) does not do it again.
+    resync(journal, ("g1", 0), ("g2", 9))
+    assert not journal.pending
+
+
+def test_rule_20_an_unknown_generation_is_lost_and_then_forgotten() -> None:
+    journal = Journal(limit=1)
+    hear(journal, "x", stamp=10)
+    hear(journal, "y", stamp=11, gen="g2")
+    resync(journal, ("g2", 99))
+    assert [item.scope for item in journal.pending.values()] == [EVERYTHING]
+    assert journal.unproved == {}
+
+
+def test_rule_20_a_fresh_process_has_none() -> None:
+    journal = Journal()
+    assert resync(journal, ("g7", 1000)) == 0
+    assert not journal.pending
+    assert repr(journal) == "<Journal recorded=0 pending=0>"

@@ -1,0 +1,92 @@
+"""The tier inside the process: bounded, timed, and emptied by what it hears."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+from evercache.near import Near
+from evercache.protocol.envelope import Envelope, pack, unpack
+from evercache.protocol.scope import EVERYTHING, Scope
+
+
+def envelope(payload: bytes = b"x") -> Envelope:
+    return unpack(pack(payload=payload))
+
+
+def test_an_entry_is_there_until_its_time_is_over() -> None:
+    near = Near(1 << 20)
+    entry = envelope()
+    near.put("k", entry, until=10.0)
+    assert near.get("k", 9.99) is entry
+    assert near.get("k", 10.0) is None
+    assert len(near) == 0
+    assert near.size == 0
+    assert near.get("other", 0.0) is None
+
+
+def test_rule_8_a_heard_mark_of_the_key_drops_it() -> None:
+    near = Near(1 << 20)
+    near.put("a", envelope(), 10.0)
+    near.put("b", envelope(), 10.0)
+    near.hear(Scope.of_key("a"))
+    assert near.get("a", 0.0) is None
+    assert near.get("b", 0.0) is not None
+    near.hear(Scope.of_key("none"))
+    near.hear(EVERYTHING)
+    assert len(near) == near.size == 0
+
+
+def test_the_bytes_held_are_counted_and_bounded() -> None:
+    near = Near(10_000)
+    for n in range(50):
+        near.put(str(n), envelope(b"x" * 400), 10.0)
+    assert len(near) == 10
+    assert near.size == 10_000
+    assert near.get("39", 0.0) is None
+    assert near.get("40", 0.0) is not None
+    for n in range(40, 50):
+        near.drop(str(n))
+    assert near.size == 0
+
+
+def test_putting_a_key_anew_counts_it_once() -> None:
+    near = Near(10_000)
+    near.put("k", envelope(b"x" * 400), 10.0)
+    near.put("k", envelope(b"x" * 100), 20.0)
+    assert near.size == 700
+    assert near.get("k", 15.0) is not None
+
+
+def test_the_least_recently_used_leaves_first() -> None:
+    near = Near(8_000)
+    for name in "abcdefghij":
+        near.put(name, envelope(b"x" * 200), 10.0)
+    near.get("a", 0.0)
+    near.put("k", envelope(b"x" * 200), 10.0)
+    assert near.get("a", 0.0) is not None
+    assert near.get("b", 0.0) is None
+
+
+def test_what_would_push_out_much_is_not_kept_and_ends_its_predecessor() -> None:
+    near = Near(8_000)
+    near.put("k", envelope(b"x"), 10.0)
+    near.put("k", envelope(b"x" * 401), 10.0)
+    assert len(near) == 0
+    near.put("k", envelope(b"x" * 400), 10.0)
+    assert len(near) == 1
+
+
+def test_the_estimate_is_no_less_than_what_python_takes() -> None:
+    near = Near(100 << 20)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for n in range(2000):
+        near.put(f"evercache:f:app.views.function({n})", envelope(b"%d" % n * 50), 10.0)
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert 0.5 * near.size <= taken <= 1.1 * near.size
+
+
+def test_repr() -> None:
+    near = Near(1000)
+    assert repr(near) == "<Near entries=0 bytes=0 of 1000>"
