@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMPS := .venv/.stamps
 
-.PHONY: demo test unit real lint types twins format clean
+.PHONY: demo test unit real long bench-invalidate bench-hits lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -16,6 +16,15 @@ unit: $(STAMPS)/dev ## the pure part only, in seconds
 
 real: $(STAMPS)/dev ## the tests on real servers only
 	$(PY) -m pytest tests/real
+
+long: $(STAMPS)/dev ## the long matrices, which `make test` leaves out
+	$(PY) -m pytest tests -m long
+
+bench-invalidate: $(STAMPS)/dev ## an invalidation takes as long for a million entries as for a thousand
+	$(PY) -m benchmarks.invalidate
+
+bench-hits: $(STAMPS)/dev ## what a hit costs, and where its time goes
+	$(PY) -m benchmarks.hits
 
 lint: $(STAMPS)/dev twins
 	$(PY) -m ruff check .

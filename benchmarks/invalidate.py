@@ -363,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--few", type=int, default=1_000, help="entries on the small server")
     parser.add_argument("--many", type=int, default=1_000_000, help="entries on the large server")
     parser.add_argument("--cycles", type=int, default=2, help="samples looked at, for each operation")
-    parser.add_argument("--rounds", type=int, default=300, help="timed rounds for each operation")
+    parser.add_argument("--rounds", type=int, default=500, help="timed rounds for each operation")
     parser.add_argument("--sample", type=int, default=1_000, help="random entries that must hit, then miss")
     parser.add_argument("--really", type=int, default=2_000, help="entries that real calls make")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))

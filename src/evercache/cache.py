@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ from evercache.client._sync.client import SyncClient
 from evercache.client.request import Request, Usual
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.engine.engine import Engine
+from evercache.engine.process import ForkLock
 from evercache.function import AsyncCachedFunction, CachedFunction, FunctionCore, Key, TagSource
 from evercache.observe import Counters
 from evercache.policy import TTL, Consistency, OnError, Policy, Seconds, Settings, check_choice, seconds
@@ -123,7 +123,7 @@ class Cache:
         self._functions: list[FunctionCore] = []
         self._named: dict[str, Any] = {}
         #: Guards the creation of the clients.
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._clients: _Clients | None = None
         self._closed = False
         self._disabled = os.environ.get("EVERCACHE_DISABLED", "") not in ("", "0")

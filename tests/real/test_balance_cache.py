@@ -60,8 +60,8 @@ def whole() -> Iterator[Deployment]:
         yield deployment
 
 
-@pytest.mark.parametrize("calls", [400, 2000])
-def test_one_thread_reads_both_replicas_evenly(whole: Deployment, calls: int) -> None:
+def test_one_thread_reads_both_replicas_evenly(whole: Deployment) -> None:
+    calls = 2000
     with shop(whole, 2) as (cache, page):
         replicas, master = whole.replicas, whole.master()
         before, at_master = [gets(server) for server in replicas], gets(master)
@@ -143,7 +143,7 @@ def test_a_replica_without_its_link_is_not_read() -> None:
         Deployment.start(replicas=2, replica_delays=[0.001], sentinels=1) as deployment,
         shop(deployment, 2) as (cache, page),
     ):
-        alone = next(s for s in deployment.replicas if f":{s.port}" and s is deployment.nodes[1])
+        alone = next(s for s in deployment.replicas if s is deployment.nodes[1])
         with reading(page, 1) as answers:
             deployment.proxies[0].cut()
             cut = time.monotonic()

@@ -53,11 +53,13 @@ def ruin(value: Any) -> None:
     elif isinstance(value, (list, bytearray, set)):
         value.clear()
     elif isinstance(value, (cv.Open, cv.Box)):
-        ruin(vars(value))
+        for name, item in list(vars(value).items()):
+            ruin(item)
+            setattr(value, name, "ruined")
 
 
 def check(path: Path, value: Any) -> None:
-    cache, values, f = path
+    _, values, f = path
     values.append(value)
     call = len(values) - 1
     original = copy.deepcopy(value)

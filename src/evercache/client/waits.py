@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 __all__ = ["AsyncWaits", "SyncWaits"]
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("evercache")
 
 
 class SyncWaits:
@@ -58,7 +64,7 @@ class AsyncWaits:
                 waiter.set_result(None)
 
         def resolved(_: Future[T]) -> None:
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop ended before what it waited for
                 loop.call_soon_threadsafe(wake)
 
         future.add_done_callback(resolved)
@@ -76,28 +82,61 @@ class AsyncWaits:
 
 
 class SyncSpawner:
-    """Background refreshes of blocking functions: a few threads, made when first needed."""
+    """Background refreshes of blocking functions: a few threads, begun when there is work and ended after it.
+
+    They are daemons: a process that ends does not wait for a refresh. `_lock` guards the rest.
+    """
 
     def __init__(self, *, limit: int = 4) -> None:
         self._limit = limit
-        self._executor: ThreadPoolExecutor | None = None
+        self.forget()
+
+    def __repr__(self) -> str:
+        return f"<SyncSpawner threads={self._threads} waiting={len(self._waiting)}>"
 
     def spawn(self, job: Callable[[], Any]) -> None:
-        """Run a job soon, in a copy of the caller's context."""
-        executor = self._executor
-        if executor is None:
-            executor = self._executor = ThreadPoolExecutor(self._limit, "evercache-refresh")
-        executor.submit(contextvars.copy_context().run, job)
+        """Run a job soon, in a copy of the caller's context. RuntimeError once closed, or without threads."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the cache is closed")
+            self._waiting.append((contextvars.copy_context(), job))
+            if self._threads >= self._limit:
+                return
+            self._threads += 1
+        try:
+            threading.Thread(target=self._work, name="evercache-refresh", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    self._waiting.clear()
+            raise
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                context, job = self._waiting.popleft()
+            try:
+                context.run(job)
+            except Exception:
+                # A defect of ours must not take the thread from the jobs behind.
+                _logger.exception("a refresh in the background failed")
 
     def close(self) -> None:
         """Let those under way end; begin none any more."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+            self._waiting.clear()
 
     def forget(self) -> None:
         """After a fork, in the child: the threads are not here."""
-        self._executor = None
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[contextvars.Context, Callable[[], Any]]] = deque()
+        self._threads = 0
+        self._closed = False
 
 
 class AsyncSpawner:

@@ -66,8 +66,11 @@ class Background:
         self._up.set()
         tasks = [asyncio.create_task(self._keep(job)) for job in self._jobs]
         await self._stopping.wait()
-        for task in tasks:
-            task.cancel()
+        # Again and again: `wait_for` of Python 3.11 swallows a cancellation that meets its result.
+        while left := [task for task in tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=0.05)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, job: Job) -> None:

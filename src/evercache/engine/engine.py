@@ -7,10 +7,11 @@ import atexit
 import contextlib
 import logging
 import random
+import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from evercache.engine.background import Background, Job
@@ -38,7 +39,8 @@ _logger = logging.getLogger("evercache")
 class Engine:
     """Owns everything that lives as long as a cache does in one process.
 
-    `_lifecycle` guards start, close and fork; the rest is in `state`, under its lock.
+    `_lifecycle` guards start, close and fork; the rest is in `state`, under its lock. `now`, `rng`, `token` (16 hex
+    digits) and `background` are all that is not decided by what comes in: the simulator gives its own.
     """
 
     def __init__(
@@ -51,12 +53,15 @@ class Engine:
         *,
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        background: Callable[[str, Sequence[Job]], Background] = Background,
     ) -> None:
         self.location = location
         self.settings = settings
         self.topology = topology
         self.state_log = StateLog()
-        self.state = State(settings, now, rng or random.Random())
+        self.state = State(settings, now, rng or random.Random(), token)
+        self._make_background = background
         db = location.node_options.db
         book_db = db if settings.bookkeeping_db is None else settings.bookkeeping_db
         self.bookkeeping = Bookkeeping(settings.namespace, db, book_db)
@@ -124,11 +129,18 @@ class Engine:
                     "gevent has patched this process: the background is a greenlet, and a page that computes "
                     "without yielding delays invalidations and lease renewals. Threaded workers do not.",
                 )
-            background = Background("evercache-background", self._jobs())
+            background = self._make_background("evercache-background", self._jobs())
             with self.state.lock:
                 for item in self.spool.load():
                     self.state.journal.pending[item.id] = item
-            background.start()
+            try:
+                background.start()
+            except RuntimeError as error:  # no more threads, or the interpreter ends
+                self.state_log.trouble(
+                    "background", f"the background of the cache cannot begin, so every call computes: {error}"
+                )
+                return False
+            self.state_log.over("background", "the background of the cache runs")
             self._background = background
         return True
 
@@ -312,8 +324,17 @@ class Engine:
         kind = type(why) if isinstance(why, (ServerError, MasterUnknown)) else MasterUnknown
         return kind(str(why))
 
+    def log_refused(self, address: Address, error: ServerError) -> None:
+        """The master answers, but not what the tail asks: it is not down, reads go to it by script (rule 14)."""
+        self.state.master_down = False
+        self.state_log.trouble(
+            f"log {address}",
+            f"the log of invalidations on {address} cannot be followed, so every read asks the master: {error}",
+        )
+
     def master_heard(self, address: Address) -> None:
         """The master answered the tail."""
+        self.state_log.over(f"log {address}", f"the log of invalidations on {address} is followed again")
         self.state.master_down = False
         for what in ("down", "refuses"):
             self.state_log.over(f"{what} {address}", f"the master {address} serves again")

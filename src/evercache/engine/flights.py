@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,7 +12,7 @@ from typing import Any, Final
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.scope import Scope, Subject
 
-__all__ = ["UNSET", "Flight", "Flights", "Outcome", "computing_here"]
+__all__ = ["UNSET", "Flight", "Flights", "Outcome", "computes_here", "computing"]
 
 
 class _Unset:
@@ -20,9 +22,33 @@ class _Unset:
 
 UNSET: Final = _Unset()
 
-#: The keys that the present thread or task (or who started it) computes: to wait for one of them would be to
-#: wait for oneself.
-computing_here: ContextVar[frozenset[str]] = ContextVar("evercache_computing_here", default=frozenset())
+
+
+@dataclass(eq=False, slots=True)
+class _Computation:
+    key: str
+    over: bool = False
+
+
+#: What the present thread or task computes, or who started it; a task may outlive what it was started in.
+_computing: ContextVar[tuple[_Computation, ...]] = ContextVar("evercache_computing", default=())
+
+
+@contextmanager
+def computing(key: str) -> Iterator[None]:
+    """Within it, the present thread or task, and those that it starts, compute a key."""
+    mine = _Computation(key)
+    token = _computing.set((*(one for one in _computing.get() if not one.over), mine))
+    try:
+        yield
+    finally:
+        mine.over = True
+        _computing.reset(token)
+
+
+def computes_here(key: str) -> bool:
+    """Whether the present thread or task computes a key: to wait for it would be to wait for oneself."""
+    return any(one.key == key and not one.over for one in _computing.get())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["background_trouble", "gevent_patched", "reset_after_fork"]
+__all__ = ["ForkLock", "background_trouble", "gevent_patched", "reset_after_fork"]
 
 
 class _Forked(Protocol):
@@ -29,6 +30,27 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+class ForkLock:
+    """A lock that is a new one in the child of a fork: a thread that is not there may have held the old one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        reset_after_fork(self)
+
+    def __repr__(self) -> str:
+        return f"<ForkLock {'held' if self._lock.locked() else 'free'}>"
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def after_fork(self) -> None:
+        """In the child."""
+        self._lock = threading.Lock()
 
 
 def background_trouble() -> str | None:

@@ -54,10 +54,17 @@ class State:
     `lock` guards every change; it is held for microseconds and never across I/O. Single look-ups need no lock.
     """
 
-    def __init__(self, settings: Settings, now: Callable[[], float], rng: random.Random) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        now: Callable[[], float],
+        rng: random.Random,
+        token: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
         self.settings = settings
         self.now = now
         self.rng = rng
+        self._token = token
         self.lock = threading.Lock()
         self.marks = Marks()
         self.journal = Journal()
@@ -66,7 +73,7 @@ class State:
         self.gutter: Gutter[Outcome] = Gutter(seconds=settings.gutter)
         self.flights = Flights()
         self.leases: dict[str, HeldLease] = {}
-        self.life = secrets.token_hex(8)
+        self.life = token()
         #: The replication id of the master's data that all the rest was learnt from (rule 5).
         self.generation = ""
         self.known_life: str | None = None
@@ -101,7 +108,7 @@ class State:
 
     def new_id(self) -> str:
         """16 random hex digits: the id of an invalidation or an entry, and the token of a lease."""
-        return secrets.token_hex(8)
+        return self._token()
 
     # -- readiness
 
@@ -305,7 +312,7 @@ class State:
                 # The parent sends it too: the id makes the second one do nothing.
                 item.due, item.given = now, self.journal.sequence
             item.settled = Future()
-        self.rng.seed(secrets.randbits(64))
+        self.rng.seed(self._token())
         if not self.local:
             self.unready()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from evercache.errors import NoScript, ProtocolError, ServerError, UnavailableError
+from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
@@ -57,9 +57,13 @@ class Tail:
                 await self._follow(address)
                 failures = 0
             except UnavailableError as error:
-                if engine.view.master == address and not engine.state.ready:
+                refused = isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading))
+                if engine.view.master == address and (refused or not engine.state.ready):
                     failures += 1
-                engine.master_trouble(address, error)
+                if refused and engine.state.ready and isinstance(error, ServerError):
+                    engine.log_refused(address, error)
+                else:
+                    engine.master_trouble(address, error)
             pause = min(0.25, 0.01 * 2 ** min(failures, 5))
             await engine.view_changed(pause * (0.5 + engine.state.rng.random()))
 

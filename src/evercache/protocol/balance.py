@@ -20,13 +20,15 @@ __all__ = ["Balancer", "Candidate", "LatencyScore"]
 
 #: Seconds after which an unused score has lost all but 1/e of itself (Finagle's default).
 DECAY = 10.0
-#: Share of a sample in the score, whatever the time since the last one.
-WEIGHT = 0.2
+#: Share of a lower sample in the score, at least: what a busy machine made of one sample is gone after a few.
+WEIGHT = 0.5
 #: A newcomer's first samples contain its connecting: the least of them counts, and so long all are alike.
 WARM_UP = 8
 #: Costs that differ by less than this factor are equal.
 EQUAL = 2.0
 FLOOR = 1e-6
+#: What is quicker (seconds) counts as this quick: differences below it are the schedulers', not the servers'.
+NOISE = 0.0005
 
 
 class LatencyScore:
@@ -109,6 +111,8 @@ class Balancer:
         a, b = one.score.decayed(now), two.score.decayed(now)
         if not a or not b:  # not known yet: only the queues tell
             a = b = 1.0
+        elif a < NOISE or b < NOISE:
+            a, b = max(a, NOISE), max(b, NOISE)
         a *= one.outstanding + 1
         b *= two.outstanding + 1
         if a > EQUAL * b:

@@ -28,6 +28,7 @@ __all__ = [
     "ERROR",
     "HEADER_BYTES",
     "MAGIC",
+    "MAX_TAGS",
     "TAGGED",
     "VERSION",
     "Envelope",
@@ -42,6 +43,8 @@ __all__ = [
 MAGIC = b"\xe7\xca"
 VERSION = 1
 COUNTER, TAGGED, COMPRESSED, ERROR = 1, 2, 4, 16
+#: Tags that one entry can carry.
+MAX_TAGS = 255
 
 _HEADER = Struct(">2sBBQHII8sBHBI")
 _FIXED = Struct(">2sBBQHII")
@@ -140,8 +143,8 @@ def pack(
     )
     body = payload
     if tags:
-        if len(tags) > 255:
-            raise CannotEncode(f"{len(tags)} tags on one entry: at most 255 are possible")
+        if len(tags) > MAX_TAGS:
+            raise CannotEncode(f"{len(tags)} tags on one entry: at most {MAX_TAGS} are possible")
         body = b"%c%b%b" % (len(tags), b"".join(tags), payload)
         if len(body) != 1 + 8 * len(tags) + len(payload):
             raise ValueError("a tag's hash has 8 bytes")

@@ -10,10 +10,10 @@ from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Outcome, computing_here
+from evercache.engine.flights import Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, CorruptEnvelope, UnavailableError
-from evercache.protocol.envelope import COMPRESSED, ERROR, TAGGED, VERSION, Envelope, repack, unpack
+from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease, parse_store
 
@@ -45,6 +45,7 @@ class AsyncLeads:
         token = state.new_id()
         waiting = Waiting()
         waited = 0.0
+        left: float | None = None
         while True:
             if state.journal.covers(subject):
                 break  # nothing a server says can be believed, and nothing can be stored
@@ -56,18 +57,28 @@ class AsyncLeads:
                 if policy.on_error == "raise":
                     raise
                 break
+            if resyncs != state.resyncs:
+                continue  # an answer to a question from before a resync proves nothing (rule 5)
             entry = self._readable(request, reply)
+            tags = () if entry is None else entry.tags
+            covered = state.journal.covers(subject, tags)
+            known = state.marks.need(subject, tags)
             if reply.status == "entry":
-                if entry is None:
+                if entry is None or covered:
                     break  # of a later version: neither read nor overwritten
+                if entry.stamp < known:  # heard while the answer was on its way
+                    need = max(need, known)
+                    continue
                 return self._hit(request, entry, resyncs)
-            usable = entry if entry is not None and self._stale_for(entry, reply) <= policy.stale else None
+            alive = entry is not None and not covered and entry.stamp >= known
+            usable = entry if alive and entry and self._stale_for(entry, reply) <= policy.stale else None
             if reply.status == "lead":
                 if usable is not None:
                     self._refresh_under(request, token, reply, usable)
                     return self._stale(request, usable)
                 request.counters.misses += 1
-                return await self.compute_leased(request, token, reply.stamp, entry, reply)
+                left = deadline - state.now()
+                return await self.compute_leased(request, token, reply.stamp, left, entry, reply)
             if usable is not None:
                 return self._stale(request, usable)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)
@@ -80,17 +91,19 @@ class AsyncLeads:
                 draw=state.rng.random(),
             )
             began = state.now()
+            # To wait for a computation is the function's own time, not the cache's: each later question, and then
+            # the store, has what the first one left of the budget.
+            left = deadline - began if left is None else left
             await AsyncWaits.pause(pause)
-            # To wait for a computation is the function's own time, not the cache's.
             waited += state.now() - began
-            deadline = state.now() + policy.budget
+            deadline = state.now() + left
             need = max(need, state.marks.need(subject))
         return await self._without_master(request)
 
     async def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, commands, subject = self._state, self._engine.commands, request.subject
-        reply = parse_lease(
-            await self._link.run(
+        try:
+            raw = await self._link.run(
                 lambda replid, newest: commands.lease(
                     subject,
                     replid=replid,
@@ -103,7 +116,13 @@ class AsyncLeads:
                 ),
                 deadline,
             )
-        )
+        except UnavailableError:
+            raise
+        except BaseException:
+            # Cancelled: it may have been granted, and others need not wait for it to run out.
+            self._engine.release_soon(subject.key, token)
+            raise
+        reply = parse_lease(raw)
         state.learn(subject, reply.marks)
         return reply
 
@@ -129,9 +148,7 @@ class AsyncLeads:
     def _stale_for(entry: Envelope, reply: LeaseReply) -> float:
         return (reply.now_us / 1e3 - entry.soft_ms) / 1e3
 
-    def _hit(self, request: Request, entry: Envelope, resyncs: int) -> Outcome | None:
-        if self._state.journal.covers(request.subject):
-            return None
+    def _hit(self, request: Request, entry: Envelope, resyncs: int) -> Outcome:
         request.counters.hits += 1
         request.counters.master_hits += 1
         if request.policy.near:
@@ -145,9 +162,15 @@ class AsyncLeads:
     # -- computing
 
     async def compute_leased(
-        self, request: Request, token: str, stamp: int, stale: Envelope | None, reply: LeaseReply | None
+        self,
+        request: Request,
+        token: str,
+        stamp: int,
+        left: float,
+        stale: Envelope | None = None,
+        reply: LeaseReply | None = None,
     ) -> Outcome:
-        """Run the function under a lease, and store what it returns."""
+        """Run the function under a lease, and store what it returns; the store may take `left` seconds."""
         state = self._state
         resyncs = state.resyncs
         held = state.hold(request.subject.key, token, request.usual.lease)
@@ -160,25 +183,29 @@ class AsyncLeads:
             raise
         finally:
             state.let_go(held)
-        took = state.now() - began
-        if took - (held.renewed - began) > held.lease and not state.local:
+        now = state.now()
+        took, deadline = now - began, now + left
+        if held.starved(now) and not state.local:
             request.usual.starved(took, self._engine.settings.max_compute)
-        if error is not None:
-            return await self._raised(request, token, stamp, stale, reply, error, took, resyncs)
-        request.usual.took(took)
-        envelope = await self._store(request, token, stamp, value, took, resyncs)
+        try:
+            if error is not None:
+                return await self._raised(request, token, stamp, stale, reply, error, took, deadline)
+            request.usual.took(took)
+            envelope = await self._store(request, token, stamp, value, took, resyncs, deadline)
+        except BaseException:
+            # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
+            self._engine.release_soon(request.subject.key, token)
+            raise
         return Outcome(stamp, "computed", envelope, value)
 
     async def _run(self, request: Request) -> tuple[Any, Exception | None]:
         request.counters.computed += 1
-        mine = computing_here.set(computing_here.get() | {request.subject.key})
-        try:
-            return await AsyncWaits.call(request.compute), None
-        except Exception as error:
-            request.counters.raised += 1
-            return None, error
-        finally:
-            computing_here.reset(mine)
+        with computing(request.subject.key):
+            try:
+                return await AsyncWaits.call(request.compute), None
+            except Exception as error:
+                request.counters.raised += 1
+                return None, error
 
     async def _raised(
         self,
@@ -189,13 +216,13 @@ class AsyncLeads:
         reply: LeaseReply | None,
         error: Exception,
         took: float,
-        resyncs: int,
+        deadline: float,
     ) -> Outcome:
         policy = request.policy
         lifetime = policy.error_lifetime(error, self._state.rng.random())
         if lifetime is not None:
             envelope = self._wrap(request, token, stamp, error, took, is_error=True)
-            if envelope is not None and await self._send(request, token, stamp, envelope, lifetime):
+            if envelope is not None and await self._send(request, token, stamp, envelope, lifetime, deadline):
                 return Outcome(stamp, "computed", envelope, error=error)
         self._engine.release_soon(request.subject.key, token)
         if stale is not None and reply is not None:
@@ -204,7 +231,7 @@ class AsyncLeads:
             if (
                 late <= policy.stale_if_error
                 and state.marks.fresh(stale.stamp, request.subject, stale.tags)
-                and not state.journal.covers(request.subject)
+                and not state.journal.covers(request.subject, stale.tags)
             ):
                 self._engine.state_log.trouble(
                     f"stale-if-error {request.subject.function}",
@@ -215,7 +242,14 @@ class AsyncLeads:
         return Outcome(stamp, "computed", None, error=error)
 
     async def _store(
-        self, request: Request, token: str, stamp: int, value: Any, took: float, resyncs: int
+        self,
+        request: Request,
+        token: str,
+        stamp: int,
+        value: Any,
+        took: float,
+        resyncs: int,
+        deadline: float,
     ) -> Envelope | None:
         """Bring a result to the master; the envelope in which other callers of this process may share it."""
         policy, counters = request.policy, request.counters
@@ -225,7 +259,7 @@ class AsyncLeads:
         if envelope is None or lifetime[0] + lifetime[1] <= 0:
             self._engine.release_soon(request.subject.key, token)
             return envelope
-        stored = await self._send(request, token, stamp, envelope, lifetime)
+        stored = await self._send(request, token, stamp, envelope, lifetime, deadline)
         if stored and policy.near:
             soft = replace(envelope, soft_ms=stored, hard_ms=stored + lifetime[1])
             self._state.put_near(request.subject, soft, policy.near, resyncs, computed=True)
@@ -236,7 +270,12 @@ class AsyncLeads:
         self, request: Request, token: str, stamp: int, value: Any, took: float, *, is_error: bool = False
     ) -> Envelope | None:
         key = request.subject.key
+        tags = request.subject.tags
+        if request.result_tags is not None and not is_error:
+            tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))
         try:
+            if len(tags) > MAX_TAGS:
+                raise CannotEncode(f"{len(tags)} tags on one entry: at most {MAX_TAGS} are possible")
             if is_error:
                 payload, codec, compressed = request.encoder.encode_error(
                     value, request.policy.cache_errors, key.encode()
@@ -247,17 +286,20 @@ class AsyncLeads:
             request.counters.uncacheable += 1
             self._engine.state_log.trouble(f"uncacheable {request.subject.function or key}", f"{key}: {error}")
             return None
-        tags = request.subject.tags
-        if request.result_tags is not None and not is_error:
-            tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
         return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)
 
     async def _send(
-        self, request: Request, token: str, stamp: int, envelope: Envelope, lifetime: tuple[int, int]
+        self,
+        request: Request,
+        token: str,
+        stamp: int,
+        envelope: Envelope,
+        lifetime: tuple[int, int],
+        deadline: float,
     ) -> int:
         """The soft expiry (ms of the server) that the master gave the entry, or 0 when it was refused."""
-        state, commands, key = self._state, self._engine.commands, request.subject.key
+        commands, key = self._engine.commands, request.subject.key
         data = repack(envelope)
         soft_ms, span_ms = lifetime
         try:
@@ -273,11 +315,13 @@ class AsyncLeads:
                         span_ms=span_ms,
                         envelope=data,
                     ),
-                    state.now() + request.policy.budget,
+                    deadline,
                 )
             )
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
+            if not error.maybe_run:
+                self._engine.release_soon(key, token)
             return 0
         if reply.status == "ok":
             return reply.soft_expiry_ms
@@ -322,48 +366,49 @@ class AsyncLeads:
             self._refreshing.add(key)
         self._spawn(request, lambda: self._refresh(request, seen))
 
-    def _spawn(self, request: Request, job: Any) -> None:
-        try:
-            self.spawner.spawn(job)
-        except RuntimeError:  # the interpreter or the loop is ending
-            with self._state.lock:
-                self._refreshing.discard(request.subject.key)
-
-    async def _refresh(self, request: Request, seen: Envelope) -> None:
-        state = self._state
-        try:
-            token = state.new_id()
-            need = state.marks.need(request.subject)
-            deadline = state.now() + request.policy.budget
-            try:
-                reply = await self._ask(request, need, token, deadline, seen.id.hex())
-            except UnavailableError as error:
-                self._engine.failed(error, request.counters)
-                return
-            if reply.status == "lead":
-                await self._compute_refresh(request, token, reply.stamp)
-        finally:
-            with state.lock:
-                self._refreshing.discard(request.subject.key)
-
-    def _refresh_under(self, request: Request, token: str, reply: LeaseReply, stale: Envelope) -> None:
-        """The lease came with a stale value that may be served: compute in the background."""
+    def _spawn(self, request: Request, work: Any) -> None:
         key = request.subject.key
-        with self._state.lock:
-            self._refreshing.add(key)
 
         async def job() -> None:
             try:
-                await self._compute_refresh(request, token, reply.stamp)
+                await work()
+            except Exception as error:  # a mistake in cache_if=, ttl= or tags_from=: no caller sees it
+                self._engine.state_log.trouble(
+                    f"refresh {request.subject.function or key}",
+                    f"{key}: a refresh in the background failed with {error!r}",
+                )
             finally:
                 with self._state.lock:
                     self._refreshing.discard(key)
 
-        self._spawn(request, job)
+        try:
+            self.spawner.spawn(job)
+        except RuntimeError:  # the interpreter or the loop is ending
+            with self._state.lock:
+                self._refreshing.discard(key)
+
+    async def _refresh(self, request: Request, seen: Envelope) -> None:
+        state = self._state
+        token = state.new_id()
+        need = state.marks.need(request.subject)
+        deadline = state.now() + request.policy.budget
+        try:
+            reply = await self._ask(request, need, token, deadline, seen.id.hex())
+        except UnavailableError as error:
+            self._engine.failed(error, request.counters)
+            return
+        if reply.status == "lead":
+            await self._compute_refresh(request, token, reply.stamp)
+
+    def _refresh_under(self, request: Request, token: str, reply: LeaseReply, stale: Envelope) -> None:
+        """The lease came with a stale value that may be served: compute in the background."""
+        with self._state.lock:
+            self._refreshing.add(request.subject.key)
+        self._spawn(request, lambda: self._compute_refresh(request, token, reply.stamp))
 
     async def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1
-        outcome = await self.compute_leased(request, token, stamp, None, None)
+        outcome = await self.compute_leased(request, token, stamp, request.policy.budget)
         label = f"refresh {request.subject.function or request.subject.key}"
         if outcome.error is not None:
             self._engine.state_log.trouble(
@@ -386,9 +431,11 @@ class AsyncLeads:
                 reply = await self._ask(request, need, token, deadline, seen)
             except UnavailableError as error:
                 self._engine.failed(error, request.counters)
+                if request.policy.on_error == "raise":
+                    raise
                 return await self.compute_plain(request)
             if reply.status == "lead":
-                return await self.compute_leased(request, token, reply.stamp, None, None)
+                return await self.compute_leased(request, token, reply.stamp, deadline - state.now())
             if reply.status == "entry":
                 entry = self._readable(request, reply)
                 if entry is None or waited > self._engine.settings.max_compute:

@@ -19,6 +19,7 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.protocol.commands import ScriptCall
+from evercache.protocol.shapes import to_int, to_str
 from evercache.wire.types import Address, Command
 
 __all__ = ["AsyncLink"]
@@ -79,6 +80,7 @@ class AsyncLink:
         state = engine.state
         generation, newest = state.generation, state.marks.newest
         calls = [build(generation, newest) for build in builds]
+        given = deadline - state.now()
         wait = [("WAIT", replicas, max(1, int((deadline - state.now()) * 1000) - 5))] if replicas else []
         endpoint = engine.endpoint_async(master)
         try:
@@ -92,18 +94,19 @@ class AsyncLink:
                 if wait:
                     replies[-1] = again[-1]
         except UnavailableError as error:
-            self._failed(master, error)
+            self._failed(master, error, given)
             raise
         for reply in replies[: len(calls)]:
             self._check(master, generation, reply)
         return replies
 
-    def _failed(self, master: Address, error: UnavailableError) -> None:
-        # One broken connection is no dead master, as long as the tail goes on hearing it.
+    def _failed(self, master: Address, error: UnavailableError, given: float) -> None:
+        # One broken connection, or one caller in a hurry, is no dead master, as long as the tail hears it.
         engine = self._engine
-        if isinstance(error, DeadlineExceeded) or (
-            not isinstance(error, (ServerChanged, PoolExhausted)) and not engine.heard_lately()
-        ):
+        if isinstance(error, (ServerChanged, PoolExhausted)):
+            return
+        patient = isinstance(error, DeadlineExceeded) and given >= engine.settings.budget / 2
+        if patient or not engine.heard_lately():
             engine.master_trouble(master, error)
 
     def _check(self, master: Address, generation: str, reply: Any) -> None:
@@ -111,16 +114,17 @@ class AsyncLink:
         if isinstance(reply, ServerError):
             if isinstance(reply, (ReadOnly, Loading)):
                 engine.topology.nudge()
-                engine.changed_generation()
+                if engine.state.generation == generation:  # else another caller or the tail was quicker
+                    engine.changed_generation()
             raise reply
         if isinstance(reply, list) and len(reply) >= 3:
             if reply[0] in (b"GEN", "GEN"):
                 # Another life of its data: leave this connection, learn everything anew (rule 5).
                 engine.sync_endpoints.disconnect(master)
                 engine.async_endpoints.disconnect(master)
-                engine.changed_generation()
+                engine.changed_generation(to_str(reply[2]))
                 raise ServerChanged(f"the data of {master} began another life")
-            engine.observe_time(int(reply[1]), generation)
+            engine.observe_time(to_int(reply[1]), generation)
 
     async def read(self, reader: Reader, commands: Sequence[Command], deadline: float) -> list[Any] | None:
         """Plain reads at a node that may serve them; None when it did not answer them."""
@@ -136,10 +140,12 @@ class AsyncLink:
             return None
         finally:
             reader.finished()
-        for reply in replies:
+        for index, reply in enumerate(replies):
             if isinstance(reply, ServerError):
-                reader.fail(now(), reply)
-                return None
+                if reply.code != "WRONGTYPE":
+                    reader.fail(now(), reply)
+                    return None
+                replies[index] = None  # a foreign value under one key says nothing of the node
         done = now()
         reader.record(done - began, done)
         return replies

@@ -9,7 +9,7 @@ from evercache.client._async.link import AsyncLink, Build
 from evercache.client.request import Request
 from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Outcome, computing_here
+from evercache.engine.flights import Flight, Outcome, computes_here
 from evercache.engine.state import State
 from evercache.errors import CorruptEnvelope, UnavailableError
 from evercache.observe import Counters
@@ -56,8 +56,9 @@ class AsyncReads:
         if not self._engine.start():
             return await self._leads.compute_plain(request)
         deadline = state.now() + policy.budget
+        began = state.now()
         need = state.marks.need(subject)
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
             if state.journal.pending or state.journal.suspended:
                 await self.settle(subject, deadline)
                 need = max(need, state.marks.need(subject))
@@ -70,9 +71,10 @@ class AsyncReads:
                 outcome = self._serve(request, found)
                 if outcome is not None:
                     return outcome
-            if subject.key in computing_here.get():
+            if computes_here(subject.key):
                 return await self._leads.compute_plain(request)
-            flight, leads = state.join_or_lead(subject, need, joinable=True)
+            # Who was let down by others asks for itself: the master may have what could not be joined.
+            flight, leads = state.join_or_lead(subject, need, joinable=turn < 2)
             if leads:
                 outcome = None
                 try:
@@ -82,12 +84,12 @@ class AsyncReads:
                 if outcome is not None:
                     return outcome
             else:
-                began = state.now()
+                waiting = state.now()
                 limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
                 outcome = await AsyncWaits.result(flight.done, limit)
                 # To wait for a computation is the function's own time, not the cache's.
-                deadline += state.now() - began
-                if outcome is not None and state.acceptable(outcome, subject, need):
+                deadline += state.now() - waiting
+                if outcome is not None and self._joinable(request, flight, outcome, need, began):
                     if outcome.error is not None or outcome.envelope is not None:
                         request.counters.joined += 1
                         return Outcome(
@@ -105,13 +107,27 @@ class AsyncReads:
             need = max(need, state.marks.need(subject))
         return await self._leads.compute_plain(request)
 
+    def _joinable(self, request: Request, flight: Flight, outcome: Outcome, need: int, began: float) -> bool:
+        """Whether a caller that came at `began` takes what a flight brought (rule 6, and its own policy)."""
+        state, policy = self._state, request.policy
+        if not state.acceptable(outcome, request.subject, need):
+            return False
+        # The tail went blind while the caller waited: what began long before it may have been invalidated unheard.
+        if flight.started < began - state.settings.max_staleness and state.blind(state.now()):
+            return False
+        if not outcome.stale or outcome.envelope is None:
+            return True
+        server_ms = state.clock.server_ms(state.now())
+        late = float("inf") if server_ms is None else (server_ms - outcome.envelope.soft_ms) / 1e3
+        return late <= max(policy.stale, policy.stale_if_error)
+
     def _near(self, subject: Subject, need: int, counters: Counters) -> Envelope | None:
         state = self._state
         if not self._may_serve(state.now()) or not state.sure(state.now()):
             return None
         with state.lock:
             envelope = state.near.get(subject.key, state.now())
-        if envelope is None or envelope.stamp < need or state.journal.covers(subject):
+        if envelope is None or envelope.stamp < need or state.journal.covers(subject, envelope.tags):
             return None
         if not state.marks.fresh(envelope.stamp, subject, envelope.tags):
             return None
@@ -194,7 +210,7 @@ class AsyncReads:
             envelope.stamp > state.marks.newest
             or resyncs != state.resyncs
             or not self._engine.may_read(now)
-            or state.journal.covers(subject)
+            or state.journal.covers(subject, envelope.tags)
         ):
             return None
         if envelope.stamp < need or not state.marks.fresh(envelope.stamp, subject, envelope.tags):
@@ -225,9 +241,13 @@ class AsyncReads:
             await self.settle(subject, deadline)
         need = state.marks.need(subject)
         found = await self.look(subject, need, deadline, counters)
-        if found is None:
+        for _ in range(2):
+            if found is not None:
+                break
+            resyncs = state.resyncs
             reply = await self.ask(subject, need, deadline)
-            found = self.from_master(reply, subject, counters)
+            if resyncs == state.resyncs:  # else its answer proves nothing (rule 5)
+                return self.from_master(reply, subject, counters)
         return found
 
     async def ask(self, subject: Subject, need: int, deadline: float) -> LeaseReply:
@@ -247,7 +267,7 @@ class AsyncReads:
     def from_master(self, reply: LeaseReply, subject: Subject, counters: Counters) -> Found | None:
         """What a reply of the master holds for the caller."""
         state = self._state
-        if reply.entry is None or state.journal.covers(subject):
+        if reply.entry is None:
             return None
         if not self._may_serve(state.now()):
             return None
@@ -258,6 +278,8 @@ class AsyncReads:
             return None
         if not envelope.readable:
             counters.newer += 1
+            return None
+        if state.journal.covers(subject, envelope.tags):
             return None
         left = (envelope.soft_ms - reply.now_us / 1e3) / 1e3
         return Found(envelope, "master", left <= 0, left)
@@ -277,15 +299,21 @@ class AsyncReads:
         if reader is not None:
             resyncs = state.resyncs
             replies = await self._link.read(reader, [("MGET", *(subject.key for subject in subjects))], deadline)
-            if replies is not None:
-                for index, data in enumerate(replies[0]):
+            if replies is not None and isinstance(replies[0], list):
+                for index, data in enumerate(replies[0][: len(subjects)]):
                     results[index] = self.judge(data, subjects[index], needs[index], resyncs, reader.role, counters)
         missing = [index for index, found in enumerate(results) if found is None]
         if not missing:
             return results
-        raw = await self._link.run_many(
-            [self._peek_call(subjects[index], needs[index]) for index in missing], deadline
-        )
+        for _ in range(2):
+            resyncs = state.resyncs
+            raw = await self._link.run_many(
+                [self._peek_call(subjects[index], needs[index]) for index in missing], deadline
+            )
+            if resyncs == state.resyncs:
+                break
+        else:
+            return results  # two resyncs while it was asked: nothing is known (rule 5)
         for index, reply in zip(missing, raw, strict=True):
             parsed = parse_lease(reply)
             state.learn(subjects[index], parsed.marks)

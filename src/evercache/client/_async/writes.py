@@ -151,7 +151,7 @@ class AsyncWrites:
         soft_ms, span_ms = lifetime
         item = state.begin(Scope.of_key(subject.key))
         try:
-            not_after = await self._not_after(deadline)
+            await self._know_time(deadline)
             replicas = self._engine.replicas_to_wait_for() if strict else 0
             raw = await self._link.run_many(
                 [
@@ -160,7 +160,7 @@ class AsyncWrites:
                         replid=replid,
                         newest=newest,
                         id=item.id,
-                        not_after_us=not_after,
+                        not_after_us=self._not_after(deadline),
                         soft_ms=soft_ms,
                         span_ms=span_ms,
                         envelope=envelope,
@@ -176,9 +176,7 @@ class AsyncWrites:
             )
             reply = parse_set(raw[0])
             if reply.status == "late":
-                with state.lock:
-                    state.clock.reset()
-                    state.clock.observe(reply.now_us, state.now())
+                self._late(reply.now_us)
                 raise MasterUnknown("the write arrived too late and was refused")
             if reply.status == "cancelled":
                 raise MasterUnknown("the write was overtaken by the invalidation queued for it")
@@ -204,17 +202,29 @@ class AsyncWrites:
         counters.acknowledged += 1
         return Ack(True, reply.stamp, reply.existed)
 
-    async def _not_after(self, deadline: float) -> int:
-        """The deadline of the send in the master's time (rule 11)."""
+    async def _know_time(self, deadline: float) -> None:
+        """Wait until the master's time is known: without it no write can be sent safely (rule 11)."""
         state = self._state
         if state.clock.offset_us is None:
             await AsyncWaits.result(state.when_ready(), deadline - state.now())
         if state.clock.offset_us is None:
             await self.tip(deadline)  # any script brings the master's time
+
+    def _not_after(self, deadline: float) -> int:
+        """The deadline of the send in the time of the master that it is sent to: asked anew for each try, since
+        another master may have another clock (rule 11)."""
+        state = self._state
         server_us = state.clock.server_us(deadline)
         if server_us is None:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
         return server_us
+
+    def _late(self, now_us: int) -> None:
+        """A refusal shows that the clock was wrong, and brings the time (rule 11)."""
+        state = self._state
+        with state.lock:
+            state.clock.reset()
+            state.clock.observe(now_us, state.now())
 
     async def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
         """Change the expiry of a live entry. Raises UnavailableError."""
@@ -222,7 +232,7 @@ class AsyncWrites:
         if not self._engine.start():
             return False
         deadline = state.now() + budget
-        not_after = await self._not_after(deadline)
+        await self._know_time(deadline)
         reply = parse_touch(
             await self._link.run(
                 lambda replid, newest: commands.touch(
@@ -230,13 +240,16 @@ class AsyncWrites:
                     replid=replid,
                     newest=newest,
                     least=state.marks.need(subject),
-                    not_after_us=not_after,
+                    not_after_us=self._not_after(deadline),
                     soft_ms=lifetime[0],
                     span_ms=lifetime[1],
                 ),
                 deadline,
             )
         )
+        if reply.status == "late":
+            self._late(reply.now_us)
+            raise MasterUnknown("the touch arrived too late and was refused")
         with state.lock:
             state.near.drop(subject.key)
         return reply.status == "ok"
@@ -249,7 +262,7 @@ class AsyncWrites:
         if not self._engine.start():
             return None
         deadline = state.now() + budget
-        not_after = await self._not_after(deadline)
+        await self._know_time(deadline)
         subject = Subject(key)
         reply: IncrReply = parse_incr(
             await self._link.run(
@@ -257,7 +270,7 @@ class AsyncWrites:
                     key,
                     replid=replid,
                     newest=newest,
-                    not_after_us=not_after,
+                    not_after_us=self._not_after(deadline),
                     id=state.new_id(),
                     delta=delta,
                     initial=initial,
@@ -273,6 +286,8 @@ class AsyncWrites:
             raise NotACounter(f"{key} holds something else than a whole number: set it to an int first")
         if reply.status == "range":
             raise OverflowError(f"{key} would pass 2**53, beyond which a counter is not exact; use set()")
+        if reply.status == "late":
+            self._late(reply.now_us)
         if reply.status != "ok":
             raise MasterUnknown("the increment arrived too late and was refused")
         return reply.value

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from evercache.client._sync.leads import SyncLeads
@@ -13,7 +14,7 @@ from evercache.client.request import Request
 from evercache.client.values import counter_payload, sealed, value_of
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
-from evercache.errors import CannotEncode, CorruptEnvelope, ServerError, UnavailableError
+from evercache.errors import CannotEncode, CorruptEnvelope, MasterUnknown, ServerError, UnavailableError
 from evercache.observe import Counters
 from evercache.policy import OnError
 from evercache.protocol.scope import Scope, Subject
@@ -182,6 +183,20 @@ class SyncOperations:
             values.append(value)
         return values
 
+    def _settled(self, subject: Subject, budget: float) -> float:
+        """What builds on a key waits for what is pending for it (rule 4); what is left of the budget (seconds).
+
+        Raises UnavailableError when the pending one cannot be brought.
+        """
+        state = self._engine.state
+        if not state.journal.pending and not state.journal.suspended:
+            return budget
+        deadline = state.now() + budget
+        self._reads.settle(subject, deadline)
+        if state.journal.covers(subject):
+            raise MasterUnknown("an invalidation of the key waits for the master")
+        return max(0.0, deadline - state.now())
+
     def set(
         self,
         request: Request,
@@ -192,26 +207,37 @@ class SyncOperations:
     ) -> Ack:
         """Write a value."""
         engine, policy, counters = self._engine, request.policy, request.counters
+        budget = policy.budget
         id = engine.state.new_id()
         try:
             envelope = sealed(request, id, value)
         except CannotEncode as error:
             counters.uncacheable += 1
             engine.state_log.trouble(f"uncacheable {request.subject.key}", f"{request.subject.key}: {error}")
-            # What was there before must not be taken for this value.
-            self._writes.invalidate(Scope.of_key(request.subject.key), policy.budget, counters)
+            if mode != "add":  # what was there before must not be taken for this value
+                self._writes.invalidate(Scope.of_key(request.subject.key), budget, counters)
             if policy.on_error == "raise":
                 raise
             return Ack(False, reason="uncacheable")
         lifetime = policy.lifetime(value, 0.0)
+        if sum(lifetime) <= 0 and mode == "add":
+            return Ack(False, reason="expired")
         if sum(lifetime) <= 0:
-            ack = self._writes.invalidate(Scope.of_key(request.subject.key), policy.budget, counters)
+            ack = self._writes.invalidate(Scope.of_key(request.subject.key), budget, counters)
             return Ack(ack.done, ack.stamp, ack.existed, ack.queued, "expired")
+        if mode == "add":
+            try:
+                budget = self._settled(request.subject, budget)
+            except UnavailableError as error:
+                engine.failed(error, counters)
+                if policy.on_error == "raise":
+                    raise
+                return Ack(False, queued=True, reason="unavailable")
         return self._writes.set(
             request.subject,
             envelope,
             lifetime,
-            policy.budget,
+            budget,
             counters,
             mode=mode,
             since=since,
@@ -220,14 +246,21 @@ class SyncOperations:
         )
 
     def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
-        """Write many values."""
-        return {key: self.set(request, value) for key, (request, value) in requests.items()}
+        """Write many values, within one budget."""
+        state, acks = self._engine.state, {}
+        began = state.now()
+        for key, (request, value) in requests.items():
+            left = max(0.0, began + request.policy.budget - state.now())
+            hurried = replace(request, policy=replace(request.policy, budget=left))
+            acks[key] = self.set(hurried, value)
+        return acks
 
     def touch(self, request: Request) -> bool:
         """Give an entry a new time to live; False when there is none (or no master answers)."""
         policy = request.policy
         try:
-            return self._writes.touch(request.subject, policy.lifetime(UNSET, 0.0), policy.budget)
+            left = self._settled(request.subject, policy.budget)
+            return self._writes.touch(request.subject, policy.lifetime(UNSET, 0.0), left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -240,7 +273,8 @@ class SyncOperations:
         counter_payload(delta)
         counter_payload(initial)
         try:
-            return self._writes.incr(request.subject.key, delta, initial, policy.lifetime(0, 0.0), policy.budget)
+            left = self._settled(request.subject, policy.budget)
+            return self._writes.incr(request.subject.key, delta, initial, policy.lifetime(0, 0.0), left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":

@@ -152,7 +152,7 @@ class SyncWrites:
         soft_ms, span_ms = lifetime
         item = state.begin(Scope.of_key(subject.key))
         try:
-            not_after = self._not_after(deadline)
+            self._know_time(deadline)
             replicas = self._engine.replicas_to_wait_for() if strict else 0
             raw = self._link.run_many(
                 [
@@ -161,7 +161,7 @@ class SyncWrites:
                         replid=replid,
                         newest=newest,
                         id=item.id,
-                        not_after_us=not_after,
+                        not_after_us=self._not_after(deadline),
                         soft_ms=soft_ms,
                         span_ms=span_ms,
                         envelope=envelope,
@@ -177,9 +177,7 @@ class SyncWrites:
             )
             reply = parse_set(raw[0])
             if reply.status == "late":
-                with state.lock:
-                    state.clock.reset()
-                    state.clock.observe(reply.now_us, state.now())
+                self._late(reply.now_us)
                 raise MasterUnknown("the write arrived too late and was refused")
             if reply.status == "cancelled":
                 raise MasterUnknown("the write was overtaken by the invalidation queued for it")
@@ -205,17 +203,29 @@ class SyncWrites:
         counters.acknowledged += 1
         return Ack(True, reply.stamp, reply.existed)
 
-    def _not_after(self, deadline: float) -> int:
-        """The deadline of the send in the master's time (rule 11)."""
+    def _know_time(self, deadline: float) -> None:
+        """Wait until the master's time is known: without it no write can be sent safely (rule 11)."""
         state = self._state
         if state.clock.offset_us is None:
             SyncWaits.result(state.when_ready(), deadline - state.now())
         if state.clock.offset_us is None:
             self.tip(deadline)  # any script brings the master's time
+
+    def _not_after(self, deadline: float) -> int:
+        """The deadline of the send in the time of the master that it is sent to: asked anew for each try, since
+        another master may have another clock (rule 11)."""
+        state = self._state
         server_us = state.clock.server_us(deadline)
         if server_us is None:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
         return server_us
+
+    def _late(self, now_us: int) -> None:
+        """A refusal shows that the clock was wrong, and brings the time (rule 11)."""
+        state = self._state
+        with state.lock:
+            state.clock.reset()
+            state.clock.observe(now_us, state.now())
 
     def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
         """Change the expiry of a live entry. Raises UnavailableError."""
@@ -223,7 +233,7 @@ class SyncWrites:
         if not self._engine.start():
             return False
         deadline = state.now() + budget
-        not_after = self._not_after(deadline)
+        self._know_time(deadline)
         reply = parse_touch(
             self._link.run(
                 lambda replid, newest: commands.touch(
@@ -231,13 +241,16 @@ class SyncWrites:
                     replid=replid,
                     newest=newest,
                     least=state.marks.need(subject),
-                    not_after_us=not_after,
+                    not_after_us=self._not_after(deadline),
                     soft_ms=lifetime[0],
                     span_ms=lifetime[1],
                 ),
                 deadline,
             )
         )
+        if reply.status == "late":
+            self._late(reply.now_us)
+            raise MasterUnknown("the touch arrived too late and was refused")
         with state.lock:
             state.near.drop(subject.key)
         return reply.status == "ok"
@@ -248,7 +261,7 @@ class SyncWrites:
         if not self._engine.start():
             return None
         deadline = state.now() + budget
-        not_after = self._not_after(deadline)
+        self._know_time(deadline)
         subject = Subject(key)
         reply: IncrReply = parse_incr(
             self._link.run(
@@ -256,7 +269,7 @@ class SyncWrites:
                     key,
                     replid=replid,
                     newest=newest,
-                    not_after_us=not_after,
+                    not_after_us=self._not_after(deadline),
                     id=state.new_id(),
                     delta=delta,
                     initial=initial,
@@ -272,6 +285,8 @@ class SyncWrites:
             raise NotACounter(f"{key} holds something else than a whole number: set it to an int first")
         if reply.status == "range":
             raise OverflowError(f"{key} would pass 2**53, beyond which a counter is not exact; use set()")
+        if reply.status == "late":
+            self._late(reply.now_us)
         if reply.status != "ok":
             raise MasterUnknown("the increment arrived too late and was refused")
         return reply.value

@@ -1,0 +1,66 @@
+"""The ACL user that the documents recommend can do everything that a cache does, and no more."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.server import Server, wait_for
+
+from evercache import Cache
+from evercache.errors import AccessDenied
+
+_PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def documented() -> list[str]:
+    (line,) = re.findall(r"^```acl\n(.+)\n```$", _PAGE.read_text(encoding="utf-8"), re.M)
+    rule: list[str] = shlex.split(line, comments=False)
+    return rule[1:]
+
+
+@pytest.fixture
+def cache(fresh_server: Server) -> Iterator[Cache]:
+    assert fresh_server.cli("ACL", "SETUSER", *documented()) == "OK"
+    url = f"redis://shop:secret@{fresh_server.address}"
+    with Cache(url, namespace="shop", on_error="raise", budget=2.0) as made:
+        yield made
+
+
+def test_the_documented_user_can_do_all_that_a_cache_does(cache: Cache, fresh_server: Server) -> None:
+    @cache.cached(ttl=60, tags=("even",), near=1)
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert double(1) == 2
+    assert double.refresh(1) == 2
+    assert double.peek(1) == 2
+    assert double.invalidate(1).existed
+    assert double.invalidate_all()
+    assert cache.set("a", "x", ttl=60, tags=("t",))
+    assert cache.set("a", "y", since=cache.stamp())
+    assert not cache.add("a", "z")
+    assert cache.get_many(["a", "b"]) == {"a": "y", "b": None}
+    assert cache.touch("a", ttl=5)
+    assert cache.incr("n", 2) == 2
+    assert cache.delete("a").existed
+    assert cache.invalidate_tag("even")
+    assert cache.clear()
+    health = cache.health()
+    assert health.problems == ()
+    # The tail follows the log as this user, too: a line written by somebody else arrives.
+    assert cache.set("b", "x")
+    fresh_server.cli("FLUSHALL")
+    wait_for(lambda: cache.stats().resyncs >= 2, what="the tail to notice the flush")
+    assert cache.get("b") is None
+    denied = [dict(zip(line[::2], line[1::2], strict=True)) for line in fresh_server.cli("ACL", "LOG")]
+    assert denied == []
+
+
+def test_the_documented_user_can_do_no_more(cache: Cache, fresh_server: Server) -> None:
+    other = Cache(f"redis://shop:secret@{fresh_server.address}", namespace="other", on_error="raise")
+    with other, pytest.raises(AccessDenied):
+        other.set("k", 1)

@@ -1,0 +1,155 @@
+"""An event loop without a clock, a thread or a socket: time jumps to the next thing that is due."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+__all__ = ["SimLoop", "Tag", "tag_of_task"]
+
+
+class Tag:
+    """Which simulated process a callback belongs to; dead ones run no more, stopped ones run later."""
+
+    __slots__ = ("alive", "name", "stopped_until")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.stopped_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Tag {self.name} {'alive' if self.alive else 'dead'}>"
+
+
+#: Inherited by every task and callback, as all context is.
+tag_of_task: contextvars.ContextVar[Tag | None] = contextvars.ContextVar("sim_tag", default=None)
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """Runs callbacks in the order of their virtual time, and of their scheduling within one moment."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.Handle]] = []
+        self._count = 0
+        self._closed = False
+        self._tasks: list[asyncio.Task[Any]] = []  # nothing is collected in the middle of a schedule
+        self.steps = 0
+        #: What reached the loop's exception handler: always a defect.
+        self.errors: list[dict[str, Any]] = []
+        self.neutral = contextvars.copy_context()
+
+    def __repr__(self) -> str:
+        return f"<SimLoop t={self._now:.6f} ready={len(self._ready)} timers={len(self._timers)}>"
+
+    # -- running
+
+    def run_until(self, end: float) -> None:
+        """Run everything that is due before `end`; the clock stands there afterwards."""
+        asyncio._set_running_loop(self)
+        ready, timers = self._ready, self._timers
+        try:
+            while True:
+                while ready:
+                    self._run_one(ready.popleft())
+                if not timers or timers[0][0] > end:
+                    break
+                when, _, handle = heapq.heappop(timers)
+                handle._scheduled = False  # type: ignore[attr-defined]
+                if handle._cancelled:
+                    continue
+                if when > self._now:
+                    self._now = when
+                self._run_one(handle)
+            self._now = max(self._now, end)
+        finally:
+            asyncio._set_running_loop(None)
+
+    def _run_one(self, handle: asyncio.Handle) -> None:
+        if handle._cancelled:
+            return
+        tag = handle._context.get(tag_of_task)  # type: ignore[attr-defined]
+        if tag is not None:
+            if not tag.alive:
+                return
+            if tag.stopped_until > self._now:
+                self._push(tag.stopped_until, handle)
+                return
+        self.steps += 1
+        handle._run()
+
+    # -- the interface that asyncio uses
+
+    def time(self) -> float:
+        return self._now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return not self._closed
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
+        self._ready.clear()
+        self._timers.clear()
+
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self._closed:
+            self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._push(when, handle)
+        return handle
+
+    def _push(self, when: float, handle: asyncio.Handle) -> None:
+        if self._closed:
+            return
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, handle))
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is skipped when its time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # a killed process leaves them so
+        self._tasks.append(task)
+        return task
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.errors.append(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.errors.append(context)
