@@ -153,6 +153,10 @@ class Cache:
     def _connect(self, location: Location) -> _Clients:
         return _Clients(connect.engine(location, self.settings, self._address_map))
 
+    def _unsent(self) -> Ack:
+        """The answer to a write that is sent nowhere: as asked for when switched off, not done when closed."""
+        return Ack(False, reason="closed") if self._closed else Ack(True)
+
     def _client_sync(self) -> SyncClient | None:
         clients = self._find()
         return None if clients is None else clients.sync
@@ -382,11 +386,9 @@ class Cache:
         """
         client = self._client_sync()
         if client is None:
-            return Ack(True)
+            return self._unsent()
         request = self._request(key, ttl=ttl, tags=tags, on_error=on_error)
-        return client.operations.set(
-            request, value, mode="set" if since is None else "since", since=since or 0
-        )
+        return client.operations.set(request, value, mode="set" if since is None else "since", since=since or 0)
 
     async def aset(
         self,
@@ -401,7 +403,7 @@ class Cache:
         """`set` for tasks."""
         client = self._client_async()
         if client is None:
-            return Ack(True)
+            return self._unsent()
         request = self._request(key, ttl=ttl, tags=tags, on_error=on_error)
         return await client.operations.set(
             request, value, mode="set" if since is None else "since", since=since or 0
@@ -418,7 +420,7 @@ class Cache:
         """Write many values; one answer for each key."""
         client = self._client_sync()
         if client is None:
-            return dict.fromkeys(values, Ack(True))
+            return dict.fromkeys(values, self._unsent())
         tags = tuple(tags) if not isinstance(tags, str) else tags
         return client.operations.set_many(
             {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
@@ -435,7 +437,7 @@ class Cache:
         """`set_many` for tasks."""
         client = self._client_async()
         if client is None:
-            return dict.fromkeys(values, Ack(True))
+            return dict.fromkeys(values, self._unsent())
         tags = tuple(tags) if not isinstance(tags, str) else tags
         return await client.operations.set_many(
             {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
@@ -453,10 +455,8 @@ class Cache:
         """Write a value if the key has none; `.existed` tells that it had."""
         client = self._client_sync()
         if client is None:
-            return Ack(True)
-        return client.operations.set(
-            self._request(key, ttl=ttl, tags=tags, on_error=on_error), value, mode="add"
-        )
+            return self._unsent()
+        return client.operations.set(self._request(key, ttl=ttl, tags=tags, on_error=on_error), value, mode="add")
 
     async def aadd(
         self,
@@ -470,7 +470,7 @@ class Cache:
         """`add` for tasks."""
         client = self._client_async()
         if client is None:
-            return Ack(True)
+            return self._unsent()
         return await client.operations.set(
             self._request(key, ttl=ttl, tags=tags, on_error=on_error), value, mode="add"
         )
@@ -488,7 +488,7 @@ class Cache:
         keys = list(dict.fromkeys(keys))
         client = self._client_sync()
         if client is None:
-            return dict.fromkeys(keys, Ack(True))
+            return dict.fromkeys(keys, self._unsent())
         scopes = [Scope.of_key(self._request(key).subject.key) for key in keys]
         acks = client.operations.invalidate(scopes, self._counters, on_error=on_error)
         return dict(zip(keys, acks, strict=True))
@@ -498,7 +498,7 @@ class Cache:
         keys = list(dict.fromkeys(keys))
         client = self._client_async()
         if client is None:
-            return dict.fromkeys(keys, Ack(True))
+            return dict.fromkeys(keys, self._unsent())
         scopes = [Scope.of_key(self._request(key).subject.key) for key in keys]
         acks = await client.operations.invalidate(scopes, self._counters, on_error=on_error)
         return dict(zip(keys, acks, strict=True))
@@ -625,13 +625,13 @@ class Cache:
     def _wide(self, scope: Scope, on_error: OnError | None) -> Ack:
         client = self._client_sync()
         if client is None:
-            return Ack(True)
+            return self._unsent()
         return client.operations.invalidate([scope], self._counters, on_error=on_error)[0]
 
     async def _awide(self, scope: Scope, on_error: OnError | None) -> Ack:
         client = self._client_async()
         if client is None:
-            return Ack(True)
+            return self._unsent()
         return (await client.operations.invalidate([scope], self._counters, on_error=on_error))[0]
 
     def stamp(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import operator
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -130,9 +131,21 @@ class _Function(Generic[P, R]):
 
     def __getattr__(self, name: str) -> Any:
         # A bound method shows what its function shows.
-        if name.startswith("_core") or name == "_bound":
+        if name in ("_core", "_bound", "_binding"):
             raise AttributeError(name)
+        if name == "__wrapped__":
+            return self.uncached
         return getattr(self._core.fn, name)
+
+    def __eq__(self, other: object) -> bool:
+        # As bound methods are: equal for the same function and the same object.
+        if not isinstance(other, _Function):
+            return NotImplemented
+        same = len(self._bound) == len(other._bound) and all(map(operator.is_, self._bound, other._bound))
+        return same and self._core is other._core
+
+    def __hash__(self) -> int:
+        return hash((id(self._core), *map(id, self._bound)))
 
     def __reduce__(self) -> Any:
         # Pickled by name, as a plain function is: task queues rely on it.
@@ -163,7 +176,7 @@ class _Function(Generic[P, R]):
         subject = core.subject(self._bound + args, kwargs)
         client = core.cache._client_async()
         if client is None:
-            return Ack(True)
+            return core.cache._unsent()
         scope = Scope.of_key(subject.key)
         (ack,) = await client.operations.invalidate(
             [scope], core.counters, function=core.name, on_error=core.policy.on_error
@@ -175,7 +188,7 @@ class _Function(Generic[P, R]):
         core = self._core
         client = core.cache._client_async()
         if client is None:
-            return Ack(True)
+            return core.cache._unsent()
         scope = Scope.of_function(core.name)
         (ack,) = await client.operations.invalidate([scope], core.counters, on_error=core.policy.on_error)
         return ack
@@ -220,7 +233,7 @@ class _Function(Generic[P, R]):
         subject = core.subject(self._bound + args, kwargs)
         client = core.cache._client_sync()
         if client is None:
-            return Ack(True)
+            return core.cache._unsent()
         scope = Scope.of_key(subject.key)
         (ack,) = client.operations.invalidate(
             [scope], core.counters, function=core.name, on_error=core.policy.on_error
@@ -233,7 +246,7 @@ class _Function(Generic[P, R]):
         core = self._core
         client = core.cache._client_sync()
         if client is None:
-            return Ack(True)
+            return core.cache._unsent()
         scope = Scope.of_function(core.name)
         (ack,) = client.operations.invalidate([scope], core.counters, on_error=core.policy.on_error)
         return ack

@@ -64,10 +64,7 @@ class Settings:
             if seconds(getattr(self, name), name) <= 0:
                 raise ConfigurationError(f"{name} must be above 0 seconds")
         seconds(self.gutter, "gutter")
-        if not 0 <= self.jitter < 1:
-            raise ConfigurationError("jitter is a share of the TTL: between 0 and 1")
-        if self.beta < 0:
-            raise ConfigurationError("beta must not be negative (0 switches early refresh off)")
+        check_spread(self.jitter, self.beta)
         if self.default_ttl > self.max_ttl:
             raise ConfigurationError(f"default_ttl ({self.default_ttl}) is above max_ttl ({self.max_ttl})")
         db = self.bookkeeping_db
@@ -88,6 +85,17 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ConfigurationError(f"{name}={value!r}: use {' or '.join(map(repr, allowed))}")
 
 
+def check_spread(jitter: float, beta: float) -> None:
+    """ConfigurationError for a jitter or an eagerness of early refreshes that means nothing."""
+    for name, value in (("jitter", jitter), ("beta", beta)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigurationError(f"{name} must be a number, not {value!r}")
+    if not 0 <= jitter < 1:
+        raise ConfigurationError("jitter is a share of the TTL: between 0 and 1")
+    if not 0 <= beta < 1e6:
+        raise ConfigurationError("beta must not be negative (0 switches early refresh off)")
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How the results of one function, or one direct operation, are cached. Times are in seconds."""
@@ -106,6 +114,11 @@ class Policy:
     on_error: OnError = "absorb"
     consistency: Consistency = "available"
 
+    def __post_init__(self) -> None:
+        check_spread(self.jitter, self.beta)
+        if self.budget <= 0:
+            raise ConfigurationError("budget must be above 0 seconds")
+
     def lifetime(self, value: Any, draw: float) -> tuple[int, int]:
         """Milliseconds until the soft expiry of a value, and from there to the hard one.
 
@@ -121,10 +134,11 @@ class Policy:
 
     def error_lifetime(self, error: BaseException, draw: float) -> tuple[int, int] | None:
         """The same for an exception that `cache_errors` names, else None."""
-        for kind, ttl in self.cache_errors.items():
-            if type(error) is kind:
-                return self._spread(ttl, draw, 0.0)
-        return None
+        fitting = [kind for kind in self.cache_errors if isinstance(error, kind)]
+        if not fitting:
+            return None
+        nearest = min(fitting, key=type(error).__mro__.index)
+        return self._spread(self.cache_errors[nearest], draw, 0.0)
 
     def _spread(self, ttl: float, draw: float, after: float) -> tuple[int, int]:
         # Only downwards: a value never lives longer than was asked for.

@@ -16,7 +16,8 @@ class Ack:
 
     `stamp` is the logical time that it got, `existed` whether there was an entry, `queued` that no master could
     be reached: it is obeyed here at once and brought to the master as soon as there is one. `reason` says in a
-    word why a write was not done (`exists`, `outdated`, `late`, `cancelled`, `uncacheable`, `unavailable`).
+    word why a write was not done (`exists`, `outdated`, `late`, `cancelled`, `expired`, `uncacheable`,
+    `unavailable`, `closed`).
     """
 
     done: bool

@@ -112,7 +112,8 @@ def test_a_third_replica_takes_its_part() -> None:
         assert time.monotonic() - joined < 4
         for share in shares(replicas, before):
             assert 0.25 <= share <= 0.42
-    assert answers.errors == [] and answers.slowest < BUDGET
+    assert answers.errors == []
+    assert answers.slowest < BUDGET
 
 
 @pytest.mark.parametrize("tasks", [False, True], ids=["thread", "task"])
@@ -129,7 +130,8 @@ def test_a_frozen_replica_takes_no_read_after_its_first_time_out(tasks: bool) ->
                 assert cache.stats().counters.replica_failures == 1, "one reader, one time-out"
             during = [a for a in answers.all if since < a[1] < until]
             slow = [ended - began for began, ended, _ in during if ended - began > 0.05]
-            assert len(slow) <= 1 and max(slow, default=0) < BUDGET + MESSAGE
+            assert len(slow) <= 1
+            assert max(slow, default=0) < BUDGET + MESSAGE
             assert len(during) > 100, "the other one serves"
             wait_for(lambda: gets(frozen) > before + 20, 5, "the thawed one to be used again")
         assert answers.errors == []
@@ -164,4 +166,5 @@ def test_a_replica_without_its_link_is_not_read() -> None:
             assert page.invalidate_all()
             deployment.proxies[0].heal()
             wait_for(lambda: gets(alone) > before, 10, "the healed one to be used again")
-        assert answers.errors == [] and answers.slowest < BUDGET
+        assert answers.errors == []
+        assert answers.slowest < BUDGET

@@ -70,7 +70,8 @@ def test_a_mistake_in_the_url(case: str, guarded: Deployment, caplog: pytest.Log
     with Cache(url_of(case, guarded)) as cache:
         page = site.on(cache)
         first, took = timed(page, 1)
-        assert first == 0 and took < BUDGET + MESSAGE
+        assert first == 0
+        assert took < BUDGET + MESSAGE
         wait_for(lambda: any(mend in problem for problem in cache.health().problems), 3, f"{mend!r} in health")
         # From now on nobody waits for what is known to be missing.
         for call, wanted in (
@@ -81,9 +82,12 @@ def test_a_mistake_in_the_url(case: str, guarded: Deployment, caplog: pytest.Log
             (lambda: cache.get_or_compute("third", lambda: 7), 7),
         ):
             value, took = timed(call)
-            assert value == wanted and took < BUDGET / 2
+            assert value == wanted
+            assert took < BUDGET / 2
         ack, took = timed(page.invalidate, 1)
-        assert not ack and ack.queued and took < BUDGET / 2
+        assert not ack
+        assert ack.queued
+        assert took < BUDGET / 2
         for write in (
             lambda: cache.set("k", 1, on_error="raise"),
             lambda: cache.get("k", on_error="raise"),
@@ -121,20 +125,25 @@ def test_a_password_changed_under_way(caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
     with Server.start("valkey", password="before") as server, Cache(server.url) as cache:
         page = site.on(cache)
-        assert page(1) == 0 and cache.set("k", "v")
+        assert page(1) == 0
+        assert cache.set("k", "v")
         server.cli("CONFIG", "SET", "requirepass", "after")
-        assert page(1) == 0 and cache.get("k") == "v"
+        assert page(1) == 0
+        assert cache.get("k") == "v"
         server.password = "after"
         server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         wait_for(lambda: any("password" in p for p in cache.health().problems), 3, "the refusal to be seen")
         value, took = timed(page, 1)
-        assert value == 0 and took < BUDGET
+        assert value == 0
+        assert took < BUDGET
         version = site.change()
-        assert page.invalidate(1).queued and page(1) == version
+        assert page.invalidate(1).queued
+        assert page(1) == version
 
         def told() -> list[str]:
             lines = [record.getMessage() for record in caplog.records]
-            return [line for line in lines if "does not serve" in line and "the password in the URL" in line]
+            about = [line for line in lines if line.startswith(("the master", "the log"))]
+            return [line for line in about if str(server.address) in line and "the password in the URL" in line]
 
         wait_for(told, 3, "the log to say so")
         server.cli("CONFIG", "SET", "requirepass", "before")
@@ -142,7 +151,7 @@ def test_a_password_changed_under_way(caplog: pytest.LogCaptureFixture) -> None:
         wait_for(lambda: cache.get("k") == "v", 5, "the old password to work again")
         assert page(1) == version
         wait_for(lambda: cache.health().ok, 3, f"{cache.health().problems} to be over")
-        assert len(told()) == 1
+        assert len(told()) == len(set(told())) <= 2
 
 
 ALL_BUT_INFO = ("~*", "&*", "+@all", "-info")
@@ -173,7 +182,8 @@ def test_a_user_without_info(caplog: pytest.LogCaptureFixture) -> None:
             version = site.change()
             assert page.invalidate(1).queued
             value, took = timed(page, 1)
-            assert value == version and took < BUDGET + MESSAGE
+            assert value == version
+            assert took < BUDGET + MESSAGE
             with pytest.raises(ServerError):
                 cache.set("k", "w", on_error="raise")
             server.cli("ACL", "SETUSER", "app", "+info")
@@ -184,19 +194,55 @@ def test_a_user_without_info(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_rights_that_are_enough(valkey: Server) -> None:
     """A user with no more than what the errors ask for, on the keys of the namespace alone."""
-    rights = (
-        "+info +time +select +client +hello +auth +evalsha +eval +get +mget +xread +exists +hget "
-        "+hgetall +hmget +hset +set +setrange +unlink +pttl +pexpire +xadd +xtrim +xrevrange +zadd +zrange "
-        "+zrangebyscore +zmscore +zscore +zrem +zcard +zpopmin"
-    ).split()
+    rights = [
+        "+info",
+        "+time",
+        "+select",
+        "+client",
+        "+hello",
+        "+auth",
+        "+evalsha",
+        "+eval",
+        "+get",
+        "+mget",
+        "+xread",
+        "+exists",
+        "+hget",
+        "+hgetall",
+        "+hmget",
+        "+hset",
+        "+set",
+        "+setrange",
+        "+unlink",
+        "+pttl",
+        "+pexpire",
+        "+xadd",
+        "+xtrim",
+        "+xrevrange",
+        "+zadd",
+        "+zrange",
+        "+zrangebyscore",
+        "+zmscore",
+        "+zscore",
+        "+zrem",
+        "+zcard",
+        "+zpopmin",
+    ]
     valkey.cli("ACL", "SETUSER", "app", "reset", "on", ">app-secret", "~shop:*", "~shop~*", *rights)
     try:
         with Cache(acl_url(valkey), namespace="shop") as cache:
             page = Site().on(cache)
             warm(cache)
-            assert page(1) == 0 and cache.set("k", 1) and cache.incr("k") == 2 and cache.touch("k")
-            assert page.invalidate(1) and page.invalidate_all() and cache.invalidate_tag("x") and cache.clear()
-            assert cache.get("k") is None and cache.health().ok, cache.health().problems
+            assert page(1) == 0
+            assert cache.set("k", 1)
+            assert cache.incr("k") == 2
+            assert cache.touch("k")
+            assert page.invalidate(1)
+            assert page.invalidate_all()
+            assert cache.invalidate_tag("x")
+            assert cache.clear()
+            assert cache.get("k") is None
+            assert cache.health().ok, cache.health().problems
     finally:
         valkey.cli("ACL", "DELUSER", "app")
 
@@ -214,11 +260,13 @@ def test_first_use_of_a_server_that_does_not_answer(trouble: str) -> None:
             page: Any = site.on(cache)
             for number in range(4):
                 value, took = timed(page, number)
-                assert value == 0 and took < BUDGET + MESSAGE
+                assert value == 0
+                assert took < BUDGET + MESSAGE
             if trouble == "frozen":
                 server.thaw()
             else:
                 server.restart()
             wait_for(lambda: cache.set("k", "v"), 5, "the server to be used")
-            assert page(9) == 0 and page(9) == 0
+            assert page(9) == 0
+            assert page(9) == 0
             assert cache.stats().counters.hits == 1

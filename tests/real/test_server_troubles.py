@@ -89,7 +89,9 @@ def test_a_wiped_server(fresh_server: Server) -> None:
             wait_for(lambda: not one.health().ok, 3, "the death to be seen")
             version = site.change()
             ack, took = timed(page.invalidate, 1)
-            assert not ack and ack.queued and took < BUDGET + MESSAGE
+            assert not ack
+            assert ack.queued
+            assert took < BUDGET + MESSAGE
             assert page(1) == version, "what is queued is obeyed here at once"
             fresh_server.wipe()
             heard(one)
@@ -139,9 +141,15 @@ def fill_up(server: Server) -> None:
     """Values until it refuses them."""
     server.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
     server.cli("CONFIG", "SET", "maxmemory", str(int(server.info("memory")["used_memory"]) + 2_000_000))
-    with pytest.raises(CliError, match="OOM"):
-        for number in range(1000):
+
+    def refused(number: int) -> bool:
+        try:
             server.cli("SET", f"filler:{number}", "x" * 10_000)
+        except CliError as error:
+            return "OOM" in str(error)
+        return False
+
+    assert any(refused(number) for number in range(1000))
     # Buffers of clients come and go: it must not have room for a few bytes now and then.
     server.cli("CONFIG", "SET", "maxmemory", str(int(server.info("memory")["used_memory"]) - 200_000))
 
@@ -152,18 +160,23 @@ def test_a_full_server(fresh_server: Server) -> None:
     with Cache(fresh_server.url) as one, Cache(fresh_server.url) as two:
         page, other = site.on(one), site.on(two)
         assert page(1) == other(1) == 0
-        assert one.set("plain", "old") and one.set("counter", 5)
+        assert one.set("plain", "old")
+        assert one.set("counter", 5)
         fill_up(fresh_server)
         runs = site.runs
-        assert page(1) == 0 and site.runs == runs, "a hit"
-        assert [page(7) for _ in range(3)] == [0, 0, 0] and site.runs == runs + 3, "computed, not stored"
+        assert page(1) == 0
+        assert site.runs == runs, "a hit"
+        assert [page(7) for _ in range(3)] == [0, 0, 0]
+        assert site.runs == runs + 3, "computed, not stored"
         for how in ("key", "tag", "function", "everything"):
             version = site.change()
             assert invalidate(one, page, how), how
             assert page(1) == version
             wait_for(lambda version=version: other(1) == version, 2 * MESSAGE, f"the other to hear ({how})")
         ack, took = timed(one.set, "plain", "new")
-        assert not ack and ack.queued and took < BUDGET
+        assert not ack
+        assert ack.queued
+        assert took < BUDGET
         assert one.get("plain") is None, "the old value is not the new one"
         assert one.incr("counter") is None
         with pytest.raises(OutOfMemory, match="maxmemory"):
@@ -174,8 +187,10 @@ def test_a_full_server(fresh_server: Server) -> None:
         heard(one)
         wait_for(lambda: two.get("plain") is None, 1, "the other to lose the old value")
         fresh_server.cli("CONFIG", "SET", "maxmemory", "0")
-        assert one.set("plain", "new") and two.get("plain") == "new"
-        assert page(7) == 0 and other(7) == 0
+        assert one.set("plain", "new")
+        assert two.get("plain") == "new"
+        assert page(7) == 0
+        assert other(7) == 0
         wait_for(lambda: one.health().ok, 1, f"{one.health().problems} to be over")
 
 
@@ -190,7 +205,8 @@ async def test_a_full_server_and_tasks(fresh_server: Server) -> None:
         assert await page.ainvalidate(1)
         assert await page(1) == version
         ack = await cache.aset("plain", "new")
-        assert not ack and ack.queued
+        assert not ack
+        assert ack.queued
         assert await cache.aget("plain") is None
         assert await cache.aincr("counter") is None
         assert (await cache.atouch("nothing")) is False
@@ -222,7 +238,8 @@ def test_bookkeeping_that_was_evicted_is_written_back(valkey: Server, gone: str)
         tagged = one.cached(ttl=600, name="site.tagged", tags=("news",))(lambda: site.truth.get(1, 0))
         assert page(1) == other(1) == tagged() == 0
         version = site.change()
-        assert page.invalidate_all() and one.invalidate_tag("news")
+        assert page.invalidate_all()
+        assert one.invalidate_tag("news")
         dead = valkey.cli_many([("GET", page.key(1)), ("GET", tagged.key())], decode=False)
         assert all(dead), "they are still there, and outdated by their marks alone"
         wait_for(lambda: other(1) == version, 1, "the other to hear")

@@ -43,7 +43,8 @@ async def test_a_fresh_envelope_of_the_future_is_neither_served_nor_overwritten(
             assert (await apage(1) if tasks else page(1)) == version, "computed, as nobody here can read it"
         assert site.runs == runs + 3
         assert valkey.cli("GET", key, decode=False) == future
-        assert cache.stats().counters.newer >= 3 and cache.stats().counters.corrupt == 0
+        assert cache.stats().counters.newer >= 3
+        assert cache.stats().counters.corrupt == 0
         assert (await apage.apeek(1, default="none") if tasks else page.peek(1, default="none")) == "none"
         assert "miss" in str(page.explain(1).verdict)
         # An early refresh or a refresh asked for does not replace it either.
@@ -51,9 +52,12 @@ async def test_a_fresh_envelope_of_the_future_is_neither_served_nor_overwritten(
         assert valkey.cli("GET", key, decode=False) == future
         # Who names the key means it.
         ack = await apage.ainvalidate(1) if tasks else page.invalidate(1)
-        assert ack and ack.existed
-        assert page(1) == version and site.runs == runs + 5
-        assert page(1) == version and site.runs == runs + 5, "ours again"
+        assert ack
+        assert ack.existed
+        assert page(1) == version
+        assert site.runs == runs + 5
+        assert page(1) == version
+        assert site.runs == runs + 5, "ours again"
 
 
 @pytest.mark.parametrize("how", ["expired", "key", "function", "tag", "everything"])
@@ -92,7 +96,8 @@ def test_named_keys_of_the_future(valkey: Server) -> None:
         assert cache.touch("k", ttl=5) is False
         assert cache.get_or_compute("k", lambda: "computed") == "computed"
         assert valkey.cli("GET", key, decode=False) == future
-        assert cache.set("k", "mine") and cache.get("k") == "mine"
+        assert cache.set("k", "mine")
+        assert cache.get("k") == "mine"
 
 
 def test_envelopes_of_the_future_on_replicas() -> None:
@@ -166,11 +171,13 @@ def test_a_line_of_the_future_outdates_and_the_tail_goes_on(valkey: Server, kind
             # An invalidation of today behind it.
             version = site.change()
             ack = page.invalidate(1)
-            assert ack and (ack.stamp or 0) > stamp
+            assert ack
+            assert (ack.stamp or 0) > stamp
             acknowledged.append((time.monotonic(), version))
             assert page(1) == version
             wait_for(lambda: answers.all[-1][2] == version, 1, "the other process to hear")
-        assert answers.errors == [] and answers.stale(acknowledged) == []
+        assert answers.errors == []
+        assert answers.stale(acknowledged) == []
         assert (one.stats().resyncs, two.stats().resyncs) == resyncs, "the tail went on"
         assert valkey.cli("HGET", "evercache~state", "later") == "field", "what is not known is left alone"
         # One that comes now reads the marks: a member of an unknown kind covers everything.
@@ -202,7 +209,8 @@ def test_a_line_of_the_future_that_was_lost_is_issued_again_as_everything(kind: 
     site = Site()
     with Server.start("valkey") as server, Cache(server.url) as cache:
         page = site.on(cache)
-        assert page.invalidate_all() and page(1) == 0
+        assert page.invalidate_all()
+        assert page(1) == 0
         server.cli("SAVE")
         resyncs = cache.stats().resyncs
         version = site.change()
@@ -214,7 +222,8 @@ def test_a_line_of_the_future_that_was_lost_is_issued_again_as_everything(kind: 
         heard(cache)
         assert page(1) == version
         runs = site.runs
-        assert page(1) == version and site.runs == runs, "and entries are cached again"
+        assert page(1) == version
+        assert site.runs == runs, "and entries are cached again"
         with Cache(server.url) as late:
             assert site.on(late)(1) == version
 
@@ -230,7 +239,10 @@ def test_unknown_fields_of_the_state_stay(valkey: Server) -> None:
         with Cache(valkey.url) as two:
             page = site.on(two)
             version = site.change()
-            assert page.invalidate(1) and page.invalidate_all() and two.clear() and page(1) == version
+            assert page.invalidate(1)
+            assert page.invalidate_all()
+            assert two.clear()
+            assert page(1) == version
         assert valkey.cli("HMGET", "evercache~state", "epoch2", "shards") == ["x:1,y:2", "\x00\x01"]
 
 
@@ -267,15 +279,26 @@ def test_replies_and_arguments_of_the_future(valkey: Server, monkeypatch: pytest
     with Cache(valkey.url) as one:
         warm(one)
         page = site.on(one)
-        assert page(1) == page(1) == 0 and site.runs == 1
+        assert page(1) == page(1) == 0
+        assert site.runs == 1
         version = site.change()
-        assert page.invalidate(1) and page(1) == version
-        assert page.invalidate_all() and one.invalidate_tag("x") and one.clear()
-        assert one.set("k", "v") and one.get("k") == "v" and one.touch("k") and one.add("k", 1).existed
-        assert one.incr("n") == 1 and one.incr("n", 2) == 3
-        assert one.delete("k").existed and one.stamp()
+        assert page.invalidate(1)
+        assert page(1) == version
+        assert page.invalidate_all()
+        assert one.invalidate_tag("x")
+        assert one.clear()
+        assert one.set("k", "v")
+        assert one.get("k") == "v"
+        assert one.touch("k")
+        assert one.add("k", 1).existed
+        assert one.incr("n") == 1
+        assert one.incr("n", 2) == 3
+        assert one.delete("k").existed
+        assert one.stamp()
         assert page.refresh(1) == version
         monkeypatch.undo()
         with Cache(valkey.url) as two:  # and this version beside it
             runs = site.runs
-            assert site.on(two)(1) == version and site.runs == runs and two.get("n") == 3
+            assert site.on(two)(1) == version
+            assert site.runs == runs
+            assert two.get("n") == 3

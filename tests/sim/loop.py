@@ -41,6 +41,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._closed = False
         self._tasks: list[asyncio.Task[Any]] = []  # nothing is collected in the middle of a schedule
         self.steps = 0
+        #: Of every process that there was.
+        self.tags: list[Tag] = []
         #: What reached the loop's exception handler: always a defect.
         self.errors: list[dict[str, Any]] = []
         self.neutral = contextvars.copy_context()
@@ -61,7 +63,6 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if not timers or timers[0][0] > end:
                     break
                 when, _, handle = heapq.heappop(timers)
-                handle._scheduled = False  # type: ignore[attr-defined]
                 if handle._cancelled:
                     continue
                 if when > self._now:
@@ -83,6 +84,17 @@ class SimLoop(asyncio.AbstractEventLoop):
                 return
         self.steps += 1
         handle._run()
+
+    def wind_up(self) -> None:
+        """End every task, those of dead processes too, and close: nothing is left to the collector."""
+        for tag in self.tags:
+            tag.alive, tag.stopped_until = True, 0.0
+        for _ in range(3):
+            for task in list(self._tasks):
+                if not task.done():
+                    task.cancel()
+            self.run_until(self._now + 0.001)
+        self.close()
 
     # -- the interface that asyncio uses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections import Counter, OrderedDict, defaultdict, namedtuple
 from dataclasses import InitVar, dataclass, field
@@ -168,22 +169,17 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, (set, frozenset)):
-        return len(one) == len(other) and sorted(map(_typed, one)) == sorted(map(_typed, other))
+        return len(one) == len(other) and all(any(same(a, b) for b in other) for a in one)
     if isinstance(one, (float, Decimal, dt.datetime, dt.time, UUID, complex)):
         return repr(one) == repr(other) and getattr(one, "is_safe", 0) == getattr(other, "is_safe", 0)
-    names = getattr(one, "__struct_fields__", None) or getattr(one, "__slots__", None)
+    names = getattr(one, "__struct_fields__", None)
+    if dataclasses.is_dataclass(one):
+        names = tuple(field.name for field in dataclasses.fields(one))
     if names is None and hasattr(one, "__dict__"):
         return same(one.__dict__, other.__dict__)
     if names:
         return all(same(getattr(one, name), getattr(other, name)) for name in names)
     return bool(one == other)
-
-
-def _typed(value: Any) -> str:
-    if isinstance(value, (tuple, frozenset)):
-        parts = [_typed(part) for part in value]
-        return f"{type(value)}{sorted(parts) if isinstance(value, frozenset) else parts}"
-    return f"{type(value)}{value!r}"
 
 
 def trip(value: Any, types: TypeRegistry = NOTHING) -> Any:

@@ -197,6 +197,27 @@ def test_rule_4_an_acknowledged_write_cancels_own_earlier_ones_of_its_key() -> N
     assert not under_way.settled.done()
 
 
+def test_rule_4_a_write_cancels_nothing_that_was_given_up_after_it_began() -> None:
+    journal = Journal()
+    earlier = journal.begin("earlier", KEY)
+    write = journal.begin("write", KEY)
+    journal.given_up(earlier, 0.0)
+    journal.cancel_key("ns:1", write.sequence)
+    assert "earlier" in journal.pending
+
+
+def test_rule_16_what_is_pending_covers_by_the_tags_of_the_envelope_as_well() -> None:
+    journal = Journal()
+    item = journal.begin("x", Scope.of_tag("b"))
+    assert not journal.covers(ONE)
+    assert journal.covers(ONE, [tag_hash("b")])
+    journal.acknowledged(item, 10, "g1", 0.0)
+    assert not journal.covers(ONE, [tag_hash("b")])
+    journal.suspended = True
+    assert journal.covers(ONE, [tag_hash("b")])
+    assert not journal.covers(ONE)
+
+
 def test_rule_4_a_write_cancels_no_replay_and_nothing_of_others() -> None:
     journal = Journal()
     acked(journal, "own")

@@ -196,6 +196,7 @@ class Engine:
         self.state.after_fork()
         for endpoints in (self.sync_endpoints, self.async_endpoints):
             endpoints.forget()
+        self._async_wire.forget()  # the tail's connection, and those of the monitor and the topology
         self.monitor.replicas.after_fork()
         self._background = None
         self._view_event = None
@@ -262,6 +263,11 @@ class Engine:
         of `consistency="available"`."""
         state = self.state
         return state.sure(now) or (state.ready and state.master_down and self.settings.consistency == "available")
+
+    def may_serve(self, now: float) -> bool:
+        """Whether what a server says may be served: under "strict" only while the tail is sure and the master
+        confirmed (rule 17)."""
+        return self.settings.consistency == "available" or (self.state.sure(now) and self.confirmed(now))
 
     def reader(self, now: float, exclude: Address | None = None) -> Reader | None:
         """The node for one read, or None: ask the master by script."""

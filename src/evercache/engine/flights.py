@@ -23,7 +23,6 @@ class _Unset:
 UNSET: Final = _Unset()
 
 
-
 @dataclass(eq=False, slots=True)
 class _Computation:
     key: str

@@ -45,6 +45,8 @@ class Spool:
             return []
         taken = f"{self._path}.{os.getpid()}"
         try:
+            if os.path.isdir(self._path):
+                raise IsADirectoryError(f"{self._path} is a folder")
             os.rename(self._path, taken)
             with open(taken, encoding="utf-8", errors="replace") as file:
                 lines = file.readlines()

@@ -235,15 +235,17 @@ class State:
 
     # -- flights
 
-    def join_or_lead(self, subject: Subject, need: int, *, joinable: bool) -> tuple[Flight, bool]:
-        """The flight of a key, and whether the caller leads it."""
+    def join_or_lead(
+        self, subject: Subject, need: int, *, joinable: bool, overdue: Flight | None = None
+    ) -> tuple[Flight, bool]:
+        """The flight of a key, and whether the caller leads it; `overdue` is one that it waited for in vain."""
         now = self.now()
         with self.lock:
             flight = self.flights.get(subject.key) if joinable else None
             # A flight that began while the tail was blind may have missed an invalidation (rule 6).
             if flight is not None and self.blind(now) and now - flight.started > self.settings.max_staleness:
                 flight = None
-            if flight is not None:
+            if flight is not None and flight is not overdue:
                 return flight, False
             return self.flights.begin(subject, need, now), True
 

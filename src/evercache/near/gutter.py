@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from evercache.protocol.scope import Scope, Subject
+from evercache.protocol.scope import KEY, Scope, Subject
 
 __all__ = ["Gutter"]
 
@@ -51,6 +51,9 @@ class Gutter(Generic[T]):
 
     def hear(self, scope: Scope) -> None:
         """A mark was heard or an invalidation begun: drop what it covers."""
+        if scope.kind == KEY:
+            self._kept.pop(scope.name, None)
+            return
         for key in [key for key, kept in self._kept.items() if scope.covers(kept.subject)]:
             del self._kept[key]
 

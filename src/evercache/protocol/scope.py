@@ -15,7 +15,12 @@ _TAG = re.compile(r"[0-9a-f]{16}")
 
 @lru_cache(maxsize=4096)
 def tag_hash(tag: str) -> bytes:
-    """The 8 bytes that stand for a tag in envelopes, marks and log lines (BLAKE2b, RFC 7693)."""
+    """The 8 bytes that stand for a tag in envelopes, marks and log lines (BLAKE2b, RFC 7693).
+
+    TypeError for what is no text, or empty.
+    """
+    if not isinstance(tag, str) or not tag:
+        raise TypeError(f"a tag is a text that is not empty, not {tag!r}: give str(...) of it")
     return blake2b(tag.encode(), digest_size=8).digest()
 
 

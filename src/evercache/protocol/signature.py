@@ -36,7 +36,7 @@ def check_cacheable(fn: object) -> bool:
         raise TypeError(f"{name} is a property: cache a method, and call it from the property")
     if isinstance(fn, (staticmethod, classmethod)):
         kind = type(fn).__name__
-        raise TypeError(f"{name} is a {kind} already: put @{kind} above the cache's decorator")
+        raise TypeError(f"{name} is a {kind} object: cache the function in it")
     if not callable(fn):
         raise TypeError(f"{name} is not a function, so its calls cannot be cached")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):

@@ -221,3 +221,6 @@ class AsyncMemoryWire:
     async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> AsyncConnection:
         """There is no log to follow and nothing to subscribe to."""
         raise ConnectionFailed("the server inside the process has no connections of its own")
+
+    def forget(self) -> None:
+        """Nothing is open."""

@@ -12,7 +12,7 @@ from math import inf
 from threading import Lock
 from time import monotonic
 from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from evercache.errors import (
     ConfigurationError,
@@ -31,16 +31,32 @@ __all__ = ["PipelinedConnection", "PipelinedEndpoint", "PipelinedWire"]
 
 
 class PipelinedWire:
-    """Makes asynchronous endpoints and single connections (`wire.types.AsyncWire`). Holds nothing."""
+    """Makes asynchronous endpoints and single connections (`wire.types.AsyncWire`).
+
+    Keeps weak references to them, for forks; no lock: one statement adds, and only the child of a fork looks.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakSet[PipelinedEndpoint | PipelinedConnection] = WeakSet()
 
     def endpoint(self, address: Address, options: ConnectionOptions) -> PipelinedEndpoint:
         """An endpoint; connects at its first use. `ConfigurationError` for options that cannot work."""
-        return PipelinedEndpoint(address, options)
+        endpoint = PipelinedEndpoint(address, options)
+        self._made.add(endpoint)
+        return endpoint
 
     async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> PipelinedConnection:
         """Open a connection of one's own and greet."""
         check_options(address, options)
-        return PipelinedConnection(await _open(address, options, deadline, keep_messages=True))
+        connection = PipelinedConnection(await _open(address, options, deadline, keep_messages=True))
+        self._made.add(connection)
+        return connection
+
+    def forget(self) -> None:
+        """After a fork, in the child: close the descriptors of all, and say nothing to the servers."""
+        made, self._made = list(self._made), WeakSet()
+        for each in made:
+            each.forget()
 
     def __repr__(self) -> str:
         return "<PipelinedWire>"

@@ -187,3 +187,7 @@ class AsyncWire(Protocol):
     async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> AsyncConnection:
         """Open a connection of one's own and greet."""
         ...
+
+    def forget(self) -> None:
+        """After a fork, in the child: close what the parent has open, and say nothing to the servers."""
+        ...

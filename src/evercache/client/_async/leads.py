@@ -1,32 +1,29 @@
-"""Leading: the trip to the master for one key, the computation under its lease, and the store."""
+"""Leading: the trip to the master for one key, and refreshes in the background."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Outcome, computing
-from evercache.engine.state import State
-from evercache.errors import CannotEncode, CorruptEnvelope, UnavailableError
-from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack, unpack
+from evercache.engine.flights import Outcome
+from evercache.errors import CorruptEnvelope, UnavailableError
+from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
-from evercache.protocol.replies import LeaseReply, parse_lease, parse_store
+from evercache.protocol.replies import LeaseReply, parse_lease
 
 __all__ = ["AsyncLeads"]
 
 
-class AsyncLeads:
+class AsyncLeads(AsyncComputing):
     """Background refreshes under way are in `_refreshing`, under the lock of the state."""
 
     def __init__(self, engine: Engine, link: AsyncLink, writes: AsyncWrites) -> None:
-        self._engine = engine
-        self._state: State = engine.state
-        self._link = link
+        super().__init__(engine, link)
         self.writes = writes
         self.spawner = AsyncSpawner()
         self._refreshing: set[str] = set()
@@ -61,7 +58,7 @@ class AsyncLeads:
                 continue  # an answer to a question from before a resync proves nothing (rule 5)
             entry = self._readable(request, reply)
             tags = () if entry is None else entry.tags
-            covered = state.journal.covers(subject, tags)
+            covered = state.journal.covers(subject, tags) or not self._engine.may_serve(state.now())
             known = state.marks.need(subject, tags)
             if reply.status == "entry":
                 if entry is None or covered:
@@ -144,10 +141,6 @@ class AsyncLeads:
             return None
         return envelope
 
-    @staticmethod
-    def _stale_for(entry: Envelope, reply: LeaseReply) -> float:
-        return (reply.now_us / 1e3 - entry.soft_ms) / 1e3
-
     def _hit(self, request: Request, entry: Envelope, resyncs: int) -> Outcome:
         request.counters.hits += 1
         request.counters.master_hits += 1
@@ -159,193 +152,13 @@ class AsyncLeads:
         request.counters.stale_served += 1
         return Outcome(entry.stamp, "master", entry, stale=True)
 
-    # -- computing
-
-    async def compute_leased(
-        self,
-        request: Request,
-        token: str,
-        stamp: int,
-        left: float,
-        stale: Envelope | None = None,
-        reply: LeaseReply | None = None,
-    ) -> Outcome:
-        """Run the function under a lease, and store what it returns; the store may take `left` seconds."""
-        state = self._state
-        resyncs = state.resyncs
-        held = state.hold(request.subject.key, token, request.usual.lease)
-        began = state.now()
-        try:
-            value, error = await self._run(request)
-        except BaseException:
-            # Cancelled, or told to exit: others need not wait for the lease to run out.
-            self._engine.release_soon(request.subject.key, token)
-            raise
-        finally:
-            state.let_go(held)
-        now = state.now()
-        took, deadline = now - began, now + left
-        if held.starved(now) and not state.local:
-            request.usual.starved(took, self._engine.settings.max_compute)
-        try:
-            if error is not None:
-                return await self._raised(request, token, stamp, stale, reply, error, took, deadline)
-            request.usual.took(took)
-            envelope = await self._store(request, token, stamp, value, took, resyncs, deadline)
-        except BaseException:
-            # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
-            self._engine.release_soon(request.subject.key, token)
-            raise
-        return Outcome(stamp, "computed", envelope, value)
-
-    async def _run(self, request: Request) -> tuple[Any, Exception | None]:
-        request.counters.computed += 1
-        with computing(request.subject.key):
-            try:
-                return await AsyncWaits.call(request.compute), None
-            except Exception as error:
-                request.counters.raised += 1
-                return None, error
-
-    async def _raised(
-        self,
-        request: Request,
-        token: str,
-        stamp: int,
-        stale: Envelope | None,
-        reply: LeaseReply | None,
-        error: Exception,
-        took: float,
-        deadline: float,
-    ) -> Outcome:
-        policy = request.policy
-        lifetime = policy.error_lifetime(error, self._state.rng.random())
-        if lifetime is not None:
-            envelope = self._wrap(request, token, stamp, error, took, is_error=True)
-            if envelope is not None and await self._send(request, token, stamp, envelope, lifetime, deadline):
-                return Outcome(stamp, "computed", envelope, error=error)
-        self._engine.release_soon(request.subject.key, token)
-        if stale is not None and reply is not None:
-            late = self._stale_for(stale, reply) + took
-            state = self._state
-            if (
-                late <= policy.stale_if_error
-                and state.marks.fresh(stale.stamp, request.subject, stale.tags)
-                and not state.journal.covers(request.subject, stale.tags)
-            ):
-                self._engine.state_log.trouble(
-                    f"stale-if-error {request.subject.function}",
-                    f"{request.subject.key}: the function raised {error!r}; the stale value is served",
-                )
-                request.counters.stale_served += 1
-                return Outcome(stale.stamp, "master", stale, stale=True)
-        return Outcome(stamp, "computed", None, error=error)
-
-    async def _store(
-        self,
-        request: Request,
-        token: str,
-        stamp: int,
-        value: Any,
-        took: float,
-        resyncs: int,
-        deadline: float,
-    ) -> Envelope | None:
-        """Bring a result to the master; the envelope in which other callers of this process may share it."""
-        policy, counters = request.policy, request.counters
-        envelope = self._wrap(request, token, stamp, value, took)
-        wanted = envelope is not None and (policy.cache_if is None or policy.cache_if(value))
-        lifetime = policy.lifetime(value, self._state.rng.random()) if wanted else (0, 0)
-        if envelope is None or lifetime[0] + lifetime[1] <= 0:
-            self._engine.release_soon(request.subject.key, token)
-            return envelope
-        stored = await self._send(request, token, stamp, envelope, lifetime, deadline)
-        if stored and policy.near:
-            soft = replace(envelope, soft_ms=stored, hard_ms=stored + lifetime[1])
-            self._state.put_near(request.subject, soft, policy.near, resyncs, computed=True)
-        counters.stored += bool(stored)
-        return envelope
-
-    def _wrap(
-        self, request: Request, token: str, stamp: int, value: Any, took: float, *, is_error: bool = False
-    ) -> Envelope | None:
-        key = request.subject.key
-        tags = request.subject.tags
-        if request.result_tags is not None and not is_error:
-            tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))
-        try:
-            if len(tags) > MAX_TAGS:
-                raise CannotEncode(f"{len(tags)} tags on one entry: at most {MAX_TAGS} are possible")
-            if is_error:
-                payload, codec, compressed = request.encoder.encode_error(
-                    value, request.policy.cache_errors, key.encode()
-                )
-            else:
-                payload, codec, compressed = request.encoder.encode(value, key.encode())
-        except CannotEncode as error:
-            request.counters.uncacheable += 1
-            self._engine.state_log.trouble(f"uncacheable {request.subject.function or key}", f"{key}: {error}")
-            return None
-        flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
-        return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)
-
-    async def _send(
-        self,
-        request: Request,
-        token: str,
-        stamp: int,
-        envelope: Envelope,
-        lifetime: tuple[int, int],
-        deadline: float,
-    ) -> int:
-        """The soft expiry (ms of the server) that the master gave the entry, or 0 when it was refused."""
-        commands, key = self._engine.commands, request.subject.key
-        data = repack(envelope)
-        soft_ms, span_ms = lifetime
-        try:
-            reply = parse_store(
-                await self._link.run(
-                    lambda replid, newest: commands.store(
-                        key,
-                        replid=replid,
-                        newest=newest,
-                        token=token,
-                        stamp=stamp,
-                        soft_ms=soft_ms,
-                        span_ms=span_ms,
-                        envelope=data,
-                    ),
-                    deadline,
-                )
-            )
-        except UnavailableError as error:
-            self._engine.failed(error, request.counters)
-            if not error.maybe_run:
-                self._engine.release_soon(key, token)
-            return 0
-        if reply.status == "ok":
-            return reply.soft_expiry_ms
-        request.counters.store_refused += 1
-        return 0
-
-    async def compute_plain(self, request: Request) -> Outcome:
-        """Run the function with no lease; the result goes to no server (rule 6)."""
-        state = self._state
-        with state.lock:
-            stamp, sequence = state.marks.newest, state.journal.sequence
-        request.counters.misses += 1
-        request.counters.computed_unleased += 1
-        value, error = await self._run(request)
-        if error is not None:
-            return Outcome(stamp, "computed", error=error, sequence=sequence)
-        envelope = self._wrap(request, "0" * 16, stamp, value, 0.0)
-        return Outcome(stamp, "computed", envelope, value, sequence=sequence)
-
     async def _without_master(self, request: Request) -> Outcome:
         """No master can be asked: the gutter, or the function, once per key in this process."""
         state, subject = self._state, request.subject
-        with state.lock:
-            kept = state.gutter.get(subject.key, state.now())
+        kept = None
+        if self._engine.settings.consistency == "available":  # strict: others may have invalidated it, unheard
+            with state.lock:
+                kept = state.gutter.get(subject.key, state.now())
         if kept is not None and state.acceptable(kept, subject, state.marks.need(subject)):
             request.counters.gutter_hits += 1
             return Outcome(kept.stamp, "gutter", kept.envelope, sequence=kept.sequence)

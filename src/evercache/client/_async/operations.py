@@ -297,8 +297,7 @@ class AsyncOperations:
         engine = self._engine
         if engine.topology.local:
             return [NodeHealth("memory://", "master", "writes and reads", 0.0, None)]
-        engine.start()
-        if not engine.state.ready:
+        if engine.start() and not engine.state.ready:
             await self._reads.until_ready(engine.settings.budget * 4)
         return [await self._node(address, role) for address, role in engine.members()]
 

@@ -298,8 +298,7 @@ class SyncOperations:
         engine = self._engine
         if engine.topology.local:
             return [NodeHealth("memory://", "master", "writes and reads", 0.0, None)]
-        engine.start()
-        if not engine.state.ready:
+        if engine.start() and not engine.state.ready:
             self._reads.until_ready(engine.settings.budget * 4)
         return [self._node(address, role) for address, role in engine.members()]
 

@@ -59,6 +59,7 @@ class SyncReads:
         deadline = state.now() + policy.budget
         began = state.now()
         need = state.marks.need(subject)
+        overdue: Flight | None = None
         for turn in range(_ROUNDS):
             if state.journal.pending or state.journal.suspended:
                 self.settle(subject, deadline)
@@ -75,11 +76,15 @@ class SyncReads:
             if computes_here(subject.key):
                 return self._leads.compute_plain(request)
             # Who was let down by others asks for itself: the master may have what could not be joined.
-            flight, leads = state.join_or_lead(subject, need, joinable=turn < 2)
+            joinable = turn < 2 or overdue is not None
+            flight, leads = state.join_or_lead(subject, need, joinable=joinable, overdue=overdue)
             if leads:
                 outcome = None
                 try:
-                    outcome = self._leads.lead(request, need, deadline)
+                    if overdue is None:
+                        outcome = self._leads.lead(request, need, deadline)
+                    else:
+                        outcome = self._leads.compute_plain(request)
                 finally:
                     state.landed(flight, outcome)
                 if outcome is not None:
@@ -104,7 +109,8 @@ class SyncReads:
                     # What can't be shared is computed by each caller.
                     return self._leads.compute_plain(request)
                 if not flight.done.done():
-                    break
+                    # Waited long enough: compute without a lease (rule 13), but one for all who waited here.
+                    overdue = flight
             need = max(need, state.marks.need(subject))
         return self._leads.compute_plain(request)
 
@@ -227,10 +233,7 @@ class SyncReads:
         return Found(envelope, source, left <= 0, left)
 
     def _may_serve(self, now: float) -> bool:
-        engine = self._engine
-        if engine.settings.consistency == "available":
-            return True
-        return self._state.sure(now) and engine.confirmed(now)
+        return self._engine.may_serve(now)
 
     def peek(self, subject: Subject, budget: float, counters: Counters) -> Found | None:
         """The entry, computing nothing. Raises UnavailableError when no node could say."""

@@ -1,0 +1,228 @@
+"""How each kind of fault is brought about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.node import Node
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+__all__ = ["bring_about"]
+
+#: After the last part of a change of master, until everybody must have learnt of it (seconds).
+GRACE = 2.0
+
+
+def bring_about(world: World, kind: str, args: dict[str, Any]) -> None:
+    """Begin a fault now."""
+    globals()[f"_{kind}"](world, **args)
+
+
+def _node(world: World, which: int | str) -> Node:
+    return world.master if which == "m" else world.nodes[int(which)]
+
+
+def _lag(world: World, node: int, for_: float, seconds: float) -> None:
+    world.nodes[node].lags.append((world.now, world.now + for_, seconds))
+
+
+def _link_cut(world: World, node: int, for_: float, seen: bool) -> None:
+    world.nodes[node].cuts.append((world.now, world.now + for_, seen))
+
+
+def _wall(world: World, process: int, server: int | str | None, way: str, for_: float) -> None:
+    name, end = f"p{process}", world.now + for_
+    target = None if server is None else _node(world, server).address.host
+    if way in ("both", "out"):
+        world.network.walls.append((world.now, end, name, target))
+    if way in ("both", "in"):
+        world.network.walls.append((world.now, end, target, name))
+    world.oracle.troubled(name, world.now, end)
+
+
+def _slow(world: World, process: int, for_: float, seconds: float) -> None:
+    world.network.slow.append((world.now, world.now + for_, f"p{process}", seconds))
+    world.oracle.troubled(f"p{process}", world.now, world.now + for_ + seconds)
+
+
+def _breaks(world: World, for_: float, share: float) -> None:
+    world.network.breaking = share
+    world.oracle.disturbed(world.now, world.now + for_)
+    world.later(for_, lambda: setattr(world.network, "breaking", 0.0))
+
+
+def _freeze_node(world: World, node: int | str, for_: float) -> None:
+    it = _node(world, node)
+    it.frozen_until = max(it.frozen_until, world.now + for_)
+    if it.role == "master":
+        world.oracle.disturbed(world.now, world.now + for_)
+
+
+def _stop_process(world: World, process: int, for_: float) -> None:
+    tag = world.processes[process].tag
+    tag.stopped_until = max(tag.stopped_until, world.now + for_)
+    world.oracle.troubled(tag.name, world.now, world.now + for_)
+
+
+def _kill_process(world: World, process: int, after: float) -> None:
+    world.kill(process)
+    world.later(after, lambda: world.be_born(process))
+
+
+def _fork_process(world: World, process: int) -> None:
+    world.fork(process)
+
+
+def _burst(world: World, process: int, count: int) -> None:
+    world.processes[process].burst(count)
+
+
+def _script_flush(world: World) -> None:
+    world.master.known_scripts.clear()
+
+
+def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> None:
+    it = world.sentinels[sentinel]
+    if frozen:
+        it.frozen_until = world.now + for_
+        return
+    it.alive = False
+    for session in list(it.sessions):
+        session.reset()
+    world.later(for_, lambda: setattr(it, "alive", True))
+
+
+def _clock_step(world: World, node: int, seconds: float) -> None:
+    world.nodes[node].skew_us += int(seconds * 1e6)
+    world.oracle.clock_stepped(world.now)
+
+
+def _flush(world: World) -> None:
+    master = world.master
+    if not master.alive:
+        return
+    world.oracle.lost_data("flush", world.now, world.now + GRACE).complete = True
+    effect = ("flush", None, None)
+    master.data.apply(effect)
+    master.record([effect])
+
+
+def _replica_restart(world: World, node: int, down: float, lost: float | None, sync: float) -> None:
+    it = world.nodes[node]
+    if it.role != "slave" or not it.alive:
+        return
+    it.stop()
+
+    def up() -> None:
+        if it.alive or it.role != "slave":
+            return
+        it.restart(lost=lost, as_master=False)
+        it.linked = False
+        world.copy_later(it, sync)
+
+    world.later(down, up)
+
+
+def _restart_master(world: World, down: float, lost: float | None, sync: list[float]) -> None:
+    it = world.master
+    if not it.alive:
+        return
+    window = world.oracle.lost_data("restart", world.now, world.now + down + max(sync) + GRACE)
+    it.stop()
+
+    def up() -> None:
+        if it.alive or it is not world.master:
+            return
+        it.restart(lost=lost, as_master=True)
+        for replica in world.nodes:
+            if replica.alive and replica.role == "slave" and replica.source is it and not replica.follow(it):
+                world.copy_later(replica, sync[replica.index])
+        window.complete = True
+
+    world.later(down, up)
+
+
+def _failover(
+    world: World,
+    mode: str,
+    detect: float,
+    best: bool,
+    pick: int,
+    late: list[float],
+    repoint: list[float],
+    sync: list[float],
+    back: float,
+    clock: float,
+) -> None:
+    old = world.master
+    if not old.alive or world.failing_over:
+        return
+    world.failing_over = True
+    wait = 0.0 if mode == "planned" else detect
+    last = world.now + wait + max(*late, back + max(sync), max(repoint) + max(sync))
+    window = world.oracle.lost_data("failover", world.now, last + GRACE)
+    if mode == "crash":
+        old.stop()
+    elif mode == "frozen":
+        old.frozen_until = max(old.frozen_until, world.now + detect + back)
+    elif mode == "isolated":
+        for node in world.nodes:
+            if node is not old:
+                node.cuts.append((world.now, world.now + detect + 0.01, True))
+    if wait:
+        world.later(wait * 0.6, lambda: _down(world, old, True))
+    epoch = world.epoch + 1
+
+    def promote() -> None:
+        able = [n for n in world.nodes if n is not old and n.alive and n.role == "slave" and n.linked and not n.loading]
+        able = able or [n for n in world.nodes if n is not old and n.alive and n.role == "slave" and not n.loading]
+        if not able:
+            world.failing_over = False
+            _down(world, old, False)
+            if not old.alive:
+                old.restart(lost=0.0, as_master=True)
+                for node in world.nodes:
+                    if node is not old and node.alive and node.role == "slave" and not node.follow(old):
+                        world.copy_later(node, sync[node.index])
+            window.complete = True
+            return
+        for node in able:
+            node.pull()
+        new = max(able, key=lambda n: n.offset) if best else able[pick % len(able)]
+        new.frozen_until = min(new.frozen_until, world.now)
+        new.promote()
+        new.skew_us += int(clock * 1e6)
+        if clock:
+            world.oracle.clock_stepped(world.now)
+        world.master, world.epoch = new, epoch
+        world.note(f"node {new.index} promoted at offset {new.offset}, {old.index} was at {old.offset} ({mode})")
+        for sentinel, seconds in zip(world.sentinels, late, strict=True):
+            world.later(seconds, lambda s=sentinel: s.believe(epoch, new.address))
+        for node in world.nodes:
+            if node is not new and node is not old:
+                world.later(repoint[node.index], lambda n=node: world.repoint(n, new, sync[n.index]))
+        world.later(back, demote)
+
+    def demote() -> None:
+        if old is world.master:
+            return
+        if not old.alive:
+            old.restart(lost=0.0, as_master=False)
+        world.repoint(old, world.master, sync[old.index])
+        world.failing_over = False
+        window.complete = True
+
+    world.later(wait, promote)
+
+
+def _down(world: World, node: Node, on: bool) -> None:
+    for sentinel in world.sentinels:
+        if sentinel.master == node.address:
+            for name in ("s_down", "o_down", "failover_in_progress"):
+                sentinel.flag(name, on)
+            if on:
+                sentinel.vote_epoch = max(sentinel.vote_epoch, world.epoch + 1)
+
+

@@ -1,0 +1,2 @@
+"""Wrong changes."""
+MUTATIONS = {}

@@ -1,0 +1,192 @@
+"""What happens in a schedule: faults and settings, drawn from one seed and independent of everything else.
+
+Every fault carries all that was drawn for it, so that one can be left out and the rest stays as it was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["KINDS", "Fault", "Plan", "make_plan"]
+
+PROCESSES = 3
+NODES = 3
+SENTINELS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: `kind` names the method of `tests.sim.faults` that brings it about."""
+
+    number: int
+    kind: str
+    at: float
+    args: dict[str, Any]
+
+    def __str__(self) -> str:
+        shown = " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in self.args.items())
+        return f"#{self.number} t={self.at:.3f} {self.kind} {shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One schedule. Times are in seconds."""
+
+    seed: int
+    #: Faults and writes end about here; then everything must settle.
+    length: float
+    quiet: float
+    settings: dict[str, Any]
+    #: max_marks and log_lines on the server; marks, journal and pending in the process.
+    limits: dict[str, int]
+    workload: dict[str, Any]
+    faults: tuple[Fault, ...] = field(repr=False)
+
+    def without(self, numbers: Collection[int]) -> Plan:
+        """The same with some faults left out."""
+        kept = tuple(f for f in self.faults if f.number not in numbers)
+        return Plan(self.seed, self.length, self.quiet, self.settings, self.limits, self.workload, kept)
+
+    def only(self, numbers: Collection[int]) -> Plan:
+        """The same with some faults only."""
+        return self.without([f.number for f in self.faults if f.number not in numbers])
+
+
+#: Kinds that mean another master or another life of its data, and those that do not.
+MASTER_KINDS = ("failover", "restart_master", "flush")
+KINDS = (
+    *MASTER_KINDS,
+    "lag", "link_cut", "wall", "slow", "breaks", "freeze_node", "stop_process", "kill_process", "fork_process",
+    "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst",
+)  # fmt: skip
+
+
+def make_plan(seed: int, focus: str | None = None) -> Plan:
+    """The schedule of a seed; `focus`: a kind of fault that it certainly has."""
+    r = random.Random(f"plan {seed}")
+    length = r.choice([3.0, 4.0, 5.0])
+    settings = {
+        "max_staleness": r.choice([0.4, 0.4, 1.0]),
+        "lag_bound": r.choice([0.8, 1.5]),
+        "gutter": r.choice([0.0, 0.3, 1.0]),
+        "default_ttl": r.choice([0.3, 5.0, 60.0]),
+        "beta": r.choice([0.0, 1.0, 3.0]),
+        "consistency": r.choice(["available"] * 4 + ["strict"]),
+        "bookkeeping_db": r.choice([None, None, 1]),
+    }
+    limits = {
+        "max_marks": r.choice([3, 1000, 1000]),
+        "log_lines": r.choice([6, 20, 1000, 1000]),
+        "marks": r.choice([3, 1000, 1000]),
+        "journal": r.choice([5, 1000, 1000, 1000]),
+        "pending": r.choice([3, 1000, 1000]),
+    }
+    workload = {
+        "near": r.choice([0.0, 0.1, 0.5, 3.0]),
+        "stale": r.choice([0.0, 0.0, 0.5]),
+        "stale_if_error": r.choice([0.0, 0.0, 2.0]),
+        "pace": r.choice([0.01, 0.02, 0.06]),
+        "slow_compute": r.random() < 0.35,
+        "sets": r.choice([0.03, 0.03, 0.3]),
+        "cancels": r.choice([0.0, 0.03]),
+        "raises": r.choice([0.0, 0.0, 0.05]),
+        "wide": r.choice([0.1, 0.3]),
+        "same_key": r.random() < 0.3,
+    }
+    chosen: list[tuple[str, float]] = []
+
+    def some(kind: str, chance: float, most: int = 1, *, early: float = 0.2, late: float = 0.0) -> None:
+        for _ in range(most):
+            if r.random() < chance:
+                chosen.append((kind, r.uniform(early, length - late)))
+
+    some("lag", 0.6, 4, early=0.0)
+    some("link_cut", 0.3, 2)
+    some("wall", 0.35, 3)
+    some("slow", 0.25, 2)
+    some("breaks", 0.2)
+    some("freeze_node", 0.25, 2)
+    some("stop_process", 0.25, 2)
+    some("kill_process", 0.25, 2)
+    some("fork_process", 0.2)
+    some("replica_restart", 0.25)
+    some("clock_step", 0.25)
+    some("sentinel_down", 0.2)
+    some("script_flush", 0.1)
+    some("burst", 0.2, 2)
+    master = r.choice(["none", "none", "failover", "failover", "failover", "restart_master", "flush", "double"])
+    if master == "double":
+        at = r.uniform(0.5, length - 1.5)
+        chosen += [("failover", at), ("failover", at + r.uniform(0.4, 2.0))]
+    elif master != "none":
+        chosen.append((master, r.uniform(0.5, length - 0.8)))
+    if focus is not None and focus not in [kind for kind, _ in chosen]:
+        chosen.append((focus, r.uniform(0.5, length - 0.8)))
+    faults = [Fault(i, kind, at, _arguments(kind, r)) for i, (kind, at) in enumerate(sorted(chosen, key=lambda c: c[1]))]
+    return Plan(seed, length, 3.5, settings, limits, workload, tuple(faults))
+
+
+def _spell(r: random.Random) -> float:
+    return r.choice([r.uniform(0.02, 0.3), r.uniform(0.2, 1.5)])
+
+
+def _arguments(kind: str, r: random.Random) -> dict[str, Any]:
+    match kind:
+        case "lag":
+            return {"node": r.randrange(NODES), "for_": _spell(r), "seconds": r.choice([0.03, 0.15, 0.5, 0.75, 1.4, 3.0])}
+        case "link_cut":
+            return {"node": r.randrange(NODES), "for_": _spell(r), "seen": r.random() < 0.5}
+        case "wall":
+            return {
+                "process": r.randrange(PROCESSES),
+                "server": r.choice([None, "m", 0, 1, 2]),
+                "way": r.choice(["both", "both", "out", "in"]),
+                "for_": _spell(r),
+            }
+        case "slow":
+            return {"process": r.randrange(PROCESSES), "for_": _spell(r), "seconds": r.choice([0.02, 0.1, 0.3])}
+        case "breaks":
+            return {"for_": _spell(r), "share": r.choice([0.02, 0.1])}
+        case "freeze_node":
+            return {"node": r.choice(["m", 0, 1, 2]), "for_": r.choice([r.uniform(0.03, 0.25), r.uniform(0.2, 0.9)])}
+        case "stop_process":
+            return {"process": r.randrange(PROCESSES), "for_": _spell(r)}
+        case "kill_process":
+            return {"process": r.randrange(PROCESSES), "after": r.uniform(0.0, 0.5)}
+        case "fork_process":
+            return {"process": r.randrange(PROCESSES)}
+        case "replica_restart":
+            return {
+                "node": r.randrange(NODES), "down": r.uniform(0.01, 0.3), "lost": r.choice([0.0, 0.5, 5.0, None]),
+                "sync": r.uniform(0.02, 0.6),
+            }  # fmt: skip
+        case "clock_step":
+            return {"node": r.randrange(NODES), "seconds": r.choice([-3600.0, -5.0, -0.3, 0.3, 5.0, 3600.0])}
+        case "sentinel_down":
+            return {"sentinel": r.randrange(SENTINELS), "for_": _spell(r), "frozen": r.random() < 0.5}
+        case "burst":
+            return {"process": r.randrange(PROCESSES), "count": r.randrange(6, 40)}
+        case "failover":
+            late = lambda: r.choice([r.uniform(0.0, 0.05), r.uniform(0.0, 0.3), r.uniform(0.0, 1.2)])  # noqa: E731
+            return {
+                "mode": r.choice(["crash", "crash", "isolated", "planned", "planned", "frozen"]),
+                "detect": r.uniform(0.1, 0.6),
+                "best": r.random() < 0.6,
+                "pick": r.randrange(NODES),
+                "late": [late(), late(), late()],
+                "repoint": [r.uniform(0.0, 0.4) for _ in range(NODES)],
+                "sync": [r.uniform(0.02, 0.5) for _ in range(NODES)],
+                "back": r.uniform(0.2, 1.5),
+                "clock": r.choice([0.0, 0.0, 0.0, -0.5, 3600.0, -3600.0]),
+            }
+        case "restart_master":
+            return {
+                "down": r.uniform(0.01, 0.3),
+                "lost": r.choice([0.0, 0.1, 0.3, 1.0, None]),
+                "sync": [r.uniform(0.02, 0.4) for _ in range(NODES)],
+            }
+        case _:
+            return {}

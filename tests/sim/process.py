@@ -1,0 +1,368 @@
+"""One simulated process of an application: the real cache, and tasks that use it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from evercache.cache import Cache, _Clients
+from evercache.engine.engine import Engine
+from evercache.protocol.freshness import Marks
+from evercache.protocol.journal import Journal
+from evercache.topology import SentinelTopology
+from evercache.url import Location
+from evercache.wire.types import ConnectionOptions
+from tests.sim.loop import Tag, tag_of_task
+from tests.sim.network import SimWire
+from tests.sim.oracle import Invalidation
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+__all__ = ["KEYS", "Process", "covered"]
+
+#: Entries: four of function f, two of g, one that is set explicitly.
+KEYS = ("f0", "f1", "f2", "f3", "g4", "g5", "s")
+
+_invalidation: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar("sim_invalidation", default=None)
+_token: contextvars.ContextVar[str] = contextvars.ContextVar("sim_token", default="")
+_source: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("sim_source", default=None)
+
+
+class Failed(Exception):
+    """What a cached function raises now and then."""
+
+
+def covered(scope: str) -> list[str]:
+    """The keys that an invalidation covers: `k:f0`, `f:f`, `t:1` or `*`."""
+    kind, _, name = scope.partition(":")
+    match kind:
+        case "k":
+            return [name]
+        case "f":
+            return [k for k in KEYS if k[0] == name]
+        case "t":
+            return [k for k in KEYS if k != "s" and int(k[1]) % 3 == int(name)]
+        case _:
+            return list(KEYS)
+
+
+class SimBackground:
+    """The background of an engine, as tasks of the simulated loop."""
+
+    def __init__(self, process: Process, jobs: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        self._process, self._jobs = process, jobs
+
+    def start(self) -> None:
+        for job in self._jobs:
+            self._process.spawn(job())
+
+    def post(self, callback: Callable[[], None]) -> None:
+        loop = self._process.world.loop
+        loop.call_soon(callback, context=self._process.context.copy())
+
+    def stop(self, timeout: float) -> None:
+        """Processes are killed, not stopped."""
+
+
+class SimCache(Cache):
+    """The cache itself, on an engine that was made for it."""
+
+    engine: Engine
+
+    def _connect(self, location: Location) -> _Clients:
+        return _Clients(self.engine)
+
+
+class Process:
+    """One life of one process. `tag` marks everything that belongs to it."""
+
+    def __init__(self, world: World, slot: int, life: int) -> None:
+        self.world, self.slot = world, slot
+        self.name = f"p{slot}"
+        self.tag = Tag(self.name)
+        world.loop.tags.append(self.tag)
+        self.born = world.now
+        self.rng = random.Random(f"process {world.plan.seed} {slot} {life}")
+        self.context = contextvars.copy_context()
+        self.context.run(tag_of_task.set, self.tag)
+        self._make()
+
+    def __repr__(self) -> str:
+        return f"<Process {self.name} {'alive' if self.tag.alive else 'dead'}>"
+
+    def _make(self) -> None:
+        world, plan = self.world, self.world.plan
+        addresses = ",".join(f"{s.address.host}:{s.address.port}" for s in world.sentinels)
+        settings = dict(plan.settings)
+        self.cache = cache = SimCache(f"sentinel://{addresses}/shop", namespace="sim", budget=world.budget, **settings)
+        wire = self.wire = SimWire(world.network, self.tag)
+        location = cache.location
+        options = location.node_options
+        topology = SentinelTopology(
+            wire, "shop", [s.address for s in world.sentinels], ConnectionOptions(sentinel=True), options,
+            clock=world.loop.time,
+        )  # fmt: skip
+        rng = random.Random(self.rng.random())
+        tokens = random.Random(self.rng.random())
+        self.engine = engine = cache.engine = Engine(
+            location, replace(cache.settings, journal_time=60.0), topology, wire, wire,  # type: ignore[arg-type]
+            now=world.loop.time, rng=rng, token=lambda: f"{tokens.getrandbits(64):016x}",
+            background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
+        )  # fmt: skip
+        atexit.unregister(engine._atexit)
+        limits = plan.limits
+        engine.commands = replace(
+            engine.commands,
+            limits=replace(engine.commands.limits, log_lines=limits["log_lines"], max_marks=limits["max_marks"]),
+        )
+        engine.state.marks = Marks(limit=limits["marks"])
+        engine.state.journal = Journal(limit=limits["journal"], pending_limit=limits["pending"])
+        work = plan.workload
+        near, stale = work["near"], work["stale"]
+        errors = {"stale_if_error": work["stale_if_error"]}
+
+        @cache.cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **errors)
+        async def f(k: int) -> list[int]:
+            return await self._compute(f"f{k}", k)
+
+        @cache.cached(name="g", tags_from=lambda value: [f"t{value[0] % 3}"], near=near / 2)
+        async def g(k: int) -> list[int]:
+            return await self._compute(f"g{k}", k)
+
+        self.functions: dict[str, Any] = {"f": f, "g": g}
+        clients = cache._find()
+        assert clients is not None
+        self._watch(clients)
+
+    def _watch(self, clients: Any) -> None:
+        """Tell the oracle what passes; nothing is changed by it."""
+        state, oracle = self.engine.state, self.world.oracle
+        begin, acknowledged, hear_line = state.begin, state.acknowledged, state.hear_line
+        leads, reads = clients.asynchronous.leads, clients.asynchronous.reads
+        compute_leased, fetch = leads.compute_leased, reads.fetch
+
+        def began(scope: Any, function: str = "") -> Any:
+            item = begin(scope, function)
+            it = _invalidation.get()
+            if it is not None and not it.id:
+                oracle.named(it, item.id)
+            return item
+
+        def was_acknowledged(item: Any, stamp: int, generation: str) -> None:
+            acknowledged(item, stamp, generation)
+            oracle.acknowledged(self, item.id)
+
+        def heard(line: Any) -> None:
+            hear_line(line)
+            oracle.heard(self, line.id)
+
+        async def leased(request: Any, token: str, *rest: Any) -> Any:
+            reset = _token.set(token)
+            try:
+                return await compute_leased(request, token, *rest)
+            finally:
+                _token.reset(reset)
+
+        async def fetched(request: Any) -> Any:
+            outcome = await fetch(request)
+            source = _source.get()
+            if source is not None:
+                source[:] = [outcome.source + (" stale" if outcome.stale else "")]
+            return outcome
+
+        state.begin, state.acknowledged, state.hear_line = began, was_acknowledged, heard  # type: ignore[method-assign]
+        leads.compute_leased, reads.fetch = leased, fetched
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task of this process."""
+        return self.world.loop.create_task(work, context=self.context.copy())
+
+    def start(self) -> None:
+        """Begin to use the cache."""
+        self.spawn(self._begin())
+
+    async def _begin(self) -> None:
+        for _ in range(3):
+            self.spawn(self._visitor())
+
+    # -- the functions
+
+    async def _compute(self, key: str, k: int) -> list[int]:
+        rng, oracle, work = self.rng, self.world.oracle, self.world.plan.workload
+        token = _token.get()
+        seconds = rng.uniform(0.002, 0.015)
+        if work["slow_compute"] and rng.random() < 0.2:
+            seconds = rng.uniform(0.1, 1.5)
+        before = seconds * rng.random()
+        running = oracle.began_computing(self, self.entry(key), token)
+        try:
+            await asyncio.sleep(before)
+            version = oracle.version(key)
+            await asyncio.sleep(seconds - before)
+            if rng.random() < work["raises"]:
+                raise Failed
+            return [k, version]
+        finally:
+            if not self.world.loop.is_closed():
+                oracle.ended_computing(running)
+
+    def entry(self, key: str) -> str:
+        """The key of an entry on the server."""
+        if key == "s":
+            return "sim::s"
+        return str(self.functions[key[0]].key(int(key[1:])))
+
+    # -- the visitors
+
+    async def _visitor(self) -> None:
+        rng, world = self.rng, self.world
+        work = world.plan.workload
+        await asyncio.sleep(rng.uniform(0, 0.05))
+        while True:
+            quiet = world.now > world.plan.length
+            draw = rng.random()
+            key = rng.choice(KEYS)
+            if work["same_key"] and rng.random() < 0.6:
+                key = "f1"
+            if rng.random() < work["sets"]:
+                key = "s"
+            if draw < 0.78 or quiet:
+                action: Coroutine[Any, Any, Any] = self.read(key)
+            elif draw < 0.98 or rng.random() < 0.5:
+                action = self._change(key)
+            else:
+                action = self._touch(key)
+            if not quiet and rng.random() < work["cancels"]:
+                await self._cancelled(action)
+            else:
+                await action
+            pace = work["pace"] * (4 if quiet else 1)
+            await asyncio.sleep(rng.uniform(0.0, 2 * pace))
+
+    async def _cancelled(self, action: Coroutine[Any, Any, Any]) -> None:
+        task = self.world.loop.create_task(action)
+        await asyncio.wait((task,), timeout=self.rng.uniform(0, 0.02))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def read(self, key: str) -> None:
+        """Read, and have the oracle look at what came."""
+        oracle, began = self.world.oracle, self.world.now
+        how = ["get"]
+        _source.set(how)
+        self.world.calls += 1
+        try:
+            if key == "s":
+                version = await self.cache.aget("s")
+                if version is None:
+                    return
+            else:
+                busy = oracle.busy(self.entry(key))
+                try:
+                    k, version = await self.functions[key[0]](int(key[1:]))
+                except Failed:
+                    return
+                finally:
+                    oracle.call_took(self, self.entry(key), began, busy)
+                if k != int(key[1:]):
+                    oracle.bad("value", f"{key} gave {k}")
+            self.world.note(f"{self.name} read {key} v{version} from {how[0]}")
+            oracle.read(self, key, version, began, how[0])
+        finally:
+            self.world.calls -= 1
+
+    async def _change(self, key: str) -> None:
+        rng, world = self.rng, self.world
+        if key == "s":
+            if world.writing:
+                return
+            world.writing = self
+            try:
+                await self._write()
+            finally:
+                world.writing = None
+        else:
+            world.oracle.commit(key)
+            await asyncio.sleep(rng.uniform(0, 0.003))
+            await self.invalidate(self._scope(key))
+        if rng.random() < 0.6:
+            await self.read(key)
+
+    def _scope(self, key: str) -> str:
+        if self.rng.random() >= self.world.plan.workload["wide"]:
+            return f"k:{key}"
+        return self.rng.choice([f"f:{key[0]}", f"t:{int(key[1:]) % 3}", f"t:{int(key[1:]) % 3}", "*"])
+
+    async def invalidate(self, scope: str) -> None:
+        """Invalidate, and tell the oracle."""
+        it = self.world.oracle.begin(self, scope, [k for k in covered(scope) if k != "s" or scope == "*"])
+        kind, _, name = scope.partition(":")
+        reset = _invalidation.set(it)
+        try:
+            match kind:
+                case "k":
+                    ack = await self.functions[name[0]].ainvalidate(int(name[1:]))
+                case "f":
+                    ack = await self.functions[name].ainvalidate_all()
+                case "t":
+                    ack = await self.cache.ainvalidate_tag(f"t{name}")
+                case _:
+                    ack = await self.cache.aclear()
+        finally:
+            _invalidation.reset(reset)
+        self._over(it, ack)
+
+    def _over(self, it: Invalidation, ack: Any) -> None:
+        it.returned = self.world.now
+        if ack.done and it.acknowledged is None:
+            it.acknowledged = self.world.now
+            it.heard.setdefault(self, self.world.now)
+        self.world.note(f"{self.name} {it.scope} {it.id} {'acknowledged' if ack.done else ack.reason} {ack.stamp}")
+
+    async def _write(self) -> None:
+        oracle = self.world.oracle
+        version = oracle.commit("s")
+        await asyncio.sleep(self.rng.uniform(0, 0.002))
+        it = oracle.begin(self, "k:s", ["s"])
+        reset = _invalidation.set(it)
+        try:
+            if self.rng.random() < 0.8:
+                ack = await self.cache.aset("s", version, ttl=self.rng.choice([0.5, 60.0]))
+            else:
+                ack = await self.cache.adelete("s")
+        finally:
+            _invalidation.reset(reset)
+        self._over(it, ack)
+
+    async def _touch(self, key: str) -> None:
+        name: Any = "s" if key == "s" else self.functions[key[0]].key(int(key[1:]))
+        await self.cache.atouch(name, ttl=self.rng.choice([0.2, 30.0]))
+
+    def burst(self, count: int) -> None:
+        """Many invalidations at once."""
+
+        async def many() -> None:
+            for _ in range(count):
+                key = self.rng.choice(KEYS[:4])
+                self.world.oracle.commit(key)
+                await self.invalidate(f"k:{key}" if self.rng.random() < 0.7 else f"t:{int(key[1]) % 3}")
+
+        self.spawn(many())
+
+    # -- a fork
+
+    def fork(self) -> None:
+        """Go on as the child: with a copy of the memory, none of the tasks, and no connection. The parent ends."""
+        self.tag.alive = False
+        self.tag = self.wire.tag = Tag(self.name)
+        self.world.loop.tags.append(self.tag)
+        self.context = contextvars.copy_context()
+        self.context.run(tag_of_task.set, self.tag)
+        self.context.copy().run(self.engine.after_fork)
+        self.start()

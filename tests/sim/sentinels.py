@@ -1,0 +1,98 @@
+"""Simulated sentinels: what each believes is told to it by the schedule, sooner, later or differently."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from evercache.wire.resp import error_from
+from evercache.wire.types import Address
+from tests.sim.network import Session
+from tests.sim.node import EPOCH
+
+__all__ = ["Sentinel"]
+
+
+class Sentinel:
+    """One sentinel with its configuration: epoch, master, flags and last vote."""
+
+    def __init__(self, index: int, loop: Any, rng: random.Random, nodes: list[Address], service: str) -> None:
+        self.address = Address(f"10.0.1.{index + 1}", 26379)
+        self._loop, self._service = loop, service
+        self.ident = f"{rng.getrandbits(160):040x}"
+        self.run_id = self.ident
+        self.alive = True
+        self.frozen_until = 0.0
+        self.sessions: set[Session] = set()
+        self.parked: set[Session] = set()
+        self.nodes = nodes
+        self.epoch, self.master = 1, nodes[0]
+        self.flags = {"master"}
+        self.vote_epoch = 0
+        self.others: list[Sentinel] = []
+
+    def __repr__(self) -> str:
+        return f"<Sentinel {self.address.host} epoch={self.epoch} master={self.master.host}>"
+
+    def greet(self) -> Any:
+        """For a new connection."""
+        return self.run_id, "sentinel", "", int((EPOCH + self._loop.time()) * 1e6)
+
+    def believe(self, epoch: int, master: Address, *, event: str = "+switch-master") -> None:
+        """Another configuration."""
+        if epoch <= self.epoch:
+            return
+        old, self.epoch, self.master = self.master, epoch, master
+        self.flags = {"master"}
+        self.vote_epoch = max(self.vote_epoch, epoch)
+        self.tell(event, f"{self._service} {old.host} 6379 {master.host} 6379")
+
+    def tell(self, channel: str, text: str) -> None:
+        """Publish to whoever is subscribed."""
+        if not self.alive:
+            return
+        for session in sorted(self.sessions, key=lambda s: s.number):
+            if session.patterns:
+                session.client.push([b"pmessage", b"*", channel.encode(), text.encode()])
+
+    def flag(self, name: str, on: bool) -> None:
+        """A flag of SENTINEL MASTER."""
+        (self.flags.add if on else self.flags.discard)(name)
+        self.tell(("+" if on else "-") + name.replace("_", ""), f"master {self._service} {self.master.host} 6379")
+
+    def execute(self, session: Session, words: list[bytes]) -> Any:
+        """One command."""
+        name = words[0].upper()
+        if name == b"PSUBSCRIBE":
+            session.patterns = True
+            return [b"psubscribe", words[-1], 1]
+        if name == b"PING":
+            return b"PONG"
+        if name != b"SENTINEL":
+            return error_from("ERR unknown command (not simulated)")
+        match words[1].upper():
+            case b"GET-MASTER-ADDR-BY-NAME":
+                return [self.master.host.encode(), b"6379"]
+            case b"MASTER":
+                return self._map(
+                    ip=self.master.host, port=6379, flags=",".join(sorted(self.flags)),
+                    **{"config-epoch": self.epoch, "num-other-sentinels": len(self.others), "failover-timeout": 1000},
+                )  # fmt: skip
+            case b"REPLICAS":
+                return [
+                    self._map(ip=n.host, port=6379, flags="slave", **{"slave-priority": 100})
+                    for n in self.nodes
+                    if n != self.master
+                ]
+            case b"SENTINELS":
+                return [self._map(ip=o.address.host, port=26379, runid=o.ident) for o in self.others]
+            case b"MYID":
+                return self.ident.encode()
+            case b"IS-MASTER-DOWN-BY-ADDR":
+                down = int("s_down" in self.flags)
+                return [down, b"*", self.vote_epoch]
+        return error_from("ERR unknown subcommand (not simulated)")
+
+    @staticmethod
+    def _map(**fields: Any) -> dict[bytes, bytes]:
+        return {k.encode(): str(v).encode() for k, v in fields.items()}

@@ -1,0 +1,275 @@
+"""One schedule: servers, sentinels, processes, faults and the oracle, run to the end."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import traceback
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.sim.faults import bring_about
+from tests.sim.loop import SimLoop
+from tests.sim.lua import LuaHost
+from tests.sim.network import Network
+from tests.sim.node import Node
+from tests.sim.oracle import Oracle, Violation
+from tests.sim.plan import NODES, PROCESSES, SENTINELS, Plan
+from tests.sim.process import Process
+from tests.sim.sentinels import Sentinel
+
+__all__ = ["Result", "World", "run"]
+
+_lua: LuaHost | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a schedule showed."""
+
+    seed: int
+    violations: tuple[Violation, ...]
+    steps: int
+    counts: dict[str, int]
+    faults: dict[str, int]
+    trace: tuple[str, ...] = field(repr=False, default=())
+
+
+class World:
+    """Everything of one schedule."""
+
+    budget = 0.25
+
+    def __init__(self, plan: Plan, lua: LuaHost, *, trace: bool = False) -> None:
+        self.plan = plan
+        self.strict = plan.settings["consistency"] == "strict"
+        self.max_staleness = plan.settings["max_staleness"]
+        self.loop = SimLoop()
+        self._trace: list[str] | None = [] if trace else None
+        seed = plan.seed
+        self.network = Network(self.loop, random.Random(f"network {seed}"))
+        self.oracle = Oracle(self)
+        server_rng = random.Random(f"servers {seed}")
+        self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(NODES)]
+        self.master, self.epoch = self.nodes[0], 1
+        self.failing_over = False
+        for node in self.nodes:
+            node.followers = lambda n=node: [x for x in self.nodes if x.alive and x.source is n]  # type: ignore[misc]
+            if node is not self.master:
+                node.role, node.replid = "slave", self.master.replid
+                node.source, node.linked = self.master, True
+            self.network.servers[node.address] = node
+        addresses = [n.address for n in self.nodes]
+        self.sentinels = [Sentinel(i, self.loop, server_rng, addresses, "shop") for i in range(SENTINELS)]
+        for sentinel in self.sentinels:
+            sentinel.others = [s for s in self.sentinels if s is not sentinel]
+            self.network.servers[sentinel.address] = sentinel
+        self.calls = 0
+        self.writing: Process | None = None
+        self._lives: dict[int, int] = defaultdict(int)
+        self._kills: list[float] = []
+        self.processes: list[Any] = [None] * PROCESSES
+        self._everyone: list[Process] = []
+
+    def __repr__(self) -> str:
+        return f"<World seed={self.plan.seed} t={self.now:.3f}>"
+
+    @property
+    def now(self) -> float:
+        return self.loop.time()
+
+    def note(self, text: str) -> None:
+        """A line of the trace."""
+        if self._trace is not None:
+            self._trace.append(f"{self.now:9.4f} {text}")
+
+    def later(self, seconds: float, action: Callable[[], Any]) -> None:
+        """Have something happen to the world."""
+        self.loop.call_later(seconds, action, context=self.loop.neutral)
+
+    # -- processes
+
+    def be_born(self, slot: int) -> None:
+        """A process starts."""
+        if self.processes[slot] is not None and self.processes[slot].tag.alive:
+            return
+        self._lives[slot] += 1
+        process = self.processes[slot] = Process(self, slot, self._lives[slot])
+        self._everyone.append(process)
+        process.start()
+
+    def kill(self, slot: int) -> None:
+        """A process dies in the middle of whatever it does."""
+        process = self.processes[slot]
+        if not process.tag.alive:
+            return
+        process.tag.alive = False
+        self._gone(process)
+        self.oracle.died(process)
+
+    def _gone(self, process: Process) -> None:
+        self._kills.append(self.now)
+        self.oracle.all_ended(process)
+        if self.writing is process:
+            # Its request in flight is refused after its deadline (rule 11).
+            self.later(self.budget + 0.1, lambda: setattr(self, "writing", None))
+
+    def fork(self, slot: int) -> None:
+        """A process forks, and its parent ends."""
+        process = self.processes[slot]
+        if process.tag.alive:
+            self._gone(process)
+            process.fork()
+
+    def killed_since(self, moment: float) -> bool:
+        return any(at >= moment for at in self._kills)
+
+    # -- servers
+
+    def repoint(self, node: Node, master: Node, sync: float) -> None:
+        """A node becomes a replica of the present master."""
+        if not node.alive or node is self.master or master is not self.master:
+            return
+        if not node.follow(master):
+            self.copy_later(node, sync)
+
+    def copy_later(self, node: Node, seconds: float) -> None:
+        """A full resync: the node loads for a while and then has what the master had at its end."""
+        node.source = self.master
+
+        def load() -> None:
+            if node.alive and node.role == "slave":
+                node.loading = True
+
+        def done() -> None:
+            node.loading = False
+            source = self.master
+            if not node.alive or node.role != "slave" or node is source:
+                return
+            if not source.alive or node._cut() is not None:
+                self.later(0.1, done)
+                return
+            node.source = source
+            node.copy_from(source)
+
+        self.later(seconds * 0.5, load)
+        self.later(seconds, done)
+
+    def settled(self) -> bool:
+        """Whether every process follows the present master, and has nothing left to tell it."""
+        master = self.master
+        if not master.alive or any(n.alive and n.role == "master" and n is not master for n in self.nodes):
+            return False
+        for process in self.processes:
+            if not process.tag.alive:
+                continue
+            state = process.engine.state
+            if not state.ready or state.generation != master.replid or state.journal.suspended:
+                return False
+            if any(item.due is not None for item in state.journal.pending.values()):
+                return False
+        return True
+
+    # -- running
+
+    def _tick(self) -> None:
+        self.oracle.look_at_windows()
+        self.later(0.02, self._tick)
+
+    def run(self) -> None:
+        """From the beginning to the last check."""
+        plan = self.plan
+        for slot in range(PROCESSES):
+            self.later(0.01 * slot, lambda s=slot: self.be_born(s))  # type: ignore[misc]
+        for fault in plan.faults:
+            self.later(fault.at, lambda f=fault: self._bring(f))  # type: ignore[misc]
+        self.later(0.0, self._tick)
+        end = plan.length + plan.quiet
+        step = 0.25
+        while self.now < end and not self.oracle.violations and not self.loop.errors:
+            self.loop.run_until(self.now + step)
+        for error in self.loop.errors[:3]:
+            failure = error.get("exception")
+            text = "".join(traceback.format_exception(failure)) if failure else ""
+            self.oracle.bad("defect", f"{error.get('message')} {text}")
+        if not self.oracle.violations:
+            self._check_end()
+        if not self.oracle.violations:
+            self._check_tasks()
+        self.oracle.over = True
+        self.loop.wind_up()
+
+    def _bring(self, fault: Any) -> None:
+        self.note(f"FAULT {fault}")
+        bring_about(self, fault.kind, fault.args)
+
+    def _check_tasks(self) -> None:
+        for task in self.loop._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                error = task.exception()
+                where = "".join(traceback.format_exception(error))
+                self.oracle.bad("P1 exception", where)
+                return
+
+    def _check_end(self) -> None:
+        """After the faults everything has come together again, and memory is bounded."""
+        bad, limits = self.oracle.bad, self.plan.limits
+        if not self.settled():
+            bad("liveness", "; ".join(f"{p.name}: {p.engine.state!r} view={p.engine.view}" for p in self.processes))
+            return
+        replicas = [n.address for n in self.nodes if n.role == "slave" and n.alive]
+        for process in self.processes:
+            engine, now = process.engine, self.now
+            state = engine.state
+            if not state.sure(now):
+                bad("liveness", f"{process.name} is blind: covers {now - state.covers:.3f} s ago")
+            admitted = {r.address for r in engine.replicas.admitted(state.tau, now, engine.settings.lag_bound)}
+            for address in replicas:
+                if address not in admitted:
+                    bad("P7", f"{process.name} does not use {address}: {engine.replicas!r} tau={state.tau:.3f}")
+            marks = state.marks
+            if len(marks.tags) > limits["marks"] + 1 or len(marks.functions) > limits["marks"] + 1:
+                bad("memory", f"{process.name}: {marks!r}")
+            if len(state.journal) > limits["journal"] + 1:
+                bad("memory", f"{process.name}: {state.journal!r}")
+        data = self.master.data.dbs[self.plan.settings["bookkeeping_db"] or 0]
+        stream, table = data.get(b"sim~log"), data.get(b"sim~marks")
+        if stream is not None and len(stream[0].ids) > limits["log_lines"] + 8:
+            bad("memory", f"the log has {len(stream[0].ids)} lines")
+        if table is not None and len(table[0]) > limits["max_marks"]:
+            bad("memory", f"there are {len(table[0])} marks")
+
+
+def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Result:
+    """Run one schedule; nothing outside of the arguments decides what it does."""
+    global _lua
+    if lua is None:
+        _lua = _lua or LuaHost()
+        lua = _lua
+    kept = random.getstate()
+    random.seed(f"module {plan.seed}")
+    loggers = [logging.getLogger(name) for name in ("evercache", "evercache.topology")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        world = World(plan, lua, trace=trace)
+        world.run()
+    finally:
+        random.setstate(kept)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if collecting:
+            gc.enable()
+    faults: dict[str, int] = defaultdict(int)
+    for fault in plan.faults:
+        faults[fault.kind] += 1
+    oracle = world.oracle
+    return Result(
+        plan.seed, tuple(oracle.violations), world.loop.steps, dict(oracle.counts), dict(faults), tuple(world._trace or ())
+    )
