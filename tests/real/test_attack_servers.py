@@ -445,3 +445,22 @@ def test_rule_3_a_failover_learnt_between_the_answer_and_the_acknowledgement(val
             lambda: server.cli("XLEN", "late~log") >= 2 and not state.journal.pending,
             what="both to be issued again",
         )
+
+
+def test_rule_13_who_gave_up_leaves_no_lease_that_a_thawing_master_grants(pair: tuple[Server, Server]) -> None:
+    """The lease is granted when nobody computes any more: the next caller must not wait for its end."""
+    with Cache(pair_url(pair), namespace="thaw", beta=0) as cache:
+
+        @cache.cached(ttl=600)
+        def page(number: int) -> int:
+            return number
+
+        wait_for(lambda: serves(cache), what="a replica that serves")
+        assert page(1) == 1  # there is a connection to the master now, on which the question is sent
+        with pair[0].frozen():
+            assert page(2) == 2
+        wait_for(lambda: pair[0].cli("PING"), what="the thaw")
+        wait_for(lambda: not engine_of(cache).state.master_down, what="the master to be heard", pause=0.005)
+        began = time.monotonic()
+        assert page(2) == 2
+        assert time.monotonic() - began < BUDGET + GRACE

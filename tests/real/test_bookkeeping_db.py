@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from tests.real.trouble_tools import MESSAGE, Site, heard, reading, timed
+from tests.real.trouble_tools import MESSAGE, Site, heard, reading, sees, timed
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
@@ -42,7 +42,7 @@ def test_one_key_for_each_entry_and_nothing_else(fresh_server: Server) -> None:
             version = site.change()
             assert how()
             assert page(1) == version
-            wait_for(lambda version=version: other(1) == version, 2 * MESSAGE, "the other process to hear")
+            sees(other, version)
         with pytest.raises(ZeroDivisionError):
             one.get_or_compute("raises", lambda: 1 / 0)
         wait_for(lambda: not [k for k in keys(fresh_server, 0) if "~" in k], 1, "every lease to be given back")

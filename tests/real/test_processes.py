@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.real.trouble_tools import heard
 from tests.servers import Server, free_port, wait_for
 
 from evercache import Cache
@@ -331,7 +332,7 @@ def test_lines_of_a_spool_that_nobody_understands(valkey: Server, tmp_path: Path
         spool.write_text(line + "\n")
         with Cache(valkey.url, spool=str(spool)) as cache:
             assert cache.get("k") is None, line
-            wait_for(lambda cache=cache: cache.stats().pending == 0, 3, f"{line} to be brought")
+            heard(cache)
             assert cache.health().ok
 
 

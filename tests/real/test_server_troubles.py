@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from tests.real.trouble_tools import MESSAGE, Site, heard, reading, timed, warm
+from tests.real.trouble_tools import MESSAGE, Site, heard, reading, sees, timed, warm
 from tests.servers import CliError, Server, wait_for
 
 from evercache import Cache
@@ -172,7 +172,7 @@ def test_a_full_server(fresh_server: Server) -> None:
             version = site.change()
             assert invalidate(one, page, how), how
             assert page(1) == version
-            wait_for(lambda version=version: other(1) == version, 2 * MESSAGE, f"the other to hear ({how})")
+            sees(other, version)
         ack, took = timed(one.set, "plain", "new")
         assert not ack
         assert ack.queued

@@ -13,7 +13,7 @@ from tests.servers import wait_for
 
 from evercache import Cache
 
-__all__ = ["MESSAGE", "Answers", "Site", "heard", "reading", "timed", "warm"]
+__all__ = ["MESSAGE", "Answers", "Site", "heard", "reading", "sees", "timed", "warm"]
 
 #: What one message may take on a busy machine of two cores (seconds).
 MESSAGE = 0.1
@@ -120,6 +120,11 @@ def timed(call: Any, *arguments: Any, **more: Any) -> tuple[Any, float]:
     """The result of a call, and the seconds that it took."""
     began = time.monotonic()
     return call(*arguments, **more), time.monotonic() - began
+
+
+def sees(page: Any, version: int) -> None:
+    """Another process's function gives the new value of page 1, within two messages."""
+    wait_for(lambda: page(1) == version, 2 * MESSAGE, "the other process to hear")
 
 
 def warm(cache: Cache) -> None:

@@ -104,6 +104,7 @@ def _flush(world: World) -> None:
     if not master.alive:
         return
     world.oracle.lost_data("flush", world.now, world.now + GRACE).complete = True
+    world.oracle.leases_gone()
     effect = ("flush", None, None)
     master.data.apply(effect)
     master.record([effect])

@@ -37,6 +37,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._now = 0.0
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.Handle]] = []
+        #: Of dead processes: run at the very end, when their tasks are cancelled.
+        self._dropped: list[asyncio.Handle] = []
         self._count = 0
         self._closed = False
         self._tasks: list[asyncio.Task[Any]] = []  # nothing is collected in the middle of a schedule
@@ -78,6 +80,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         tag = handle._context.get(tag_of_task)  # type: ignore[attr-defined]
         if tag is not None:
             if not tag.alive:
+                self._dropped.append(handle)
                 return
             if tag.stopped_until > self._now:
                 self._push(tag.stopped_until, handle)
@@ -93,6 +96,8 @@ class SimLoop(asyncio.AbstractEventLoop):
             for task in list(self._tasks):
                 if not task.done():
                     task.cancel()
+            self._ready.extend(self._dropped)
+            self._dropped.clear()
             self.run_until(self._now + 0.001)
         self.close()
 

@@ -69,6 +69,7 @@ class Oracle:
         self.over = False
         self.versions: dict[str, list[float]] = defaultdict(list)
         self.invalidations: list[Invalidation] = []
+        self._by_key: dict[str, list[Invalidation]] = defaultdict(list)
         self._by_id: dict[str, Invalidation] = {}
         self.windows: list[Window] = []
         #: Process -> spells in which it was cut off, slow or stopped.
@@ -117,6 +118,11 @@ class Oracle:
         self.windows.append(window)
         return window
 
+    def leases_gone(self) -> None:
+        """Everything was flushed, leases too."""
+        for grant in self._latest.values():
+            grant.dropped = True
+
     def look_at_windows(self) -> None:
         """Close those in which everybody has settled; called now and then."""
         open_ = [w for w in self.windows if w.end == inf]
@@ -147,6 +153,8 @@ class Oracle:
     def begin(self, process: Any, scope: str, keys: list[str]) -> Invalidation:
         it = Invalidation(scope, process, {k: len(self.versions[k]) for k in keys}, self.now)
         self.invalidations.append(it)
+        for key in keys:
+            self._by_key[key].append(it)
         return it
 
     def named(self, it: Invalidation, id: str) -> None:
@@ -178,10 +186,10 @@ class Oracle:
         self.counts["reads"] += 1
         self.counts[f"from {how}"] += 1
         now = self.now
-        for it in self.invalidations:
-            wanted = it.wanted.get(key)
-            if wanted is None or version >= wanted:
-                continue
+        for it in reversed(self._by_key[key]):
+            wanted = it.wanted[key]
+            if version >= wanted:
+                break  # what began earlier wants no more
             what = f"{process.name} got {key} v{version} < v{wanted} from {how}; {it.scope} {it.id} of {it.process.name}"
             if it.process is process and it.returned is not None and it.returned < began:
                 return self.bad("P3 own", what)
@@ -237,10 +245,14 @@ class Oracle:
     def began_computing(self, process: Any, key: str, token: str) -> Running:
         """Somebody's function begins; returns what `ended_computing` takes."""
         self.counts["computations"] += 1
-        running = Running(key, process, token)
-        self._running[running] = None
         if token:
             self.computing[token] = (key, process)
+        return self.began_leading(process, key, token)
+
+    def began_leading(self, process: Any, key: str, token: str = "") -> Running:
+        """Somebody has the lease of a key until its store is over: whoever waits for that waits for the function."""
+        running = Running(key, process, token)
+        self._running[running] = None
         self._busy[key] += 1
         if self._busy[key] == 1:
             self._busy_since[key] = self.now
@@ -287,8 +299,8 @@ class Oracle:
             self.bad("stamps", f"a lease on {key} was granted with stamp {stamp} below a mark {least}")
         place = (node.replid, key)
         before = self._latest.get(place)
-        if token in self.grants and self.grants[token].place == place and before is self.grants[token]:
-            return
+        if before is not None and before.token == token and before.stamp == stamp and not before.dropped:
+            return  # the same call again
         if before is not None and not before.dropped and before.stamp >= least and before.token in self.computing:
             _, process = self.computing[before.token]
             expired = self.now >= before.until

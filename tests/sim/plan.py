@@ -67,7 +67,7 @@ KINDS = (
 def make_plan(seed: int, focus: str | None = None) -> Plan:
     """The schedule of a seed; `focus`: a kind of fault that it certainly has."""
     r = random.Random(f"plan {seed}")
-    length = r.choice([3.0, 4.0, 5.0])
+    length = r.choice([2.5, 3.0, 4.0])
     settings = {
         "max_staleness": r.choice([0.4, 0.4, 1.0]),
         "lag_bound": r.choice([0.8, 1.5]),
@@ -88,7 +88,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
         "near": r.choice([0.0, 0.1, 0.5, 3.0]),
         "stale": r.choice([0.0, 0.0, 0.5]),
         "stale_if_error": r.choice([0.0, 0.0, 2.0]),
-        "pace": r.choice([0.01, 0.02, 0.06]),
+        "pace": r.choice([0.02, 0.05, 0.12]),
         "slow_compute": r.random() < 0.35,
         "sets": r.choice([0.03, 0.03, 0.3]),
         "cancels": r.choice([0.0, 0.03]),
@@ -126,7 +126,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     if focus is not None and focus not in [kind for kind, _ in chosen]:
         chosen.append((focus, r.uniform(0.5, length - 0.8)))
     faults = [Fault(i, kind, at, _arguments(kind, r)) for i, (kind, at) in enumerate(sorted(chosen, key=lambda c: c[1]))]
-    return Plan(seed, length, 3.5, settings, limits, workload, tuple(faults))
+    return Plan(seed, length, 2.8, settings, limits, workload, tuple(faults))
 
 
 def _spell(r: random.Random) -> float:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KEYS", "Process", "covered"]
 
+#: Tasks that use the cache in each process.
+VISITORS = 2
 #: Entries: four of function f, two of g, one that is set explicitly.
 KEYS = ("f0", "f1", "f2", "f3", "g4", "g5", "s")
 
@@ -164,10 +166,13 @@ class Process:
 
         async def leased(request: Any, token: str, *rest: Any) -> Any:
             reset = _token.set(token)
+            running = oracle.began_leading(self, request.subject.key)
             try:
                 return await compute_leased(request, token, *rest)
             finally:
                 _token.reset(reset)
+                if not self.world.loop.is_closed():
+                    oracle.ended_computing(running)
 
         async def fetched(request: Any) -> Any:
             outcome = await fetch(request)
@@ -188,7 +193,7 @@ class Process:
         self.spawn(self._begin())
 
     async def _begin(self) -> None:
-        for _ in range(3):
+        for _ in range(VISITORS):
             self.spawn(self._visitor())
 
     # -- the functions

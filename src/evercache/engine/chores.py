@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from evercache.engine.state import HeldLease
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Chores"]
 
 _TICK = 0.1
+#: Leases that are being given back at one time, and for how long that is tried (seconds).
+_RELEASES, _RELEASING = 200, 5.0
 
 
 class Chores:
@@ -31,17 +34,24 @@ class Chores:
 
     def release_later(self, key: str, token: str) -> None:
         """Give back the lease of a computation that came to nothing. On the background's loop only."""
-        task = asyncio.get_running_loop().create_task(self._release(key, token))
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
+        if len(self._releases) < _RELEASES:
+            task = asyncio.get_running_loop().create_task(self._release(key, token))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
 
     async def _release(self, key: str, token: str) -> None:
         state = self._engine.state
-        call = self._engine.commands.release(key, replid=state.generation, newest=state.marks.newest, token=token)
-        try:
-            await self._run(call, state.now() + 0.5)
-        except UnavailableError:
-            return  # it ends by itself, one lease length after its last renewal
+        end = state.now() + _RELEASING
+        while state.now() < end:
+            if state.ready and not state.master_down:
+                call = self._engine.commands.release(
+                    key, replid=state.generation, newest=state.marks.newest, token=token
+                )
+                with contextlib.suppress(UnavailableError):
+                    await self._run(call, state.now() + 0.5)
+                    return
+            await asyncio.sleep(0.02)
+        # It ends by itself, one lease length after its last renewal.
 
     def wake(self) -> None:
         """There is something to bring. On the background's loop only."""

@@ -114,11 +114,11 @@ class SyncLeads(SyncComputing):
                 ),
                 deadline,
             )
-        except UnavailableError:
-            raise
-        except BaseException:
-            # Cancelled: it may have been granted, and others need not wait for it to run out.
-            self._engine.release_soon(subject.key, token)
+        except BaseException as error:
+            # Given up or cancelled: it may have been granted (a frozen master does so when it thaws), and nobody
+            # need wait for it to run out.
+            if not isinstance(error, UnavailableError) or error.maybe_run:
+                self._engine.release_soon(subject.key, token)
             raise
         reply = parse_lease(raw)
         state.learn(subject, reply.marks)

@@ -250,7 +250,7 @@ class SyncOperations:
         state, acks = self._engine.state, {}
         began = state.now()
         for key, (request, value) in requests.items():
-            left = max(0.0, began + request.policy.budget - state.now())
+            left = max(0.001, began + request.policy.budget - state.now())
             hurried = replace(request, policy=replace(request.policy, budget=left))
             acks[key] = self.set(hurried, value)
         return acks
