@@ -1,2 +1,294 @@
-"""Wrong changes."""
-MUTATIONS = {}
+"""Wrong changes, each of which the simulator must find: every rule of docs/protocol.md dropped, and small slips.
+
+A change of a script is made in its text in memory, a change of Python in a copy of the function; the files stay as
+they are. `rule` is the number of the rule, or 0 for a slip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest import mock
+
+from evercache.client._async.computing import AsyncComputing
+from evercache.client._async.leads import AsyncLeads
+from evercache.client._async.reads import AsyncReads
+from evercache.client._async.writes import AsyncWrites
+from evercache.engine.chores import Chores
+from evercache.engine.engine import Engine
+from evercache.engine.flights import Flights
+from evercache.engine.state import State
+from evercache.engine.tail import Tail
+from evercache.near.gutter import Gutter
+from evercache.near.near import Near
+from evercache.protocol.caught import ReplicaTable
+from evercache.protocol.freshness import Marks
+from evercache.protocol.journal import Journal
+from evercache.protocol.topology import SentinelBook
+from evercache.topology.replicas import Replica, ReplicaSet
+from tests.sim.lua import LuaHost
+from tests.sim.plan import Plan, make_plan
+from tests.sim.world import Result, run
+
+__all__ = ["MUTATIONS", "Mutation", "hunt"]
+
+Change = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One wrong change, and the kind of schedule in which it shows soonest."""
+
+    name: str
+    rule: int
+    python: tuple[Change, ...] = ()
+    lua: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    focus: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    workload: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[LuaHost | None]:
+        """While it is applied; gives the interpreter with the changed scripts."""
+        with contextlib.ExitStack() as stack:
+            for change in self.python:
+                stack.enter_context(change())
+            yield LuaHost({name: _swaps(pairs) for name, pairs in self.lua.items()}) if self.lua else None
+
+    def plan(self, seed: int) -> Plan:
+        """A schedule in which it may show."""
+        plan = make_plan(seed, self.focus)
+        return replace(
+            plan,
+            settings={**plan.settings, **self.settings},
+            workload={**plan.workload, **self.workload},
+            limits={**plan.limits, **self.limits},
+        )
+
+
+def _swaps(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        for old, new in pairs:
+            if old not in text:
+                raise LookupError(f"the script has changed: {old!r} is not in it; bring this mutation up to date")
+            text = text.replace(old, new)
+        return text
+
+    return change
+
+
+def put(owner: type, name: str, function: Any) -> Change:
+    """Another function in the place of a method."""
+    return lambda: mock.patch.object(owner, name, function)
+
+
+def edit(owner: type, name: str, *pairs: tuple[str, str]) -> Change:
+    """A method with some of its text changed."""
+
+    def apply() -> contextlib.AbstractContextManager[Any]:
+        function = inspect.unwrap(getattr(owner, name))
+        text = _swaps(pairs)(textwrap.dedent(inspect.getsource(function)))
+        scope: dict[str, Any] = {}
+        exec(compile(text, f"<mutated {owner.__name__}.{name}>", "exec"), function.__globals__, scope)
+        return mock.patch.object(owner, name, scope[name])
+
+    return apply
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+def _yes(*args: Any, **kwargs: Any) -> bool:
+    return True
+
+
+def _no(*args: Any, **kwargs: Any) -> bool:
+    return False
+
+
+async def _never(self: Chores) -> None:
+    return None
+
+
+_original_choose = ReplicaSet.choose
+_original_fresh = Marks.fresh
+_original_prune = Journal.prune
+
+
+def _choose_any_tau(self: ReplicaSet, tau: float, now: float, lag: float, exclude: Any = None, **more: Any) -> Any:
+    return _original_choose(self, -1e9, now, lag, exclude, **more)
+
+
+def _choose_any_lag(self: ReplicaSet, tau: float, now: float, lag: float, exclude: Any = None, **more: Any) -> Any:
+    return _original_choose(self, tau, now, 1e9, exclude, **more)
+
+
+def _no_tags(self: Marks, stamp: int, subject: Any, tags: Any = ()) -> bool:
+    return _original_fresh(self, stamp, subject, ())
+
+
+def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) -> None:
+    _original_prune(self, now, proved_before=float("inf"), keep=0.2)
+
+
+_SLOW = {"slow_compute": True, "same_key": True, "raises": 0.0}
+_CALM = {"default_ttl": 60.0}
+
+_LIST = [
+    # -- rules dropped
+    Mutation(
+        "stamps by the clock", 1,
+        lua={"*": (("math.max(now_us, state.tip + 1, NEWEST + 1)", "now_us"),)},
+    ),
+    Mutation(
+        "lease stamp by the clock", 1,
+        lua={"lease": (
+            ("exact(state.tip) .. ' ' .. exact(now_ms)", "exact(now_us + 5000) .. ' ' .. exact(now_ms)"),
+            ("known, state.tip, stale}", "known, now_us + 5000, stale}"),
+        )},
+        workload=_SLOW, settings=_CALM,
+    ),
+    Mutation(
+        "the master does not check marks", 2,
+        lua={"*": (
+            ("local marks = covering(state, least, name, union(tags, entry and entry.tags or {}))",
+             "local marks = {func = 0, tags = {}, least = least}"),
+            ("{state.tip, state.star, marks.func,", "{state.tip, 0, marks.func,"),
+        )},
+        settings=_CALM, workload={"wide": 0.9},
+    ),
+    Mutation("nothing is replayed", 3, (put(Journal, "_replay", _nothing),), focus="failover", settings=_CALM),
+    Mutation(
+        "only own ones are replayed", 3,
+        (edit(Journal, "resynced", ("if is_lost(item.generation, item.stamp, generations)",
+                                    "if item.own and is_lost(item.generation, item.stamp, generations)")),),
+        focus="failover", settings=_CALM,
+    ),
+    Mutation("generations are not recorded", 3, lua={"*": ((":%d+$') == replid then", ":%d+$') or state.tip > 0 then"),)},
+             focus="failover", settings=_CALM),
+    Mutation("a given up invalidation is forgotten", 4, (put(State, "given_up", State.withdrawn),)),
+    Mutation("pending ones outdate nothing", 4, (put(Journal, "covers", _no),)),
+    Mutation("the generation is not compared", 5, lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
+             focus="failover"),
+    Mutation(
+        "the tail believes a demoted master", 5,
+        (edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),),
+        focus="failover", settings=_CALM,
+    ),
+    Mutation("the journal is not suspended until the resync", 5,
+             (edit(State, "unready", ("self.journal.suspended = True", "pass")),), focus="failover", settings=_CALM),
+    Mutation("near survives a resync", 5, (
+        edit(State, "unready", ("self.near.clear()", "pass")), edit(State, "resynced", ("self.near.clear()", "pass")),
+    ), workload={"near": 3.0}, settings=_CALM, limits={"log_lines": 6}, focus="burst"),
+    Mutation("joiners accept anything", 6, (put(State, "acceptable", _yes), put(Flights, "detach", _nothing)), workload=_SLOW),
+    Mutation("unleased values count as newest", 6, (
+        edit(AsyncComputing, "compute_plain", ("state.marks.newest, state.journal.sequence", "2**52, 2**52")),
+        edit(State, "acceptable", ("outcome.stamp >= need", "True")), put(Gutter, "hear", _nothing),
+    ), settings={"gutter": 1.0}),
+    Mutation("replicas need not have caught up", 7, (put(ReplicaSet, "choose", _choose_any_tau),), settings=_CALM),
+    Mutation("the lag of replicas has no bound", 7, (put(ReplicaSet, "choose", _choose_any_lag),), focus="lag",
+             settings={"lag_bound": 0.8, **_CALM}),
+    Mutation("another process behind the address is trusted", 7, (put(Replica, "expected", _yes),), focus="replica_restart",
+             settings=_CALM),
+    Mutation("caught up as of the receipt", 7, (
+        edit(ReplicaTable, "master_answer", ("self._sent.append(sent)", "self._sent.append(sent + 1.5)"),
+             ("self._sent[-1] = sent", "self._sent[-1] = sent + 1.5")),
+    ), focus="lag", settings={"lag_bound": 0.8, **_CALM}),
+    Mutation("near does not hear", 8, (put(Near, "hear", _nothing),), workload={"near": 3.0}, settings={"lag_bound": 0.8, **_CALM}),
+    Mutation("near is put unchecked", 8, (
+        edit(State, "put_near", ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:")),
+        edit(AsyncReads, "_near", ("envelope.stamp < need or ", "")),
+        edit(AsyncReads, "_near", ("state.marks.fresh(envelope.stamp, subject, envelope.tags)", "True")),
+    ), workload={"near": 3.0, "same_key": True}, settings=_CALM),
+    Mutation("touch revives and stamps", 9, lua={"touch": (
+        ("if not fresh or entry.newer then", "if not entry or entry.foreign then"),
+        ("redis.call('SETRANGE', ENTRY, 12,", "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', math.max(now_us, 1)))\nredis.call('SETRANGE', ENTRY, 12,"),
+    )}, workload={"wide": 0.9}, settings=_CALM),
+    Mutation("a set is not logged", 10, lua={"set": (
+        ("local m = mark(state, 'k', ENTRY, id, false, limit, life)",
+         "local m = math.max(now_us, state.tip + 1, NEWEST + 1)\nraise_tip(state, m, life)"),
+    )}, workload={"sets": 0.3}),
+    Mutation("late writes are executed", 11, lua={"set": (("if now_us > not_after_us then", "if false then"),
+                                                       ("if redis.call('ZSCORE', IDS, id) then", "if false then"))},
+             focus="wall", workload={"sets": 0.6}),
+    Mutation("a store needs no token", 12, lua={"store": (("if holder ~= token or granted ~= stamp then", "if false then"),)},
+             workload=_SLOW),
+    Mutation("leases are not renewed", 13, (put(Chores, "renew", _never),), workload=_SLOW),
+    Mutation("a new lease while one is held", 13, lua={"lease": (("if holder and stamp >= marks.least then", "if false then"),)},
+             workload=_SLOW),
+    Mutation("an answer covers its arrival", 14, (
+        edit(Tail, "_read", ("covers = min(sent + block, arrived)", "covers = arrived + 2"), ("covers = sent\n", "covers = arrived + 2\n")),
+    ), focus="wall", settings=_CALM),
+    Mutation("never blind", 14, (put(State, "blind", _no),), focus="wall", settings=_CALM),
+    Mutation("gaps are not noticed", 14, (
+        edit(Tail, "_take", ("if line.previous != state.position:", "if False:")),
+    ), focus="burst", limits={"log_lines": 6}, settings=_CALM),
+    Mutation("values from the future are believed", 15, (
+        edit(AsyncReads, "judge", ("envelope.stamp > state.marks.newest", "False")),
+    ), focus="failover", settings=_CALM),
+    Mutation("tags do not travel", 16, (
+        put(Marks, "fresh", _no_tags),
+        edit(AsyncComputing, "_wrap", ("tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))", "pass")),
+    ), workload={"wide": 0.9}, settings=_CALM),
+    Mutation("the master is always confirmed", 17, (put(Engine, "confirmed", _yes),), focus="failover",
+             settings={"consistency": "strict", "max_staleness": 0.4, **_CALM}),
+    Mutation("folded marks leave nothing behind", 18, (
+        edit(Marks, "_hear_tag", ("self.tag_floor = max(self.tag_floor, self.tags.pop(oldest))", "self.tags.pop(oldest)")),
+    ), lua={"*": (("state[field] = math.max(state[field], tonumber(gone[i + 1]))", ""),)},
+        limits={"marks": 1, "max_marks": 1}, workload={"wide": 0.9}, settings=_CALM),
+    Mutation("the journal forgets at once", 20, (put(Journal, "prune", _prune_all),), focus="restart_master", settings=_CALM),
+    # -- slips
+    Mutation("an invalidation leaves the entry", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", ""),)}),
+    Mutation("an invalidation leaves the lease", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),
+             ), "lease": (("if holder and stamp >= marks.least then", "if holder then"),)}, workload=_SLOW),
+    Mutation("stale entries are handed out past a mark", 0, (
+        edit(AsyncLeads, "lead", ("entry.stamp >= known", "True")),
+    ), lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        workload={"stale": 0.5, "wide": 0.9}, settings={"default_ttl": 60.0}),
+    Mutation("stale if error past a mark", 0, (
+        edit(AsyncComputing, "_raised", ("state.marks.fresh(stale.stamp, request.subject, stale.tags)", "True"),
+             ("not state.journal.covers(request.subject, stale.tags)", "True")),
+    ), lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        workload={"raises": 0.3, "stale_if_error": 60.0, "wide": 0.9}, settings={"default_ttl": 60.0}),
+    Mutation("failures are acknowledged", 0, (
+        edit(AsyncWrites, "invalidate_many", ('Ack(False, queued=True, reason="unavailable")', "Ack(True, queued=True)")),
+    ), settings=_CALM, focus="wall"),
+    Mutation("the gutter does not hear", 0, (
+        put(Gutter, "hear", _nothing), edit(AsyncLeads, "_without_master", ("state.acceptable(kept, subject, state.marks.need(subject))", "True")),
+    ), settings={"gutter": 1.0}),
+    Mutation("an acknowledged one is not obeyed here", 0, (edit(State, "acknowledged", ("self._mark(item.scope, stamp, now)", "pass")),)),
+    Mutation("the marks of a function are not heard", 0, (
+        edit(Marks, "hear", ("if stamp > self.functions.get(scope.name, 0):", "if False:")),
+    ), workload={"wide": 0.9}, settings=_CALM),
+    Mutation("a replica's answer is not checked", 0, (
+        edit(AsyncReads, "judge", ("envelope.stamp < need or not state.marks.fresh(envelope.stamp, subject, envelope.tags)", "False")),
+    ), settings=_CALM),
+    Mutation("the lower epoch is followed", 0, (
+        edit(SentinelBook, "_decide", ("elif master is None or top >= epoch:", "elif True:"),
+             ("top = max(a.epoch for a in claims)", "top = min(a.epoch for a in claims)")),
+    ), focus="failover", settings=_CALM),
+    Mutation("a fork keeps the parent's thread of the log", 0, (
+        edit(State, "after_fork", ("self.unready()", "self.covers += 1e6")),
+    ), focus="fork_process", settings=_CALM),
+    Mutation("key marks are forgotten too soon", 0, (
+        edit(Marks, "expire_keys", ("if now - self.keys[key][1] <= keep:", "if now - self.keys[key][1] <= 0.05:")),
+    ), focus="lag", settings={"lag_bound": 1.5, **_CALM}),
+]  # fmt: skip
+
+MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in _LIST}
+
+
+def hunt(mutation: Mutation, first: int, most: int) -> tuple[int, Result | None]:
+    """Run schedules from a seed on until one of them shows the mutation; how many that took."""
+    with mutation.applied() as lua:
+        for tried in range(most):
+            result = run(mutation.plan(first + tried), lua=lua)
+            if result.violations:
+                return tried + 1, result
+    return most, None

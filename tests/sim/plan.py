@@ -80,6 +80,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     limits = {
         "max_marks": r.choice([3, 1000, 1000]),
         "log_lines": r.choice([6, 20, 1000, 1000]),
+        "count": r.choice([3, 500]),
         "marks": r.choice([3, 1000, 1000]),
         "journal": r.choice([5, 1000, 1000, 1000]),
         "pending": r.choice([3, 1000, 1000]),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from evercache.engine import tail
 from tests.sim.faults import bring_about
 from tests.sim.loop import SimLoop
 from tests.sim.lua import LuaHost
@@ -255,12 +256,14 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
+    lines, tail.COUNT = tail.COUNT, plan.limits["count"]
     collecting = gc.isenabled()
     gc.disable()
     try:
         world = World(plan, lua, trace=trace)
         world.run()
     finally:
+        tail.COUNT = lines
         random.setstate(kept)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
