@@ -60,6 +60,30 @@ NAMES = {
     "pipelined": "blocking",
 }
 
+#: The methods for tasks in the public surface, and those for threads.
+NAMES |= {
+    "aadd": "add",
+    "aclear": "clear",
+    "adelete": "delete",
+    "adelete_many": "delete_many",
+    "aexplain": "explain",
+    "aget": "get",
+    "aget_many": "get_many",
+    "aget_or_compute": "get_or_compute",
+    "ahealth": "health",
+    "aincr": "incr",
+    "ainvalidate": "invalidate",
+    "ainvalidate_all": "invalidate_all",
+    "ainvalidate_tag": "invalidate_tag",
+    "apeek": "peek",
+    "aset": "set",
+    "aset_many": "set_many",
+    "astamp": "stamp",
+    "atouch": "touch",
+    "_awide": "_wide",
+    "_client_async": "_client_sync",
+}
+
 #: `module.name` pairs in code.
 DOTTED = {
     ("asyncio", "Event"): "threading.Event",
@@ -109,9 +133,7 @@ def _apply_blocks(source: str) -> str:
         marker = line.strip()
         if marker in ("# async-only", "# sync-only:"):
             if block:
-                raise ConversionError(
-                    f"line {number}: a block inside the block of line {begun}: end that first"
-                )
+                raise ConversionError(f"line {number}: a block inside the block of line {begun}: end that first")
             block, begun = marker, number
         elif marker in ("# end async-only", "# end sync-only"):
             if block.rstrip(":") != marker.replace("end ", ""):
@@ -269,9 +291,7 @@ def _check(root: Path) -> int:
             name = target.relative_to(root).as_posix()
             before, after = present.splitlines(keepends=True), wanted.splitlines(keepends=True)
             print(f"{name}: differs from its source" if target.exists() else f"{name}: is missing")
-            sys.stdout.writelines(
-                difflib.unified_diff(before, after, f"{name} (present)", f"{name} (wanted)")
-            )
+            sys.stdout.writelines(difflib.unified_diff(before, after, f"{name} (present)", f"{name} (wanted)"))
     if bad:
         print(f"{bad} twins are not up to date: run tools/async_to_sync.py")
     return 1 if bad else 0

@@ -14,17 +14,19 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar, overload
 from evercache import connect, modes
 from evercache.client._async.client import AsyncClient
 from evercache.client._sync.client import SyncClient
-from evercache.client.request import Request, Usual
+from evercache.client.request import Usual
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.engine.engine import Engine
 from evercache.engine.process import ForkLock
-from evercache.function import AsyncCachedFunction, CachedFunction, FunctionCore, Key, TagSource
+from evercache.faces._async.keys import AsyncKeys
+from evercache.faces._sync.keys import SyncKeys
+from evercache.faces.core import FunctionCore, TagSource
+from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.observe import Counters
-from evercache.policy import TTL, Consistency, OnError, Policy, Seconds, Settings, check_choice, seconds
+from evercache.policy import TTL, Consistency, OnError, Seconds, Settings, seconds
 from evercache.protocol.keys import Naming, ReadableNaming
-from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 from evercache.protocol.signature import Signature, check_cacheable
-from evercache.results import Ack, Health, Stats
+from evercache.results import Ack, Stats
 from evercache.topology import AddressMap
 from evercache.url import Location, parse_url
 
@@ -50,7 +52,7 @@ class Decorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
 
 
-class Cache:
+class Cache(SyncKeys, AsyncKeys):
     """A cache on the servers of a URL; nothing is opened before the first use. Safe for threads and tasks.
 
     `url` (default: the environment variable `EVERCACHE_URL`, else `memory://`) is described in docs/urls.md.
@@ -155,7 +157,8 @@ class Cache:
 
     def _unsent(self) -> Ack:
         """The answer to a write that is sent nowhere: as asked for when switched off, not done when closed."""
-        return Ack(False, reason="closed") if self._closed else Ack(True)
+        closed = self._closed and modes.active is None
+        return Ack(False, reason="closed") if closed else Ack(True)
 
     def _client_sync(self) -> SyncClient | None:
         clients = self._find()
@@ -286,363 +289,9 @@ class Cache:
                 stacklevel=5,
             )
 
-    def _policy(
-        self,
-        ttl: TTL | None = None,
-        *,
-        budget: Seconds | None = None,
-        on_error: OnError | None = None,
-        **more: Any,
-    ) -> Policy:
-        settings = self.settings
-        life = ttl if callable(ttl) else settings.default_ttl if ttl is None else seconds(ttl, "ttl")
-        if on_error is not None:
-            check_choice("on_error", on_error, ("absorb", "raise"))
-        return Policy(
-            ttl=life,
-            max_ttl=settings.max_ttl,
-            budget=settings.budget if budget is None else seconds(budget, "budget"),
-            on_error=on_error or settings.on_error,
-            consistency=settings.consistency,
-            **more,
-        )
-
     def register(self, cls: C) -> C:
         """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""
         return self._types.register(cls)
-
-    # -- keys that the user names
-
-    def _request(
-        self,
-        key: str,
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        on_error: OnError | None = None,
-        compute: Callable[[], Any] = lambda: None,
-        **more: Any,
-    ) -> Request:
-        if isinstance(tags, str):
-            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
-        hashes = tuple(map(tag_hash, tags))
-        if isinstance(key, Key):
-            subject = Subject(str(key), key.function, hashes)
-        else:
-            subject = Subject(self.naming.direct_key(self.settings.namespace, key), "", hashes)
-        policy = self._policy(ttl, on_error=on_error, **more)
-        return Request(subject, policy, self._encoder, self._counters, self._usual, compute)
-
-    def get(self, key: str, default: Any = None, *, on_error: OnError | None = None) -> Any:
-        """The value of a key, or `default` when there is none or no server answers."""
-        client = self._client_sync()
-        if client is None:
-            return default
-        return client.operations.get(self._request(key, on_error=on_error), default)
-
-    async def aget(self, key: str, default: Any = None, *, on_error: OnError | None = None) -> Any:
-        """`get` for tasks."""
-        client = self._client_async()
-        if client is None:
-            return default
-        return await client.operations.get(self._request(key, on_error=on_error), default)
-
-    def get_many(
-        self, keys: Iterable[str], default: Any = None, *, on_error: OnError | None = None
-    ) -> dict[str, Any]:
-        """The values of many keys in one round trip; every key is in the result."""
-        keys = list(dict.fromkeys(keys))
-        client = self._client_sync()
-        if client is None:
-            return dict.fromkeys(keys, default)
-        requests = [self._request(key, on_error=on_error) for key in keys]
-        return dict(zip(keys, client.operations.get_many(requests, default), strict=True))
-
-    async def aget_many(
-        self, keys: Iterable[str], default: Any = None, *, on_error: OnError | None = None
-    ) -> dict[str, Any]:
-        """`get_many` for tasks."""
-        keys = list(dict.fromkeys(keys))
-        client = self._client_async()
-        if client is None:
-            return dict.fromkeys(keys, default)
-        requests = [self._request(key, on_error=on_error) for key in keys]
-        return dict(zip(keys, await client.operations.get_many(requests, default), strict=True))
-
-    def set(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        since: int | None = None,
-        on_error: OnError | None = None,
-    ) -> Ack:
-        """Write a value. True when the master has it; on failure an invalidation of the key is queued.
-
-        `since`, a stamp taken with `stamp()` before the value was read, refuses a value that was invalidated
-        meanwhile. An int below 2**53 becomes a counter for `incr`.
-        """
-        client = self._client_sync()
-        if client is None:
-            return self._unsent()
-        request = self._request(key, ttl=ttl, tags=tags, on_error=on_error)
-        return client.operations.set(request, value, mode="set" if since is None else "since", since=since or 0)
-
-    async def aset(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        since: int | None = None,
-        on_error: OnError | None = None,
-    ) -> Ack:
-        """`set` for tasks."""
-        client = self._client_async()
-        if client is None:
-            return self._unsent()
-        request = self._request(key, ttl=ttl, tags=tags, on_error=on_error)
-        return await client.operations.set(
-            request, value, mode="set" if since is None else "since", since=since or 0
-        )
-
-    def set_many(
-        self,
-        values: Mapping[str, Any],
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        on_error: OnError | None = None,
-    ) -> dict[str, Ack]:
-        """Write many values; one answer for each key."""
-        client = self._client_sync()
-        if client is None:
-            return dict.fromkeys(values, self._unsent())
-        tags = tuple(tags) if not isinstance(tags, str) else tags
-        return client.operations.set_many(
-            {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
-        )
-
-    async def aset_many(
-        self,
-        values: Mapping[str, Any],
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        on_error: OnError | None = None,
-    ) -> dict[str, Ack]:
-        """`set_many` for tasks."""
-        client = self._client_async()
-        if client is None:
-            return dict.fromkeys(values, self._unsent())
-        tags = tuple(tags) if not isinstance(tags, str) else tags
-        return await client.operations.set_many(
-            {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
-        )
-
-    def add(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        on_error: OnError | None = None,
-    ) -> Ack:
-        """Write a value if the key has none; `.existed` tells that it had."""
-        client = self._client_sync()
-        if client is None:
-            return self._unsent()
-        return client.operations.set(self._request(key, ttl=ttl, tags=tags, on_error=on_error), value, mode="add")
-
-    async def aadd(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        on_error: OnError | None = None,
-    ) -> Ack:
-        """`add` for tasks."""
-        client = self._client_async()
-        if client is None:
-            return self._unsent()
-        return await client.operations.set(
-            self._request(key, ttl=ttl, tags=tags, on_error=on_error), value, mode="add"
-        )
-
-    def delete(self, key: str, *, on_error: OnError | None = None) -> Ack:
-        """Delete a key, everywhere and for whoever computes it now; `.existed` tells whether it was there."""
-        return self.delete_many([key], on_error=on_error)[key]
-
-    async def adelete(self, key: str, *, on_error: OnError | None = None) -> Ack:
-        """`delete` for tasks."""
-        return (await self.adelete_many([key], on_error=on_error))[key]
-
-    def delete_many(self, keys: Iterable[str], *, on_error: OnError | None = None) -> dict[str, Ack]:
-        """Delete many keys in one round trip."""
-        keys = list(dict.fromkeys(keys))
-        client = self._client_sync()
-        if client is None:
-            return dict.fromkeys(keys, self._unsent())
-        scopes = [Scope.of_key(self._request(key).subject.key) for key in keys]
-        acks = client.operations.invalidate(scopes, self._counters, on_error=on_error)
-        return dict(zip(keys, acks, strict=True))
-
-    async def adelete_many(self, keys: Iterable[str], *, on_error: OnError | None = None) -> dict[str, Ack]:
-        """`delete_many` for tasks."""
-        keys = list(dict.fromkeys(keys))
-        client = self._client_async()
-        if client is None:
-            return dict.fromkeys(keys, self._unsent())
-        scopes = [Scope.of_key(self._request(key).subject.key) for key in keys]
-        acks = await client.operations.invalidate(scopes, self._counters, on_error=on_error)
-        return dict(zip(keys, acks, strict=True))
-
-    def touch(self, key: str, *, ttl: TTL | None = None, on_error: OnError | None = None) -> bool:
-        """Give an entry a new time to live; False when there is none."""
-        client = self._client_sync()
-        if client is None:
-            return False
-        return client.operations.touch(self._request(key, ttl=ttl, on_error=on_error))
-
-    async def atouch(self, key: str, *, ttl: TTL | None = None, on_error: OnError | None = None) -> bool:
-        """`touch` for tasks."""
-        client = self._client_async()
-        if client is None:
-            return False
-        return await client.operations.touch(self._request(key, ttl=ttl, on_error=on_error))
-
-    def incr(
-        self,
-        key: str,
-        delta: int = 1,
-        *,
-        initial: int = 0,
-        ttl: TTL | None = None,
-        on_error: OnError | None = None,
-    ) -> int | None:
-        """Add to a counter and return its value; one that is not there begins at `initial` with this TTL.
-
-        None when no master answers. NotACounter when the key holds something else, OverflowError beyond 2**53.
-        """
-        client = self._client_sync()
-        if client is None:
-            return None
-        return client.operations.incr(self._request(key, ttl=ttl, on_error=on_error), delta, initial)
-
-    async def aincr(
-        self,
-        key: str,
-        delta: int = 1,
-        *,
-        initial: int = 0,
-        ttl: TTL | None = None,
-        on_error: OnError | None = None,
-    ) -> int | None:
-        """`incr` for tasks."""
-        client = self._client_async()
-        if client is None:
-            return None
-        return await client.operations.incr(self._request(key, ttl=ttl, on_error=on_error), delta, initial)
-
-    def get_or_compute(
-        self,
-        key: str,
-        fn: Callable[[], R],
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        stale: Seconds = 0,
-        stale_if_error: Seconds = 0,
-        on_error: OnError | None = None,
-    ) -> R:
-        """The value of a key, or what `fn()` returns, computed once at a time over all processes."""
-        client = self._client_sync()
-        if client is None:
-            return fn()
-        request = self._request(
-            key,
-            ttl=ttl,
-            tags=tags,
-            on_error=on_error,
-            compute=fn,
-            stale=seconds(stale, "stale"),
-            stale_if_error=seconds(stale_if_error, "stale_if_error"),
-        )
-        result: R = client.operations.call(request)
-        return result
-
-    async def aget_or_compute(
-        self,
-        key: str,
-        fn: Callable[[], Coroutine[Any, Any, R]],
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[str] = (),
-        stale: Seconds = 0,
-        stale_if_error: Seconds = 0,
-        on_error: OnError | None = None,
-    ) -> R:
-        """`get_or_compute` for tasks; `fn` is a coroutine function."""
-        client = self._client_async()
-        if client is None:
-            return await fn()
-        request = self._request(
-            key,
-            ttl=ttl,
-            tags=tags,
-            on_error=on_error,
-            compute=fn,
-            stale=seconds(stale, "stale"),
-            stale_if_error=seconds(stale_if_error, "stale_if_error"),
-        )
-        result: R = await client.operations.call(request)
-        return result
-
-    # -- wide invalidations
-
-    def invalidate_tag(self, tag: str, *, on_error: OnError | None = None) -> Ack:
-        """Invalidate every entry with this tag, in one step whatever their number."""
-        return self._wide(Scope.of_tag(tag), on_error)
-
-    async def ainvalidate_tag(self, tag: str, *, on_error: OnError | None = None) -> Ack:
-        """`invalidate_tag` for tasks."""
-        return await self._awide(Scope.of_tag(tag), on_error)
-
-    def clear(self, *, on_error: OnError | None = None) -> Ack:
-        """Invalidate everything in the namespace, in one step."""
-        return self._wide(EVERYTHING, on_error)
-
-    async def aclear(self, *, on_error: OnError | None = None) -> Ack:
-        """`clear` for tasks."""
-        return await self._awide(EVERYTHING, on_error)
-
-    def _wide(self, scope: Scope, on_error: OnError | None) -> Ack:
-        client = self._client_sync()
-        if client is None:
-            return self._unsent()
-        return client.operations.invalidate([scope], self._counters, on_error=on_error)[0]
-
-    async def _awide(self, scope: Scope, on_error: OnError | None) -> Ack:
-        client = self._client_async()
-        if client is None:
-            return self._unsent()
-        return (await client.operations.invalidate([scope], self._counters, on_error=on_error))[0]
-
-    def stamp(self) -> int | None:
-        """A stamp for `set(..., since=)`: take it before reading the value; None when no master answers."""
-        client = self._client_sync()
-        return None if client is None else client.operations.stamp(self.settings.budget)
-
-    async def astamp(self) -> int | None:
-        """`stamp` for tasks."""
-        client = self._client_async()
-        return None if client is None else await client.operations.stamp(self.settings.budget)
 
     # -- how it stands
 
@@ -665,24 +314,6 @@ class Cache:
             pending=len(state.journal.pending),
             resyncs=state.resyncs,
         )
-
-    def health(self) -> Health:
-        """How the servers stand, seen from this process; asks each of them."""
-        client = self._client_sync()
-        if client is None:
-            return self._no_health()
-        return connect.health(client.engine, client.operations.nodes())
-
-    async def ahealth(self) -> Health:
-        """`health` for tasks."""
-        client = self._client_async()
-        if client is None:
-            return self._no_health()
-        return connect.health(client.engine, await client.operations.nodes())
-
-    def _no_health(self) -> Health:
-        problem = "the cache is switched off (EVERCACHE_DISABLED, cache.disabled() or close())"
-        return Health(False, self.location.redacted(), None, 0, None, 0, (), (problem,))
 
     # -- life
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
 from evercache.errors import ConfigurationError
+from evercache.protocol.keys import check_namespace
 
 __all__ = ["TTL", "Consistency", "OnError", "Policy", "Seconds", "Settings", "seconds"]
 
@@ -17,8 +17,6 @@ Seconds: TypeAlias = float | int | timedelta
 TTL: TypeAlias = Seconds | Callable[[Any], Seconds]
 OnError: TypeAlias = Literal["absorb", "raise"]
 Consistency: TypeAlias = Literal["available", "strict"]
-
-_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}\Z")
 
 
 def seconds(value: Seconds, what: str) -> float:
@@ -55,11 +53,7 @@ class Settings:
     spool: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAMESPACE.match(self.namespace):
-            raise ConfigurationError(
-                f"namespace {self.namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', "
-                "beginning with a letter or digit"
-            )
+        check_namespace(self.namespace)
         for name in ("budget", "default_ttl", "max_ttl", "max_compute", "max_staleness", "lag_bound"):
             if seconds(getattr(self, name), name) <= 0:
                 raise ConfigurationError(f"{name} must be above 0 seconds")

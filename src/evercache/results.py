@@ -75,7 +75,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a call hits or misses now. Times in seconds; stamps as the master counts them."""
+    """Why a call hits or misses now. Times in seconds; stamps as the master counts them.
+
+    `age` is an upper bound, by the jitter of the TTL; None where the TTL is a callable.
+    """
 
     key: str
     verdict: str

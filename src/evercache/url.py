@@ -149,9 +149,7 @@ def _sentinel(
     name, _, database = path.partition("/")
     service = _decoded(name, "the service name")
     if not service:
-        raise URLError(
-            "the URL names no service: write sentinel://host:port/service, as in `sentinel monitor`"
-        )
+        raise URLError("the URL names no service: write sentinel://host:port/service, as in `sentinel monitor`")
     if _SERVICE.fullmatch(service) is None:
         raise URLError("the service name may hold letters, digits, '.', '-' and '_' only")
     own = Credentials(parameters.get("sentinel_username"), parameters.get("sentinel_password"))

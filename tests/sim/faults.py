@@ -39,7 +39,8 @@ def _wall(world: World, process: int, server: int | str | None, way: str, for_: 
         world.network.walls.append((world.now, end, name, target))
     if way in ("both", "in"):
         world.network.walls.append((world.now, end, target, name))
-    world.oracle.troubled(name, world.now, end)
+    if server is None or target == world.master.address.host:
+        world.oracle.troubled(name, world.now, end)
 
 
 def _slow(world: World, process: int, for_: float, seconds: float) -> None:
@@ -198,6 +199,9 @@ def _failover(
         if clock:
             world.oracle.clock_stepped(world.now)
         world.master, world.epoch = new, epoch
+        for begin, end, a, b in world.network.walls:
+            if begin <= world.now < end and new.address.host in (a, b):
+                world.oracle.troubled(str(b if a == new.address.host else a), world.now, end)
         world.note(f"node {new.index} promoted at offset {new.offset}, {old.index} was at {old.offset} ({mode})")
         for sentinel, seconds in zip(world.sentinels, late, strict=True):
             world.later(seconds, lambda s=sentinel: s.believe(epoch, new.address))

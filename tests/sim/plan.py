@@ -69,8 +69,8 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     r = random.Random(f"plan {seed}")
     length = r.choice([2.5, 3.0, 4.0])
     settings = {
-        "max_staleness": r.choice([0.4, 0.4, 1.0]),
-        "lag_bound": r.choice([0.8, 1.5]),
+        "max_staleness": r.choice([0.25, 0.4, 0.8]),
+        "lag_bound": r.choice([0.4, 0.8, 1.5]),
         "gutter": r.choice([0.0, 0.3, 1.0]),
         "default_ttl": r.choice([0.3, 5.0, 60.0]),
         "beta": r.choice([0.0, 1.0, 3.0]),
@@ -90,6 +90,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
         "stale": r.choice([0.0, 0.0, 0.5]),
         "stale_if_error": r.choice([0.0, 0.0, 2.0]),
         "pace": r.choice([0.02, 0.05, 0.12]),
+        "writes": r.choice([0.03, 0.08, 0.2]),
         "slow_compute": r.random() < 0.35,
         "sets": r.choice([0.03, 0.03, 0.3]),
         "cancels": r.choice([0.0, 0.03]),
@@ -120,14 +121,19 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     some("burst", 0.2, 2)
     master = r.choice(["none", "none", "failover", "failover", "failover", "restart_master", "flush", "double"])
     if master == "double":
-        at = r.uniform(0.5, length - 1.5)
-        chosen += [("failover", at), ("failover", at + r.uniform(0.4, 2.0))]
+        at = r.uniform(0.5, length - 0.5)
+        chosen += [("failover", at), ("failover", at + r.uniform(0.4, 1.5))]
     elif master != "none":
-        chosen.append((master, r.uniform(0.5, length - 0.8)))
+        chosen.append((master, r.uniform(0.5, length + 0.2)))
     if focus is not None and focus not in [kind for kind, _ in chosen]:
-        chosen.append((focus, r.uniform(0.5, length - 0.8)))
+        chosen.append((focus, r.uniform(0.5, length)))
     faults = [Fault(i, kind, at, _arguments(kind, r)) for i, (kind, at) in enumerate(sorted(chosen, key=lambda c: c[1]))]
-    return Plan(seed, length, 2.8, settings, limits, workload, tuple(faults))
+    return Plan(seed, length, _quiet(chosen, length), settings, limits, workload, tuple(faults))
+
+
+def _quiet(chosen: list[tuple[str, float]], length: float) -> float:
+    last = max([at for kind, at in chosen if kind in MASTER_KINDS], default=0.0)
+    return max(2.4, last + 3.6 - length)
 
 
 def _spell(r: random.Random) -> float:
@@ -171,7 +177,7 @@ def _arguments(kind: str, r: random.Random) -> dict[str, Any]:
         case "burst":
             return {"process": r.randrange(PROCESSES), "count": r.randrange(6, 40)}
         case "failover":
-            late = lambda: r.choice([r.uniform(0.0, 0.05), r.uniform(0.0, 0.3), r.uniform(0.0, 1.2)])  # noqa: E731
+            late = lambda: r.choice([r.uniform(0.0, 0.05), r.uniform(0.0, 0.3), r.uniform(0.0, 0.8)])  # noqa: E731
             return {
                 "mode": r.choice(["crash", "crash", "isolated", "planned", "planned", "frozen"]),
                 "detect": r.uniform(0.1, 0.6),

@@ -237,9 +237,9 @@ class Process:
                 key = "f1"
             if rng.random() < work["sets"]:
                 key = "s"
-            if draw < 0.78 or quiet:
+            if draw > work["writes"] + 0.01 or quiet:
                 action: Coroutine[Any, Any, Any] = self.read(key)
-            elif draw < 0.98 or rng.random() < 0.5:
+            elif draw > 0.01:
                 action = self._change(key)
             else:
                 action = self._touch(key)
@@ -259,6 +259,7 @@ class Process:
     async def read(self, key: str) -> None:
         """Read, and have the oracle look at what came."""
         oracle, began = self.world.oracle, self.world.now
+        number = oracle.tick()
         how = ["get"]
         _source.set(how)
         self.world.calls += 1
@@ -278,7 +279,7 @@ class Process:
                 if k != int(key[1:]):
                     oracle.bad("value", f"{key} gave {k}")
             self.world.note(f"{self.name} read {key} v{version} from {how[0]}")
-            oracle.read(self, key, version, began, how[0])
+            oracle.read(self, key, version, began, number, how[0])
         finally:
             self.world.calls -= 1
 
@@ -324,10 +325,10 @@ class Process:
         self._over(it, ack)
 
     def _over(self, it: Invalidation, ack: Any) -> None:
-        it.returned = self.world.now
+        it.returned = self.world.oracle.tick()
         if ack.done and it.acknowledged is None:
             it.acknowledged = self.world.now
-            it.heard.setdefault(self, self.world.now)
+            it.heard.setdefault(self, it.returned)
         self.world.note(f"{self.name} {it.scope} {it.id} {'acknowledged' if ack.done else ack.reason} {ack.stamp}")
 
     async def _write(self) -> None:

@@ -63,16 +63,12 @@ def cli() -> None:
 
 
 def _named(function: Command) -> Command:
-    return click.option("--name", default="default", show_default=True, help="Which local deployment.")(
-        function
-    )
+    return click.option("--name", default="default", show_default=True, help="Which local deployment.")(function)
 
 
 @cli.command()
 @_named
-@click.option(
-    "--server", type=click.Path(path_type=Path), help="The valkey-server or redis-server program to run."
-)
+@click.option("--server", type=click.Path(path_type=Path), help="The valkey-server or redis-server program to run.")
 @click.option("--memory", default="256mb", show_default=True, help="Memory of each node of a new deployment.")
 def up(name: str, server: Path | None, memory: str) -> None:
     """Start a master, two replicas and three sentinels; print the URL to use.
@@ -83,9 +79,7 @@ def up(name: str, server: Path | None, memory: str) -> None:
     messages = Console(stderr=True, highlight=False)
 
     def say(message: str) -> None:
-        if message.startswith(
-            ("created", "started", "thawed", "given up", "left", "the server", "Supervisor")
-        ):
+        if message.startswith(("created", "started", "thawed", "given up", "left", "the server", "Supervisor")):
             messages.print(message, markup=False, soft_wrap=True)
         else:
             waiting.update(message)
@@ -227,7 +221,5 @@ def demo(seconds: float, quick: bool, out: Path) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("evercache"):
             raise
-        raise ConfigurationError(
-            f"the demo needs {error.name}: run  pip install 'evercache[demo]'"
-        ) from error
+        raise ConfigurationError(f"the demo needs {error.name}: run  pip install 'evercache[demo]'") from error
     return run(DemoOptions(seconds=seconds, quick=quick, out=out))

@@ -51,9 +51,7 @@ class Compression:
             size = zstandard.get_frame_parameters(data).content_size
             # The frame's own claim is checked before anything is allocated for it.
             if not 0 < size <= self.max_inflated:
-                raise CorruptEnvelope(
-                    f"a compressed payload of {size} bytes: at most {self.max_inflated} are read"
-                )
+                raise CorruptEnvelope(f"a compressed payload of {size} bytes: at most {self.max_inflated} are read")
             inflated = _local.decompressor.decompress(data, allow_extra_data=False)
         except (zstandard.ZstdError, MemoryError) as error:
             raise CorruptEnvelope(f"a damaged compressed payload: {error}") from error

@@ -27,9 +27,7 @@ def take_exception(error: BaseException, allowed: Iterable[type[BaseException]])
     cls = type(error)
     name = type_name(cls)
     if _find(name, allowed) is not cls:
-        raise CannotEncode(
-            f"{describe(error)} is not among the exceptions to cache: name it in cache_errors="
-        )
+        raise CannotEncode(f"{describe(error)} is not among the exceptions to cache: name it in cache_errors=")
     try:
         # What the built-in constructor takes: the args, for OSError also the file names.
         args = _builtin_base(cls).__reduce__(error)[1]
@@ -37,9 +35,7 @@ def take_exception(error: BaseException, allowed: Iterable[type[BaseException]])
         alike = copy.args == error.args and instance_state(copy) == instance_state(error)
         alike = alike and _hidden(copy) == _hidden(error) and str(copy) == str(error)
     except Exception as problem:  # constructors and __str__ of the user's classes run
-        raise CannotEncode(
-            f"{describe(error)} cannot be rebuilt ({problem}), so it is not cached"
-        ) from problem
+        raise CannotEncode(f"{describe(error)} cannot be rebuilt ({problem}), so it is not cached") from problem
     if not alike:
         raise CannotEncode(f"{describe(error)} cannot be rebuilt from its args, so it is not cached")
     return [name, args, dict(error.__dict__)]

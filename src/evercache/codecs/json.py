@@ -54,8 +54,7 @@ def _check(value: Any, left: int) -> None:
         return
     if not left:
         raise CannotEncode(
-            f"the value is nested deeper than {_MAX_DEPTH} levels, or contains itself: "
-            "return something flatter"
+            f"the value is nested deeper than {_MAX_DEPTH} levels, or contains itself: return something flatter"
         )
     if kind is list:
         for item in value:

@@ -35,8 +35,7 @@ class SignedPickleCodec:
         secrets = [key.encode() if isinstance(key, str) else bytes(key) for key in keys]
         if any(len(secret) < _MIN_KEY_BYTES for secret in secrets):
             raise ConfigurationError(
-                f"a key to sign with has at least {_MIN_KEY_BYTES} bytes: make one with "
-                "secrets.token_bytes(32)"
+                f"a key to sign with has at least {_MIN_KEY_BYTES} bytes: make one with secrets.token_bytes(32)"
             )
         self._secrets = tuple(blake2b(secret, digest_size=64, person=_PERSON).digest() for secret in secrets)
 
@@ -48,9 +47,7 @@ class SignedPickleCodec:
         try:
             data = pickle.dumps(value, protocol=5)
         except Exception as error:  # the classes' own reducers run
-            raise CannotEncode(
-                f"{describe(value)} cannot be pickled ({error}): return plain values"
-            ) from error
+            raise CannotEncode(f"{describe(value)} cannot be pickled ({error}): return plain values") from error
         return _sign(self._secrets[0], context, data) + data
 
     def decode(self, data: bytes, types: TypeRegistry, context: bytes) -> object:
@@ -58,9 +55,7 @@ class SignedPickleCodec:
         signature, pickled = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         right = [hmac.compare_digest(_sign(secret, context, pickled), signature) for secret in self._secrets]
         if not any(right):
-            raise CorruptEnvelope(
-                "the signature of a pickled value is wrong: not written with one of these keys"
-            )
+            raise CorruptEnvelope("the signature of a pickled value is wrong: not written with one of these keys")
         try:
             return pickle.loads(pickled)
         except Exception as error:  # our own bytes, but a class may have moved or changed since

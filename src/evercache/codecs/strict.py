@@ -158,9 +158,7 @@ def _refusal(value: object) -> str:
     if isinstance(value, memoryview):
         return "a memoryview is a window on memory, so it is not cached: return bytes"
     if isinstance(value, BaseException):
-        return (
-            f"{describe(value)} never equals its copy, so it is not cached: raise it, and see cache_errors="
-        )
+        return f"{describe(value)} never equals its copy, so it is not cached: raise it, and see cache_errors="
     if callable(value) or hasattr(value, "read"):
         return f"{describe(value)} is not a value, so it is not cached: return what it gives"
     cls = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -211,8 +209,7 @@ class _Encoding:
             name = _FACTORY_NAMES.get(factory) if factory is None or isinstance(factory, type) else None
             if name is None:
                 raise CannotEncode(
-                    "a defaultdict with a factory of its own cannot be rebuilt, so it is not cached: "
-                    "return a dict"
+                    "a defaultdict with a factory of its own cannot be rebuilt, so it is not cached: return a dict"
                 )
             letter = b"d" + name.encode()
         return [msgpack.ExtType(_MARK, letter), _guard(dict(value.items()))]

@@ -143,9 +143,7 @@ class DeploymentConfig:
     def locate(cls, name: str, home: Path | None) -> Path:
         """The folder of the deployment of this name; `ConfigurationError` if it is no good as a name."""
         if not _NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"{name!r} is no name for a deployment: use up to 40 of a-z, 0-9, '-' and '_'"
-            )
+            raise ConfigurationError(f"{name!r} is no name for a deployment: use up to 40 of a-z, 0-9, '-' and '_'")
         folder = home_folder(home).absolute() / name
         if any(bad in str(folder) for bad in ("\n", "\r", " ;")):
             raise ConfigurationError(
@@ -160,9 +158,7 @@ class DeploymentConfig:
             raise ConfigurationError(f"{memory!r} is no amount of memory: write it like 256mb")
         ports = free_ports(6)
         nodes = [NodeConfig(f"node-{i + 1}", ports[i]) for i in range(3)]
-        nodes += [
-            NodeConfig(f"sentinel-{i + 1}", ports[3 + i], True, secrets.token_hex(20)) for i in range(3)
-        ]
+        nodes += [NodeConfig(f"sentinel-{i + 1}", ports[3 + i], True, secrets.token_hex(20)) for i in range(3)]
         secret, other = secrets.token_hex(16), secrets.token_hex(16)
         return cls(name, folder, server, secret, other, tuple(nodes), memory=memory)
 
@@ -285,9 +281,7 @@ class DeploymentConfig:
             f"sentinel parallel-syncs {service} 5",
         ]
         lines += [
-            f"sentinel known-replica {service} {HOST} {other.port}"
-            for other in self.data_nodes
-            if other != master
+            f"sentinel known-replica {service} {HOST} {other.port}" for other in self.data_nodes if other != master
         ]
         lines += [
             f"sentinel known-sentinel {service} {HOST} {other.port} {other.ident}"

@@ -128,9 +128,7 @@ class Supervision:
         if done.returncode != 0 or not wait_until(self.running, 10):
             log = self._folder / "logs" / "supervisord.log"
             said = (done.stderr or done.stdout).strip()[-500:]
-            raise DeploymentError(
-                f"Supervisor did not start: {said or 'it gave no reason'}; its log is {log}"
-            )
+            raise DeploymentError(f"Supervisor did not start: {said or 'it gave no reason'}; its log is {log}")
 
     def _end_deaf_one(self) -> None:
         """A Supervisor whose socket was removed hears nothing: it must not own nodes beside a new one."""
@@ -198,9 +196,7 @@ class Supervision:
             self._call(method, *arguments)
         except xmlrpc.client.Fault as error:
             if error.faultCode != fault:
-                raise DeploymentError(
-                    f"Supervisor refused {method} {arguments[0]}: {error.faultString}"
-                ) from error
+                raise DeploymentError(f"Supervisor refused {method} {arguments[0]}: {error.faultString}") from error
             return False
         return True
 

@@ -101,9 +101,7 @@ class Survey:
     def settled(self) -> bool:
         """Whether every sentinel that answers names the same master, and no failover is under way."""
         up = [one for one in self.sentinels if one.state == "up"]
-        return bool(up) and all(
-            one.master == self.master and "failover_in_progress" not in one.flags for one in up
-        )
+        return bool(up) and all(one.master == self.master and "failover_in_progress" not in one.flags for one in up)
 
     @property
     def whole(self) -> bool:

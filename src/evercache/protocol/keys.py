@@ -27,7 +27,7 @@ __all__ = [
 #: No entry key is longer, in bytes of UTF-8: namespace, function name and hashed arguments always fit.
 MAX_KEY_BYTES = 250
 _MAX_NAME_BYTES = 110
-_NAMESPACE = re.compile(r"[a-z0-9_.-]{1,60}")
+_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")
 _VERSION = re.compile(r"[A-Za-z0-9_.+-]{1,32}")
 _NAME = re.compile(r"[\w.<>-]+")
 
@@ -36,7 +36,8 @@ def check_namespace(namespace: str) -> str:
     """The namespace itself, or a `ConfigurationError` when it is not short and plain."""
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigurationError(
-            f"the namespace {namespace!r} is not 1 to 60 small letters, digits and the signs _ . -"
+            f"namespace {namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', "
+            "beginning with a letter or digit"
         )
     return namespace
 

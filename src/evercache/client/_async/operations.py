@@ -120,6 +120,7 @@ class AsyncOperations:
             subject.key,
             verdict,
             node=found.source,
+            age=None if callable(request.policy.ttl) else max(0.0, request.policy.ttl - found.left),
             stale_in=found.left,
             expires_in=(envelope.hard_ms - server_ms) / 1e3,
             stamp=envelope.stamp,

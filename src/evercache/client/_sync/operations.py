@@ -121,6 +121,7 @@ class SyncOperations:
             subject.key,
             verdict,
             node=found.source,
+            age=None if callable(request.policy.ttl) else max(0.0, request.policy.ttl - found.left),
             stale_in=found.left,
             expires_in=(envelope.hard_ms - server_ms) / 1e3,
             stamp=envelope.stamp,

@@ -1,0 +1,105 @@
+"""What the operations on keys rest on: names, policies, and the way to the clients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from evercache.client._async.client import AsyncClient
+from evercache.client._sync.client import SyncClient
+from evercache.client.request import Request, Usual
+from evercache.codecs import Encoder
+from evercache.observe import Counters
+from evercache.policy import TTL, OnError, Policy, Seconds, Settings, check_choice, seconds
+from evercache.protocol.keys import Naming
+from evercache.protocol.scope import Subject, tag_hash
+from evercache.results import Ack, Health
+from evercache.url import Location
+
+__all__ = ["UNCONDITIONAL", "Key", "Keyspace"]
+
+#: A `since=` that was not given: no stamp is below 0, and None means that none could be had.
+UNCONDITIONAL: Final = -1
+
+
+class Key(str):
+    """The key of an entry as it stands on the server; direct operations take it as it is."""
+
+    __slots__ = ("function",)
+    function: str
+
+    @classmethod
+    def of(cls, text: str, function: str) -> Key:
+        """A key of a function's entry."""
+        key = cls(text)
+        key.function = function
+        return key
+
+
+class Keyspace(ABC):
+    """The base of `Cache`: what its two faces need of it."""
+
+    location: Location
+    settings: Settings
+    naming: Naming
+    _encoder: Encoder
+    _counters: Counters
+    _usual: Usual
+
+    @abstractmethod
+    def _client_sync(self) -> SyncClient | None:
+        """The client for threads; None when the cache is switched off."""
+
+    @abstractmethod
+    def _client_async(self) -> AsyncClient | None:
+        """The client for tasks; None when the cache is switched off."""
+
+    @abstractmethod
+    def _unsent(self) -> Ack:
+        """The answer to a write that is sent nowhere."""
+
+    def _policy(
+        self,
+        ttl: TTL | None = None,
+        *,
+        budget: Seconds | None = None,
+        on_error: OnError | None = None,
+        **more: Any,
+    ) -> Policy:
+        settings = self.settings
+        life = ttl if callable(ttl) else settings.default_ttl if ttl is None else seconds(ttl, "ttl")
+        if on_error is not None:
+            check_choice("on_error", on_error, ("absorb", "raise"))
+        return Policy(
+            ttl=life,
+            max_ttl=settings.max_ttl,
+            budget=settings.budget if budget is None else seconds(budget, "budget"),
+            on_error=on_error or settings.on_error,
+            consistency=settings.consistency,
+            **more,
+        )
+
+    def _request(
+        self,
+        key: str,
+        *,
+        ttl: TTL | None = None,
+        tags: Iterable[str] = (),
+        on_error: OnError | None = None,
+        compute: Callable[[], Any] = lambda: None,
+        **more: Any,
+    ) -> Request:
+        if isinstance(tags, str):
+            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
+        hashes = tuple(map(tag_hash, tags))
+        if isinstance(key, Key):
+            subject = Subject(str(key), key.function, hashes)
+        else:
+            subject = Subject(self.naming.direct_key(self.settings.namespace, key), "", hashes)
+        policy = self._policy(ttl, on_error=on_error, **more)
+        return Request(subject, policy, self._encoder, self._counters, self._usual, compute)
+
+    def _no_health(self) -> Health:
+        problem = "the cache is switched off (EVERCACHE_DISABLED, cache.disabled() or close())"
+        return Health(False, self.location.redacted(), None, 0, None, 0, (), (problem,))
