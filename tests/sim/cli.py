@@ -53,7 +53,9 @@ def _many(options: argparse.Namespace, lua: object) -> int:
         if result.violations:
             failed += 1
             print(f"seed {seed}: {result.violations[0]}")
-            print(f"  replay: python -m tests.sim {seed} --trace{' --mutation ' + options.mutation if options.mutation else ''}")
+            print(
+                f"  replay: python -m tests.sim {seed} --trace{' --mutation ' + options.mutation if options.mutation else ''}"
+            )
             if options.shrink:
                 small = shrink(plan, lambda p: run(p, lua=lua))  # type: ignore[arg-type]
                 gone = sorted({f.number for f in make_plan(seed).faults} - {f.number for f in small.faults})

@@ -34,6 +34,12 @@ def _link_cut(world: World, node: int, for_: float, seen: bool) -> None:
 
 def _wall(world: World, process: int, server: int | str | None, way: str, for_: float) -> None:
     name, end = f"p{process}", world.now + for_
+    if server == "s":
+        for sentinel in world.sentinels:
+            for pair in ((name, sentinel.address.host), (sentinel.address.host, name)):
+                world.network.walls.append((world.now, end, *pair))
+        world.oracle.troubled(name, world.now, end)
+        return
     target = None if server is None else _node(world, server).address.host
     if way in ("both", "out"):
         world.network.walls.append((world.now, end, name, target))
@@ -41,6 +47,12 @@ def _wall(world: World, process: int, server: int | str | None, way: str, for_: 
         world.network.walls.append((world.now, end, target, name))
     if server is None or target == world.master.address.host:
         world.oracle.troubled(name, world.now, end)
+
+
+def _tail_stall(world: World, process: int, for_: float) -> None:
+    tail = world.processes[process].engine.tail._connection
+    if tail is not None:
+        tail.stalled_until = world.now + for_
 
 
 def _slow(world: World, process: int, for_: float, seconds: float) -> None:
@@ -178,7 +190,9 @@ def _failover(
     epoch = world.epoch + 1
 
     def promote() -> None:
-        able = [n for n in world.nodes if n is not old and n.alive and n.role == "slave" and n.linked and not n.loading]
+        able = [
+            n for n in world.nodes if n is not old and n.alive and n.role == "slave" and n.linked and not n.loading
+        ]
         able = able or [n for n in world.nodes if n is not old and n.alive and n.role == "slave" and not n.loading]
         if not able:
             world.failing_over = False
@@ -229,5 +243,3 @@ def _down(world: World, node: Node, on: bool) -> None:
                 sentinel.flag(name, on)
             if on:
                 sentinel.vote_epoch = max(sentinel.vote_epoch, world.epoch + 1)
-
-

@@ -51,6 +51,8 @@ class Mutation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     workload: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    #: Faults on top of those of the schedule: (kind, seconds from the end of the writes, arguments).
+    scene: tuple[tuple[str, float, dict[str, Any]], ...] = ()
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[LuaHost | None]:
@@ -68,7 +70,7 @@ class Mutation:
             settings={**plan.settings, **self.settings},
             workload={**plan.workload, **self.workload},
             limits={**plan.limits, **self.limits},
-        )
+        ).plus(self.scene)
 
 
 def _swaps(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
@@ -137,6 +139,23 @@ def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) 
     _original_prune(self, now, proved_before=float("inf"), keep=0.2)
 
 
+def _lags(at: float, seconds: float, for_: float = 3.0) -> tuple[tuple[str, float, dict[str, Any]], ...]:
+    return tuple(("lag", at, {"node": n, "for_": for_, "seconds": seconds}) for n in range(3))
+
+
+_CRASH = {
+    "mode": "crash", "detect": 0.3, "best": True, "pick": 0, "late": [0.0, 0.02, 0.1], "repoint": [0.1, 0.1, 0.1],
+    "sync": [0.1, 0.1, 0.1], "back": 0.4, "clock": 0.0,
+}  # fmt: skip
+#: The last of what was acknowledged is lost with its master.
+_LOST = (*_lags(-0.6, 0.5, 0.7), ("failover", -0.05, _CRASH))
+#: The same, and who issued it dies; a new process knows nothing of it.
+_LOST_AND_DEAD = (*_LOST, ("kill_process", -0.03, {"process": 0, "after": 0.05}))
+#: A process sleeps while the log goes on and is trimmed.
+_GAP = (("stop_process", -0.5, {"process": 0, "for_": 0.45}), ("burst", -0.3, {"process": 1, "count": 30}))
+_STALLS = tuple(("tail_stall", -0.5 * i, {"process": i % 3, "for_": 0.5}) for i in range(1, 5))
+_BUSY = {"writes": 0.2, "pace": 0.02}
+_CUT_OFF = (("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.2}),)
 _SLOW = {"slow_compute": True, "same_key": True, "raises": 0.0}
 _CALM = {"default_ttl": 60.0}
 
@@ -160,51 +179,48 @@ _LIST = [
             ("local marks = covering(state, least, name, union(tags, entry and entry.tags or {}))",
              "local marks = {func = 0, tags = {}, least = least}"),
             ("{state.tip, state.star, marks.func,", "{state.tip, 0, marks.func,"),
-        )},
-        settings=_CALM, workload={"wide": 0.9},
-    ),
-    Mutation("nothing is replayed", 3, (put(Journal, "_replay", _nothing),), focus="failover", settings=_CALM),
+        )},  scene=_STALLS, settings={"max_staleness": 0.25, **_CALM}, workload={"wide": 0.9, **_BUSY}),
+    Mutation("nothing is replayed", 3, (put(Journal, "_replay", _nothing),), focus="failover", settings=_CALM, workload=_BUSY, scene=_LOST),
     Mutation(
         "only own ones are replayed", 3,
         (edit(Journal, "resynced", ("if is_lost(item.generation, item.stamp, generations)",
                                     "if item.own and is_lost(item.generation, item.stamp, generations)")),),
-        focus="failover", settings=_CALM,
-    ),
+        focus="failover", settings=_CALM, workload=_BUSY, scene=_LOST_AND_DEAD),
     Mutation("generations are not recorded", 3, lua={"*": ((":%d+$') == replid then", ":%d+$') or state.tip > 0 then"),)},
-             focus="failover", settings=_CALM),
+             focus="failover", settings=_CALM, workload=_BUSY, scene=_LOST),
     Mutation("a given up invalidation is forgotten", 4, (put(State, "given_up", State.withdrawn),)),
-    Mutation("pending ones outdate nothing", 4, (put(Journal, "covers", _no),)),
+    Mutation("pending ones outdate nothing", 4, (put(Journal, "covers", _no),), workload=_BUSY, scene=_LOST),
     Mutation("the generation is not compared", 5, lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
              focus="failover"),
     Mutation(
         "the tail believes a demoted master", 5,
         (edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),),
-        focus="failover", settings=_CALM,
-    ),
+        focus="failover", settings=_CALM, scene=_LOST, workload=_BUSY),
     Mutation("the journal is not suspended until the resync", 5,
-             (edit(State, "unready", ("self.journal.suspended = True", "pass")),), focus="failover", settings=_CALM),
+             (edit(State, "unready", ("self.journal.suspended = True", "pass")),), focus="failover", settings=_CALM, scene=_LOST, workload=_BUSY),
     Mutation("near survives a resync", 5, (
         edit(State, "unready", ("self.near.clear()", "pass")), edit(State, "resynced", ("self.near.clear()", "pass")),
-    ), workload={"near": 3.0}, settings=_CALM, limits={"log_lines": 6}, focus="burst"),
+    ), workload={"near": 3.0}, settings=_CALM, limits={"log_lines": 6}, scene=_GAP),
     Mutation("joiners accept anything", 6, (put(State, "acceptable", _yes), put(Flights, "detach", _nothing)), workload=_SLOW),
     Mutation("unleased values count as newest", 6, (
         edit(AsyncComputing, "compute_plain", ("state.marks.newest, state.journal.sequence", "2**52, 2**52")),
         edit(State, "acceptable", ("outcome.stamp >= need", "True")), put(Gutter, "hear", _nothing),
     ), settings={"gutter": 1.0}),
-    Mutation("replicas need not have caught up", 7, (put(ReplicaSet, "choose", _choose_any_tau),), settings=_CALM),
-    Mutation("the lag of replicas has no bound", 7, (put(ReplicaSet, "choose", _choose_any_lag),), focus="lag",
-             settings={"lag_bound": 0.8, **_CALM}),
+    Mutation("replicas need not have caught up", 7, (put(ReplicaSet, "choose", _choose_any_tau),), settings=_CALM, limits={'log_lines': 6}, workload={'near': 0.0}, scene=(*_GAP, *_lags(-0.6, 0.7, 2.0)), focus='burst'),
+    Mutation("the lag of replicas has no bound", 7, (put(ReplicaSet, "choose", _choose_any_lag),),
+             settings={**_CALM}, workload={"near": 0.0, **_BUSY}, scene=_lags(-2.0, 2.6, 4.0)),
     Mutation("another process behind the address is trusted", 7, (put(Replica, "expected", _yes),), focus="replica_restart",
-             settings=_CALM),
+             settings=_CALM, workload={"near": 0.0, **_BUSY}, scene=tuple(("replica_restart", -0.3 * i, {"node": i % 3, "down": 0.01, "lost": 1.3, "sync": 0.3}) for i in range(6))),
     Mutation("caught up as of the receipt", 7, (
-        edit(ReplicaTable, "master_answer", ("self._sent.append(sent)", "self._sent.append(sent + 1.5)"),
-             ("self._sent[-1] = sent", "self._sent[-1] = sent + 1.5")),
-    ), focus="lag", settings={"lag_bound": 0.8, **_CALM}),
+        edit(ReplicaTable, "master_answer", ("self._sent.append(sent)", "self._sent.append(sent + 3)"),
+             ("self._sent[-1] = sent", "self._sent[-1] = sent + 3")),
+    ), settings={**_CALM}, workload={"near": 0.0, **_BUSY}, scene=_lags(-2.0, 2.6, 4.0)),
     Mutation("near does not hear", 8, (put(Near, "hear", _nothing),), workload={"near": 3.0}, settings={"lag_bound": 0.8, **_CALM}),
     Mutation("near is put unchecked", 8, (
-        edit(State, "put_near", ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:")),
-        edit(AsyncReads, "_near", ("envelope.stamp < need or ", "")),
-        edit(AsyncReads, "_near", ("state.marks.fresh(envelope.stamp, subject, envelope.tags)", "True")),
+        edit(State, "put_near",
+             ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:")),
+        edit(AsyncReads, "_near", ("envelope.stamp < need or ", ""),
+             ("state.marks.fresh(envelope.stamp, subject, envelope.tags)", "True")),
     ), workload={"near": 3.0, "same_key": True}, settings=_CALM),
     Mutation("touch revives and stamps", 9, lua={"touch": (
         ("if not fresh or entry.newer then", "if not entry or entry.foreign then"),
@@ -213,7 +229,7 @@ _LIST = [
     Mutation("a set is not logged", 10, lua={"set": (
         ("local m = mark(state, 'k', ENTRY, id, false, limit, life)",
          "local m = math.max(now_us, state.tip + 1, NEWEST + 1)\nraise_tip(state, m, life)"),
-    )}, workload={"sets": 0.3}),
+    )}, workload={"sets": 0.3}, settings=_CALM),
     Mutation("late writes are executed", 11, lua={"set": (("if now_us > not_after_us then", "if false then"),
                                                        ("if redis.call('ZSCORE', IDS, id) then", "if false then"))},
              focus="wall", workload={"sets": 0.6}),
@@ -224,25 +240,25 @@ _LIST = [
              workload=_SLOW),
     Mutation("an answer covers its arrival", 14, (
         edit(Tail, "_read", ("covers = min(sent + block, arrived)", "covers = arrived + 2"), ("covers = sent\n", "covers = arrived + 2\n")),
-    ), focus="wall", settings=_CALM),
-    Mutation("never blind", 14, (put(State, "blind", _no),), focus="wall", settings=_CALM),
+    ), scene=_CUT_OFF, workload=_BUSY, settings={"consistency": "strict", "max_staleness": 0.25, **_CALM}),
+    Mutation("never blind", 14, (put(State, "blind", _no),), scene=_CUT_OFF, workload=_BUSY, settings={"consistency": "strict", "max_staleness": 0.25, **_CALM}),
     Mutation("gaps are not noticed", 14, (
         edit(Tail, "_take", ("if line.previous != state.position:", "if False:")),
-    ), focus="burst", limits={"log_lines": 6}, settings=_CALM),
+    ), limits={"log_lines": 6}, settings=_CALM, scene=_GAP, workload={"near": 3.0}),
     Mutation("values from the future are believed", 15, (
         edit(AsyncReads, "judge", ("envelope.stamp > state.marks.newest", "False")),
-    ), focus="failover", settings=_CALM),
+    ), focus="failover", settings=_CALM, scene=_LOST, workload=_BUSY),
     Mutation("tags do not travel", 16, (
         put(Marks, "fresh", _no_tags),
         edit(AsyncComputing, "_wrap", ("tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))", "pass")),
     ), workload={"wide": 0.9}, settings=_CALM),
-    Mutation("the master is always confirmed", 17, (put(Engine, "confirmed", _yes),), focus="failover",
-             settings={"consistency": "strict", "max_staleness": 0.4, **_CALM}),
+    Mutation("the master is always confirmed", 17, (put(Engine, "confirmed", _yes),), 
+             settings={"consistency": "strict", "max_staleness": 0.4, **_CALM}, scene=(("wall", -0.8, {"process": 0, "server": "s", "way": "both", "for_": 1.5}), ("failover", -0.6, {**_CRASH, "mode": "isolated", "back": 1.2})), workload=_BUSY),
     Mutation("folded marks leave nothing behind", 18, (
         edit(Marks, "_hear_tag", ("self.tag_floor = max(self.tag_floor, self.tags.pop(oldest))", "self.tags.pop(oldest)")),
     ), lua={"*": (("state[field] = math.max(state[field], tonumber(gone[i + 1]))", ""),)},
         limits={"marks": 1, "max_marks": 1}, workload={"wide": 0.9}, settings=_CALM),
-    Mutation("the journal forgets at once", 20, (put(Journal, "prune", _prune_all),), focus="restart_master", settings=_CALM),
+    Mutation("the journal forgets at once", 20, (put(Journal, "prune", _prune_all),), focus="restart_master", settings=_CALM, scene=(("restart_master", 0.0, {"down": 0.1, "lost": 1.0, "sync": [0.1, 0.1, 0.1]}),), workload=_BUSY),
     # -- slips
     Mutation("an invalidation leaves the entry", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", ""),)}),
     Mutation("an invalidation leaves the lease", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),
@@ -258,7 +274,7 @@ _LIST = [
         workload={"raises": 0.3, "stale_if_error": 60.0, "wide": 0.9}, settings={"default_ttl": 60.0}),
     Mutation("failures are acknowledged", 0, (
         edit(AsyncWrites, "invalidate_many", ('Ack(False, queued=True, reason="unavailable")', "Ack(True, queued=True)")),
-    ), settings=_CALM, focus="wall"),
+    ), settings=_CALM, scene=_CUT_OFF, workload=_BUSY),
     Mutation("the gutter does not hear", 0, (
         put(Gutter, "hear", _nothing), edit(AsyncLeads, "_without_master", ("state.acceptable(kept, subject, state.marks.need(subject))", "True")),
     ), settings={"gutter": 1.0}),
@@ -273,12 +289,9 @@ _LIST = [
         edit(SentinelBook, "_decide", ("elif master is None or top >= epoch:", "elif True:"),
              ("top = max(a.epoch for a in claims)", "top = min(a.epoch for a in claims)")),
     ), focus="failover", settings=_CALM),
-    Mutation("a fork keeps the parent's thread of the log", 0, (
-        edit(State, "after_fork", ("self.unready()", "self.covers += 1e6")),
-    ), focus="fork_process", settings=_CALM),
     Mutation("key marks are forgotten too soon", 0, (
         edit(Marks, "expire_keys", ("if now - self.keys[key][1] <= keep:", "if now - self.keys[key][1] <= 0.05:")),
-    ), focus="lag", settings={"lag_bound": 1.5, **_CALM}),
+    ), settings={"lag_bound": 1.5, **_CALM}, scene=_lags(-1.0, 1.3, 3.0), workload={"near": 0.0, **_BUSY}),
 ]  # fmt: skip
 
 MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in _LIST}

@@ -78,7 +78,9 @@ class Network:
 class _Request:
     __slots__ = ("commands", "deadline", "future", "heard", "replies", "timer")
 
-    def __init__(self, commands: list[list[bytes]], deadline: float, future: asyncio.Future[Any], heard: int) -> None:
+    def __init__(
+        self, commands: list[list[bytes]], deadline: float, future: asyncio.Future[Any], heard: int
+    ) -> None:
         self.commands, self.deadline, self.future, self.heard = commands, deadline, future, heard
         self.replies: list[Any] = []
         self.timer: asyncio.TimerHandle | None = None
@@ -198,6 +200,8 @@ class Connection:
         self.retired = False
         self._heard = 0
         self._last_out = self._last_in = 0.0
+        #: Nothing comes in on this connection before then.
+        self.stalled_until = 0.0
         self._messages: deque[list[Any]] = deque()
         self._reader: asyncio.Future[None] | None = None
 
@@ -218,7 +222,7 @@ class Connection:
     def _in(self) -> float:
         a, b = self.names
         when = self.network.loop.time() + self.network.delay(b, a, self.tag.name)
-        self._last_in = max(self._last_in + 1e-7, when)
+        self._last_in = max(self._last_in + 1e-7, when, self.stalled_until)
         return self._last_in
 
     # -- making it
@@ -384,7 +388,9 @@ class Connection:
     def peer_closed(self) -> None:
         """The server's end is gone; the news travels, unless a wall stands between."""
         loop = self.network.loop
-        loop.call_at(self._in(), self.fail, ConnectionFailed(f"{self.address} closed the connection"), context=loop.neutral)
+        loop.call_at(
+            self._in(), self.fail, ConnectionFailed(f"{self.address} closed the connection"), context=loop.neutral
+        )
 
 
 class SimEndpoint:

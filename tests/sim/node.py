@@ -29,7 +29,12 @@ class Node:
     """One server. `history` holds what it did: (time, effects of one command or script)."""
 
     def __init__(
-        self, index: int, loop: Any, lua: LuaHost, rng: random.Random, observe: Callable[[Node, str, Any, list[bytes]], None]
+        self,
+        index: int,
+        loop: Any,
+        lua: LuaHost,
+        rng: random.Random,
+        observe: Callable[[Node, str, Any, list[bytes]], None],
     ) -> None:
         self.index = index
         self.address = Address(f"10.0.0.{index + 1}")

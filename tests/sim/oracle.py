@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Invalidation", "Oracle", "Violation", "Window"]
 
 LEASE = 1.0
-_SLACK = 0.06
+_SLACK = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,9 @@ class Oracle:
         waited = self.busy(key) - busy
         spare = took - waited
         limit = 2 * self._world.budget + 0.1
-        if self.in_trouble(process.name, began - 1.5, self.now) or self._world.killed_since(began - 1.5):
+        # One that is killed, or cut off while it asks, leaves a lease to nobody.
+        cut_off = any(self.in_trouble(name, began - 1.5, self.now) for name in (process.name, *self._troubled))
+        if cut_off or self._world.killed_since(began - 1.5):
             limit += LEASE + 0.5
         if self._clock_at > began - 5:
             limit += LEASE

@@ -6,8 +6,8 @@ Every fault carries all that was drawn for it, so that one can be left out and t
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["KINDS", "Fault", "Plan", "make_plan"]
@@ -48,7 +48,13 @@ class Plan:
     def without(self, numbers: Collection[int]) -> Plan:
         """The same with some faults left out."""
         kept = tuple(f for f in self.faults if f.number not in numbers)
-        return Plan(self.seed, self.length, self.quiet, self.settings, self.limits, self.workload, kept)
+        return replace(self, faults=kept)
+
+    def plus(self, scene: Sequence[tuple[str, float, dict[str, Any]]]) -> Plan:
+        """The same with some more faults, at times counted from the end of the writes."""
+        first = 100
+        more = tuple(Fault(first + i, kind, self.length + at, args) for i, (kind, at, args) in enumerate(scene))
+        return replace(self, faults=self.faults + more, quiet=max(self.quiet, 3.6))
 
     def only(self, numbers: Collection[int]) -> Plan:
         """The same with some faults only."""
@@ -59,7 +65,7 @@ class Plan:
 MASTER_KINDS = ("failover", "restart_master", "flush")
 KINDS = (
     *MASTER_KINDS,
-    "lag", "link_cut", "wall", "slow", "breaks", "freeze_node", "stop_process", "kill_process", "fork_process",
+    "lag", "link_cut", "wall", "tail_stall", "slow", "breaks", "freeze_node", "stop_process", "kill_process", "fork_process",
     "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst",
 )  # fmt: skip
 
@@ -70,7 +76,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     length = r.choice([2.5, 3.0, 4.0])
     settings = {
         "max_staleness": r.choice([0.25, 0.4, 0.8]),
-        "lag_bound": r.choice([0.4, 0.8, 1.5]),
+        "lag_bound": r.choice([0.7, 0.8, 1.5]),
         "gutter": r.choice([0.0, 0.3, 1.0]),
         "default_ttl": r.choice([0.3, 5.0, 60.0]),
         "beta": r.choice([0.0, 1.0, 3.0]),
@@ -108,6 +114,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     some("lag", 0.6, 4, early=0.0)
     some("link_cut", 0.3, 2)
     some("wall", 0.35, 3)
+    some("tail_stall", 0.2, 4)
     some("slow", 0.25, 2)
     some("breaks", 0.2)
     some("freeze_node", 0.25, 2)
@@ -127,7 +134,17 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
         chosen.append((master, r.uniform(0.5, length + 0.2)))
     if focus is not None and focus not in [kind for kind, _ in chosen]:
         chosen.append((focus, r.uniform(0.5, length)))
-    faults = [Fault(i, kind, at, _arguments(kind, r)) for i, (kind, at) in enumerate(sorted(chosen, key=lambda c: c[1]))]
+    arguments = [(kind, at, _arguments(kind, r)) for kind, at in chosen]
+    for kind, at in chosen:
+        if kind == "failover" and r.random() < 0.5:
+            # The replicas are behind when it comes: what was acknowledged last is lost.
+            seconds = r.uniform(0.1, 0.7)
+            arguments += [
+                ("lag", at - 0.7, {"node": n, "for_": 0.8, "seconds": seconds * r.uniform(0.8, 1.0)})
+                for n in range(NODES)
+            ]
+    arguments.sort(key=lambda item: item[1])
+    faults = [Fault(i, kind, max(at, 0.0), args) for i, (kind, at, args) in enumerate(arguments)]
     return Plan(seed, length, _quiet(chosen, length), settings, limits, workload, tuple(faults))
 
 
@@ -143,22 +160,31 @@ def _spell(r: random.Random) -> float:
 def _arguments(kind: str, r: random.Random) -> dict[str, Any]:
     match kind:
         case "lag":
-            return {"node": r.randrange(NODES), "for_": _spell(r), "seconds": r.choice([0.03, 0.15, 0.5, 0.75, 1.4, 3.0])}
+            return {
+                "node": r.randrange(NODES),
+                "for_": _spell(r),
+                "seconds": r.choice([0.03, 0.15, 0.5, 0.75, 1.4, 3.0]),
+            }
         case "link_cut":
             return {"node": r.randrange(NODES), "for_": _spell(r), "seen": r.random() < 0.5}
         case "wall":
             return {
                 "process": r.randrange(PROCESSES),
-                "server": r.choice([None, "m", 0, 1, 2]),
+                "server": r.choice([None, "m", "s", 0, 1, 2]),
                 "way": r.choice(["both", "both", "out", "in"]),
                 "for_": _spell(r),
             }
+        case "tail_stall":
+            return {"process": r.randrange(PROCESSES), "for_": r.uniform(0.1, 0.6)}
         case "slow":
             return {"process": r.randrange(PROCESSES), "for_": _spell(r), "seconds": r.choice([0.02, 0.1, 0.3])}
         case "breaks":
             return {"for_": _spell(r), "share": r.choice([0.02, 0.1])}
         case "freeze_node":
-            return {"node": r.choice(["m", 0, 1, 2]), "for_": r.choice([r.uniform(0.03, 0.25), r.uniform(0.2, 0.9)])}
+            return {
+                "node": r.choice(["m", 0, 1, 2]),
+                "for_": r.choice([r.uniform(0.03, 0.25), r.uniform(0.2, 0.9)]),
+            }
         case "stop_process":
             return {"process": r.randrange(PROCESSES), "for_": _spell(r)}
         case "kill_process":

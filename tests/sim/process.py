@@ -31,7 +31,9 @@ VISITORS = 2
 #: Entries: four of function f, two of g, one that is set explicitly.
 KEYS = ("f0", "f1", "f2", "f3", "g4", "g5", "s")
 
-_invalidation: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar("sim_invalidation", default=None)
+_invalidation: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar(
+    "sim_invalidation", default=None
+)
 _token: contextvars.ContextVar[str] = contextvars.ContextVar("sim_token", default="")
 _source: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("sim_source", default=None)
 
@@ -90,6 +92,7 @@ class Process:
         self.tag = Tag(self.name)
         world.loop.tags.append(self.tag)
         self.born = world.now
+        self.epoch = 0
         self.rng = random.Random(f"process {world.plan.seed} {slot} {life}")
         self.context = contextvars.copy_context()
         self.context.run(tag_of_task.set, self.tag)
@@ -102,7 +105,9 @@ class Process:
         world, plan = self.world, self.world.plan
         addresses = ",".join(f"{s.address.host}:{s.address.port}" for s in world.sentinels)
         settings = dict(plan.settings)
-        self.cache = cache = SimCache(f"sentinel://{addresses}/shop", namespace="sim", budget=world.budget, **settings)
+        self.cache = cache = SimCache(
+            f"sentinel://{addresses}/shop", namespace="sim", budget=world.budget, **settings
+        )
         wire = self.wire = SimWire(world.network, self.tag)
         location = cache.location
         options = location.node_options

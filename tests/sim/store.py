@@ -36,7 +36,9 @@ class Stream:
 
     def after(self, position: Id, count: int) -> list[list[Any]]:
         at = bisect_right(self.ids, position)
-        return [[_show(i), list(f)] for i, f in zip(self.ids[at : at + count], self.lines[at : at + count], strict=True)]
+        return [
+            [_show(i), list(f)] for i, f in zip(self.ids[at : at + count], self.lines[at : at + count], strict=True)
+        ]
 
 
 class Data:
@@ -114,7 +116,13 @@ class Writer:
     __slots__ = ("data", "db", "emit", "info", "now_us", "readonly")
 
     def __init__(
-        self, data: Data, db: int, now_us: int, readonly: bool, emit: Callable[[Effect], None], info: Callable[[], bytes]
+        self,
+        data: Data,
+        db: int,
+        now_us: int,
+        readonly: bool,
+        emit: Callable[[Effect], None],
+        info: Callable[[], bytes],
     ) -> None:
         self.data, self.db, self.now_us, self.readonly = data, db, now_us, readonly
         self.emit, self.info = emit, info

@@ -177,6 +177,12 @@ class World:
     # -- running
 
     def _tick(self) -> None:
+        for process in self.processes:
+            if process is not None and process.tag.alive:
+                epoch = process.engine.view.epoch
+                if epoch < process.epoch:
+                    self.oracle.bad("epoch", f"{process.name} went back from epoch {process.epoch} to {epoch}")
+                process.epoch = epoch
         self.oracle.look_at_windows()
         self.later(0.02, self._tick)
 
@@ -274,5 +280,10 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
         faults[fault.kind] += 1
     oracle = world.oracle
     return Result(
-        plan.seed, tuple(oracle.violations), world.loop.steps, dict(oracle.counts), dict(faults), tuple(world._trace or ())
+        plan.seed,
+        tuple(oracle.violations),
+        world.loop.steps,
+        dict(oracle.counts),
+        dict(faults),
+        tuple(world._trace or ()),
     )

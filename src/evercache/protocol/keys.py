@@ -36,8 +36,7 @@ def check_namespace(namespace: str) -> str:
     """The namespace itself, or a `ConfigurationError` when it is not short and plain."""
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigurationError(
-            f"namespace {namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', "
-            "beginning with a letter or digit"
+            f"namespace {namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
         )
     return namespace
 
