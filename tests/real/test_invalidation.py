@@ -52,9 +52,7 @@ def test_an_invalidated_value_is_never_seen_again(lagging: Deployment, tasks: bo
     assert own == []
     assert len(records) > 1_000
     stale = stale_reads(records, invalidations)
-    assert stale == [], (
-        f"{len(stale)} of {len(records)} reads were stale, by up to {max(s[0] for s in stale)} s"
-    )
+    assert stale == [], f"{len(stale)} of {len(records)} reads were stale, by up to {max(s[0] for s in stale)} s"
 
 
 def invalidate_at_random(

@@ -101,9 +101,7 @@ def test_release_frees_only_ones_own_lease(rig: Rig) -> None:
     assert lead(rig, token=OTHER).status == "lead"
 
 
-@pytest.mark.parametrize(
-    "scope", [Scope.of_key(KEY), Scope.of_function("m.f"), Scope.of_tag("red"), EVERYTHING]
-)
+@pytest.mark.parametrize("scope", [Scope.of_key(KEY), Scope.of_function("m.f"), Scope.of_tag("red"), EVERYTHING])
 def test_rule_13_an_invalidation_dooms_the_lease(rig: Rig, scope: Scope) -> None:
     subject = Subject(KEY, "m.f", (TAG,))
     old = lead(rig, subject)
@@ -148,9 +146,7 @@ def test_rule_10_a_store_after_an_invalidation_of_its_key_is_refused(rig: Rig) -
 
 def test_a_value_without_a_life_is_refused_and_the_lease_freed(rig: Rig) -> None:
     lead(rig)
-    got = parse_store(
-        rig.store(KEY, token=TOKEN, stamp=0, soft_ms=-5, span_ms=5, envelope=envelope(id=TOKEN))
-    )
+    got = parse_store(rig.store(KEY, token=TOKEN, stamp=0, soft_ms=-5, span_ms=5, envelope=envelope(id=TOKEN)))
     assert got.reason == "expired"
     assert lead(rig, token=OTHER).status == "lead"
 

@@ -91,9 +91,7 @@ class Side:
         if name == "raw":
             return client.raw_put(args[0], self.raw(named["value"]), None)
         if name == "fill":
-            found = self.rig.lease(
-                Subject(args[0]), least=0, token=named["token"], lease_ms=HOUR, newest=newest
-            )
+            found = self.rig.lease(Subject(args[0]), least=0, token=named["token"], lease_ms=HOUR, newest=newest)
             if found[0] != b"lead":
                 return self.normal("lease", found)
             name, named = "store", {**named, "stamp": found[4]}

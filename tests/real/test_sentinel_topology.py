@@ -154,9 +154,7 @@ async def test_a_planned_failover_is_followed_at_once_and_never_back(deployment:
         )
 
         def promoted() -> bool:
-            return any(
-                n.address != old and n.cli("ROLE", timeout=0.5)[0] == "master" for n in deployment.nodes
-            )
+            return any(n.address != old and n.cli("ROLE", timeout=0.5)[0] == "master" for n in deployment.nodes)
 
         while not await loop.run_in_executor(None, promoted):
             await asyncio.sleep(0.01)

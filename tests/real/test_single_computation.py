@@ -23,8 +23,7 @@ def race(server: Server, folder: str, seconds: float, keys: int, step: float) ->
 def run_race(server: Server, seconds: float, keys: int, step: float, timeout: float = 50.0) -> None:
     with truth() as shared, contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(worker(plan))
-            for plan in race(server, str(shared.folder), seconds, keys, step)
+            stack.enter_context(worker(plan)) for plan in race(server, str(shared.folder), seconds, keys, step)
         ]
         start_together(*workers)
         records = [record for each in workers for record in each.records(timeout)]
@@ -37,9 +36,7 @@ def run_race(server: Server, seconds: float, keys: int, step: float, timeout: fl
 
 
 @pytest.mark.parametrize(("seconds", "step"), [(0.01, 0.3), (0.4, 0.7)])
-def test_a_cold_key_is_computed_once_ten_times_out_of_ten(
-    valkey: Server, seconds: float, step: float
-) -> None:
+def test_a_cold_key_is_computed_once_ten_times_out_of_ten(valkey: Server, seconds: float, step: float) -> None:
     run_race(valkey, seconds, 10, step)
 
 

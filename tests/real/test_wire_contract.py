@@ -354,9 +354,7 @@ def test_unix_socket(caller: Caller) -> None:
             caller.execute(endpoint, ("PING",))
 
 
-def test_every_address_record_is_tried(
-    caller: Caller, valkey: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_address_record_is_tried(caller: Caller, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
     def two_records(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:

@@ -217,8 +217,7 @@ async def test_writes_that_nobody_reads_are_bounded() -> None:
         channel = connection._channel
         value = b"x" * 200_000
         calls = [
-            asyncio.create_task(channel.request([("SET", "k", value)], time.monotonic() + 0.5))
-            for _ in range(200)
+            asyncio.create_task(channel.request([("SET", "k", value)], time.monotonic() + 0.5)) for _ in range(200)
         ]
         await asyncio.sleep(0.1)
         assert channel._transport is not None
@@ -285,9 +284,7 @@ async def test_disconnect_from_another_thread_lets_calls_end(valkey: Server) -> 
 
 
 def old_server(server: Server) -> Peer:
-    return Peer(
-        relay(server.port, refuse=lambda c: b"-ERR unknown command\r\n" if c[0] == b"HELLO" else None)
-    )
+    return Peer(relay(server.port, refuse=lambda c: b"-ERR unknown command\r\n" if c[0] == b"HELLO" else None))
 
 
 @pytest.mark.parametrize("resp", [2, 3])

@@ -1,1 +1,1 @@
-"""The deterministic simulator: the real client on a simulated network, clock and event loop. See docs/simulator.md."""
+"""The deterministic simulator: the real client on a simulated network, clock and event loop (docs/simulator.md)."""

@@ -42,7 +42,7 @@ def _many(options: argparse.Namespace, lua: object) -> int:
     least = 10**9
     done = 0
     for seed in range(options.seed, options.seed + options.count):
-        plan = make_plan(seed).without(left_out)
+        plan = (MUTATIONS[options.mutation].plan if options.mutation else make_plan)(seed).without(left_out)
         result = run(plan, trace=options.trace, lua=lua)  # type: ignore[arg-type]
         done += 1
         steps += result.steps
@@ -53,12 +53,11 @@ def _many(options: argparse.Namespace, lua: object) -> int:
         if result.violations:
             failed += 1
             print(f"seed {seed}: {result.violations[0]}")
-            print(
-                f"  replay: python -m tests.sim {seed} --trace{' --mutation ' + options.mutation if options.mutation else ''}"
-            )
+            mutation = f" --mutation {options.mutation}" if options.mutation else ""
+            print(f"  replay: python -m tests.sim {seed} --trace{mutation}")
             if options.shrink:
                 small = shrink(plan, lambda p: run(p, lua=lua))  # type: ignore[arg-type]
-                gone = sorted({f.number for f in make_plan(seed).faults} - {f.number for f in small.faults})
+                gone = sorted(left_out | {f.number for f in plan.faults} - {f.number for f in small.faults})
                 print(f"  shrunk: --without {','.join(map(str, gone))}")
                 print("".join(f"    {fault}\n" for fault in small.faults), end="")
                 print(f"    {small.settings} {small.limits} {small.workload}")

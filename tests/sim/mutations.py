@@ -162,137 +162,456 @@ _CALM = {"default_ttl": 60.0}
 _LIST = [
     # -- rules dropped
     Mutation(
-        "stamps by the clock", 1,
+        "stamps by the clock",
+        1,
         lua={"*": (("math.max(now_us, state.tip + 1, NEWEST + 1)", "now_us"),)},
     ),
     Mutation(
-        "lease stamp by the clock", 1,
-        lua={"lease": (
-            ("exact(state.tip) .. ' ' .. exact(now_ms)", "exact(now_us + 5000) .. ' ' .. exact(now_ms)"),
-            ("known, state.tip, stale}", "known, now_us + 5000, stale}"),
-        )},
-        workload=_SLOW, settings=_CALM,
+        "lease stamp by the clock",
+        1,
+        lua={
+            "lease": (
+                ("exact(state.tip) .. ' ' .. exact(now_ms)", "exact(now_us + 5000) .. ' ' .. exact(now_ms)"),
+                ("known, state.tip, stale}", "known, now_us + 5000, stale}"),
+            )
+        },
+        workload=_SLOW,
+        settings=_CALM,
     ),
     Mutation(
-        "the master does not check marks", 2,
-        lua={"*": (
-            ("local marks = covering(state, least, name, union(tags, entry and entry.tags or {}))",
-             "local marks = {func = 0, tags = {}, least = least}"),
-            ("{state.tip, state.star, marks.func,", "{state.tip, 0, marks.func,"),
-        )},  scene=_STALLS, settings={"max_staleness": 0.25, **_CALM}, workload={"wide": 0.9, **_BUSY}),
-    Mutation("nothing is replayed", 3, (put(Journal, "_replay", _nothing),), focus="failover", settings=_CALM, workload=_BUSY, scene=_LOST),
+        "the master does not check marks",
+        2,
+        lua={
+            "*": (
+                (
+                    "local marks = covering(state, least, name, union(tags, entry and entry.tags or {}))",
+                    "local marks = {func = 0, tags = {}, least = least}",
+                ),
+                ("{state.tip, state.star, marks.func,", "{state.tip, 0, marks.func,"),
+            )
+        },
+        scene=_STALLS,
+        settings={"max_staleness": 0.25, **_CALM},
+        workload={"wide": 0.9, **_BUSY},
+    ),
     Mutation(
-        "only own ones are replayed", 3,
-        (edit(Journal, "resynced", ("if is_lost(item.generation, item.stamp, generations)",
-                                    "if item.own and is_lost(item.generation, item.stamp, generations)")),),
-        focus="failover", settings=_CALM, workload=_BUSY, scene=_LOST_AND_DEAD),
-    Mutation("generations are not recorded", 3, lua={"*": ((":%d+$') == replid then", ":%d+$') or state.tip > 0 then"),)},
-             focus="failover", settings=_CALM, workload=_BUSY, scene=_LOST),
+        "nothing is replayed",
+        3,
+        (put(Journal, "_replay", _nothing),),
+        focus="failover",
+        settings=_CALM,
+        workload=_BUSY,
+        scene=_LOST,
+    ),
+    Mutation(
+        "only own ones are replayed",
+        3,
+        (
+            edit(
+                Journal,
+                "resynced",
+                (
+                    "if is_lost(item.generation, item.stamp, generations)",
+                    "if item.own and is_lost(item.generation, item.stamp, generations)",
+                ),
+            ),
+        ),
+        focus="failover",
+        settings=_CALM,
+        workload=_BUSY,
+        scene=_LOST_AND_DEAD,
+    ),
+    Mutation(
+        "generations are not recorded",
+        3,
+        lua={"*": ((":%d+$') == replid then", ":%d+$') or state.tip > 0 then"),)},
+        focus="failover",
+        settings=_CALM,
+        workload=_BUSY,
+        scene=_LOST,
+    ),
     Mutation("a given up invalidation is forgotten", 4, (put(State, "given_up", State.withdrawn),)),
     Mutation("pending ones outdate nothing", 4, (put(Journal, "covers", _no),), workload=_BUSY, scene=_LOST),
-    Mutation("the generation is not compared", 5, lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
-             focus="failover"),
     Mutation(
-        "the tail believes a demoted master", 5,
+        "the generation is not compared",
+        5,
+        lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
+        focus="failover",
+    ),
+    Mutation(
+        "the tail believes a demoted master",
+        5,
         (edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),),
-        focus="failover", settings=_CALM, scene=_LOST, workload=_BUSY),
-    Mutation("the journal is not suspended until the resync", 5,
-             (edit(State, "unready", ("self.journal.suspended = True", "pass")),), focus="failover", settings=_CALM, scene=_LOST, workload=_BUSY),
-    Mutation("near survives a resync", 5, (
-        edit(State, "unready", ("self.near.clear()", "pass")), edit(State, "resynced", ("self.near.clear()", "pass")),
-    ), workload={"near": 3.0}, settings=_CALM, limits={"log_lines": 6}, scene=_GAP),
-    Mutation("joiners accept anything", 6, (put(State, "acceptable", _yes), put(Flights, "detach", _nothing)), workload=_SLOW),
-    Mutation("unleased values count as newest", 6, (
-        edit(AsyncComputing, "compute_plain", ("state.marks.newest, state.journal.sequence", "2**52, 2**52")),
-        edit(State, "acceptable", ("outcome.stamp >= need", "True")), put(Gutter, "hear", _nothing),
-    ), settings={"gutter": 1.0}),
-    Mutation("replicas need not have caught up", 7, (put(ReplicaSet, "choose", _choose_any_tau),), settings=_CALM, limits={'log_lines': 6}, workload={'near': 0.0}, scene=(*_GAP, *_lags(-0.6, 0.7, 2.0)), focus='burst'),
-    Mutation("the lag of replicas has no bound", 7, (put(ReplicaSet, "choose", _choose_any_lag),),
-             settings={**_CALM}, workload={"near": 0.0, **_BUSY}, scene=_lags(-2.0, 2.6, 4.0)),
-    Mutation("another process behind the address is trusted", 7, (put(Replica, "expected", _yes),), focus="replica_restart",
-             settings=_CALM, workload={"near": 0.0, **_BUSY}, scene=tuple(("replica_restart", -0.3 * i, {"node": i % 3, "down": 0.01, "lost": 1.3, "sync": 0.3}) for i in range(6))),
-    Mutation("caught up as of the receipt", 7, (
-        edit(ReplicaTable, "master_answer", ("self._sent.append(sent)", "self._sent.append(sent + 3)"),
-             ("self._sent[-1] = sent", "self._sent[-1] = sent + 3")),
-    ), settings={**_CALM}, workload={"near": 0.0, **_BUSY}, scene=_lags(-2.0, 2.6, 4.0)),
-    Mutation("near does not hear", 8, (put(Near, "hear", _nothing),), workload={"near": 3.0}, settings={"lag_bound": 0.8, **_CALM}),
-    Mutation("near is put unchecked", 8, (
-        edit(State, "put_near",
-             ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:")),
-        edit(AsyncReads, "_near", ("envelope.stamp < need or ", ""),
-             ("state.marks.fresh(envelope.stamp, subject, envelope.tags)", "True")),
-    ), workload={"near": 3.0, "same_key": True}, settings=_CALM),
-    Mutation("touch revives and stamps", 9, lua={"touch": (
-        ("if not fresh or entry.newer then", "if not entry or entry.foreign then"),
-        ("redis.call('SETRANGE', ENTRY, 12,", "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', math.max(now_us, 1)))\nredis.call('SETRANGE', ENTRY, 12,"),
-    )}, workload={"wide": 0.9}, settings=_CALM),
-    Mutation("a set is not logged", 10, lua={"set": (
-        ("local m = mark(state, 'k', ENTRY, id, false, limit, life)",
-         "local m = math.max(now_us, state.tip + 1, NEWEST + 1)\nraise_tip(state, m, life)"),
-    )}, workload={"sets": 0.3}, settings=_CALM),
-    Mutation("late writes are executed", 11, lua={"set": (("if now_us > not_after_us then", "if false then"),
-                                                       ("if redis.call('ZSCORE', IDS, id) then", "if false then"))},
-             focus="wall", workload={"sets": 0.6}),
-    Mutation("a store needs no token", 12, lua={"store": (("if holder ~= token or granted ~= stamp then", "if false then"),)},
-             workload=_SLOW),
+        focus="failover",
+        settings=_CALM,
+        scene=_LOST,
+        workload=_BUSY,
+    ),
+    Mutation(
+        "the journal is not suspended until the resync",
+        5,
+        (edit(State, "unready", ("self.journal.suspended = True", "pass")),),
+        focus="failover",
+        settings=_CALM,
+        scene=_LOST,
+        workload=_BUSY,
+    ),
+    Mutation(
+        "near survives a resync",
+        5,
+        (
+            edit(State, "unready", ("self.near.clear()", "pass")),
+            edit(State, "resynced", ("self.near.clear()", "pass")),
+        ),
+        workload={"near": 3.0},
+        settings=_CALM,
+        limits={"log_lines": 6},
+        scene=_GAP,
+    ),
+    Mutation(
+        "joiners accept anything",
+        6,
+        (put(State, "acceptable", _yes), put(Flights, "detach", _nothing)),
+        workload=_SLOW,
+    ),
+    Mutation(
+        "unleased values count as newest",
+        6,
+        (
+            edit(AsyncComputing, "compute_plain", ("state.marks.newest, state.journal.sequence", "2**52, 2**52")),
+            edit(State, "acceptable", ("outcome.stamp >= need", "True")),
+            put(Gutter, "hear", _nothing),
+        ),
+        settings={"gutter": 1.0},
+    ),
+    Mutation(
+        "replicas need not have caught up",
+        7,
+        (put(ReplicaSet, "choose", _choose_any_tau),),
+        settings=_CALM,
+        limits={"log_lines": 6},
+        workload={"near": 0.0},
+        scene=(*_GAP, *_lags(-0.6, 0.7, 2.0)),
+        focus="burst",
+    ),
+    Mutation(
+        "the lag of replicas has no bound",
+        7,
+        (put(ReplicaSet, "choose", _choose_any_lag),),
+        settings={**_CALM},
+        workload={"near": 0.0, **_BUSY},
+        scene=_lags(-2.0, 2.6, 4.0),
+    ),
+    Mutation(
+        "another process behind the address is trusted",
+        7,
+        (put(Replica, "expected", _yes),),
+        focus="replica_restart",
+        settings=_CALM,
+        workload={"near": 0.0, **_BUSY},
+        scene=tuple(
+            ("replica_restart", -0.3 * i, {"node": i % 3, "down": 0.01, "lost": 1.3, "sync": 0.3}) for i in range(6)
+        ),
+    ),
+    Mutation(
+        "caught up as of the receipt",
+        7,
+        (
+            edit(
+                ReplicaTable,
+                "master_answer",
+                ("self._sent.append(sent)", "self._sent.append(sent + 3)"),
+                ("self._sent[-1] = sent", "self._sent[-1] = sent + 3"),
+            ),
+        ),
+        settings={**_CALM},
+        workload={"near": 0.0, **_BUSY},
+        scene=_lags(-2.0, 2.6, 4.0),
+    ),
+    Mutation(
+        "near does not hear",
+        8,
+        (put(Near, "hear", _nothing),),
+        workload={"near": 3.0},
+        settings={"lag_bound": 0.8, **_CALM},
+    ),
+    Mutation(
+        "near is put unchecked",
+        8,
+        (
+            edit(
+                State,
+                "put_near",
+                ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:"),
+            ),
+            edit(
+                AsyncReads,
+                "_near",
+                ("envelope.stamp < need or ", ""),
+                ("state.marks.fresh(envelope.stamp, subject, envelope.tags)", "True"),
+            ),
+        ),
+        workload={"near": 3.0, "same_key": True},
+        settings=_CALM,
+    ),
+    Mutation(
+        "touch revives and stamps",
+        9,
+        lua={
+            "touch": (
+                ("if not fresh or entry.newer then", "if not entry or entry.foreign then"),
+                (
+                    "redis.call('SETRANGE', ENTRY, 12,",
+                    "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', math.max(now_us, 1)))\nredis.call('SETRANGE', ENTRY, 12,",
+                ),
+            )
+        },
+        workload={"wide": 0.9},
+        settings=_CALM,
+    ),
+    Mutation(
+        "a set is not logged",
+        10,
+        lua={
+            "set": (
+                (
+                    "local m = mark(state, 'k', ENTRY, id, false, limit, life)",
+                    "local m = math.max(now_us, state.tip + 1, NEWEST + 1)\nraise_tip(state, m, life)",
+                ),
+            )
+        },
+        workload={"sets": 0.3},
+        settings=_CALM,
+    ),
+    Mutation(
+        "late writes are executed",
+        11,
+        lua={
+            "set": (
+                ("if now_us > not_after_us then", "if false then"),
+                ("if redis.call('ZSCORE', IDS, id) then", "if false then"),
+            )
+        },
+        focus="wall",
+        workload={"sets": 0.6},
+    ),
+    Mutation(
+        "a store needs no token",
+        12,
+        lua={"store": (("if holder ~= token or granted ~= stamp then", "if false then"),)},
+        workload=_SLOW,
+    ),
     Mutation("leases are not renewed", 13, (put(Chores, "renew", _never),), workload=_SLOW),
-    Mutation("a new lease while one is held", 13, lua={"lease": (("if holder and stamp >= marks.least then", "if false then"),)},
-             workload=_SLOW),
-    Mutation("an answer covers its arrival", 14, (
-        edit(Tail, "_read", ("covers = min(sent + block, arrived)", "covers = arrived + 2"), ("covers = sent\n", "covers = arrived + 2\n")),
-    ), scene=_CUT_OFF, workload=_BUSY, settings={"consistency": "strict", "max_staleness": 0.25, **_CALM}),
-    Mutation("never blind", 14, (put(State, "blind", _no),), scene=_CUT_OFF, workload=_BUSY, settings={"consistency": "strict", "max_staleness": 0.25, **_CALM}),
-    Mutation("gaps are not noticed", 14, (
-        edit(Tail, "_take", ("if line.previous != state.position:", "if False:")),
-    ), limits={"log_lines": 6}, settings=_CALM, scene=_GAP, workload={"near": 3.0}),
-    Mutation("values from the future are believed", 15, (
-        edit(AsyncReads, "judge", ("envelope.stamp > state.marks.newest", "False")),
-    ), focus="failover", settings=_CALM, scene=_LOST, workload=_BUSY),
-    Mutation("tags do not travel", 16, (
-        put(Marks, "fresh", _no_tags),
-        edit(AsyncComputing, "_wrap", ("tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))", "pass")),
-    ), workload={"wide": 0.9}, settings=_CALM),
-    Mutation("the master is always confirmed", 17, (put(Engine, "confirmed", _yes),), 
-             settings={"consistency": "strict", "max_staleness": 0.4, **_CALM}, scene=(("wall", -0.8, {"process": 0, "server": "s", "way": "both", "for_": 1.5}), ("failover", -0.6, {**_CRASH, "mode": "isolated", "back": 1.2})), workload=_BUSY),
-    Mutation("folded marks leave nothing behind", 18, (
-        edit(Marks, "_hear_tag", ("self.tag_floor = max(self.tag_floor, self.tags.pop(oldest))", "self.tags.pop(oldest)")),
-    ), lua={"*": (("state[field] = math.max(state[field], tonumber(gone[i + 1]))", ""),)},
-        limits={"marks": 1, "max_marks": 1}, workload={"wide": 0.9}, settings=_CALM),
-    Mutation("the journal forgets at once", 20, (put(Journal, "prune", _prune_all),), focus="restart_master", settings=_CALM, scene=(("restart_master", 0.0, {"down": 0.1, "lost": 1.0, "sync": [0.1, 0.1, 0.1]}),), workload=_BUSY),
+    Mutation(
+        "a new lease while one is held",
+        13,
+        lua={"lease": (("if holder and stamp >= marks.least then", "if false then"),)},
+        workload=_SLOW,
+    ),
+    Mutation(
+        "an answer covers its arrival",
+        14,
+        (
+            edit(
+                Tail,
+                "_read",
+                ("covers = min(sent + block, arrived)", "covers = arrived + 2"),
+                ("covers = sent\n", "covers = arrived + 2\n"),
+            ),
+        ),
+        scene=_CUT_OFF,
+        workload=_BUSY,
+        settings={"consistency": "strict", "max_staleness": 0.25, **_CALM},
+    ),
+    Mutation(
+        "never blind",
+        14,
+        (put(State, "blind", _no),),
+        scene=_CUT_OFF,
+        workload=_BUSY,
+        settings={"consistency": "strict", "max_staleness": 0.25, **_CALM},
+    ),
+    Mutation(
+        "gaps are not noticed",
+        14,
+        (edit(Tail, "_take", ("if line.previous != state.position:", "if False:")),),
+        limits={"log_lines": 6},
+        settings=_CALM,
+        scene=_GAP,
+        workload={"near": 3.0},
+    ),
+    Mutation(
+        "values from the future are believed",
+        15,
+        (edit(AsyncReads, "judge", ("envelope.stamp > state.marks.newest", "False")),),
+        focus="failover",
+        settings=_CALM,
+        scene=_LOST,
+        workload=_BUSY,
+    ),
+    Mutation(
+        "tags do not travel",
+        16,
+        (
+            put(Marks, "fresh", _no_tags),
+            edit(
+                AsyncComputing,
+                "_wrap",
+                ("tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))", "pass"),
+            ),
+        ),
+        workload={"wide": 0.9},
+        settings=_CALM,
+    ),
+    Mutation(
+        "the master is always confirmed",
+        17,
+        (put(Engine, "confirmed", _yes),),
+        settings={"consistency": "strict", "max_staleness": 0.4, **_CALM},
+        scene=(
+            ("wall", -0.8, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),
+            ("failover", -0.6, {**_CRASH, "mode": "isolated", "back": 1.2}),
+        ),
+        workload=_BUSY,
+    ),
+    Mutation(
+        "folded marks leave nothing behind",
+        18,
+        (
+            edit(
+                Marks,
+                "_hear_tag",
+                ("self.tag_floor = max(self.tag_floor, self.tags.pop(oldest))", "self.tags.pop(oldest)"),
+            ),
+        ),
+        lua={"*": (("state[field] = math.max(state[field], tonumber(gone[i + 1]))", ""),)},
+        limits={"marks": 1, "max_marks": 1},
+        workload={"wide": 0.9},
+        settings=_CALM,
+    ),
+    Mutation(
+        "the journal forgets at once",
+        20,
+        (put(Journal, "prune", _prune_all),),
+        focus="restart_master",
+        settings=_CALM,
+        scene=(("restart_master", 0.0, {"down": 0.1, "lost": 1.0, "sync": [0.1, 0.1, 0.1]}),),
+        workload=_BUSY,
+    ),
     # -- slips
-    Mutation("an invalidation leaves the entry", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", ""),)}),
-    Mutation("an invalidation leaves the lease", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),
-             ), "lease": (("if holder and stamp >= marks.least then", "if holder then"),)}, workload=_SLOW),
-    Mutation("stale entries are handed out past a mark", 0, (
-        edit(AsyncLeads, "lead", ("entry.stamp >= known", "True")),
-    ), lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
-        workload={"stale": 0.5, "wide": 0.9}, settings={"default_ttl": 60.0}),
-    Mutation("stale if error past a mark", 0, (
-        edit(AsyncComputing, "_raised", ("state.marks.fresh(stale.stamp, request.subject, stale.tags)", "True"),
-             ("not state.journal.covers(request.subject, stale.tags)", "True")),
-    ), lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
-        workload={"raises": 0.3, "stale_if_error": 60.0, "wide": 0.9}, settings={"default_ttl": 60.0}),
-    Mutation("failures are acknowledged", 0, (
-        edit(AsyncWrites, "invalidate_many", ('Ack(False, queued=True, reason="unavailable")', "Ack(True, queued=True)")),
-    ), settings=_CALM, scene=_CUT_OFF, workload=_BUSY),
-    Mutation("the gutter does not hear", 0, (
-        put(Gutter, "hear", _nothing), edit(AsyncLeads, "_without_master", ("state.acceptable(kept, subject, state.marks.need(subject))", "True")),
-    ), settings={"gutter": 1.0}),
-    Mutation("an acknowledged one is not obeyed here", 0, (edit(State, "acknowledged", ("self._mark(item.scope, stamp, now)", "pass")),)),
-    Mutation("the marks of a function are not heard", 0, (
-        edit(Marks, "hear", ("if stamp > self.functions.get(scope.name, 0):", "if False:")),
-    ), workload={"wide": 0.9}, settings=_CALM),
-    Mutation("a replica's answer is not checked", 0, (
-        edit(AsyncReads, "judge", ("envelope.stamp < need or not state.marks.fresh(envelope.stamp, subject, envelope.tags)", "False")),
-    ), settings=_CALM),
-    Mutation("the lower epoch is followed", 0, (
-        edit(SentinelBook, "_decide", ("elif master is None or top >= epoch:", "elif True:"),
-             ("top = max(a.epoch for a in claims)", "top = min(a.epoch for a in claims)")),
-    ), focus="failover", settings=_CALM),
-    Mutation("key marks are forgotten too soon", 0, (
-        edit(Marks, "expire_keys", ("if now - self.keys[key][1] <= keep:", "if now - self.keys[key][1] <= 0.05:")),
-    ), settings={"lag_bound": 1.5, **_CALM}, scene=_lags(-1.0, 1.3, 3.0), workload={"near": 0.0, **_BUSY}),
-]  # fmt: skip
+    Mutation(
+        "an invalidation leaves the entry", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", ""),)}
+    ),
+    Mutation(
+        "an invalidation leaves the lease",
+        0,
+        lua={
+            "invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),),
+            "lease": (("if holder and stamp >= marks.least then", "if holder then"),),
+        },
+        workload=_SLOW,
+    ),
+    Mutation(
+        "stale entries are handed out past a mark",
+        0,
+        (edit(AsyncLeads, "lead", ("entry.stamp >= known", "True")),),
+        lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        workload={"stale": 0.5, "wide": 0.9},
+        settings={"default_ttl": 60.0},
+    ),
+    Mutation(
+        "stale if error past a mark",
+        0,
+        (
+            edit(
+                AsyncComputing,
+                "_raised",
+                ("state.marks.fresh(stale.stamp, request.subject, stale.tags)", "True"),
+                ("not state.journal.covers(request.subject, stale.tags)", "True"),
+            ),
+        ),
+        lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        workload={"raises": 0.3, "stale_if_error": 60.0, "wide": 0.9},
+        settings={"default_ttl": 60.0},
+    ),
+    Mutation(
+        "failures are acknowledged",
+        0,
+        (
+            edit(
+                AsyncWrites,
+                "invalidate_many",
+                ('Ack(False, queued=True, reason="unavailable")', "Ack(True, queued=True)"),
+            ),
+        ),
+        settings=_CALM,
+        scene=_CUT_OFF,
+        workload=_BUSY,
+    ),
+    Mutation(
+        "the gutter does not hear",
+        0,
+        (
+            put(Gutter, "hear", _nothing),
+            edit(
+                AsyncLeads,
+                "_without_master",
+                ("state.acceptable(kept, subject, state.marks.need(subject))", "True"),
+            ),
+        ),
+        settings={"gutter": 1.0},
+    ),
+    Mutation(
+        "an acknowledged one is not obeyed here",
+        0,
+        (edit(State, "acknowledged", ("self._mark(item.scope, stamp, now)", "pass")),),
+    ),
+    Mutation(
+        "the marks of a function are not heard",
+        0,
+        (edit(Marks, "hear", ("if stamp > self.functions.get(scope.name, 0):", "if False:")),),
+        workload={"wide": 0.9},
+        settings=_CALM,
+    ),
+    Mutation(
+        "a replica's answer is not checked",
+        0,
+        (
+            edit(
+                AsyncReads,
+                "judge",
+                ("envelope.stamp < need or not state.marks.fresh(envelope.stamp, subject, envelope.tags)", "False"),
+            ),
+        ),
+        settings=_CALM,
+    ),
+    Mutation(
+        "the lower epoch is followed",
+        0,
+        (
+            edit(
+                SentinelBook,
+                "_decide",
+                ("elif master is None or top >= epoch:", "elif True:"),
+                ("top = max(a.epoch for a in claims)", "top = min(a.epoch for a in claims)"),
+            ),
+        ),
+        focus="failover",
+        settings=_CALM,
+    ),
+    Mutation(
+        "key marks are forgotten too soon",
+        0,
+        (
+            edit(
+                Marks, "expire_keys", ("if now - self.keys[key][1] <= keep:", "if now - self.keys[key][1] <= 0.05:")
+            ),
+        ),
+        settings={"lag_bound": 1.5, **_CALM},
+        scene=_lags(-1.0, 1.3, 3.0),
+        workload={"near": 0.0, **_BUSY},
+    ),
+]
 
 MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in _LIST}
 

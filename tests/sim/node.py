@@ -64,7 +64,8 @@ class Node:
         self.priority = 100
 
     def __repr__(self) -> str:
-        return f"<Node {self.index} {self.role} {'up' if self.alive else 'down'} offset={self.offset} {self.replid[:6]}>"
+        state = "up" if self.alive else "down"
+        return f"<Node {self.index} {self.role} {state} offset={self.offset} {self.replid[:6]}>"
 
     def _hex(self) -> str:
         return f"{self._rng.getrandbits(160):040x}"
@@ -207,7 +208,7 @@ class Node:
                 lines += [f"master_host:{self.source.address.host}", "master_port:6379"]
         return "\r\n".join(lines).encode()
 
-    followers: Callable[[], list[Node]] = staticmethod(lambda: [])
+    followers: Callable[[], list[Node]] = staticmethod(list)
 
     def writer(self, db: int, emit: Callable[[Effect], None]) -> Writer:
         return Writer(self.data, db, self.now_us(), self.role != "master", emit, self.info)

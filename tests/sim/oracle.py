@@ -1,7 +1,7 @@
 """Who knows the true order of everything, and says what may be seen and what not.
 
-The truth is a database of versions: a row is committed, then its entry is invalidated. A value that a call returns is
-the version that the function read. Each check names the promise (P2-P6) that it guards.
+The truth is a database of versions: a row is committed, then its entry is invalidated. A value that a
+call returns is the version that the function read. Each check names the promise (P2-P6) that it guards.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ class Oracle:
             wanted = it.wanted[key]
             if version >= wanted:
                 break  # what began earlier wants no more
-            what = f"{process.name} got {key} v{version} < v{wanted} from {how}; {it.scope} {it.id} of {it.process.name}"
+            what = f"{process.name} got {key} v{version} < v{wanted} from {how};"
+            what = f"{what} {it.scope} {it.id} of {it.process.name}"
             if it.process is process and it.returned is not None and it.returned < number:
                 return self.bad("P3 own", what)
             heard = it.heard.get(process)
@@ -259,7 +260,7 @@ class Oracle:
         return self.began_leading(process, key, token)
 
     def began_leading(self, process: Any, key: str, token: str = "") -> Running:
-        """Somebody has the lease of a key until its store is over: whoever waits for that waits for the function."""
+        """Somebody has the lease of a key until its store is over: who waits for that waits for the function."""
         running = Running(key, process, token)
         self._running[running] = None
         self._busy[key] += 1

@@ -65,8 +65,8 @@ class Plan:
 MASTER_KINDS = ("failover", "restart_master", "flush")
 KINDS = (
     *MASTER_KINDS,
-    "lag", "link_cut", "wall", "tail_stall", "slow", "breaks", "freeze_node", "stop_process", "kill_process", "fork_process",
-    "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst",
+    "lag", "link_cut", "wall", "tail_stall", "slow", "breaks", "freeze_node", "stop_process", "kill_process",
+    "fork_process", "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst",
 )  # fmt: skip
 
 

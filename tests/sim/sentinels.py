@@ -76,7 +76,8 @@ class Sentinel:
             case b"MASTER":
                 return self._map(
                     ip=self.master.host, port=6379, flags=",".join(sorted(self.flags)),
-                    **{"config-epoch": self.epoch, "num-other-sentinels": len(self.others), "failover-timeout": 1000},
+                    **{"config-epoch": self.epoch, "num-other-sentinels": len(self.others)},
+                    **{"failover-timeout": 1000},
                 )  # fmt: skip
             case b"REPLICAS":
                 return [

@@ -172,9 +172,7 @@ def test_tests_have_twins_too(project: Path) -> None:
 
 def test_a_twin_without_source(project: Path) -> None:
     run(project)
-    (project / "src/evercache/client/_async/core.py").rename(
-        project / "src/evercache/client/_async/kernel.py"
-    )
+    (project / "src/evercache/client/_async/core.py").rename(project / "src/evercache/client/_async/kernel.py")
     check = run(project, "--check")
     assert check.returncode == 1
     assert "_sync/core.py: has no async source" in check.stdout

@@ -66,12 +66,8 @@ def test_an_overtaken_answer_of_the_master_is_ignored(table: ReplicaTable) -> No
     assert table.caught(R) == 1.0
 
 
-@pytest.mark.parametrize(
-    "change", [{"role": "master"}, {"loading": True}, {"replid": "g2"}, {"replid": ""}]
-)
-def test_an_unsound_replica_is_unverified_until_it_is_sound(
-    table: ReplicaTable, change: dict[str, object]
-) -> None:
+@pytest.mark.parametrize("change", [{"role": "master"}, {"loading": True}, {"replid": "g2"}, {"replid": ""}])
+def test_an_unsound_replica_is_unverified_until_it_is_sound(table: ReplicaTable, change: dict[str, object]) -> None:
     answer(table, 100)
     answer(table, 100, **change)
     assert table.caught(R) == NEVER

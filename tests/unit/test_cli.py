@@ -29,9 +29,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
-    code = (
-        f"import sys; sys.modules[{missing!r}] = None; from evercache.cli import main; sys.exit(main(['up']))"
-    )
+    code = f"import sys; sys.modules[{missing!r}] = None; from evercache.cli import main; sys.exit(main(['up']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"needs {missing}" in done.stderr

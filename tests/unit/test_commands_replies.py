@@ -37,9 +37,7 @@ def test_the_others() -> None:
     assert r.parse_renew([b"lost", *HEAD]).status == "lost"
     assert r.parse_store([b"ok", *HEAD, 5]) == r.StoreReply("ok", 123, "ab12", 5)
     assert r.parse_store([b"refused", *HEAD, b"lease"]).reason == "lease"
-    assert r.parse_invalidate([b"ok", *HEAD, 5, 1, b"1-0"]) == r.InvalidateReply(
-        "ok", 123, "ab12", 5, True, "1-0"
-    )
+    assert r.parse_invalidate([b"ok", *HEAD, 5, 1, b"1-0"]) == r.InvalidateReply("ok", 123, "ab12", 5, True, "1-0")
     assert r.parse_invalidate([b"dup", *HEAD, 5]).stamp == 5
     assert r.parse_set([b"ok", *HEAD, 5, 0, 6]) == r.SetReply("ok", 123, "ab12", 5, False, 6)
     assert r.parse_set([b"cancelled", *HEAD]).status == "cancelled"
@@ -93,9 +91,7 @@ def test_a_reply_that_is_cut_or_odd(name: str, reply: Any) -> None:
 
 shapes = st.recursive(
     st.one_of(st.none(), st.integers(), st.binary(max_size=6), st.sampled_from([b"ok", b"entry", b"lead"])),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=7), st.dictionaries(st.binary(max_size=3), inner, max_size=3)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=7), st.dictionaries(st.binary(max_size=3), inner, max_size=3)),
     max_leaves=20,
 )
 

@@ -125,9 +125,7 @@ def test_files_of_a_new_deployment(tmp_path: Path) -> None:
     assert config.password not in (config.folder / "run.sh").read_text()
 
 
-def test_a_full_disk_is_said_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
     with pytest.raises(DiskFull, match="make room"):

@@ -87,7 +87,7 @@ def policy(**options: Any) -> Policy:
         ({"ttl_if_none": 3.0}, 10_000, 0),
         ({"ttl": 0.0}, 0, 0),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_lifetimes(options: dict[str, Any], soft: int, span: int) -> None:
     assert policy(**options).lifetime(20, 0.5) == (soft, span)

@@ -119,9 +119,7 @@ def test_confirmations() -> None:
         confirmations(("UNSUBSCRIBE",))
 
 
-@pytest.mark.parametrize(
-    "junk", [b"HTTP/1.1 200 OK\r\n", b"\x16\x03\x01", b"%1\r\n*1\r\n:1\r\n:1\r\n", b":x\r\n"]
-)
+@pytest.mark.parametrize("junk", [b"HTTP/1.1 200 OK\r\n", b"\x16\x03\x01", b"%1\r\n*1\r\n:1\r\n:1\r\n", b":x\r\n"])
 def test_what_is_no_resp(junk: bytes) -> None:
     with pytest.raises(ProtocolError, match="check the port and TLS") as caught:
         decode_all(junk)

@@ -25,9 +25,7 @@ A, B, C = (Address(h, 6379) for h in "abc")
 OTHERS = tuple((s, f"id{s.port}") for s in (S1, S2, S3))
 
 
-def says(
-    sentinel: Address, master: Address, epoch: int = 0, sent: float = 1.0, **more: Any
-) -> SentinelAnswer:
+def says(sentinel: Address, master: Address, epoch: int = 0, sent: float = 1.0, **more: Any) -> SentinelAnswer:
     fields: dict[str, Any] = {
         "flags": frozenset({"master"}),
         "vote_epoch": 0,
@@ -311,9 +309,7 @@ def test_a_failover_starts_from_nothing(book: SentinelBook) -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.sampled_from([S1, S2, S3]), st.sampled_from([A, B, C]), st.integers(0, 4)), max_size=40
-    )
+    st.lists(st.tuples(st.sampled_from([S1, S2, S3]), st.sampled_from([A, B, C]), st.integers(0, 4)), max_size=40)
 )
 def test_without_role_the_epoch_never_goes_down(steps: list[tuple[Address, Address, int]]) -> None:
     book = SentinelBook("shop", [S1, S2, S3])

@@ -223,9 +223,7 @@ def test_nothing_shown_of_a_location_is_secret() -> None:
     assert parse_url("rediss://:hush@h").redacted() == "rediss://:***@h:6379"
 
 
-URL_TEXT = st.text(alphabet=st.sampled_from("redis:/[@]?&=%,.#1a-+ é\x00"), max_size=40) | st.text(
-    max_size=40
-)
+URL_TEXT = st.text(alphabet=st.sampled_from("redis:/[@]?&=%,.#1a-+ é\x00"), max_size=40) | st.text(max_size=40)
 
 
 @given(st.sampled_from(["", "redis://", "rediss://", "sentinel://", "unix://", "memory://"]), URL_TEXT)
@@ -239,9 +237,7 @@ def test_any_text_is_understood_or_refused(scheme: str, text: str) -> None:
     assert parse_url(location.redacted().replace(":***@", ":x@")).nodes == location.nodes
 
 
-HOSTS = st.from_regex(
-    r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?(\.[a-z]{2,3})?", fullmatch=True
-) | st.ip_addresses().map(str)
+HOSTS = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?(\.[a-z]{2,3})?", fullmatch=True) | st.ip_addresses().map(str)
 ADDRESSES = st.lists(st.builds(Address, HOSTS, st.integers(1, 65535)), min_size=1, max_size=4, unique=True)
 SECRETS = st.none() | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
