@@ -93,6 +93,7 @@ def test_a_failover(tasks: bool) -> None:
                 wait_for(lambda: len(set(_offsets(deployment))) == 1, 3, "the replicas to have it all")
                 deployment.failover()
                 wait_for(lambda: page.invalidate(3), 5, "the new master to be used")
+                wait_for(lambda: still.peek(1) == 0, 5, "what was cached to be found again")
                 assert still(1) == 0
                 assert kept.runs == 2, "what was cached still is"
                 version = site.change()

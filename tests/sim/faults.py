@@ -98,6 +98,7 @@ def _script_flush(world: World) -> None:
 
 def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> None:
     it = world.sentinels[sentinel]
+    world.oracle.disturbed(world.now, world.now + for_)
     if frozen:
         it.frozen_until = world.now + for_
         return
@@ -219,6 +220,7 @@ def _failover(
         world.note(f"node {new.index} promoted at offset {new.offset}, {old.index} was at {old.offset} ({mode})")
         for sentinel, seconds in zip(world.sentinels, late, strict=True):
             world.later(seconds, lambda s=sentinel: s.believe(epoch, new.address))
+        world.told[epoch] = world.now + min(late)
         for node in world.nodes:
             if node is not new and node is not old:
                 world.later(repoint[node.index], lambda n=node: world.repoint(n, new, sync[n.index]))

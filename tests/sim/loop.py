@@ -30,15 +30,36 @@ class Tag:
 tag_of_task: contextvars.ContextVar[Tag | None] = contextvars.ContextVar("sim_tag", default=None)
 
 
+class SimHandle:
+    """A callback and when it is due: `asyncio.TimerHandle`, but lighter."""
+
+    __slots__ = ("args", "callback", "context", "moment", "off")
+
+    def __init__(
+        self, moment: float, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context
+    ) -> None:
+        self.moment, self.callback, self.args, self.context = moment, callback, args, context
+        self.off = False
+
+    def cancel(self) -> None:
+        self.off = True
+
+    def cancelled(self) -> bool:
+        return self.off
+
+    def when(self) -> float:
+        return self.moment
+
+
 class SimLoop(asyncio.AbstractEventLoop):
     """Runs callbacks in the order of their virtual time, and of their scheduling within one moment."""
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.Handle]] = []
+        self._ready: deque[SimHandle] = deque()
+        self._timers: list[tuple[float, int, SimHandle]] = []
         #: Of dead processes: run at the very end, when their tasks are cancelled.
-        self._dropped: list[asyncio.Handle] = []
+        self._dropped: list[SimHandle] = []
         self._count = 0
         self._closed = False
         self._tasks: list[asyncio.Task[Any]] = []  # nothing is collected in the middle of a schedule
@@ -65,7 +86,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if not timers or timers[0][0] > end:
                     break
                 when, _, handle = heapq.heappop(timers)
-                if handle._cancelled:
+                if handle.off:
                     continue
                 if when > self._now:
                     self._now = when
@@ -74,10 +95,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             asyncio._set_running_loop(None)
 
-    def _run_one(self, handle: asyncio.Handle) -> None:
-        if handle._cancelled:
+    def _run_one(self, handle: SimHandle) -> None:
+        if handle.off:
             return
-        tag = handle._context.get(tag_of_task)  # type: ignore[attr-defined]
+        tag = handle.context.get(tag_of_task)
         if tag is not None:
             if not tag.alive:
                 self._dropped.append(handle)
@@ -86,7 +107,10 @@ class SimLoop(asyncio.AbstractEventLoop):
                 self._push(tag.stopped_until, handle)
                 return
         self.steps += 1
-        handle._run()
+        try:
+            handle.context.run(handle.callback, *handle.args)
+        except Exception as error:
+            self.errors.append({"message": f"in {handle.callback!r}", "exception": error})
 
     def wind_up(self) -> None:
         """End every task, those of dead processes too, and close: nothing is left to the collector."""
@@ -120,36 +144,33 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
         self._timers.clear()
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    ) -> SimHandle:
+        handle = SimHandle(self._now, callback, args, context or contextvars.copy_context())
         if not self._closed:
             self._ready.append(handle)
         return handle
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> SimHandle:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+    ) -> SimHandle:
+        handle = SimHandle(when, callback, args, context or contextvars.copy_context())
         self._push(when, handle)
         return handle
 
-    def _push(self, when: float, handle: asyncio.Handle) -> None:
+    def _push(self, when: float, handle: SimHandle) -> None:
         if self._closed:
             return
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, handle))
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is skipped when its time comes."""
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)

@@ -153,7 +153,9 @@ _LOST = (*_lags(-0.6, 0.5, 0.7), ("failover", -0.05, _CRASH))
 _LOST_AND_DEAD = (*_LOST, ("kill_process", -0.03, {"process": 0, "after": 0.05}))
 #: A process sleeps while the log goes on and is trimmed.
 _GAP = (("stop_process", -0.5, {"process": 0, "for_": 0.45}), ("burst", -0.3, {"process": 1, "count": 30}))
-_STALLS = tuple(("tail_stall", -0.5 * i, {"process": i % 3, "for_": 0.5}) for i in range(1, 5))
+#: The master restarts without its last second.
+_IN_PLACE = (("restart_master", 0.0, {"down": 0.05, "lost": 1.0, "sync": [0.1, 0.1, 0.1]}),)
+_STALLS = tuple(("tail_stall", -0.15 * i, {"process": i % 3, "for_": 0.5}) for i in range(1, 18))
 _BUSY = {"writes": 0.2, "pace": 0.02}
 _CUT_OFF = (("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.2}),)
 _SLOW = {"slow_compute": True, "same_key": True, "raises": 0.0}
@@ -192,7 +194,7 @@ _LIST = [
         },
         scene=_STALLS,
         settings={"max_staleness": 0.25, **_CALM},
-        workload={"wide": 0.9, **_BUSY},
+        workload={"wide": 0.9, "writes": 0.2, "pace": 0.3, "sets": 0.0, "near": 0.0},
     ),
     Mutation(
         "nothing is replayed",
@@ -233,28 +235,17 @@ _LIST = [
     Mutation("a given up invalidation is forgotten", 4, (put(State, "given_up", State.withdrawn),)),
     Mutation("pending ones outdate nothing", 4, (put(Journal, "covers", _no),), workload=_BUSY, scene=_LOST),
     Mutation(
-        "the generation is not compared",
+        "generations are not compared",
         5,
+        (
+            put(Engine, "changed_generation", _nothing),
+            edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),
+            edit(Tail, "_follow", ("if state.ready and state.generation != greeting.replid:", "if False:")),
+        ),
         lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
-        focus="failover",
-    ),
-    Mutation(
-        "the tail believes a demoted master",
-        5,
-        (edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),),
-        focus="failover",
         settings=_CALM,
-        scene=_LOST,
         workload=_BUSY,
-    ),
-    Mutation(
-        "the journal is not suspended until the resync",
-        5,
-        (edit(State, "unready", ("self.journal.suspended = True", "pass")),),
-        focus="failover",
-        settings=_CALM,
-        scene=_LOST,
-        workload=_BUSY,
+        scene=_IN_PLACE,
     ),
     Mutation(
         "near survives a resync",
@@ -308,9 +299,10 @@ _LIST = [
         (put(Replica, "expected", _yes),),
         focus="replica_restart",
         settings=_CALM,
-        workload={"near": 0.0, **_BUSY},
+        workload={"near": 0.0, "writes": 0.08, "pace": 0.02},
         scene=tuple(
-            ("replica_restart", -0.3 * i, {"node": i % 3, "down": 0.01, "lost": 1.3, "sync": 0.3}) for i in range(6)
+            ("replica_restart", -0.4 + 0.05 * i, {"node": i % 3, "down": 0.0005, "lost": 2.3, "sync": 0.5})
+            for i in range(6)
         ),
     ),
     Mutation(
@@ -380,8 +372,9 @@ _LIST = [
                 ),
             )
         },
-        workload={"sets": 0.3},
-        settings=_CALM,
+        workload={"sets": 0.5},
+        settings={"lag_bound": 1.5, **_CALM},
+        scene=_lags(-1.5, 1.1, 2.0),
     ),
     Mutation(
         "late writes are executed",
@@ -392,8 +385,13 @@ _LIST = [
                 ("if redis.call('ZSCORE', IDS, id) then", "if false then"),
             )
         },
-        focus="wall",
-        workload={"sets": 0.6},
+        settings=_CALM,
+        workload={"sets": 0.6, **_BUSY},
+        # What it sends waits behind the wall until it is dead.
+        scene=(
+            ("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.0}),
+            ("kill_process", -0.1, {"process": 0, "after": 0.5}),
+        ),
     ),
     Mutation(
         "a store needs no token",
@@ -444,10 +442,17 @@ _LIST = [
         "values from the future are believed",
         15,
         (edit(AsyncReads, "judge", ("envelope.stamp > state.marks.newest", "False")),),
-        focus="failover",
         settings=_CALM,
-        scene=_LOST,
-        workload=_BUSY,
+        # It hears of the new master late, and invalidates at the old one; the new one's clock is ahead.
+        scene=(
+            ("wall", -0.9, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),
+            (
+                "failover",
+                -0.5,
+                {**_CRASH, "mode": "planned", "late": [0.0, 0.0, 0.0], "back": 1.2, "clock": 5.0},
+            ),
+        ),
+        workload={"near": 0.0, "wide": 0.9, **_BUSY},
     ),
     Mutation(
         "tags do not travel",
@@ -493,10 +498,10 @@ _LIST = [
         "the journal forgets at once",
         20,
         (put(Journal, "prune", _prune_all),),
-        focus="restart_master",
         settings=_CALM,
-        scene=(("restart_master", 0.0, {"down": 0.1, "lost": 1.0, "sync": [0.1, 0.1, 0.1]}),),
-        workload=_BUSY,
+        scene=_IN_PLACE,
+        # So few reads that nobody mends by chance what comes back.
+        workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
     ),
     # -- slips
     Mutation(
@@ -596,7 +601,7 @@ _LIST = [
                 ("top = max(a.epoch for a in claims)", "top = min(a.epoch for a in claims)"),
             ),
         ),
-        focus="failover",
+        scene=(("failover", -0.5, {**_CRASH, "late": [0.0, 2.5, 2.5]}),),
         settings=_CALM,
     ),
     Mutation(

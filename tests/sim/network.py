@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, Loading, ServerChanged, UnavailableError
 from evercache.wire.types import Address, Command, ConnectionOptions, Expectation, Greeting, Reply
-from tests.sim.loop import SimLoop, Tag
+from tests.sim.loop import SimHandle, SimLoop, Tag
 
 __all__ = ["Network", "Server", "Session", "SimEndpoint", "SimWire"]
 
@@ -83,7 +83,7 @@ class _Request:
     ) -> None:
         self.commands, self.deadline, self.future, self.heard = commands, deadline, future, heard
         self.replies: list[Any] = []
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: SimHandle | None = None
 
 
 class Session:
@@ -96,7 +96,7 @@ class Session:
         self.number = network.number()
         self.queue: deque[tuple[_Request, int]] = deque()
         self.parked: list[bytes] | None = None
-        self._parking: asyncio.TimerHandle | None = None
+        self._parking: SimHandle | None = None
         self.alive = True
         self.patterns = False
         server.sessions.add(self)

@@ -146,6 +146,15 @@ class Oracle:
             w.begin <= end and w.end >= begin for w in self.windows
         )
 
+    def epoch_heard(self, process: Any, epoch: int, since: float) -> None:
+        """Some sentinel has named an epoch since a moment; whoever can ask it must follow within a poll or two."""
+        spells = (*self._troubled[process.name], *self._disturbed)
+        if process.born >= since or any(b <= self.now and e >= since - 0.3 for b, e in spells):
+            return
+        if self.now - since > 1.7 and process.engine.view.epoch < epoch:
+            view = process.engine.view
+            self.bad("epoch", f"{process.name} follows {view.epoch} 1.7 s after a sentinel named {epoch}")
+
     # -- the database
 
     def version(self, key: str) -> int:
@@ -314,12 +323,10 @@ class Oracle:
         if before is not None and not before.dropped and before.stamp >= least and before.token in self.computing:
             _, process = self.computing[before.token]
             expired = self.now >= before.until
-            excused = expired and (
-                self.in_trouble(process.name, self.now - 2 * LEASE, self.now)
-                or self.now - self._clock_at < 2 * LEASE
-                or not process.tag.alive
-            )
-            if process.tag.alive and not excused:
+            excused = expired and self.in_trouble(process.name, self.now - 2 * LEASE, self.now)
+            # A clock that jumps ahead ends leases early (rule 19).
+            jumped = self.now - self._clock_at < 2 * LEASE
+            if process.tag.alive and not excused and not jumped:
                 self.bad("P5", f"{key} is leased to {token} while {process.name} computes it under {before.token}")
         grant = Grant(token, place, stamp, self.now + LEASE)
         self.grants[token] = self._latest[place] = grant

@@ -53,7 +53,7 @@ class Plan:
     def plus(self, scene: Sequence[tuple[str, float, dict[str, Any]]]) -> Plan:
         """The same with some more faults, at times counted from the end of the writes."""
         first = 100
-        more = tuple(Fault(first + i, kind, self.length + at, args) for i, (kind, at, args) in enumerate(scene))
+        more = tuple(Fault(first + i, kind, max(0.2, self.length + at), args) for i, (kind, at, args) in enumerate(scene))
         return replace(self, faults=self.faults + more, quiet=max(self.quiet, 3.6))
 
     def only(self, numbers: Collection[int]) -> Plan:
@@ -150,7 +150,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
 
 def _quiet(chosen: list[tuple[str, float]], length: float) -> float:
     last = max([at for kind, at in chosen if kind in MASTER_KINDS], default=0.0)
-    return max(2.4, last + 3.6 - length)
+    return max(1.9, last + 3.4 - length)
 
 
 def _spell(r: random.Random) -> float:

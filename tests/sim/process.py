@@ -270,9 +270,10 @@ class Process:
         self.world.calls += 1
         try:
             if key == "s":
-                version = await self.cache.aget("s")
-                if version is None:
+                value = await self.cache.aget("s")
+                if value is None:
                     return
+                (version,) = value
             else:
                 busy = oracle.busy(self.entry(key))
                 try:
@@ -344,7 +345,7 @@ class Process:
         reset = _invalidation.set(it)
         try:
             if self.rng.random() < 0.8:
-                ack = await self.cache.aset("s", version, ttl=self.rng.choice([0.5, 60.0]))
+                ack = await self.cache.aset("s", [version], ttl=self.rng.choice([0.5, 60.0]))
             else:
                 ack = await self.cache.adelete("s")
         finally:

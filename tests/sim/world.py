@@ -57,6 +57,8 @@ class World:
         self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(NODES)]
         self.master, self.epoch = self.nodes[0], 1
         self.failing_over = False
+        #: Epoch -> since when a sentinel names it.
+        self.told: dict[int, float] = {}
         for node in self.nodes:
             node.followers = lambda n=node: [x for x in self.nodes if x.alive and x.source is n]  # type: ignore[misc]
             if node is not self.master:
@@ -183,6 +185,8 @@ class World:
                 if epoch < process.epoch:
                     self.oracle.bad("epoch", f"{process.name} went back from epoch {process.epoch} to {epoch}")
                 process.epoch = epoch
+                for told, since in self.told.items():
+                    self.oracle.epoch_heard(process, told, since)
         self.oracle.look_at_windows()
         self.later(0.02, self._tick)
 
