@@ -178,6 +178,9 @@ async def test_a_restarted_replica_is_another_process() -> None:
 async def test_another_generation_of_the_master_is_reported() -> None:
     with Server.start() as master, Server.start(replica_of=master) as replica:
         changes: list[float] = []
+        # A master without replicas takes a new replication id when its first one attaches.
+        linked = lambda: replica.info("replication").get("master_link_status") == "up"  # noqa: E731
+        await until(linked)
         topology = Fixed(master, replica)
         monitor = make(topology, changed_generation=lambda: changes.append(monotonic()))
         async with running(monitor):

@@ -147,7 +147,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> SimHandle:
-        handle = SimHandle(self._now, callback, args, context or contextvars.copy_context())
+        handle = SimHandle(self._now, callback, args, contextvars.copy_context() if context is None else context)
         if not self._closed:
             self._ready.append(handle)
         return handle
@@ -162,7 +162,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> SimHandle:
-        handle = SimHandle(when, callback, args, context or contextvars.copy_context())
+        handle = SimHandle(when, callback, args, contextvars.copy_context() if context is None else context)
         self._push(when, handle)
         return handle
 

@@ -73,7 +73,7 @@ KINDS = (
 def make_plan(seed: int, focus: str | None = None) -> Plan:
     """The schedule of a seed; `focus`: a kind of fault that it certainly has."""
     r = random.Random(f"plan {seed}")
-    length = r.choice([2.5, 3.0, 4.0])
+    length = r.choice([2.0, 2.5, 3.2])
     settings = {
         "max_staleness": r.choice([0.25, 0.4, 0.8]),
         "lag_bound": r.choice([0.7, 0.8, 1.5]),
@@ -95,7 +95,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
         "near": r.choice([0.0, 0.1, 0.5, 3.0]),
         "stale": r.choice([0.0, 0.0, 0.5]),
         "stale_if_error": r.choice([0.0, 0.0, 2.0]),
-        "pace": r.choice([0.02, 0.05, 0.12]),
+        "pace": r.choice([0.03, 0.06, 0.15]),
         "writes": r.choice([0.03, 0.08, 0.2]),
         "slow_compute": r.random() < 0.35,
         "sets": r.choice([0.03, 0.03, 0.3]),
