@@ -53,7 +53,9 @@ class Plan:
     def plus(self, scene: Sequence[tuple[str, float, dict[str, Any]]]) -> Plan:
         """The same with some more faults, at times counted from the end of the writes."""
         first = 100
-        more = tuple(Fault(first + i, kind, max(0.2, self.length + at), args) for i, (kind, at, args) in enumerate(scene))
+        more = tuple(
+            Fault(first + i, kind, max(0.2, self.length + at), args) for i, (kind, at, args) in enumerate(scene)
+        )
         return replace(self, faults=self.faults + more, quiet=max(self.quiet, 3.6))
 
     def only(self, numbers: Collection[int]) -> Plan:

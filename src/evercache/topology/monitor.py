@@ -165,6 +165,7 @@ class Monitor:
             self._topology.nudge()
             if said is not None and said.role != "master" and facts.error is None and self._generation:
                 self._generation = ""
+                self.replicas.unverify()
                 self._changed_generation()
             return
         self.table.master_answer(facts.sent, said.replid, said.offset)
