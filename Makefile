@@ -3,13 +3,13 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMPS := .venv/.stamps
 
-.PHONY: demo test unit real long bench-invalidate bench-hits lint types twins format clean
+.PHONY: demo test unit real long sim bench-invalidate bench-hits lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
 
 test: $(STAMPS)/dev lint types ## everything that must pass before a change lands
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests -n 2 --dist loadfile
 
 unit: $(STAMPS)/dev ## the pure part only, in seconds
 	$(PY) -m pytest tests/unit
@@ -25,6 +25,9 @@ bench-invalidate: $(STAMPS)/dev ## an invalidation takes as long for a million e
 
 bench-hits: $(STAMPS)/dev ## what a hit costs, and where its time goes
 	$(PY) -m benchmarks.hits
+
+sim: $(STAMPS)/dev ## many schedules of the simulator, and every wrong change that it must catch
+	$(PY) -m pytest tests/sim -m "long or not long" --timeout 3000 -s
 
 lint: $(STAMPS)/dev twins
 	$(PY) -m ruff check .

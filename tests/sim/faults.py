@@ -103,7 +103,7 @@ def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> No
         it.frozen_until = world.now + for_
         return
     it.alive = False
-    for session in list(it.sessions):
+    for session in sorted(it.sessions, key=lambda s: s.number):
         session.reset()
     world.later(for_, lambda: setattr(it, "alive", True))
 

@@ -297,7 +297,7 @@ _LIST = [
         7,
         (put(Replica, "expected", _yes),),
         settings={"max_staleness": 0.25, "lag_bound": 0.7, **_CALM},
-        workload={"near": 0.0, "writes": 0.2, "pace": 0.04},
+        workload={"near": 0.0, "writes": 0.04, "pace": 0.02, "wide": 0.1},
         # A process that was born after what the restarted replicas have forgotten.
         scene=(
             ("kill_process", -0.7, {"process": 0, "after": 0.05}),
@@ -356,7 +356,8 @@ _LIST = [
                 ("if not fresh or entry.newer then", "if not entry or entry.foreign then"),
                 (
                     "redis.call('SETRANGE', ENTRY, 12,",
-                    "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', math.max(now_us, 1)))\nredis.call('SETRANGE', ENTRY, 12,",
+                    "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', now_us))\n"
+                    "redis.call('SETRANGE', ENTRY, 12,",
                 ),
             )
         },

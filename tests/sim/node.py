@@ -180,12 +180,12 @@ class Node:
         """The process ends: every connection breaks."""
         self.alive = False
         self.loading = False
-        for session in list(self.sessions):
+        for session in sorted(self.sessions, key=lambda s: s.number):
             session.reset()
 
     def drop_parked(self) -> None:
         """A change of role breaks blocked reads, and only those."""
-        for session in list(self.parked):
+        for session in sorted(self.parked, key=lambda s: s.number):
             session.unblock(error_from("UNBLOCKED force unblock from blocking operation, instance state changed"))
             session.reset()
 

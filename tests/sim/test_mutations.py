@@ -42,12 +42,3 @@ def test_each_is_found_from_five_seeds(name: str, first: int, capsys: pytest.Cap
     assert result is not None, f"{name} was not found in {tried} schedules from seed {first} on"
     with capsys.disabled():
         print(f"\n{name}: {tried} schedules, {result.violations[0].promise}")
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_the_same_schedules_are_clean_without_it(name: str) -> None:
-    mutation = MUTATIONS[name]
-    from tests.sim.world import run
-
-    result = run(mutation.plan(5000))
-    assert not result.violations, str(result.violations[0])

@@ -15,8 +15,8 @@ from tests.sim.world import Result, run
 REGRESSIONS: dict[int, str] = {}
 
 #: How many schedules `make test` runs, and the seconds after which it stops (at least a third must be done).
-COUNT = int(os.environ.get("EVERCACHE_SIM_COUNT", "150"))
-SECONDS = 45.0
+COUNT = int(os.environ.get("EVERCACHE_SIM_COUNT", "200"))
+SECONDS = 40.0
 
 
 def check(result: Result) -> None:
@@ -50,13 +50,15 @@ def test_promises_hold(capsys: pytest.CaptureFixture[str]) -> None:
     assert done >= COUNT // 3, "the machine is too slow for a look at the promises: give it a core"
 
 
-@pytest.mark.parametrize("seed", sorted(REGRESSIONS))
-def test_what_was_broken_once(seed: int) -> None:
-    check(run(make_plan(seed)))
+def test_what_was_broken_once() -> None:
+    for seed, what in REGRESSIONS.items():
+        result = run(make_plan(seed))
+        assert not result.violations, f"seed {seed}, once {what}: {result.violations[0]}"
 
 
-def test_a_seed_replays_exactly() -> None:
-    plan = make_plan(77)
+@pytest.mark.parametrize("seed", [77, 78, 79])
+def test_a_seed_replays_exactly(seed: int) -> None:
+    plan = make_plan(seed)
     one, two = run(plan, trace=True), run(plan, trace=True)
     assert one.trace == two.trace
     assert one.steps == two.steps

@@ -187,14 +187,15 @@ class Tail:
     async def _marks(self, connection: AsyncConnection, deadline: float) -> list[tuple[Scope, int]]:
         """All marks, oldest first, in pages: no single command holds the master for long."""
         marks: list[tuple[Scope, int]] = []
-        start = 0
+        start, count = 0, PAGE
         while True:
-            (reply,) = await connection.execute([self._engine.commands.marks_page(start, count=PAGE)], deadline)
+            (reply,) = await connection.execute([self._engine.commands.marks_page(start, count=count)], deadline)
             page = parse_marks(reply)
             marks += page
-            if len(page) < PAGE:
+            if len(page) < count:
                 return marks
-            start = page[-1][1]
+            # The next page begins at the last stamp; where a whole page has one stamp, it must reach further.
+            start, count = page[-1][1], PAGE if page[-1][1] > start else 2 * count
 
     async def _restore(self, connection: AsyncConnection, replid: str, deadline: float) -> None:
         """The bookkeeping is gone: write back what this process remembers (rule 18)."""

@@ -161,8 +161,8 @@ class SentinelTopology:
     # -- listening
 
     def _listen_to(self, sentinels: Iterable[Address]) -> None:
-        wanted = set(sentinels)
-        for address in set(self._listeners) - wanted:
+        wanted = tuple(sentinels)
+        for address in [a for a in self._listeners if a not in wanted]:
             self._listeners.pop(address).cancel()
         for address in wanted:
             task = self._listeners.get(address)
