@@ -104,13 +104,12 @@ def test_status_for_programs_and_for_people(
     # The same servers, found through the sentinels of a URL.
     monkeypatch.setenv("EVERCACHE_URL", local.url)
 
-
     def addresses() -> set[str]:
         assert main(["status", "--json"]) == 0
         return {node["address"] for node in json.loads(capsys.readouterr().out)["nodes"]}
 
-    # Sentinels hear of a replica that another test has added only at their next look, up to ten seconds later.
-    wait_for(lambda: addresses() == {n["address"] for n in seen["nodes"]}, 15, "the sentinels to know all nodes")
+    # A replica that another test has just added is listed by its master once it has acknowledged, within a second.
+    wait_for(lambda: addresses() == {n["address"] for n in seen["nodes"]}, 5, "the master to list all replicas")
     assert main(["status", "--json", "--url", local.url.replace("/evercache", "/nosuch")]) == 1
     assert "it does not know the service 'nosuch'" in capsys.readouterr().out
 

@@ -193,8 +193,8 @@ _LIST = [
             )
         },
         scene=_STALLS,
-        settings={"max_staleness": 0.25, **_CALM},
-        workload={"wide": 0.9, "writes": 0.2, "pace": 0.3, "sets": 0.0, "near": 0.0},
+        settings={"max_staleness": 0.1, **_CALM},
+        workload={"wide": 0.9, "writes": 0.2, "pace": 0.2, "sets": 0.0, "near": 0.0},
     ),
     Mutation(
         "nothing is replayed",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evercache.errors import Loading, ServerError, UnavailableError
+from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address, Command, ConnectionOptions
 
@@ -65,6 +66,8 @@ class NodeReport:
     version: str = ""
     use: str = "nothing"
     reason: str = ""
+    #: The replicas that a master lists as online.
+    listed: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,10 @@ def survey(targets: Targets) -> Survey:
             named = [a for one in sentinels for a in (one.master, *one.replicas) if a is not None]
             new = [a for a in dict.fromkeys(named) if a not in known.values()]
             reports += [pool.submit(_node, str(a), a, targets.node_options) for a in new]
+            # Sentinels hear of a new replica at their next look, up to ten seconds later; its master knows it.
+            asked_nodes = {*known.values(), *new}
+            listed = dict.fromkeys(a for one in reports for a in one.result().listed if a not in asked_nodes)
+            reports += [pool.submit(_node, str(a), a, targets.node_options) for a in listed]
         nodes = tuple(one.result() for one in reports)
     master = _elected(sentinels) if targets.sentinels else _claimed(nodes)
     return Survey(tuple(_judged(node, nodes, master) for node in nodes), sentinels, master)
@@ -206,6 +213,7 @@ def _node(name: str, address: Address, options: ConnectionOptions) -> NodeReport
         keys=sum(int(space.split("keys=", 1)[1].split(",", 1)[0]) for space in keyspace),
         ops=int(facts.get("instantaneous_ops_per_sec", "0")),
         version=facts.get("valkey_version") or facts.get("redis_version", ""),
+        listed=parse_replication(info).replicas if role == "master" else (),
     )
 
 
