@@ -108,8 +108,8 @@ def test_status_for_programs_and_for_people(
         assert main(["status", "--json"]) == 0
         return {node["address"] for node in json.loads(capsys.readouterr().out)["nodes"]}
 
-    # A replica that another test has just added is listed by its master once it has acknowledged, within a second.
-    wait_for(lambda: addresses() == {n["address"] for n in seen["nodes"]}, 5, "the master to list all replicas")
+    # A replica that another test has just added is listed once it has acknowledged, within a second.
+    wait_for(lambda: addresses() == {n["address"] for n in seen["nodes"]}, 5, "all replicas to be listed")
     assert main(["status", "--json", "--url", local.url.replace("/evercache", "/nosuch")]) == 1
     assert "it does not know the service 'nosuch'" in capsys.readouterr().out
 

@@ -66,7 +66,7 @@ class NodeReport:
     version: str = ""
     use: str = "nothing"
     reason: str = ""
-    #: The replicas that a master lists as online.
+    #: The replicas that follow this node, as it lists them.
     listed: tuple[Address, ...] = ()
 
 
@@ -148,7 +148,8 @@ def survey(targets: Targets) -> Survey:
             named = [a for one in sentinels for a in (one.master, *one.replicas) if a is not None]
             new = [a for a in dict.fromkeys(named) if a not in known.values()]
             reports += [pool.submit(_node, str(a), a, targets.node_options) for a in new]
-            # Sentinels hear of a new replica at their next look, up to ten seconds later; its master knows it.
+            # Sentinels hear of a new replica at their next look, up to ten seconds later, and of one that was
+            # left following a former master not at all; the node that it follows knows it.
             asked_nodes = {*known.values(), *new}
             listed = dict.fromkeys(a for one in reports for a in one.result().listed if a not in asked_nodes)
             reports += [pool.submit(_node, str(a), a, targets.node_options) for a in listed]
@@ -213,7 +214,7 @@ def _node(name: str, address: Address, options: ConnectionOptions) -> NodeReport
         keys=sum(int(space.split("keys=", 1)[1].split(",", 1)[0]) for space in keyspace),
         ops=int(facts.get("instantaneous_ops_per_sec", "0")),
         version=facts.get("valkey_version") or facts.get("redis_version", ""),
-        listed=parse_replication(info).replicas if role == "master" else (),
+        listed=parse_replication(info).replicas,
     )
 
 
