@@ -93,6 +93,26 @@ def test_rule_13_a_lease_ends_by_itself_and_is_taken_over(rig: Rig) -> None:
     assert lead(rig).left_ms > 80_000
 
 
+def test_rule_11_a_late_request_takes_no_lease_but_reads(rig: Rig) -> None:
+    assert lead(rig, not_after_us=1).status == "late"
+    assert lead(rig, token=OTHER, not_after_us=rig.late()).status == "lead", "nobody holds it"
+    fill(rig, token=OTHER)
+    assert lead(rig, not_after_us=1).status == "entry"
+
+
+def test_a_lease_granted_in_the_future_is_free_until_its_holder_renews_it(rig: Rig) -> None:
+    lead(rig)
+    lease = rig.commands.bookkeeping.lease_key(KEY)
+    token, stamp, granted, expected = rig.client("GET", lease).split()
+    ahead = b"%b %b %d %b" % (token, stamp, int(granted) + 3_600_000, expected)
+    rig.client.raw_put(lease, ahead)
+    assert rig.renew(KEY, token=TOKEN, lease_ms=5000)[0] == b"ok"
+    got = lead(rig, token=OTHER)
+    assert (got.status, got.elapsed_ms < 5000, got.left_ms <= 5000) == ("wait", True, True)
+    rig.client.raw_put(lease, ahead)
+    assert lead(rig, token=OTHER).status == "lead"
+
+
 def test_release_frees_only_ones_own_lease(rig: Rig) -> None:
     lead(rig)
     assert rig.release(KEY, token=OTHER)[0] == b"lost"

@@ -45,12 +45,12 @@ def test_every_script_is_loaded_once_with_the_prelude() -> None:
 
 CALLS: dict[str, tuple[ScriptCall, tuple[Any, ...]]] = {
     "lease": (
-        COMMANDS.lease(IT, least=9, token="aa", lease_ms=1000, seen="bb", expected_ms=3, **HEAD),
-        (9, "m.f", 1, tag_hash("a").hex(), "aa", 1000, "bb", 3, "1", "11fe"),
+        COMMANDS.lease(IT, least=9, token="aa", lease_ms=1000, seen="bb", expected_ms=3, not_after_us=8, **HEAD),
+        (9, "m.f", 1, tag_hash("a").hex(), "aa", 1000, "bb", 3, "1", "11fe", 8),
     ),
     "peek": (
         COMMANDS.peek(Subject("shop:k"), least=9, **HEAD),
-        (9, "", 0, "", 0, "", 0, "0", "11fe"),
+        (9, "", 0, "", 0, "", 0, "0", "11fe", 0),
     ),
     "renew": (COMMANDS.renew("shop:k", token="aa", lease_ms=10, **HEAD), ("aa", 10)),
     "release": (COMMANDS.release("shop:k", token="aa", **HEAD), ("aa",)),

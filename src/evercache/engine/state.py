@@ -197,6 +197,12 @@ class State:
         self.near.hear(scope)
         self.gutter.hear(scope)
 
+    def clock_was_wrong(self, now_us: int) -> None:
+        """The master refused something as too late, and told its time (rule 11)."""
+        with self.lock:
+            self.clock.reset()
+            self.clock.observe(now_us, self.now())
+
     def expire(self, proved_before: float) -> None:
         """Forget what is safe to forget; called by the background now and then."""
         now, settings = self.now(), self.settings

@@ -170,21 +170,25 @@ class Commands:
         lease_ms: int,
         seen: str = "",
         expected_ms: int = 0,
+        not_after_us: int = 0,
     ) -> ScriptCall:
         """Read at the master; where nothing live is there, or only the entry of id `seen`, take the lease.
 
         `least` is the newest mark known to cover the subject, `token` 16 hex digits that stay the same when
-        the call is repeated, `expected_ms` the usual time of the computation (0 = unknown).
+        the call is repeated, `expected_ms` the usual time of the computation (0 = unknown). After `not_after_us`
+        of the server's clock (0 = no limit) no lease is taken any more.
         """
-        return self._read(subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1")
+        return self._read(
+            subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1", self.life, not_after_us
+        )
 
     def peek(self, subject: Subject, *, replid: str, newest: int, least: int) -> ScriptCall:
         """Read at the master and take no lease."""
-        return self._read(subject, replid, newest, least, "", 0, "", 0, "0")
+        return self._read(subject, replid, newest, least, "", 0, "", 0, "0", self.life, 0)
 
     def _read(self, subject: Subject, replid: str, newest: int, least: int, *rest: Argument) -> ScriptCall:
         head = (_stamp(least), subject.function, *_tags(subject.tags))
-        return self._call("lease", subject.key, replid, newest, *head, *rest, self.life)
+        return self._call("lease", subject.key, replid, newest, *head, *rest)
 
     def renew(self, key: str, *, replid: str, newest: int, token: str, lease_ms: int) -> ScriptCall:
         """Lengthen one's own lease to `lease_ms` from now."""

@@ -68,7 +68,7 @@ class ScriptReply:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReply(ScriptReply):
-    """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes) or `miss` (peek).
+    """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes) `miss` (peek) or `late`.
 
     With `lead` and `wait`, `entry` is the stale entry if there is one. `left_ms`: until the other's lease
     ends; `elapsed_ms`: since it was granted; `expected_ms`: the usual time of the computation (0 = unknown).
@@ -205,7 +205,7 @@ class _Fields:
 
 def parse_lease(reply: Reply) -> LeaseReply:
     """The reply of `lease` and `peek`."""
-    fields = _Fields(reply, "entry lead wait miss")
+    fields = _Fields(reply, "entry lead wait miss late")
     if fields.status == "GEN":
         return LeaseReply(*fields.head)
     marks = fields.marks()

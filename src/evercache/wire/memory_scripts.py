@@ -14,11 +14,15 @@ from evercache.wire.types import Reply
 
 __all__ = ["PORTS"]
 
+_SKEW_MS = 1000
+
 
 def _lease(call: Call) -> Reply:
     least, name, tags = call.number(), call.text(), call.words()
     token, lease_ms, seen, expected_ms = call.text(), call.number(), call.text(), call.number()
-    take, life = call.text() == b"1", call.text()
+    take, life, not_after_us = call.text() == b"1", call.text(), call.number()
+    late = take and 0 < not_after_us < call.now_us
+    take = take and not late
     view = call.look(least, name, tags)
     entry = view.entry
     if take:
@@ -31,10 +35,10 @@ def _lease(call: Call) -> Reply:
     ):
         return call.reply(b"entry", known, entry.raw)
     if not take:
-        return call.reply(b"miss", known)
+        return call.reply(b"late" if late else b"miss", known)
     stale = entry.raw if view.fresh and entry is not None else b""
     held = call.lease()
-    if held is not None and held[1] >= view.least:
+    if held is not None and held[1] >= view.least and held[2] <= call.now_ms + _SKEW_MS:
         holder, stamp, granted, expected = held
         if holder == token:
             _extend(call, lease_ms)
@@ -42,9 +46,13 @@ def _lease(call: Call) -> Reply:
         left = (call.server.expiry(call.lease_key) or call.now_ms) - call.now_ms
         return call.reply(b"wait", known, left, max(0, call.now_ms - granted), expected, stale)
     tip = call.book.tip
-    value = b"%b %d %d %d" % (token, tip, call.now_ms, expected_ms)
-    call.server.put(call.lease_key, value, call.now_ms + lease_ms)
+    _grant(call, token, tip, expected_ms, lease_ms)
     return call.reply(b"lead", known, tip, stale)
+
+
+def _grant(call: Call, token: bytes, stamp: int, expected_ms: int, lease_ms: int) -> None:
+    value = b"%b %d %d %d" % (token, stamp, call.now_ms, expected_ms)
+    call.server.put(call.lease_key, value, call.now_ms + lease_ms)
 
 
 def _extend(call: Call, lease_ms: int) -> None:
@@ -58,7 +66,10 @@ def _renew(call: Call) -> Reply:
     held = call.lease()
     if held is None or held[0] != token:
         return call.reply(b"lost")
-    _extend(call, lease_ms)
+    if held[2] > call.now_ms + _SKEW_MS:
+        _grant(call, token, held[1], held[3], lease_ms)
+    else:
+        _extend(call, lease_ms)
     return call.reply(b"ok")
 
 

@@ -11,7 +11,7 @@ from evercache.client.request import Request
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Outcome
-from evercache.errors import CorruptEnvelope, UnavailableError
+from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -110,6 +110,8 @@ class AsyncLeads(AsyncComputing):
                     lease_ms=self._lease_ms(request),
                     seen=seen,
                     expected_ms=int(request.usual.seconds * 1000),
+                    # 0, no limit, where the master's time is not known yet.
+                    not_after_us=state.clock.server_us(deadline) or 0,
                 ),
                 deadline,
             )
@@ -121,6 +123,9 @@ class AsyncLeads(AsyncComputing):
             raise
         reply = parse_lease(raw)
         state.learn(subject, reply.marks)
+        if reply.status == "late":
+            state.clock_was_wrong(reply.now_us)
+            raise MasterUnknown("the request for the lease arrived too late and was refused")
         return reply
 
     def _lease_ms(self, request: Request) -> int:

@@ -176,7 +176,7 @@ class AsyncWrites:
             )
             reply = parse_set(raw[0])
             if reply.status == "late":
-                self._late(reply.now_us)
+                state.clock_was_wrong(reply.now_us)
                 raise MasterUnknown("the write arrived too late and was refused")
             if reply.status == "cancelled":
                 raise MasterUnknown("the write was overtaken by the invalidation queued for it")
@@ -219,13 +219,6 @@ class AsyncWrites:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
         return server_us
 
-    def _late(self, now_us: int) -> None:
-        """A refusal shows that the clock was wrong, and brings the time (rule 11)."""
-        state = self._state
-        with state.lock:
-            state.clock.reset()
-            state.clock.observe(now_us, state.now())
-
     async def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
         """Change the expiry of a live entry. Raises UnavailableError."""
         state, commands = self._state, self._engine.commands
@@ -248,7 +241,7 @@ class AsyncWrites:
             )
         )
         if reply.status == "late":
-            self._late(reply.now_us)
+            state.clock_was_wrong(reply.now_us)
             raise MasterUnknown("the touch arrived too late and was refused")
         with state.lock:
             state.near.drop(subject.key)
@@ -287,7 +280,7 @@ class AsyncWrites:
         if reply.status == "range":
             raise OverflowError(f"{key} would pass 2**53, beyond which a counter is not exact; use set()")
         if reply.status == "late":
-            self._late(reply.now_us)
+            state.clock_was_wrong(reply.now_us)
         if reply.status != "ok":
             raise MasterUnknown("the increment arrived too late and was refused")
         return reply.value

@@ -8,6 +8,7 @@
 local ABSENT, STATE, MARKS, LOG, IDS, ENTRY, LEASE = unpack(KEYS, 1, 7)
 local DATA_DB, BOOK_DB, NEWEST = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local MAGIC, HEADER, LIMIT = '\231\202', 38, 9007199254740992 -- 2^53: whole numbers are exact below it
+local SKEW = 1000 -- ms by which clocks of servers may differ without anybody minding
 
 local now_us, now_ms, replid
 local full = false -- the server is at maxmemory and can't evict (known only to scripts that store a value)
@@ -159,6 +160,12 @@ local function lease_value()
   local token, stamp, granted, expected = string.match(
     redis.call('GET', LEASE) or '', '^(%x+) (%d+) (%d+) (%d+)$')
   return token, tonumber(stamp), tonumber(granted), tonumber(expected)
+end
+
+local function write_lease(token, stamp, expected_ms, lease_ms)
+  data()
+  redis.call('SET', LEASE, token .. ' ' .. exact(stamp) .. ' ' .. exact(now_ms) .. ' ' .. exact(expected_ms),
+    'PX', lease_ms)
 end
 
 -- Bookkeeping, read.

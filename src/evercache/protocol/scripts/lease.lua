@@ -1,12 +1,17 @@
 -- Reads an entry at the master, and takes the lease on it where it must be computed (or only reads: peek).
--- ARGV: least, function, tags, token, lease_ms, seen id, expected_ms, take ('1', or '0' to peek), life
+-- ARGV: least, function, tags, token, lease_ms, seen id, expected_ms, take ('1', or '0' to peek), life,
+-- not_after_us (0 or absent: no limit)
 
 local bad = begin()
 if bad then return bad end
 
 local least, name, tags = number(), text(), list()
 local token, lease_ms, seen, expected_ms = text(), number(), text(), number()
-local take, life = text() == '1', text()
+local take, life, not_after_us = text() == '1', text(), number()
+
+-- Whoever asked has given up: nobody would use the lease, and everybody would wait for it (rule 11).
+local late = take and (not_after_us or 0) > 0 and now_us > not_after_us
+take = take and not late
 
 local entry, state, marks, fresh = look(least, name, tags)
 
@@ -22,13 +27,14 @@ if fresh and (not take or entry.newer or (now_ms < entry.soft and entry.id ~= se
   return {'entry', now_us, replid, known, entry.raw}
 end
 if not take then
-  return {'miss', now_us, replid, known}
+  return {late and 'late' or 'miss', now_us, replid, known}
 end
 
 local stale = fresh and entry.raw or ''
 local holder, stamp, granted, expected = lease_value()
--- A lease granted before a mark is free: its value would be dead on arrival.
-if holder and stamp >= marks.least then
+-- A lease granted before a mark is free: its value would be dead on arrival. So is one from the future: it came
+-- with a replica that was promoted and has a slower clock, by which it would last too long.
+if holder and stamp >= marks.least and granted <= now_ms + SKEW then
   local left = redis.call('PTTL', LEASE)
   if holder == token then
     -- The same call again, its first reply was lost.
@@ -40,6 +46,5 @@ if holder and stamp >= marks.least then
   end
 end
 
-redis.call('SET', LEASE, token .. ' ' .. exact(state.tip) .. ' ' .. exact(now_ms) .. ' ' .. exact(expected_ms),
-  'PX', lease_ms)
+write_lease(token, state.tip, expected_ms, lease_ms)
 return {'lead', now_us, replid, known, state.tip, stale}

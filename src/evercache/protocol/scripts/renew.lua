@@ -5,8 +5,13 @@ local bad = begin()
 if bad then return bad end
 
 local token, lease_ms = text(), number()
-if lease_value() ~= token then
+local holder, stamp, granted, expected = lease_value()
+if holder ~= token then
   return {'lost', now_us, replid}
 end
-redis.call('PEXPIRE', LEASE, lease_ms)
+if granted > now_ms + SKEW then -- granted by a former master whose clock was ahead
+  write_lease(token, stamp, expected, lease_ms)
+else
+  redis.call('PEXPIRE', LEASE, lease_ms)
+end
 return {'ok', now_us, replid}
