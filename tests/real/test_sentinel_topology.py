@@ -162,8 +162,9 @@ async def test_a_planned_failover_is_followed_at_once_and_never_back(deployment:
             await asyncio.sleep(0.01)
         moment = monotonic()
         assert topology.confirmed_since() < moment
+        # The leader knows by its next INFO only, 0.8 s later: the node itself was asked.
         took = await until(lambda: topology.view.master != old)
-        assert took < 2.0
+        assert took < 0.6
         new = topology.view.master
         # While two masters exist, nothing is confirmed.
         end = monotonic() + 1.5

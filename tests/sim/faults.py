@@ -13,6 +13,8 @@ __all__ = ["bring_about"]
 
 #: After the last part of a change of master, until everybody must have learnt of it (seconds).
 GRACE = 2.0
+#: Between the choice of the next master and its promotion (seconds).
+CHOSEN = 0.06
 
 
 def bring_about(world: World, kind: str, args: dict[str, Any]) -> None:
@@ -176,7 +178,7 @@ def _failover(
         return
     world.failing_over = True
     wait = 0.0 if mode == "planned" else detect
-    last = world.now + wait + max(*late, back + max(sync), max(repoint) + max(sync))
+    last = world.now + wait + CHOSEN + max(*late, back + max(sync), max(repoint) + max(sync))
     window = world.oracle.lost_data("failover", world.now, last + GRACE)
     if mode == "crash":
         old.stop()
@@ -185,12 +187,12 @@ def _failover(
     elif mode == "isolated":
         for node in world.nodes:
             if node is not old:
-                node.cuts.append((world.now, world.now + detect + 0.01, True))
+                node.cuts.append((world.now, world.now + detect + CHOSEN + 0.01, True))
     if wait:
         world.later(wait * 0.6, lambda: _down(world, old, True))
     epoch = world.epoch + 1
 
-    def promote() -> None:
+    def select() -> None:
         able = [
             n for n in world.nodes if n is not old and n.alive and n.role == "slave" and n.linked and not n.loading
         ]
@@ -208,6 +210,14 @@ def _failover(
         for node in able:
             node.pull()
         new = max(able, key=lambda n: n.offset) if best else able[pick % len(able)]
+        # The sentinel that knows first led the failover: who asks it can know before it does.
+        min(zip(late, world.sentinels, strict=True), key=lambda pair: pair[0])[1].choose(epoch, new.address)
+        world.later(CHOSEN, lambda: promote(new))
+
+    def promote(new: Node) -> None:
+        if not new.alive or new.role != "slave" or new.loading:
+            select()  # it was lost meanwhile
+            return
         new.frozen_until = min(new.frozen_until, world.now)
         new.promote()
         new.skew_us += int(clock * 1e6)
@@ -235,7 +245,7 @@ def _failover(
         world.failing_over = False
         window.complete = True
 
-    world.later(wait, promote)
+    world.later(wait, select)
 
 
 def _down(world: World, node: Node, on: bool) -> None:
@@ -243,5 +253,7 @@ def _down(world: World, node: Node, on: bool) -> None:
         if sentinel.master == node.address:
             for name in ("s_down", "o_down", "failover_in_progress"):
                 sentinel.flag(name, on)
-            if on:
+            if not on:
+                sentinel.chosen = None
+            else:
                 sentinel.vote_epoch = max(sentinel.vote_epoch, world.epoch + 1)

@@ -29,6 +29,8 @@ class Sentinel:
         self.epoch, self.master = 1, nodes[0]
         self.flags = {"master"}
         self.vote_epoch = 0
+        #: The replica that it has chosen, as the leader of a failover.
+        self.chosen: Address | None = None
         self.others: list[Sentinel] = []
 
     def __repr__(self) -> str:
@@ -44,8 +46,18 @@ class Sentinel:
             return
         old, self.epoch, self.master = self.master, epoch, master
         self.flags = {"master"}
+        self.chosen = None
         self.vote_epoch = max(self.vote_epoch, epoch)
         self.tell(event, f"{self._service} {old.host} 6379 {master.host} 6379")
+
+    def choose(self, epoch: int, node: Address) -> None:
+        """As the leader of a failover: this replica is to be promoted."""
+        if epoch <= self.epoch:
+            return
+        self.chosen = node
+        self.vote_epoch = max(self.vote_epoch, epoch)
+        self.flags.add("failover_in_progress")
+        self.tell("+selected-slave", f"slave {node.host}:6379 @ {self._service} {self.master.host} 6379")
 
     def tell(self, channel: str, text: str) -> None:
         """Publish to whoever is subscribed."""
@@ -81,7 +93,12 @@ class Sentinel:
                 )  # fmt: skip
             case b"REPLICAS":
                 return [
-                    self._map(ip=n.host, port=6379, flags="slave", **{"slave-priority": 100})
+                    self._map(
+                        ip=n.host,
+                        port=6379,
+                        flags="slave,promoted" if n == self.chosen else "slave",
+                        **{"slave-priority": 100},
+                    )
                     for n in self.nodes
                     if n != self.master
                 ]

@@ -83,6 +83,70 @@ def test_an_equal_epoch_may_correct_the_address(book: SentinelBook) -> None:
     assert (book.view.master, book.view.epoch) == (B, 1)
 
 
+def chooses(sentinel: Address, chosen: Address, sent: float, vote: int = 1, **more: Any) -> SentinelAnswer:
+    """The leader of a failover, before it knows that its choice has been promoted."""
+    replicas = tuple(ReplicaSeen(a, frozenset({"slave", "promoted"} if a == chosen else {"slave"})) for a in (B, C))
+    flags = frozenset({"master", "o_down", "failover_in_progress"})
+    return says(sentinel, A, 0, sent, flags=flags, vote_epoch=vote, replicas=replicas, **more)
+
+
+def test_a_chosen_replica_is_master_once_it_says_so(book: SentinelBook) -> None:
+    book.role(RoleReport(B, 1.5, "slave"), 1.5)
+    told(book, chooses(S1, B, 2.0), says(S2, A, 0, 2.0), says(S3, A, 0, 2.0))
+    assert book.view.master == A, "chosen is not promoted"
+    assert book.promotions(2.1) == (B,)
+    book.role(RoleReport(B, 2.2, "master"), 2.2)
+    assert (book.view.master, book.view.epoch, book.view.replicas) == (B, 1, (C,))
+    assert book.promotions(2.3) == ()
+    assert book.confirmed_since(B) == -inf, "no majority says so yet"
+    for now in (2.5, 3.0, 3.5):
+        told(book, chooses(S1, B, now), says(S2, A, 0, now), says(S3, A, 0, now))
+        assert book.view.master == B
+    told(book, *(says(s, B, 1, 4.0, vote_epoch=1) for s in (S1, S2, S3)))
+    book.role(RoleReport(A, 4.1, ""), 4.1)
+    assert (book.view.master, book.view.epoch, book.confirmed_since(B)) == (B, 1, 4.0)
+
+
+def test_what_a_node_said_before_it_was_chosen_does_not_count(book: SentinelBook) -> None:
+    book.role(RoleReport(B, 1.9, "master"), 1.9)
+    told(book, chooses(S1, B, 2.0))
+    assert book.view.master == A
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"vote_epoch": None}, {"vote_epoch": 0}, {"flags": frozenset({"master"})}],
+    ids=["a vote that cannot be read", "no vote", "no failover"],
+)
+def test_nothing_is_foreseen_without_an_election(book: SentinelBook, more: dict[str, Any]) -> None:
+    told(book, replace(chooses(S1, B, 2.0), **more))
+    book.role(RoleReport(B, 2.2, "master"), 2.2)
+    assert book.view.master == A
+    assert book.promotions(2.2) == ()
+
+
+def test_the_leaders_own_election_gives_the_epoch(book: SentinelBook) -> None:
+    told(book, chooses(S1, B, 2.0, vote=1))
+    told(book, chooses(S1, B, 2.1, vote=2), chooses(S2, C, 2.1, vote=2))  # it votes for another leader
+    book.role(RoleReport(B, 2.2, "master"), 2.2)
+    assert (book.view.master, book.view.epoch) == (B, 1)
+    book.role(RoleReport(C, 2.3, "master"), 2.3)
+    assert (book.view.master, book.view.epoch) == (C, 2)
+
+
+def test_a_failover_that_was_given_up_leads_back(book: SentinelBook) -> None:
+    told(book, chooses(S1, B, 2.0))
+    book.role(RoleReport(B, 2.2, "master"), 2.2)
+    assert book.view.master == B
+    now = 3.0
+    while book.view.master == B and now < 10:
+        book.role(RoleReport(A, now, "master"), now)
+        book.role(RoleReport(B, now, "slave"), now)  # the sentinels have made it a replica again
+        told(book, *(says(s, A, 0, now) for s in (S2, S3)))
+        now += 0.5
+    assert (book.view.master, book.view.epoch) == (A, 0)
+
+
 def late_majority(book: SentinelBook, start: float, end: float, role_of_b: str) -> None:
     now = start
     while now <= end:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from evercache.errors import (
@@ -22,13 +22,15 @@ from evercache.errors import (
 )
 from evercache.wire.types import Address
 
-__all__ = ["ReplicaSeen", "RoleReport", "SentinelAnswer", "SentinelBook", "View"]
+__all__ = ["Promotion", "ReplicaSeen", "RoleReport", "SentinelAnswer", "SentinelBook", "View"]
 
 #: Answers older than this take no part in the choice of the master (seconds).
 CURRENT = 5.0
 #: Sentinels tell each other a new configuration within their hello period of 2 s: a majority that names a
 #: lower epoch for longer than this is not merely late.
 HELLO = 2.5
+#: A replica that a sentinel has chosen and not promoted within this time is not waited for any more (seconds).
+PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,20 @@ class SentinelAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Promotion:
+    """A replica that the leader of a failover has chosen: master at `epoch`, once it says itself that it is one.
+
+    The leader finds out by its next INFO only (a second), and the other sentinels after it.
+    """
+
+    address: Address
+    #: The epoch of the leader's election, which becomes the configuration epoch.
+    epoch: int
+    #: When the question was sent that first brought it.
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class RoleReport:
     """What ROLE on a data node said; an empty role: it did not answer."""
 
@@ -105,6 +121,7 @@ class SentinelBook:
         self._not_master_at: dict[Address, float] = {}
         self._clean_at: dict[str, float] = {}
         self._votes: dict[str, tuple[int, float]] = {}
+        self._promotions: dict[str, Promotion] = {}
         self._dismissed: set[tuple[Address, int]] = set()
         self._lower: tuple[Address, int, float] | None = None
         self._discovered: tuple[Address, ...] = ()
@@ -138,6 +155,7 @@ class SentinelBook:
             return
         self._answers[key] = answer
         self._note_vote(key, answer)
+        self._note_promotion(key, answer)
         self._decide(now, closing=False)
         self._weigh(key, answer)
         self._confirm(now)
@@ -157,6 +175,7 @@ class SentinelBook:
         self._errors.pop(address, None)
         if key not in self._known.values():
             self._answers.pop(key, None)
+            self._promotions.pop(key, None)
 
     def role(self, report: RoleReport, now: float) -> None:
         """A data node told its role, or failed to."""
@@ -220,7 +239,7 @@ class SentinelBook:
 
     def _decide(self, now: float, *, closing: bool) -> None:
         fresh = [a for a in self._answers.values() if a.master is not None and now - a.sent <= CURRENT]
-        fresh = [a for a in fresh if a.sentinel not in self._errors]
+        fresh = [self._foreseen(a) for a in fresh if a.sentinel not in self._errors]
         epoch, master = self.view.epoch, self.view.master
         if master is None and not closing and len(fresh) < self.majority:
             return  # the first answer may be the one of a sentinel that is late
@@ -246,6 +265,39 @@ class SentinelBook:
         elif not fresh:
             problem = self.view.problem
         self._publish(master, epoch, problem)
+
+    def _note_promotion(self, key: str, answer: SentinelAnswer) -> None:
+        chosen = [r.address for r in answer.replicas if "promoted" in r.flags]
+        vote = answer.vote_epoch
+        if vote is None or vote <= answer.epoch or "failover_in_progress" not in answer.flags or len(chosen) != 1:
+            self._promotions.pop(key, None)
+            return
+        old = self._promotions.get(key)
+        # The leader may vote for another one meanwhile: the epoch of its own election is the first.
+        if old is None or old.address != chosen[0]:
+            self._promotions[key] = Promotion(chosen[0], vote, answer.sent)
+
+    def _promotion(self, answer: SentinelAnswer) -> Promotion | None:
+        return self._promotions.get(answer.ident or str(answer.sentinel))
+
+    def _foreseen(self, answer: SentinelAnswer) -> SentinelAnswer:
+        """The answer as this sentinel will give it: its choice is master already, by its own word."""
+        promotion = self._promotion(answer)
+        if promotion is None or answer.epoch >= promotion.epoch or not self._is_master(promotion.address):
+            return answer
+        if self._roles[promotion.address].sent < promotion.since:
+            return answer  # said before it was chosen: a master of former times
+        return replace(answer, master=promotion.address, epoch=promotion.epoch)
+
+    def promotions(self, now: float) -> tuple[Address, ...]:
+        """The replicas that have been chosen and may say any moment that they are masters."""
+        return tuple(
+            {
+                p.address
+                for p in self._promotions.values()
+                if p.epoch > self.view.epoch and now - p.since <= PATIENCE
+            }
+        )
 
     def _elect(self, named: list[Address], current: Address | None) -> Address | None:
         """One address of those named at the same epoch; None when nothing tells them apart."""
@@ -313,7 +365,12 @@ class SentinelBook:
         old = self.view
         if master != old.master:
             self._discovered = ()
-        listed = {r.address for a in self._answers.values() if a.epoch == epoch for r in a.replicas}
+        listed = {
+            r.address
+            for a in self._answers.values()
+            if a.epoch == epoch or ((p := self._promotion(a)) is not None and p.epoch == epoch)
+            for r in a.replicas
+        }
         listed.update(self._discovered)
         if master is not None:
             listed.discard(master)

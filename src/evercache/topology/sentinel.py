@@ -21,6 +21,9 @@ logger = logging.getLogger("evercache.topology")
 
 #: Pub/sub connections are made again after a pause that doubles from the first to the second (seconds).
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: A replica that has been chosen is asked this often (seconds) whether it is master by now; after the first
+#: half second, a tenth as often.
+CLOSELY, CLOSELY_FOR = 0.02, 0.5
 #: A subscribed connection that is silent for so long (seconds) is tried with PING.
 SILENCE = 15.0
 
@@ -102,7 +105,8 @@ class SentinelTopology:
             while True:
                 self._listen_to(self._book.sentinels)
                 await self._round(sentinels, nodes)
-                await self._bell.pace(self._interval)
+                if not await self._promoted(nodes):
+                    await self._bell.pace(self._interval)
         finally:
             ending = list(self._listeners.values())
             self._listen_to(())
@@ -128,6 +132,23 @@ class SentinelTopology:
         await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
         self._book.round_over(self._clock())
         self._tell()
+
+    async def _promoted(self, nodes: Endpoints) -> bool:
+        """Until a replica that a sentinel has chosen says that it is master, or the next round is due; True when
+        there was one to wait for. The sentinels would say so up to a second later."""
+        began = self._clock()
+        if not self._book.promotions(began):
+            return False
+        while (now := self._clock()) - began < self._interval:
+            gap = CLOSELY if now - began < CLOSELY_FOR else CLOSELY * 10
+            if await self._bell.wait(gap * (0.75 + random.random() / 2)):
+                await asyncio.sleep(CLOSELY)
+                break
+            waiting = self._book.promotions(now)
+            await asyncio.gather(*(self._ask_role(nodes, a) for a in waiting))
+            if not waiting:
+                break
+        return True
 
     async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address) -> None:
         """Ask; and once more when its vote could not be asked because it holds another address now."""
