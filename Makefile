@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMPS := .venv/.stamps
 
-.PHONY: demo test unit real long sim bench-invalidate bench-hits lint types twins format clean
+.PHONY: demo test unit real long sim faults soak bench-invalidate bench-hits lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -27,7 +27,13 @@ bench-hits: $(STAMPS)/dev ## what a hit costs, and where its time goes
 	$(PY) -m benchmarks.hits
 
 sim: $(STAMPS)/dev ## many schedules of the simulator, and every wrong change that it must catch
-	$(PY) -m pytest tests/sim -m "long or not long" --timeout 3000 -s
+	$(PY) -m tests.sim 1000000 --count 20000 --matrix
+
+faults: $(STAMPS)/dev ## every fault on real servers under load, and 40 failovers; writes docs/faults.md
+	$(PY) -m tests.faults; matrix=$$?; $(PY) -m tests.faults failovers && exit $$matrix
+
+soak: $(STAMPS)/dev ## ten minutes of random faults under load; writes docs/faults.md
+	$(PY) -m tests.faults soak --minutes 10
 
 lint: $(STAMPS)/dev twins
 	$(PY) -m ruff check .

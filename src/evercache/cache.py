@@ -17,12 +17,12 @@ from evercache.client._sync.client import SyncClient
 from evercache.client.request import Usual
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.engine.engine import Engine
-from evercache.engine.process import ForkLock
+from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.faces._async.keys import AsyncKeys
 from evercache.faces._sync.keys import SyncKeys
 from evercache.faces.core import FunctionCore, TagSource
 from evercache.function import AsyncCachedFunction, CachedFunction
-from evercache.observe import Counters
+from evercache.observe import Counters, Event, Subscribers
 from evercache.policy import TTL, Consistency, OnError, Seconds, Settings, seconds
 from evercache.protocol.keys import Naming, ReadableNaming
 from evercache.protocol.signature import Signature, check_cacheable
@@ -58,7 +58,8 @@ class Cache(SyncKeys, AsyncKeys):
     `url` (default: the environment variable `EVERCACHE_URL`, else `memory://`) is described in docs/urls.md.
     Times are in seconds: `budget` is the most that a call spends on the cache, `default_ttl` the life of an
     entry that names none, `max_ttl` the longest possible, `max_staleness` how long an invalidation may go
-    unheard before reads go to the master, `lag_bound` the lag above which a replica is not read. `on_error`:
+    unheard before reads go to the master, `lag_bound` the lag above which a replica is not read, `hedge` the
+    share of reads that may be sent to a second node when the first is late. `on_error`:
     "absorb" (a failure of the servers never reaches the caller) or "raise". `consistency`: "available" or
     "strict". `bookkeeping_db`: another database number of the same servers for marks and log. `spool`: a file
     for invalidations that no master had when the process ended. Raises ConfigurationError.
@@ -75,6 +76,7 @@ class Cache(SyncKeys, AsyncKeys):
         max_compute: Seconds = 300,
         max_staleness: Seconds = 1.0,
         lag_bound: Seconds = 10.0,
+        hedge: float = 0.05,
         gutter: Seconds = 1.5,
         jitter: float = 0.05,
         beta: float = 1.0,
@@ -100,6 +102,7 @@ class Cache(SyncKeys, AsyncKeys):
             max_compute=seconds(max_compute, "max_compute"),
             max_staleness=seconds(max_staleness, "max_staleness"),
             lag_bound=seconds(lag_bound, "lag_bound"),
+            hedge=hedge,
             gutter=seconds(gutter, "gutter"),
             jitter=jitter,
             beta=beta,
@@ -121,6 +124,8 @@ class Cache(SyncKeys, AsyncKeys):
         self._encoder = encoder if codec is None else encoder.with_codec(codec)
         self._address_map = address_map
         self._counters = Counters()
+        self._subscribers = Subscribers()
+        reset_after_fork(self._subscribers)
         self._usual = Usual()
         self._functions: list[FunctionCore] = []
         self._named: dict[str, Any] = {}
@@ -153,7 +158,7 @@ class Cache(SyncKeys, AsyncKeys):
         return clients
 
     def _connect(self, location: Location) -> _Clients:
-        return _Clients(connect.engine(location, self.settings, self._address_map))
+        return _Clients(connect.engine(location, self.settings, self._address_map), self._subscribers)
 
     def _unsent(self) -> Ack:
         """The answer to a write that is sent nowhere: as asked for when switched off, not done when closed."""
@@ -315,6 +320,13 @@ class Cache(SyncKeys, AsyncKeys):
             resyncs=state.resyncs,
         )
 
+    def subscribe(self, callback: Callable[[Event], Any]) -> Callable[[], None]:
+        """Have a callback called with each event that is told (docs/events.md); returns what ends that.
+
+        It runs soon after, on a thread of its own, and holds up nothing. One that raises is called no more.
+        """
+        return self._subscribers.add(callback)
+
     # -- life
 
     @contextlib.contextmanager
@@ -360,8 +372,10 @@ class Cache(SyncKeys, AsyncKeys):
 class _Clients:
     """One engine and the two faces of it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, subscribers: Subscribers | None = None) -> None:
         self.engine = engine
+        if subscribers is not None:
+            engine.events.subscribers = subscribers
         self.sync = SyncClient(engine)
         self.asynchronous = AsyncClient(engine)
         engine.on_fork = self._after_fork

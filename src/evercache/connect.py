@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 
 from evercache.engine.engine import Engine
+from evercache.observe import EventHub
 from evercache.policy import Settings
-from evercache.results import Health, NodeHealth
+from evercache.results import Health, NodeHealth, RecentEvent
 from evercache.topology import (
     AddressMap,
     MemoryTopology,
@@ -32,11 +34,11 @@ def engine(location: Location, settings: Settings, address_map: AddressMap | Non
         memory = Engine(location, settings, MemoryTopology(), SyncMemoryWire(server), AsyncMemoryWire(server))
         memory.state.generation = memory.state.master_run_id = server.replid
         return memory
-    wire = PipelinedWire()
-    return Engine(location, settings, _topology(location, wire, address_map), BlockingWire(), wire)
+    wire, hub = PipelinedWire(), EventHub()
+    return Engine(location, settings, _topology(location, wire, address_map, hub), BlockingWire(), wire, hub=hub)
 
 
-def _topology(location: Location, wire: AsyncWire, address_map: AddressMap | None) -> Topology:
+def _topology(location: Location, wire: AsyncWire, address_map: AddressMap | None, hub: EventHub) -> Topology:
     match location.kind:
         case "standalone":
             return StandaloneTopology(wire, location.nodes[0], location.node_options)
@@ -53,13 +55,14 @@ def _topology(location: Location, wire: AsyncWire, address_map: AddressMap | Non
                 location.sentinel_options,
                 location.node_options,
                 address_map=address_map,
+                emit=hub.emit,
             )
 
 
 def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
     """What to tell whoever is paged."""
     state, view, now = engine.state, engine.view, engine.state.now()
-    problems = list(engine.state_log.troubles())
+    problems = engine.events.problems()
     if view.problem is not None and str(view.problem) not in problems:
         problems.append(str(view.problem))
     if view.master is None:
@@ -85,4 +88,9 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
         pending=len(state.journal.pending),
         nodes=tuple(nodes),
         problems=tuple(dict.fromkeys(problems)),
+        events=engine.events.counts(),
+        recent=tuple(
+            RecentEvent(age, event.kind, logging.getLevelName(event.level), event.message)
+            for age, event in engine.events.recent()
+        ),
     )

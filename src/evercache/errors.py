@@ -89,6 +89,8 @@ class UnavailableError(EvercacheError):
     def __init__(self, message: str = "", *, maybe_run: bool = False) -> None:
         super().__init__(message)
         self.maybe_run = maybe_run
+        #: It was not tried again, since too many calls had been (the budget of retries).
+        self.retry_refused = False
 
 
 class ConnectionFailed(UnavailableError):

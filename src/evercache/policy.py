@@ -41,6 +41,7 @@ class Settings:
     max_compute: float = 300.0
     max_staleness: float = 1.0
     lag_bound: float = 10.0
+    hedge: float = 0.05
     gutter: float = 1.5
     jitter: float = 0.05
     beta: float = 1.0
@@ -59,6 +60,10 @@ class Settings:
                 raise ConfigurationError(f"{name} must be above 0 seconds")
         seconds(self.gutter, "gutter")
         check_spread(self.jitter, self.beta)
+        if isinstance(self.hedge, bool) or not isinstance(self.hedge, (int, float)) or not 0 <= self.hedge <= 1:
+            raise ConfigurationError(
+                f"hedge={self.hedge!r}: give the share of reads that may be sent twice, from 0 (none) to 1"
+            )
         if self.default_ttl > self.max_ttl:
             raise ConfigurationError(f"default_ttl ({self.default_ttl}) is above max_ttl ({self.max_ttl})")
         db = self.bookkeeping_db

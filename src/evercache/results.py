@@ -7,7 +7,7 @@ from typing import Any
 
 from evercache.observe.counters import Counters
 
-__all__ = ["Ack", "Explanation", "Health", "NodeHealth", "Stats"]
+__all__ = ["Ack", "Explanation", "Health", "NodeHealth", "RecentEvent", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,22 @@ class NodeHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class RecentEvent:
+    """An event that was told `age` seconds ago; see docs/events.md for each `kind`."""
+
+    age: float
+    kind: str
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
-    """How the cache stands now. `problems` are sentences that say what is wrong and what to do; none is well."""
+    """How the cache stands now. `problems` are sentences that say what is wrong and what to do; none is well.
+
+    `events` counts each kind of event since the process began, `recent` are the newest 50, newest first.
+    `dataclasses.asdict` of it is fit for JSON.
+    """
 
     ok: bool
     url: str
@@ -71,6 +85,8 @@ class Health:
     pending: int
     nodes: tuple[NodeHealth, ...] = ()
     problems: tuple[str, ...] = ()
+    events: dict[str, int] = field(default_factory=dict)
+    recent: tuple[RecentEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -379,7 +379,7 @@ def test_a_fork_while_other_threads_hold_every_lock(valkey: Server) -> None:
             codes.append(child())
         with engine._lifecycle:
             codes.append(child())
-        with engine.state_log._lock:
+        with engine.events._lock:
             codes.append(child())
         stop.set()
         print("codes:", codes, flush=True)

@@ -31,9 +31,9 @@ def shares(servers: list[Server], before: list[int]) -> list[float]:
 
 
 @contextlib.contextmanager
-def shop(deployment: Deployment, replicas: int) -> Iterator[tuple[Cache, Any]]:
+def shop(deployment: Deployment, replicas: int, **options: Any) -> Iterator[tuple[Cache, Any]]:
     """A cache in front of the deployment, its entries on every replica, all of them in use."""
-    with Cache(deployment.url) as cache:
+    with Cache(deployment.url, **options) as cache:
         page = Site().on(cache)
         for number in range(KEYS):
             page(number)
@@ -62,7 +62,7 @@ def whole() -> Iterator[Deployment]:
 
 def test_one_thread_reads_both_replicas_evenly(whole: Deployment) -> None:
     calls = 2000
-    with shop(whole, 2) as (cache, page):
+    with shop(whole, 2, hedge=0) as (cache, page):
         replicas, master = whole.replicas, whole.master()
         before, at_master = [gets(server) for server in replicas], gets(master)
         for call in range(calls):
@@ -127,10 +127,11 @@ def test_a_frozen_replica_takes_no_read_after_its_first_time_out(tasks: bool) ->
             with frozen.frozen():
                 time.sleep(1.5)
                 until = time.monotonic()
-                assert cache.stats().counters.replica_failures == 1, "one reader, one time-out"
+                counters = cache.stats().counters
+                assert counters.replica_failures <= 1 + counters.hedged, "one time-out beside the hedged"
             during = [a for a in answers.all if since < a[1] < until]
             slow = [ended - began for began, ended, _ in during if ended - began > 0.05]
-            assert len(slow) <= 1
+            assert len(slow) <= 2, "one that was hedged late, one that had no hedge left"
             assert max(slow, default=0) < BUDGET + MESSAGE
             assert len(during) > 100, "the other one serves"
             wait_for(lambda: gets(frozen) > before + 20, 5, "the thawed one to be used again")

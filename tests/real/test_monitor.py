@@ -135,7 +135,7 @@ async def test_a_broken_link_is_seen_though_the_replica_answers() -> None:
 
 
 async def test_a_frozen_replica_takes_no_reads_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "evercache.topology")
+    caplog.set_level(logging.INFO, "evercache")
     with (
         Server.start() as master,
         Server.start(replica_of=master) as one,

@@ -93,6 +93,16 @@ def test_rule_13_a_lease_ends_by_itself_and_is_taken_over(rig: Rig) -> None:
     assert lead(rig).left_ms > 80_000
 
 
+def test_rule_11_a_clock_that_was_set_back_lets_no_late_write_in(rig: Rig) -> None:
+    sent = rig.client.now_us() + 5_000_000  # by the clock as it was when these were sent
+    window = {"not_before_us": sent, "not_after_us": sent + 250_000}
+    life = {"soft_ms": 1000, "span_ms": 0}
+    assert rig.set(IT, id=TOKEN, **window, **life, envelope=envelope())[0] == b"late"
+    assert parse_incr(rig.incr("ns:n", id=TOKEN, delta=1, **window, **life)).status == "late"
+    fill(rig)
+    assert parse_touch(rig.touch(IT, least=0, **window, **life)).status == "late"
+
+
 def test_rule_11_a_late_request_takes_no_lease_but_reads(rig: Rig) -> None:
     assert lead(rig, not_after_us=1).status == "late"
     assert lead(rig, token=OTHER, not_after_us=rig.late()).status == "lead", "nobody holds it"

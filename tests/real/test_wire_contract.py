@@ -434,7 +434,7 @@ def test_keepalive_and_no_delay(caller: Caller, valkey: Server, monkeypatch: pyt
         made.append(real(family))
         return made[-1]
 
-    for module in ("blocking", "pipelined"):
+    for module in ("connection", "pipelined"):
         monkeypatch.setattr(f"evercache.wire.{module}.new_socket", remember)
     caller.execute(caller.endpoint(valkey.address), ("PING",))
     (sock,) = made

@@ -2,4 +2,5 @@
 
 from tests.sim.cli import main
 
-main()
+if __name__ == "__main__":  # the processes of the runner import this as well
+    main()

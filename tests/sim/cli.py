@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-import time
-from collections import Counter
 
 from tests.sim.mutations import MUTATIONS
-from tests.sim.plan import KINDS, make_plan
+from tests.sim.plan import make_plan
+from tests.sim.runner import run_many, run_matrix
 from tests.sim.shrink import shrink
 from tests.sim.world import run
 
@@ -20,57 +20,48 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("seed", type=int, help="the schedule, or the first of them")
     parser.add_argument("--count", type=int, default=1, help="how many schedules, from that seed on")
+    parser.add_argument("--jobs", type=int, default=0, help="over so many processes (0: one for each core)")
     parser.add_argument("--keep-going", action="store_true", help="go on after a failing seed")
-    parser.add_argument("--trace", action="store_true", help="print what happens (one schedule)")
+    parser.add_argument("--matrix", action="store_true", help="then look for every wrong change, from five seeds")
+    parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--without", default="", help="numbers of faults to leave out, as 1,2")
     parser.add_argument("--shrink", action="store_true", help="leave out all faults that do not matter")
     parser.add_argument("--mutation", choices=sorted(MUTATIONS), help="with one thing done wrong on purpose")
     options = parser.parse_args(argv)
-    if options.mutation:
-        with MUTATIONS[options.mutation].applied() as lua:
-            sys.exit(_many(options, lua))
-    sys.exit(_many(options, None))
+    alone = options.trace or options.without or options.shrink or options.mutation or options.count == 1
+    if options.count and alone:
+        well = _one_by_one(options)
+    else:
+        well = not options.count or run_many(
+            options.seed, options.count, options.jobs, keep_going=options.keep_going
+        )
+    if options.matrix:
+        well = run_matrix(options.jobs, (options.mutation,) if options.mutation else ()) and well
+    sys.exit(0 if well else 1)
 
 
-def _many(options: argparse.Namespace, lua: object) -> int:
+def _one_by_one(options: argparse.Namespace) -> bool:
     left_out = {int(n) for n in options.without.split(",") if n}
-    began = time.perf_counter()
-    faults: Counter[str] = Counter()
-    with_fault: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    failed = steps = 0
-    least = 10**9
-    done = 0
-    for seed in range(options.seed, options.seed + options.count):
-        plan = (MUTATIONS[options.mutation].plan if options.mutation else make_plan)(seed).without(left_out)
-        result = run(plan, trace=options.trace, lua=lua)  # type: ignore[arg-type]
-        done += 1
-        steps += result.steps
-        least = min(least, result.steps)
-        faults.update(result.faults)
-        with_fault.update(result.faults.keys())
-        counts.update(result.counts)
-        if result.violations:
-            failed += 1
-            print(f"seed {seed}: {result.violations[0]}")
-            mutation = f" --mutation {options.mutation}" if options.mutation else ""
-            print(f"  replay: python -m tests.sim {seed} --trace{mutation}")
+    mutation = MUTATIONS[options.mutation] if options.mutation else None
+    well = True
+    with mutation.applied() if mutation else contextlib.nullcontext() as lua:
+        for seed in range(options.seed, options.seed + options.count):
+            plan = (mutation.plan if mutation else make_plan)(seed).without(left_out)
+            result = run(plan, trace=options.trace, lua=lua)
+            if options.trace:
+                print("\n".join(result.trace))
+            print(f"seed {seed}: {result.violations[0] if result.violations else 'well'}, {result.steps} events")
+            if not result.violations:
+                continue
+            well = False
+            wrong = f" --mutation {options.mutation}" if mutation else ""
+            print(f"  replay: python -m tests.sim {seed} --trace{wrong}")
             if options.shrink:
-                small = shrink(plan, lambda p: run(p, lua=lua))  # type: ignore[arg-type]
+                small = shrink(plan, lambda p: run(p, lua=lua))
                 gone = sorted(left_out | {f.number for f in plan.faults} - {f.number for f in small.faults})
                 print(f"  shrunk: --without {','.join(map(str, gone))}")
                 print("".join(f"    {fault}\n" for fault in small.faults), end="")
                 print(f"    {small.settings} {small.limits} {small.workload}")
             if not options.keep_going:
                 break
-        if options.trace:
-            print("\n".join(result.trace))
-    seconds = time.perf_counter() - began
-    print(
-        f"{done} schedules, {failed} failed, {steps} events ({least} at least), {seconds:.1f} s,"
-        f" {done / seconds:.1f} schedules a second"
-    )
-    if options.count > 1:
-        print("faults:", ", ".join(f"{k} {faults[k]} (in {with_fault[k]})" for k in KINDS))
-        print("counts:", ", ".join(f"{k} {n}" for k, n in sorted(counts.items())))
-    return 1 if failed else 0
+    return well

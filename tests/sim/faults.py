@@ -17,9 +17,9 @@ GRACE = 2.0
 CHOSEN = 0.06
 
 
-def bring_about(world: World, kind: str, args: dict[str, Any]) -> None:
-    """Begin a fault now."""
-    globals()[f"_{kind}"](world, **args)
+def bring_about(world: World, kind: str, args: dict[str, Any]) -> bool:
+    """Begin a fault now; False if it found nothing to disturb (a master that is down cannot be flushed)."""
+    return globals()[f"_{kind}"](world, **args) is not False
 
 
 def _node(world: World, which: int | str) -> Node:
@@ -51,10 +51,12 @@ def _wall(world: World, process: int, server: int | str | None, way: str, for_: 
         world.oracle.troubled(name, world.now, end)
 
 
-def _tail_stall(world: World, process: int, for_: float) -> None:
+def _tail_stall(world: World, process: int, for_: float) -> bool:
     tail = world.processes[process].engine.tail._connection
-    if tail is not None:
-        tail.stalled_until = world.now + for_
+    if tail is None:
+        return False
+    tail.stalled_until = world.now + for_
+    return True
 
 
 def _slow(world: World, process: int, for_: float, seconds: float) -> None:
@@ -81,17 +83,22 @@ def _stop_process(world: World, process: int, for_: float) -> None:
     world.oracle.troubled(tag.name, world.now, world.now + for_)
 
 
-def _kill_process(world: World, process: int, after: float) -> None:
+def _kill_process(world: World, process: int, after: float) -> bool:
+    alive = bool(world.processes[process].tag.alive)
     world.kill(process)
     world.later(after, lambda: world.be_born(process))
+    return alive
 
 
-def _fork_process(world: World, process: int) -> None:
-    world.fork(process)
+def _fork_process(world: World, process: int, parent_ends: bool) -> bool:
+    alive = bool(world.processes[process].tag.alive)
+    world.fork(process, parent_ends)
+    return alive
 
 
-def _burst(world: World, process: int, count: int) -> None:
+def _burst(world: World, process: int, count: int) -> bool:
     world.processes[process].burst(count)
+    return bool(world.processes[process].tag.alive)
 
 
 def _script_flush(world: World) -> None:
@@ -112,24 +119,25 @@ def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> No
 
 def _clock_step(world: World, node: int, seconds: float) -> None:
     world.nodes[node].skew_us += int(seconds * 1e6)
-    world.oracle.clock_stepped(world.now)
+    world.oracle.clock_stepped(world.now, of_master=world.nodes[node] is world.master)
 
 
-def _flush(world: World) -> None:
+def _flush(world: World) -> bool:
     master = world.master
     if not master.alive:
-        return
+        return False
     world.oracle.lost_data("flush", world.now, world.now + GRACE).complete = True
-    world.oracle.leases_gone()
+    world.oracle.leases.all_gone()
     effect = ("flush", None, None)
     master.data.apply(effect)
     master.record([effect])
+    return True
 
 
-def _replica_restart(world: World, node: int, down: float, lost: float | None, sync: float) -> None:
+def _replica_restart(world: World, node: int, down: float, lost: float | None, sync: float) -> bool:
     it = world.nodes[node]
     if it.role != "slave" or not it.alive:
-        return
+        return False
     it.stop()
 
     def up() -> None:
@@ -140,12 +148,13 @@ def _replica_restart(world: World, node: int, down: float, lost: float | None, s
         world.copy_later(it, sync)
 
     world.later(down, up)
+    return True
 
 
-def _restart_master(world: World, down: float, lost: float | None, sync: list[float]) -> None:
+def _restart_master(world: World, down: float, lost: float | None, sync: list[float]) -> bool:
     it = world.master
     if not it.alive:
-        return
+        return False
     window = world.oracle.lost_data("restart", world.now, world.now + down + max(sync) + GRACE)
     it.stop()
 
@@ -159,6 +168,7 @@ def _restart_master(world: World, down: float, lost: float | None, sync: list[fl
         window.complete = True
 
     world.later(down, up)
+    return True
 
 
 def _failover(
@@ -172,10 +182,10 @@ def _failover(
     sync: list[float],
     back: float,
     clock: float,
-) -> None:
+) -> bool:
     old = world.master
     if not old.alive or world.failing_over:
-        return
+        return False
     world.failing_over = True
     wait = 0.0 if mode == "planned" else detect
     last = world.now + wait + CHOSEN + max(*late, back + max(sync), max(repoint) + max(sync))
@@ -221,8 +231,8 @@ def _failover(
         new.frozen_until = min(new.frozen_until, world.now)
         new.promote()
         new.skew_us += int(clock * 1e6)
-        if clock:
-            world.oracle.clock_stepped(world.now)
+        if new.skew_us != old.skew_us:
+            world.oracle.clock_stepped(world.now, of_master=True)
         world.master, world.epoch = new, epoch
         for begin, end, a, b in world.network.walls:
             if begin <= world.now < end and new.address.host in (a, b):
@@ -246,6 +256,7 @@ def _failover(
         window.complete = True
 
     world.later(wait, select)
+    return True
 
 
 def _down(world: World, node: Node, on: bool) -> None:

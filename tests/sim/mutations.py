@@ -160,6 +160,7 @@ _BUSY = {"writes": 0.2, "pace": 0.02}
 _CUT_OFF = (("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.2}),)
 _SLOW = {"slow_compute": True, "same_key": True, "raises": 0.0}
 _CALM = {"default_ttl": 60.0}
+_EXTRAS = {"extras": True}
 
 _LIST = [
     # -- rules dropped
@@ -173,7 +174,7 @@ _LIST = [
         1,
         lua={
             "lease": (
-                ("exact(state.tip) .. ' ' .. exact(now_ms)", "exact(now_us + 5000) .. ' ' .. exact(now_ms)"),
+                ("write_lease(token, state.tip,", "write_lease(token, now_us + 5000,"),
                 ("known, state.tip, stale}", "known, now_us + 5000, stale}"),
             )
         },
@@ -263,7 +264,7 @@ _LIST = [
         "joiners accept anything",
         6,
         (put(State, "acceptable", _yes), put(Flights, "detach", _nothing)),
-        workload=_SLOW,
+        workload={**_SLOW, **_BUSY},
     ),
     Mutation(
         "unleased values count as newest",
@@ -384,7 +385,7 @@ _LIST = [
         11,
         lua={
             "set": (
-                ("if now_us > not_after_us then", "if false then"),
+                ("if untimely(not_before_us, not_after_us) then", "if false then"),
                 ("if redis.call('ZSCORE', IDS, id) then", "if false then"),
             )
         },
@@ -406,7 +407,7 @@ _LIST = [
     Mutation(
         "a new lease while one is held",
         13,
-        lua={"lease": (("if holder and stamp >= marks.least then", "if false then"),)},
+        lua={"lease": (("if holder and stamp >= marks.least and granted <= now_ms + SKEW then", "if false then"),)},
         workload=_SLOW,
     ),
     Mutation(
@@ -515,7 +516,7 @@ _LIST = [
         0,
         lua={
             "invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),),
-            "lease": (("if holder and stamp >= marks.least then", "if holder then"),),
+            "lease": (("if holder and stamp >= marks.least and granted <= now_ms + SKEW then", "if holder then"),),
         },
         workload=_SLOW,
     ),
@@ -618,6 +619,151 @@ _LIST = [
         settings={"lag_bound": 1.5, **_CALM},
         scene=_lags(-1.0, 1.3, 3.0),
         workload={"near": 0.0, **_BUSY},
+    ),
+    # -- entries by themselves: counters, add, since, touch, expiry
+    Mutation(
+        "touch stamps",
+        9,
+        lua={
+            "touch": (
+                (
+                    "redis.call('SETRANGE', ENTRY, 12,",
+                    "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', now_us))\n"
+                    "redis.call('SETRANGE', ENTRY, 12,",
+                ),
+            )
+        },
+        workload=_EXTRAS,
+    ),
+    Mutation(
+        "touch revives the dead",
+        9,
+        lua={"touch": (("if not fresh or entry.newer then", "if not entry or entry.foreign then"),)},
+        workload={"wide": 0.9, **_EXTRAS},
+    ),
+    Mutation(
+        "an increment resets the expiry",
+        9,
+        lua={
+            "incr": (
+                (
+                    "string.sub(entry.raw, 1, entry.payload_at - 1) .. exact(value), 'KEEPTTL')",
+                    "patched(string.sub(entry.raw, 1, entry.payload_at - 1) .. exact(value), entry.stamp,"
+                    " now_ms + soft_ms, span_ms), 'PX', exact(soft_ms + span_ms))",
+                ),
+            )
+        },
+        workload=_EXTRAS,
+    ),
+    Mutation("an increment makes it last", 9, lua={"incr": ((", 'KEEPTTL')", ")"),)}, workload=_EXTRAS),
+    Mutation(
+        "an increment revives the dead",
+        9,
+        lua={
+            "incr": (
+                (
+                    "local entry, state, _, fresh = look(least, '', {})",
+                    "local entry, state, _, fresh = look(least, '', {})\nfresh = entry and not entry.foreign",
+                ),
+            )
+        },
+        workload={"wide": 0.9, "writes": 0.2, **_EXTRAS},
+    ),
+    Mutation(
+        "an increment is sent again",
+        9,
+        (edit(AsyncWrites, "incr", ("repeat=False", "repeat=True")),),
+        focus="breaks",
+        workload=_EXTRAS,
+        scene=(("breaks", -1.5, {"for_": 1.4, "share": 0.1}),),
+    ),
+    Mutation(
+        "late increments are executed",
+        11,
+        lua={"incr": (("if untimely(not_before_us, not_after_us) then", "if false then"),)},
+        workload=_EXTRAS,
+        scene=(("freeze_node", -0.9, {"node": "m", "for_": 0.8}),),
+    ),
+    Mutation(
+        "counters are read anywhere",
+        9,
+        (edit(AsyncReads, "judge", (" or envelope.counter:", ":")),),
+        workload=_EXTRAS,
+        scene=_lags(-1.5, 0.3, 1.4),
+    ),
+    Mutation(
+        "add wins over a live entry",
+        9,
+        lua={"set": (("if mode == 'add' and fresh then", "if false then"),)},
+        workload=_EXTRAS,
+    ),
+    Mutation(
+        "add is refused by a dead entry",
+        9,
+        lua={"set": (("if mode == 'add' and fresh then", "if mode == 'add' and entry then"),)},
+        workload={"wide": 0.9, "writes": 0.2, **_EXTRAS},
+    ),
+    Mutation(
+        "since is not looked at",
+        0,
+        lua={"set": (("if mode == 'since' then", "if false then"),)},
+        workload={"pace": 0.02, **_EXTRAS},
+    ),
+    Mutation(
+        "since looks at marks only",
+        0,
+        lua={"set": ((" or not untouched(state) then", " then"),)},
+        workload={"pace": 0.02, **_EXTRAS},
+    ),
+    Mutation(
+        "readers ignore the expiry",
+        19,
+        (
+            edit(
+                AsyncReads,
+                "judge",
+                ("envelope.hard_ms <= server_ms or ", ""),
+                ("return Found(envelope, source, left <= 0, left)", "return Found(envelope, source, False, 1.0)"),
+            ),
+        ),
+        settings={"default_ttl": 0.3},
+        workload={"near": 0.0, "writes": 0.03, **_EXTRAS},
+        # By the clocks of the replicas everything lives for five seconds more.
+        scene=tuple(("clock_step", -9.0, {"node": n, "seconds": -5.0}) for n in (1, 2)),
+    ),
+    Mutation(
+        "near outlives the entry",
+        19,
+        (edit(State, "put_near", ("min(seconds, (envelope.soft_ms - server_ms) / 1e3)", "seconds")),),
+        settings={"default_ttl": 0.3},
+        workload={"near": 3.0, "writes": 0.03},
+    ),
+    Mutation(
+        "a sweep compares nothing",
+        21,
+        lua={"sweep": ((" or (entry.stamp >= least and now_ms < entry.hard)", ""),)},
+        workload=_EXTRAS,
+    ),
+    Mutation(
+        "late requests for a lease are granted",
+        11,
+        lua={
+            "lease": (
+                ("local late = take and (not_after_us or 0) > 0 and now_us > not_after_us", "local late = false"),
+            )
+        },
+        scene=(("freeze_node", -0.9, {"node": "m", "for_": 0.8}),),
+    ),
+    Mutation(
+        "the child leaves to its parent what is pending",
+        4,
+        (edit(State, "after_fork", ("item.due, item.given = now, self.journal.sequence", "pass")),),
+        settings=_CALM,
+        workload=_BUSY,
+        scene=(
+            ("wall", -0.8, {"process": 0, "server": "m", "way": "both", "for_": 0.5}),
+            ("fork_process", -0.6, {"process": 0, "parent_ends": False}),
+        ),
     ),
 ]
 

@@ -11,12 +11,14 @@ import asyncio
 import copy
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Protocol
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, Loading, ServerChanged, UnavailableError
-from evercache.wire.types import Address, Command, ConnectionOptions, Expectation, Greeting, Reply
+from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, Reply
 from tests.sim.loop import SimHandle, SimLoop, Tag
+from tests.sim.preemption import Points, command_name
 
 __all__ = ["Network", "Server", "Session", "SimEndpoint", "SimWire"]
 
@@ -43,6 +45,9 @@ class Network:
         self.slow: list[tuple[float, float, str, float]] = []
         self.breaking = 0.0  # share of requests whose connection breaks
         self._numbers = 0
+        #: Where messages and scripts can be held back, and who is told of one; None: nowhere.
+        self.points: Points | None = None
+        self.held: Callable[..., None] = lambda *_: None
 
     def __repr__(self) -> str:
         return f"<Network servers={len(self.servers)} walls={len(self.walls)}>"
@@ -70,12 +75,23 @@ class Network:
             seconds += until - now + self.rng.random() * 0.05
         return seconds
 
+    def hold(self, way: str, what: str | list[bytes], connection: Connection) -> float:
+        """Seconds for which this message is held back, and with it what follows on its connection."""
+        what = f"{way} {what if isinstance(what, str) else command_name(what)}"
+        fault = self.points.at("message", what) if self.points is not None else None
+        if fault is None:
+            return 0.0
+        self.held(fault, what, process=connection.tag.name, server=connection.server)
+        return float(fault.args["for_"])
+
     def number(self) -> int:
         self._numbers += 1
         return self._numbers
 
 
 class _Request:
+    """What was asked and the replies so far; an `AsyncExchange` as well."""
+
     __slots__ = ("commands", "deadline", "future", "heard", "replies", "timer")
 
     def __init__(
@@ -84,6 +100,25 @@ class _Request:
         self.commands, self.deadline, self.future, self.heard = commands, deadline, future, heard
         self.replies: list[Any] = []
         self.timer: SimHandle | None = None
+
+    def hand_over(self) -> None:
+        """Give the exchange itself to whoever waits for its replies."""
+        waiting = self.future
+        if not waiting.done():
+            self.future = waiting.get_loop().create_future()
+            self.future.add_done_callback(lambda f: None if f.cancelled() else f.exception())
+            waiting.set_result(self)
+
+    def result(self) -> list[Any]:
+        replies: list[Any] = self.future.result()
+        return replies
+
+    def abandon(self, over: Callable[[UnavailableError | None], None]) -> None:
+        def done(future: asyncio.Future[Any]) -> None:
+            error = None if future.cancelled() else future.exception()
+            over(error if isinstance(error, UnavailableError) else None)
+
+        self.future.add_done_callback(done)
 
 
 class Session:
@@ -106,6 +141,13 @@ class Session:
         server, now = self.server, self.network.loop.time()
         if not server.alive or not self.alive:
             return
+        points = self.network.points
+        if points is not None and request.commands[0][0] in (b"EVALSHA", b"EVAL"):
+            what = command_name(request.commands[0])
+            fault = points.at("script", what)
+            if fault is not None:
+                server.frozen_until = max(server.frozen_until, now + fault.args["for_"])
+                self.network.held(fault, what, process=None, server=server)
         if server.frozen_until > now:
             self.network.loop.call_at(server.frozen_until, self.arrive, request, context=self.network.loop.neutral)
             return
@@ -213,15 +255,19 @@ class Connection:
     def names(self) -> tuple[str, str]:
         return self.tag.name, self.address.host
 
-    def _out(self) -> float:
+    def _out(self, what: str | list[bytes] = "connect") -> float:
         a, b = self.names
         when = self.network.loop.time() + self.network.delay(a, b, self.tag.name)
+        if self.network.points is not None:
+            when += self.network.hold("to", what, self)
         self._last_out = max(self._last_out + 1e-7, when)
         return self._last_out
 
-    def _in(self) -> float:
+    def _in(self, what: str | list[bytes] = "connected") -> float:
         a, b = self.names
         when = self.network.loop.time() + self.network.delay(b, a, self.tag.name)
+        if self.network.points is not None:
+            when += self.network.hold("from", what, self)
         self._last_in = max(self._last_in + 1e-7, when, self.stalled_until)
         return self._last_in
 
@@ -274,6 +320,14 @@ class Connection:
 
     async def request(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Send, and wait for the replies."""
+        request = self.send(commands, deadline)
+        try:
+            return await request.future  # type: ignore[no-any-return]
+        finally:
+            assert request.timer is not None
+            request.timer.cancel()
+
+    def send(self, commands: Sequence[Command], deadline: float) -> _Request:
         loop = self.network.loop
         if not self.tag.alive:
             raise ConnectionFailed("the process is dead")
@@ -286,17 +340,19 @@ class Connection:
         self.inflight.append(request)
         assert self.session is not None
         if self.network.breaking and self.network.rng.random() < self.network.breaking:
-            # It breaks around this request: before, or after the server has it.
-            if self.network.rng.random() < 0.6:
-                loop.call_at(self._out(), self.session.arrive, request, context=loop.neutral)
+            # It breaks around this request: before or after the server has it, or with the answer on its way.
+            draw = self.network.rng.random()
+            if draw < 0.6:
+                when = self._out(words[0])
+                loop.call_at(when, self.session.arrive, request, context=loop.neutral)
+                if draw < 0.3:
+                    reset = ConnectionFailed(f"{self.address}: the connection was reset")
+                    loop.call_at(when + 1e-6, self.fail, reset, context=loop.neutral)
             loop.call_later(self.network.rng.random() * 0.02, self.session.reset, context=loop.neutral)
         else:
-            loop.call_at(self._out(), self.session.arrive, request, context=loop.neutral)
+            loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
         request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
-        try:
-            return await request.future  # type: ignore[no-any-return]
-        finally:
-            request.timer.cancel()
+        return request
 
     def _late(self, request: _Request) -> None:
         if request.future.done():
@@ -312,7 +368,7 @@ class Connection:
     def reply(self, request: _Request) -> None:
         """The server answers: it arrives later."""
         loop = self.network.loop
-        loop.call_at(self._in(), self._arrived, request, context=loop.neutral)
+        loop.call_at(self._in(request.commands[0]), self._arrived, request, context=loop.neutral)
 
     def _arrived(self, request: _Request) -> None:
         if self.failure is not None:
@@ -330,7 +386,7 @@ class Connection:
     def push(self, message: list[Any]) -> None:
         """An out-of-band message of the server."""
         loop = self.network.loop
-        loop.call_at(self._in(), self._pushed, message, context=loop.neutral)
+        loop.call_at(self._in("push"), self._pushed, message, context=loop.neutral)
 
     def _pushed(self, message: list[Any]) -> None:
         if self.failure is not None:
@@ -389,7 +445,10 @@ class Connection:
         """The server's end is gone; the news travels, unless a wall stands between."""
         loop = self.network.loop
         loop.call_at(
-            self._in(), self.fail, ConnectionFailed(f"{self.address} closed the connection"), context=loop.neutral
+            self._in("reset"),
+            self.fail,
+            ConnectionFailed(f"{self.address} closed the connection"),
+            context=loop.neutral,
         )
 
 
@@ -418,18 +477,40 @@ class SimEndpoint:
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
     ) -> list[Reply]:
         """See `AsyncEndpoint.execute`."""
+        replies = await self.begin(commands, deadline, expect)
+        assert isinstance(replies, list)
+        return replies
+
+    async def begin(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None, until: float = inf
+    ) -> list[Reply] | _Request:
+        """See `AsyncEndpoint.begin`."""
         self._calls += 1
+        loop = self._network.loop
         try:
             connection = self._current()
-            if connection is not None and (expect is None or expect(connection.greeting)):
-                return await connection.request(commands, deadline)
-            if connection is not None:
-                connection.retire()
-            connection = await self._fresh(deadline)
-            if expect is not None and not expect(connection.greeting):
-                connection.retire()
-                raise ServerChanged(f"{self.address} is not the server that was verified")
-            return await connection.request(commands, deadline)
+            if connection is None or (expect is not None and not expect(connection.greeting)):
+                if connection is not None:
+                    connection.retire()
+                ready = deadline if until > loop.time() else min(deadline, loop.time() + HASTE)
+                connection = await self._fresh(ready)
+                if expect is not None and not expect(connection.greeting):
+                    connection.retire()
+                    raise ServerChanged(f"{self.address} is not the server that was verified")
+            request = connection.send(commands, deadline)
+            if until <= loop.time():
+                return request
+            timer = None
+            if until < deadline:
+                timer = loop.call_at(until, request.hand_over, context=loop.neutral)
+            try:
+                return await request.future  # type: ignore[no-any-return]
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                if request.future.done():
+                    assert request.timer is not None
+                    request.timer.cancel()
         finally:
             self._calls -= 1
 

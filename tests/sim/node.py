@@ -34,7 +34,7 @@ class Node:
         loop: Any,
         lua: LuaHost,
         rng: random.Random,
-        observe: Callable[[Node, str, Any, list[bytes]], None],
+        observe: Callable[[Node, str, Any, list[bytes], Any], None],
     ) -> None:
         self.index = index
         self.address = Address(f"10.0.0.{index + 1}")
@@ -76,7 +76,7 @@ class Node:
 
     def now_us(self) -> int:
         """Its own clock."""
-        return int((EPOCH + self.now) * 1e6) + self.skew_us
+        return int((EPOCH + self._loop.time()) * 1e6) + self.skew_us
 
     @property
     def offset(self) -> int:
@@ -103,9 +103,11 @@ class Node:
 
     def pull(self) -> None:
         """Take over what has arrived by now."""
+        if self.role == "master":
+            return
         source, now = self.source, self.now
         if (
-            self.role != "slave" or not self.alive or not self.linked or source is None or not source.alive
+            not self.alive or not self.linked or source is None or not source.alive
             or source.role != "master" or source.replid != self.replid or self._cut() is not None
             or self.frozen_until > now
         ):  # fmt: skip
@@ -262,9 +264,10 @@ class Node:
         self.known_scripts.add(sha)
         count = int(words[2])
         keys, args = words[3 : 3 + count], words[3 + count :]
+        before = self.data.find(0, keys[5], writer.now_us) if count > 5 else None
         reply = self._lua.run(sha, keys, args, writer.call)
         if not isinstance(reply, ServerError):
-            self._observe(self, _NAMES[sha], reply, words[3:])
+            self._observe(self, _NAMES[sha], reply, words[3:], before)
         return reply
 
     def _in_sync(self) -> int:

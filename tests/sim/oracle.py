@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.entries import Entries
+from tests.sim.leases import Leases
+
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 __all__ = ["Invalidation", "Oracle", "Violation", "Window"]
 
-LEASE = 1.0
 _SLACK = 0.03
 
 
@@ -76,18 +78,12 @@ class Oracle:
         #: Process -> spells in which it was cut off, slow or stopped.
         self._troubled: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._disturbed: list[tuple[float, float]] = []
-        self._clock_at = -inf
+        self.clock_at = -inf
+        self.entries = Entries(world)
         self._ticks = 0
-        #: token -> what was granted.
-        self.grants: dict[str, Grant] = {}
-        self._latest: dict[tuple[str, str], Grant] = {}
-        self.computing: dict[str, tuple[str, Any]] = {}
-        self._running: dict[Running, None] = {}
-        self._busy: dict[str, int] = defaultdict(int)
-        self._busy_since: dict[str, float] = {}
-        self._busy_total: dict[str, float] = defaultdict(float)
         self._stamps: dict[str, int] = {}
         self.counts: dict[str, int] = defaultdict(int)
+        self.leases = Leases(self)
 
     def __repr__(self) -> str:
         return f"<Oracle violations={len(self.violations)} invalidations={len(self.invalidations)}>"
@@ -95,6 +91,10 @@ class Oracle:
     @property
     def now(self) -> float:
         return self._world.now
+
+    @property
+    def budget(self) -> float:
+        return self._world.budget
 
     def tick(self) -> int:
         """The number of one more event."""
@@ -116,19 +116,16 @@ class Oracle:
     def disturbed(self, begin: float, end: float) -> None:
         self._disturbed.append((begin, end))
 
-    def clock_stepped(self, at: float) -> None:
-        self._clock_at = at
+    def clock_stepped(self, at: float, *, of_master: bool) -> None:
+        self.clock_at = at
+        if of_master:
+            self.entries.master_clock_at = at
 
     def lost_data(self, kind: str, begin: float, hard_end: float) -> Window:
         """Something that may lose what was acknowledged begins."""
         window = Window(kind, begin, hard_end)
         self.windows.append(window)
         return window
-
-    def leases_gone(self) -> None:
-        """Everything was flushed, leases too."""
-        for grant in self._latest.values():
-            grant.dropped = True
 
     def look_at_windows(self) -> None:
         """Close those in which everybody has settled; called now and then."""
@@ -139,6 +136,10 @@ class Oracle:
         for window in open_:
             if (window.complete and settled) or self.now >= window.hard_end:
                 window.end = self.now
+
+    def stopped(self, process: str, begin: float, end: float) -> float:
+        """Seconds of trouble of a process between two moments."""
+        return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in self._troubled[process])
 
     def in_trouble(self, process: str, begin: float, end: float) -> bool:
         """Whether something excuses this process between two moments."""
@@ -167,7 +168,10 @@ class Oracle:
     # -- invalidations
 
     def begin(self, process: Any, scope: str, keys: list[str]) -> Invalidation:
-        it = Invalidation(scope, process, {k: len(self.versions[k]) for k in keys}, self.now)
+        wanted = {k: len(self.versions[k]) for k in keys}
+        if "a" in wanted:  # of several that are under way, any may win after this
+            wanted["a"] = min((wanted["a"], *self._world.adding.values()))
+        it = Invalidation(scope, process, wanted, self.now)
         self.invalidations.append(it)
         for key in keys:
             self._by_key[key].append(it)
@@ -188,6 +192,19 @@ class Oracle:
         it = self._by_id.get(id)
         if it is not None:
             it.heard.setdefault(process, self.tick())
+
+    def issued_before(self, id: str, moment: float) -> bool:
+        """Whether an invalidation, or any that is not known here, was issued before a moment."""
+        it = self._by_id.get(id)
+        return it is None or it.began < moment
+
+    def forked(self, parent: Any, child: Any) -> None:
+        """The child knows what its parent had heard, and what it had issued."""
+        for it in self.invalidations:
+            if parent in it.heard:
+                it.heard[child] = it.heard[parent]
+            elif it.process is parent and it.returned is not None:
+                it.heard[child] = it.returned
 
     def died(self, process: Any) -> None:
         """Promise 6 holds unless everybody who had heard is gone."""
@@ -236,161 +253,32 @@ class Oracle:
                 return self.bad(kind, f"{what}, acknowledged {1000 * (began - it.acknowledged):.0f} ms before")
         return None
 
-    def call_took(self, process: Any, key: str, began: float, busy: float) -> None:
-        """A cached call is over: beyond the computations of its key it may spend its budget (promise 1)."""
-        if self.over:
-            return
-        took = self.now - began
-        waited = self.busy(key) - busy
-        spare = took - waited
-        limit = 2 * self._world.budget + 0.1
-        # One that is killed, or cut off while it asks, leaves a lease to nobody.
-        cut_off = any(self.in_trouble(name, began - 1.5, self.now) for name in (process.name, *self._troubled))
-        if cut_off or self._world.killed_since(began - 1.5):
-            limit += LEASE + 0.5
-        if self._clock_at > began - 5:
-            limit += LEASE
-        stopped = sum(max(0.0, min(e, self.now) - max(b, began)) for b, e in self._troubled[process.name])
-        if spare > limit + stopped:
-            self.bad("P1", f"{process.name}: a call of {key} took {took:.3f} s, {waited:.3f} of it computing")
-
-    # -- computations
-
-    def busy(self, key: str) -> float:
-        """Seconds in which somebody computed a key, so far."""
-        since = self._busy_since.get(key)
-        return self._busy_total[key] + (self.now - since if since is not None else 0.0)
-
-    def began_computing(self, process: Any, key: str, token: str) -> Running:
-        """Somebody's function begins; returns what `ended_computing` takes."""
-        self.counts["computations"] += 1
-        if token:
-            self.computing[token] = (key, process)
-        return self.began_leading(process, key, token)
-
-    def began_leading(self, process: Any, key: str, token: str = "") -> Running:
-        """Somebody has the lease of a key until its store is over: who waits for that waits for the function."""
-        running = Running(key, process, token)
-        self._running[running] = None
-        self._busy[key] += 1
-        if self._busy[key] == 1:
-            self._busy_since[key] = self.now
-        return running
-
-    def ended_computing(self, running: Running) -> None:
-        """It ended, or its process did."""
-        if running not in self._running:
-            return
-        del self._running[running]
-        key = running.key
-        self.computing.pop(running.token, None)
-        self._busy[key] -= 1
-        if not self._busy[key]:
-            self._busy_total[key] += self.now - self._busy_since.pop(key)
-
-    def all_ended(self, process: Any) -> None:
-        """A process is gone in the middle of whatever it computed."""
-        for running in [r for r in self._running if r.process is process]:
-            self.ended_computing(running)
-
     # -- at the master
 
-    def script(self, node: Any, name: str, reply: Any, words: list[bytes]) -> None:
-        """A script has run on a node."""
+    def script(self, node: Any, name: str, reply: Any, words: list[bytes], before: Any) -> None:
+        """A script has run on a node; `before`: what its entry was."""
         if not isinstance(reply, list) or reply[0] == b"GEN":
             return
+        if words[5:6]:
+            self.entries.ran(node, name, reply, words, before)
+        self.leases.ran(node, name, reply, words)
         handler: Callable[..., None] | None = getattr(self, f"_script_{name}", None)
         if handler is not None:
             handler(node, reply, words)
-
-    def _script_lease(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
-        args = words[7:]
-        tags = int(args[7])
-        token = args[8 + tags].decode()
-        if reply[0] != b"lead" or not token:
-            return
-        key, stamp = words[5].decode(), int(reply[4])
-        marks = reply[3]
-        least = max(int(args[5]), int(marks[1]), int(marks[2]), *(int(m) for m in marks[4][1::2]))
-        if tags or marks[4]:
-            least = max(least, int(marks[3]))
-        if stamp < least:
-            self.bad("stamps", f"a lease on {key} was granted with stamp {stamp} below a mark {least}")
-        place = (node.replid, key)
-        before = self._latest.get(place)
-        if before is not None and before.token == token and before.stamp == stamp and not before.dropped:
-            return  # the same call again
-        if before is not None and not before.dropped and before.stamp >= least and before.token in self.computing:
-            _, process = self.computing[before.token]
-            expired = self.now >= before.until
-            excused = expired and self.in_trouble(process.name, self.now - 2 * LEASE, self.now)
-            # A clock that jumps ahead ends leases early (rule 19).
-            jumped = self.now - self._clock_at < 2 * LEASE
-            if process.tag.alive and not excused and not jumped:
-                self.bad("P5", f"{key} is leased to {token} while {process.name} computes it under {before.token}")
-        grant = Grant(token, place, stamp, self.now + LEASE)
-        self.grants[token] = self._latest[place] = grant
-
-    def _script_renew(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
-        grant = self.grants.get(words[12].decode())
-        if reply[0] == b"ok" and grant is not None:
-            grant.until = self.now + LEASE
-
-    def _drop(self, node: Any, key: bytes) -> None:
-        grant = self._latest.get((node.replid, key.decode()))
-        if grant is not None:
-            grant.dropped = True
-
-    def _script_release(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
-        if reply[0] == b"ok":
-            self._drop(node, words[5])
 
     def _script_invalidate(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         if reply[0] == b"ok":
             self._issued(node, int(reply[3]))
             if words[12] == b"k":
-                self._drop(node, words[5])
+                self.leases.drop(node, words[5])
 
     def _script_set(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         if reply[0] == b"ok":
             self._issued(node, int(reply[3]))
-            self._drop(node, words[5])
-
-    def _script_store(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
-        """Only the last holder of the lease may store."""
-        if reply[0] != b"ok":
-            return
-        self.counts["stores"] += 1
-        token, key = words[12].decode(), words[5].decode()
-        grant = self._latest.get((node.replid, key))
-        if grant is not None and (grant.token != token or grant.dropped) and not grant.stored:
-            self.bad("lease", f"{token} stored {key}, but the lease is {'gone' if grant.dropped else grant.token}")
-        elif grant is not None and grant.token == token:
-            grant.stored = True
+            self.leases.drop(node, words[5])
 
     def _issued(self, node: Any, stamp: int) -> None:
         """Stamps of one generation only grow."""
         if stamp <= self._stamps.get(node.replid, 0):
             self.bad("stamps", f"node {node.index} issued {stamp} after {self._stamps[node.replid]}")
         self._stamps[node.replid] = stamp
-
-
-@dataclass(eq=False, slots=True)
-class Running:
-    """One run of a function."""
-
-    key: str
-    process: Any
-    token: str
-
-
-@dataclass(eq=False, slots=True)
-class Grant:
-    """A lease as the master granted it."""
-
-    token: str
-    place: tuple[str, str]
-    stamp: int
-    until: float
-    dropped: bool = False
-    stored: bool = False

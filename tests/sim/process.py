@@ -17,25 +17,23 @@ from evercache.protocol.journal import Journal
 from evercache.topology import SentinelTopology
 from evercache.url import Location
 from evercache.wire.types import ConnectionOptions
+from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.network import SimWire
 from tests.sim.oracle import Invalidation
+from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-__all__ = ["KEYS", "Process", "covered"]
+__all__ = ["EXPLICIT", "KEYS", "Process", "covered"]
 
 #: Tasks that use the cache in each process.
 VISITORS = 2
 #: Entries: four of function f, two of g, one that is set explicitly.
 KEYS = ("f0", "f1", "f2", "f3", "g4", "g5", "s")
-
-_invalidation: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar(
-    "sim_invalidation", default=None
-)
-_token: contextvars.ContextVar[str] = contextvars.ContextVar("sim_token", default="")
-_source: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("sim_source", default=None)
+#: Those that are set explicitly: by one writer at a time, with `add`, with `since`.
+EXPLICIT = ("s", "a", "d")
 
 
 class Failed(Exception):
@@ -53,7 +51,7 @@ def covered(scope: str) -> list[str]:
         case "t":
             return [k for k in KEYS if k != "s" and int(k[1]) % 3 == int(name)]
         case _:
-            return list(KEYS)
+            return [*KEYS, "a", "d"]
 
 
 class SimBackground:
@@ -143,51 +141,11 @@ class Process:
             return await self._compute(f"g{k}", k)
 
         self.functions: dict[str, Any] = {"f": f, "g": g}
+        self._entries: dict[str, str] = {}
         clients = cache._find()
         assert clients is not None
-        self._watch(clients)
-
-    def _watch(self, clients: Any) -> None:
-        """Tell the oracle what passes; nothing is changed by it."""
-        state, oracle = self.engine.state, self.world.oracle
-        begin, acknowledged, hear_line = state.begin, state.acknowledged, state.hear_line
-        leads, reads = clients.asynchronous.leads, clients.asynchronous.reads
-        compute_leased, fetch = leads.compute_leased, reads.fetch
-
-        def began(scope: Any, function: str = "") -> Any:
-            item = begin(scope, function)
-            it = _invalidation.get()
-            if it is not None and not it.id:
-                oracle.named(it, item.id)
-            return item
-
-        def was_acknowledged(item: Any, stamp: int, generation: str) -> None:
-            acknowledged(item, stamp, generation)
-            oracle.acknowledged(self, item.id)
-
-        def heard(line: Any) -> None:
-            hear_line(line)
-            oracle.heard(self, line.id)
-
-        async def leased(request: Any, token: str, *rest: Any) -> Any:
-            reset = _token.set(token)
-            running = oracle.began_leading(self, request.subject.key)
-            try:
-                return await compute_leased(request, token, *rest)
-            finally:
-                _token.reset(reset)
-                if not self.world.loop.is_closed():
-                    oracle.ended_computing(running)
-
-        async def fetched(request: Any) -> Any:
-            outcome = await fetch(request)
-            source = _source.get()
-            if source is not None:
-                source[:] = [outcome.source + (" stale" if outcome.stale else "")]
-            return outcome
-
-        state.begin, state.acknowledged, state.hear_line = began, was_acknowledged, heard  # type: ignore[method-assign]
-        leads.compute_leased, reads.fetch = leased, fetched
+        self.link = clients.asynchronous.reads._link
+        watch(self, clients)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task of this process."""
@@ -200,17 +158,19 @@ class Process:
     async def _begin(self) -> None:
         for _ in range(VISITORS):
             self.spawn(self._visitor())
+        if self.world.plan.workload["extras"]:
+            self.spawn(Extras(self, f"extras {self.world.plan.seed} {self.slot} {self.born}").run())
 
     # -- the functions
 
     async def _compute(self, key: str, k: int) -> list[int]:
         rng, oracle, work = self.rng, self.world.oracle, self.world.plan.workload
-        token = _token.get()
+        token = token_of_task.get()
         seconds = rng.uniform(0.002, 0.015)
         if work["slow_compute"] and rng.random() < 0.2:
             seconds = rng.uniform(0.1, 1.5)
         before = seconds * rng.random()
-        running = oracle.began_computing(self, self.entry(key), token)
+        running = oracle.leases.began_computing(self, self.entry(key), token)
         try:
             await asyncio.sleep(before)
             version = oracle.version(key)
@@ -220,13 +180,15 @@ class Process:
             return [k, version]
         finally:
             if not self.world.loop.is_closed():
-                oracle.ended_computing(running)
+                oracle.leases.ended_computing(running)
 
     def entry(self, key: str) -> str:
         """The key of an entry on the server."""
-        if key == "s":
-            return "sim::s"
-        return str(self.functions[key[0]].key(int(key[1:])))
+        found = self._entries.get(key)
+        if found is None:
+            found = f"sim:k:{key}" if key in EXPLICIT else str(self.functions[key[0]].key(int(key[1:])))
+            self._entries[key] = found
+        return found
 
     # -- the visitors
 
@@ -266,22 +228,21 @@ class Process:
         oracle, began = self.world.oracle, self.world.now
         number = oracle.tick()
         how = ["get"]
-        _source.set(how)
+        source_of_task.set(how)
         self.world.calls += 1
         try:
-            if key == "s":
-                value = await self.cache.aget("s")
+            if key in EXPLICIT:
+                value = await self.cache.aget(key)
                 if value is None:
                     return
                 (version,) = value
             else:
-                busy = oracle.busy(self.entry(key))
                 try:
                     k, version = await self.functions[key[0]](int(key[1:]))
                 except Failed:
                     return
                 finally:
-                    oracle.call_took(self, self.entry(key), began, busy)
+                    oracle.leases.call_took(self, self.entry(key), began)
                 if k != int(key[1:]):
                     oracle.bad("value", f"{key} gave {k}")
             self.world.note(f"{self.name} read {key} v{version} from {how[0]}")
@@ -315,7 +276,7 @@ class Process:
         """Invalidate, and tell the oracle."""
         it = self.world.oracle.begin(self, scope, [k for k in covered(scope) if k != "s" or scope == "*"])
         kind, _, name = scope.partition(":")
-        reset = _invalidation.set(it)
+        reset = invalidation_of_task.set(it)
         try:
             match kind:
                 case "k":
@@ -327,7 +288,7 @@ class Process:
                 case _:
                     ack = await self.cache.aclear()
         finally:
-            _invalidation.reset(reset)
+            invalidation_of_task.reset(reset)
         self._over(it, ack)
 
     def _over(self, it: Invalidation, ack: Any) -> None:
@@ -342,14 +303,24 @@ class Process:
         version = oracle.commit("s")
         await asyncio.sleep(self.rng.uniform(0, 0.002))
         it = oracle.begin(self, "k:s", ["s"])
-        reset = _invalidation.set(it)
+        reset = invalidation_of_task.set(it)
         try:
             if self.rng.random() < 0.8:
                 ack = await self.cache.aset("s", [version], ttl=self.rng.choice([0.5, 60.0]))
             else:
                 ack = await self.cache.adelete("s")
         finally:
-            _invalidation.reset(reset)
+            invalidation_of_task.reset(reset)
+        self._over(it, ack)
+
+    async def delete(self, key: str) -> None:
+        """Delete a key that is set explicitly, and tell the oracle."""
+        it = self.world.oracle.begin(self, f"k:{key}", [key])
+        reset = invalidation_of_task.set(it)
+        try:
+            ack = await self.cache.adelete(key)
+        finally:
+            invalidation_of_task.reset(reset)
         self._over(it, ack)
 
     async def _touch(self, key: str) -> None:
@@ -376,5 +347,9 @@ class Process:
         self.world.loop.tags.append(self.tag)
         self.context = contextvars.copy_context()
         self.context.run(tag_of_task.set, self.tag)
+        self.begin_as_child()
+
+    def begin_as_child(self) -> None:
+        """What is first done in the child of a fork."""
         self.context.copy().run(self.engine.after_fork)
         self.start()

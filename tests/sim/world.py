@@ -6,19 +6,21 @@ import gc
 import logging
 import random
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from evercache.engine import tail
 from tests.sim.faults import bring_about
-from tests.sim.loop import SimLoop
+from tests.sim.forking import inherit
+from tests.sim.loop import SimHandle, SimLoop, Tag
 from tests.sim.lua import LuaHost
 from tests.sim.network import Network
 from tests.sim.node import Node
 from tests.sim.oracle import Oracle, Violation
-from tests.sim.plan import NODES, PROCESSES, SENTINELS, Plan
+from tests.sim.plan import HOLDS, NODES, PROCESSES, SENTINELS, Fault, Plan
+from tests.sim.preemption import Points, chosen, kind_of_point, step_name
 from tests.sim.process import Process
 from tests.sim.sentinels import Sentinel
 
@@ -35,7 +37,8 @@ class Result:
     violations: tuple[Violation, ...]
     steps: int
     counts: dict[str, int]
-    faults: dict[str, int]
+    #: Kind -> how many of them happened.
+    faults: Counter[str]
     trace: tuple[str, ...] = field(repr=False, default=())
 
 
@@ -44,7 +47,7 @@ class World:
 
     budget = 0.25
 
-    def __init__(self, plan: Plan, lua: LuaHost, *, trace: bool = False) -> None:
+    def __init__(self, plan: Plan, lua: LuaHost, *, trace: bool = False, points: Points | None = None) -> None:
         self.plan = plan
         self.strict = plan.settings["consistency"] == "strict"
         self.max_staleness = plan.settings["max_staleness"]
@@ -72,10 +75,20 @@ class World:
             self.network.servers[sentinel.address] = sentinel
         self.calls = 0
         self.writing: Process | None = None
+        #: Who deletes the key of `add`, and the versions of the adds under way.
+        self.releasing: Process | None = None
+        self.adding: dict[Any, int] = {}
         self._lives: dict[int, int] = defaultdict(int)
-        self._kills: list[float] = []
         self.processes: list[Any] = [None] * PROCESSES
         self._everyone: list[Process] = []
+        #: Kind -> how many faults of it have begun.
+        self.happened: Counter[str] = Counter()
+        self.points = points
+        if points is not None:
+            if points.kinds & {"message", "script"}:
+                self.network.points, self.network.held = points, self._held
+            if "task" in points.kinds:
+                self.loop.preempt = self._preempt
 
     def __repr__(self) -> str:
         return f"<World seed={self.plan.seed} t={self.now:.3f}>"
@@ -114,21 +127,59 @@ class World:
         self.oracle.died(process)
 
     def _gone(self, process: Process) -> None:
-        self._kills.append(self.now)
-        self.oracle.all_ended(process)
+        self.oracle.leases.all_ended(process)
         if self.writing is process:
             # Its request in flight is refused after its deadline (rule 11).
             self.later(self.budget + 0.1, lambda: setattr(self, "writing", None))
+        if self.releasing is process:
+            self.later(self.budget + 0.1, lambda: setattr(self, "releasing", None))
+        for it in [it for it in self.adding if it._process is process]:
+            self.later(self.budget + 0.1, lambda it=it: self.adding.pop(it, None))  # type: ignore[misc]
 
-    def fork(self, slot: int) -> None:
-        """A process forks, and its parent ends."""
+    def fork(self, slot: int, parent_ends: bool) -> None:
+        """A process forks; its parent ends, or both go on, the child in a slot of its own."""
         process = self.processes[slot]
-        if process.tag.alive:
+        if not process.tag.alive:
+            return
+        if parent_ends:
             self._gone(process)
             process.fork()
+            return
+        child = Process(self, len(self.processes), 1)
+        inherit(child, process)
+        self.oracle.forked(process, child)
+        self.processes.append(child)
+        self._everyone.append(child)
+        child.begin_as_child()
 
-    def killed_since(self, moment: float) -> bool:
-        return any(at >= moment for at in self._kills)
+    # -- holding steps back
+
+    def _preempt(self, handle: SimHandle, tag: Tag) -> float:
+        what = step_name(handle.callback)
+        if what is None:
+            return 0.0
+        assert self.points is not None
+        fault = self.points.at("task", what)
+        if fault is None:
+            return 0.0
+        seconds = float(fault.args["for_"])
+        if fault.kind == "hold_process":
+            tag.stopped_until = max(tag.stopped_until, self.now + seconds)
+        self._held(fault, what, process=tag.name, server=None)
+        return seconds
+
+    def _held(self, fault: Fault, what: str, process: str | None, server: Any) -> None:
+        """A step is held back: what that excuses."""
+        self.note(f"HELD {fault} {what} {process or ''} {'' if server is None else server.address}")
+        self.oracle.counts["held"] += 1
+        self.happened[fault.kind] += 1
+        end = self.now + fault.args["for_"]
+        replica = isinstance(server, Node) and server.role != "master"
+        if process is None:
+            if not replica:
+                self.oracle.disturbed(self.now, end)
+        elif not replica:
+            self.oracle.troubled(process, self.now, end + 0.05)
 
     # -- servers
 
@@ -192,16 +243,13 @@ class World:
 
     def run(self) -> None:
         """From the beginning to the last check."""
+        self._begin()
         plan = self.plan
-        for slot in range(PROCESSES):
-            self.later(0.01 * slot, lambda s=slot: self.be_born(s))  # type: ignore[misc]
-        for fault in plan.faults:
-            self.later(fault.at, lambda f=fault: self._bring(f))  # type: ignore[misc]
-        self.later(0.0, self._tick)
         end = plan.length + plan.quiet
         step = 0.25
         while self.now < end and not self.oracle.violations and not self.loop.errors:
             self.loop.run_until(self.now + step)
+            self.loop.forget_done()
         for error in self.loop.errors[:3]:
             failure = error.get("exception")
             text = "".join(traceback.format_exception(failure)) if failure else ""
@@ -213,9 +261,26 @@ class World:
         self.oracle.over = True
         self.loop.wind_up()
 
+    def count_points(self) -> None:
+        """Up to the end of the writes, without a check: which points there are."""
+        self._begin()
+        self.loop.run_until(self.plan.length)
+        self.oracle.over = True
+        self.loop.wind_up()
+
+    def _begin(self) -> None:
+        plan = self.plan
+        for slot in range(PROCESSES):
+            self.later(0.01 * slot, lambda s=slot: self.be_born(s))  # type: ignore[misc]
+        for fault in plan.faults:
+            if fault.kind in HOLDS:
+                continue
+            self.later(fault.at, lambda f=fault: self._bring(f))  # type: ignore[misc]
+        self.later(0.0, self._tick)
+
     def _bring(self, fault: Any) -> None:
         self.note(f"FAULT {fault}")
-        bring_about(self, fault.kind, fault.args)
+        self.happened[fault.kind] += bring_about(self, fault.kind, fault.args)
 
     def _check_tasks(self) -> None:
         for task in self.loop._tasks:
@@ -241,6 +306,9 @@ class World:
             for address in replicas:
                 if address not in admitted:
                     bad("P7", f"{process.name} does not use {address}: {engine.replicas!r} tau={state.tau:.3f}")
+            left = [item for item in state.journal.pending if self.oracle.issued_before(item, now - 1.0)]
+            if left:
+                bad("liveness", f"{process.name} has not brought {left}, and nobody tries")
             marks = state.marks
             if len(marks.tags) > limits["marks"] + 1 or len(marks.functions) > limits["marks"] + 1:
                 bad("memory", f"{process.name}: {marks!r}")
@@ -270,7 +338,15 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
     collecting = gc.isenabled()
     gc.disable()
     try:
-        world = World(plan, lua, trace=trace)
+        points = None
+        if plan.holds:
+            kinds = {kind_of_point(hold) for hold in plan.holds}
+            calm = World(plan.without([f.number for f in plan.holds]), lua, points=Points(kinds))
+            calm.count_points()
+            assert calm.points is not None
+            points = Points(kinds, chosen(plan.holds, calm.points.seen))
+            random.seed(f"module {plan.seed}")
+        world = World(plan, lua, trace=trace, points=points)
         world.run()
     finally:
         tail.COUNT = lines
@@ -279,15 +355,12 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
             logger.setLevel(level)
         if collecting:
             gc.enable()
-    faults: dict[str, int] = defaultdict(int)
-    for fault in plan.faults:
-        faults[fault.kind] += 1
     oracle = world.oracle
     return Result(
         plan.seed,
         tuple(oracle.violations),
         world.loop.steps,
         dict(oracle.counts),
-        dict(faults),
+        +world.happened,
         tuple(world._trace or ()),
     )

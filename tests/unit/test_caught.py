@@ -101,6 +101,22 @@ def test_a_failed_replica_is_verified_again_by_its_own_words_only(table: Replica
     assert table.caught(R) == 2.0
 
 
+def test_a_failed_replica_is_verified_again_without_its_link(table: ReplicaTable) -> None:
+    """While the master is dead no replica has one; but a new process must follow the master first."""
+    answer(table, 100)
+    table.failed(R)
+    answer(table, 100, link_up=False, run_id="another")
+    assert table.caught(R) == NEVER
+    table.failed(R)
+    answer(table, 100)
+    table.failed(R)
+    answer(table, 99, link_up=False)
+    assert table.caught(R) == NEVER
+    table.failed(R)
+    answer(table, 100, link_up=False)
+    assert table.caught(R) == 1.0
+
+
 def test_a_restarted_replica_does_not_inherit(table: ReplicaTable) -> None:
     answer(table, 100)
     answer(table, 40, run_id="another")

@@ -17,6 +17,7 @@ COMMANDS = Commands(BOOK, Limits(10, 20, 30, 40), "11fe")
 IT = Subject("shop:k", "m.f", (tag_hash("a"),))
 HEAD: dict[str, Any] = {"replid": "r" * 40, "newest": 5}
 ENVELOPE = b"\xe7\xca" + bytes(36)
+WINDOW: dict[str, Any] = {"not_before_us": 7, "not_after_us": 8}
 LIFE: dict[str, Any] = {"soft_ms": 100, "span_ms": 50}
 
 
@@ -63,16 +64,16 @@ CALLS: dict[str, tuple[ScriptCall, tuple[Any, ...]]] = {
         ("k", "shop:k", "cc", 10, 20, 30, 40, "11fe", "m.f"),
     ),
     "set": (
-        COMMANDS.set(IT, id="cc", not_after_us=8, envelope=ENVELOPE, mode="since", since=3, **LIFE, **HEAD),
-        (0, "m.f", "since", "cc", 8, 3, 100, 50, ENVELOPE, 1, tag_hash("a").hex(), 10, 20, 30, 40, "11fe"),
+        COMMANDS.set(IT, id="cc", **WINDOW, envelope=ENVELOPE, mode="since", since=3, **LIFE, **HEAD),
+        (0, "m.f", "since", "cc", 7, 8, 3, 100, 50, ENVELOPE, 1, tag_hash("a").hex(), 10, 20, 30, 40, "11fe"),
     ),
     "touch": (
-        COMMANDS.touch(Subject("shop:k"), least=1, not_after_us=8, **LIFE, **HEAD),
-        (1, "", 0, 8, 100, 50),
+        COMMANDS.touch(Subject("shop:k"), least=1, **WINDOW, **LIFE, **HEAD),
+        (1, "", 0, 7, 8, 100, 50),
     ),
     "incr": (
-        COMMANDS.incr("shop:k", not_after_us=8, id="cc", delta=-2, initial=6, **LIFE, **HEAD),
-        (0, 8, "cc", -2, 100, 50, 6, "11fe"),
+        COMMANDS.incr("shop:k", **WINDOW, id="cc", delta=-2, initial=6, **LIFE, **HEAD),
+        (0, 7, 8, "cc", -2, 100, 50, 6, "11fe"),
     ),
     "sweep": (COMMANDS.sweep("shop:k", least=3, **HEAD), (3,)),
 }

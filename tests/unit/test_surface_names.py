@@ -15,7 +15,7 @@ OPERATIONS = [
     *("get_or_compute", "stamp", "invalidate_tag", "clear", "health"),
 ]
 CACHE = {
-    *("cached", "register", "stats", "disabled", "close", "aclose"),
+    *("cached", "register", "stats", "subscribe", "disabled", "close", "aclose"),
     *("__enter__", "__exit__", "__aenter__", "__aexit__"),
     *OPERATIONS,
     *(f"a{name}" for name in OPERATIONS),

@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import math
+import select
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
+
+from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncWaits", "SyncWaits"]
 
@@ -36,6 +40,24 @@ class SyncWaits:
             return future.result(max(0.0, seconds))
         except (FutureTimeout, CancelledError):
             return None
+
+    @staticmethod
+    def first(exchanges: Sequence[SyncExchange], seconds: float) -> SyncExchange | None:
+        """One that is over, as soon as there is one; None when there is none after `seconds`."""
+        end = time.monotonic() + seconds
+        poll = None
+        while True:
+            for exchange in exchanges:
+                if exchange.settle():
+                    return exchange
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            if poll is None:
+                poll = select.poll()
+                for exchange in exchanges:
+                    poll.register(exchange.fileno(), select.POLLIN)
+            poll.poll(math.ceil(left * 1000))
 
     @staticmethod
     def call(function: Callable[[], T]) -> T:
@@ -74,6 +96,14 @@ class AsyncWaits:
         finally:
             timer.cancel()
         return future.result() if future.done() else None
+
+    @staticmethod
+    async def first(exchanges: Sequence[AsyncExchange], seconds: float) -> AsyncExchange | None:
+        """One that is over, as soon as there is one; None when there is none after `seconds`."""
+        futures = [exchange.future for exchange in exchanges]
+        if seconds > 0 and not any(future.done() for future in futures):
+            await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return next((exchange for exchange in exchanges if exchange.future.done()), None)
 
     @staticmethod
     async def call(function: Callable[[], Awaitable[T]]) -> T:

@@ -10,9 +10,12 @@ from typing import Any
 
 __all__ = ["Background", "Job"]
 
-_logger = logging.getLogger("evercache")
-
 Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+def _log(job: Job, error: Exception) -> None:
+    logger = logging.getLogger("evercache")
+    logger.error("a background job of the cache failed and is begun again: %r", job, exc_info=error)
 
 
 class Background:
@@ -20,6 +23,8 @@ class Background:
 
     def __init__(self, name: str, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
+        #: Told of a job that failed.
+        self.failed: Callable[[Job, Exception], None] = _log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._up = threading.Event()
@@ -78,7 +83,7 @@ class Background:
             try:
                 await job()
                 return
-            except Exception:
+            except Exception as error:
                 # A defect of ours must not end the background: it is told in full, and the job goes on.
-                _logger.exception("a background job of the cache failed and is begun again: %r", job)
+                self.failed(job, error)
                 await asyncio.sleep(0.5)

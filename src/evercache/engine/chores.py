@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from evercache.engine.state import HeldLease
 from evercache.errors import NoScript, ServerChanged, ServerError, UnavailableError
+from evercache.observe import events
 from evercache.protocol.commands import ScriptCall
 from evercache.protocol.journal import Pending
 from evercache.protocol.lease import RENEW_EVERY
@@ -42,6 +43,7 @@ class Chores:
     async def _release(self, key: str, token: str) -> None:
         state = self._engine.state
         end = state.now() + _RELEASING
+        pause = 0.02
         while state.now() < end:
             if state.ready and not state.master_down:
                 call = self._engine.commands.release(
@@ -50,7 +52,8 @@ class Chores:
                 with contextlib.suppress(UnavailableError):
                     await self._run(call, state.now() + 0.5)
                     return
-            await asyncio.sleep(0.02)
+                pause = min(2.0 * pause, 0.5)
+            await asyncio.sleep(pause * (0.5 + state.rng.random()))
         # It ends by itself, one lease length after its last renewal.
 
     def wake(self) -> None:
@@ -63,6 +66,9 @@ class Chores:
         while True:
             await asyncio.sleep(_TICK)
             now = state.now()
+            self._engine.watch.look(now)
+            for endpoint in self._engine.sync_endpoints.all():
+                endpoint.sweep()
             for lease in list(state.leases.values()):
                 lease.visit(now)
             due = [lease for lease in list(state.leases.values()) if self._renewable(lease, now)]
@@ -92,6 +98,7 @@ class Chores:
             lease.renewed = sent
         elif reply.status == "lost":
             lease.lost = True
+            engine.events.emit(events.LeaseLost(lease.key))
 
     async def bring(self) -> None:
         """Bring pending invalidations to the master as soon as there is one (rule 4)."""
@@ -99,8 +106,8 @@ class Chores:
         pause = 0.02
         while True:
             if not state.journal.pending:
-                for what in ("bring", "lost"):
-                    self._engine.state_log.over(what, "every waiting invalidation was brought to the master")
+                if self._engine.events.open:
+                    self._engine.events.emit(events.QueueEmptied())
                 self._wake.clear()
                 try:
                     await asyncio.wait_for(self._wake.wait(), 0.5)
@@ -115,9 +122,8 @@ class Chores:
                     await self._bring(item)
                     pause = 0.02
                 except UnavailableError as error:
-                    self._engine.state_log.trouble(
-                        "bring", f"{len(state.journal.pending)} invalidations wait for the master: {error}"
-                    )
+                    count = len(state.journal.pending)
+                    self._engine.events.emit(events.InvalidationQueued(count, str(error)))
                     pause = min(pause * 2, 0.5)
                     break
             await asyncio.sleep(pause * (0.5 + state.rng.random()))

@@ -40,6 +40,10 @@ class Endpoints(Generic[E]):
                     endpoint = self._by_address[address] = self._make(address)
         return endpoint
 
+    def all(self) -> list[E]:
+        """Those that were asked for."""
+        return list(self._by_address.values())
+
     def keep(self, addresses: Collection[Address]) -> None:
         """Close those of all other addresses."""
         with self._lock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import logging
 import random
 import secrets
 import threading
@@ -22,9 +21,11 @@ from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.spool import Spool
 from evercache.engine.state import State
 from evercache.engine.tail import Tail
-from evercache.errors import MasterUnknown, ServerError, UnavailableError
-from evercache.observe import Counters, StateLog
+from evercache.engine.watch import Watch
+from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerError, UnavailableError
+from evercache.observe import Counters, EventHub, events
 from evercache.policy import Settings
+from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
 from evercache.topology import Monitor, ReplicaSet, Topology
@@ -32,8 +33,6 @@ from evercache.url import Location
 from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 
 __all__ = ["Engine"]
-
-_logger = logging.getLogger("evercache")
 
 
 class Engine:
@@ -55,11 +54,12 @@ class Engine:
         rng: random.Random | None = None,
         token: Callable[[], str] = lambda: secrets.token_hex(8),
         background: Callable[[str, Sequence[Job]], Background] = Background,
+        hub: EventHub | None = None,
     ) -> None:
         self.location = location
         self.settings = settings
         self.topology = topology
-        self.state_log = StateLog()
+        self.events = hub or EventHub(now)
         self.state = State(settings, now, rng or random.Random(), token)
         self._make_background = background
         db = location.node_options.db
@@ -69,6 +69,8 @@ class Engine:
             journal_ms=int(settings.journal_time * 1000),
             marks_ms=int((settings.max_ttl + settings.max_compute) * 1000),
         )
+        self.hedges = Hedges(settings.hedge)
+        self.retries = Retries(now())
         self.commands = Commands(self.bookkeeping, limits, self.state.life)
         self.view: View = topology.view
         self.replicas = ReplicaSet(self.state.rng.random)
@@ -77,8 +79,10 @@ class Engine:
             async_wire,
             location.node_options,
             self.replicas,
+            random=self.state.rng.random,
             clock=now,
             changed_generation=self._monitor_saw_change,
+            hub=self.events,
         )
         self._master_reader: MasterReader | None = None
         self._refusals: set[str] = set()
@@ -88,9 +92,10 @@ class Engine:
         self._tail_options = replace(options, db=book_db)
         self.sync_endpoints: Endpoints[SyncEndpoint] = Endpoints(lambda a: sync_wire.endpoint(a, options))
         self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
-        self.spool = Spool(settings.spool)
+        self.spool = Spool(settings.spool, self.events.emit)
         self.tail = Tail(self)
         self.chores = Chores(self)
+        self.watch = Watch(self)
         self._lifecycle = threading.Lock()
         self._background: Background | None = None
         self._view_event: asyncio.Event | None = None
@@ -121,26 +126,23 @@ class Engine:
                 return not self.closed
             self.trouble = None if self.topology.local else background_trouble()
             if self.trouble is not None:
-                self.state_log.trouble("background", self.trouble)
+                self.events.emit(events.BackgroundUnavailable(self.trouble))
                 return False
             if gevent_patched():
-                self.state_log.trouble(
-                    "gevent",
-                    "gevent has patched this process: the background is a greenlet, and a page that computes "
-                    "without yielding delays invalidations and lease renewals. Threaded workers do not.",
-                )
+                self.events.emit(events.GeventPatched())
             background = self._make_background("evercache-background", self._jobs())
+            background.failed = self._job_failed
+            left = self.spool.load()
             with self.state.lock:
-                for item in self.spool.load():
+                for item in left:
                     self.state.journal.pending[item.id] = item
             try:
                 background.start()
             except RuntimeError as error:  # no more threads, or the interpreter ends
-                self.state_log.trouble(
-                    "background", f"the background of the cache cannot begin, so every call computes: {error}"
-                )
+                why = f"the background of the cache cannot begin, so every call computes: {error}"
+                self.events.emit(events.BackgroundUnavailable(why))
                 return False
-            self.state_log.over("background", "the background of the cache runs")
+            self.events.emit(events.BackgroundRuns())
             self._background = background
         return True
 
@@ -152,6 +154,10 @@ class Engine:
         if not self.topology.local:
             jobs += [self._topology, self.monitor.run, self.tail.run, self.chores.bring]
         return jobs
+
+    def _job_failed(self, job: Job, error: Exception) -> None:
+        name = getattr(job, "__qualname__", repr(job))
+        self.events.emit(events.Defect(f"a background job of the cache ({name})", repr(error)), error)
 
     async def _topology(self) -> None:
         await self.topology.run(self._on_view)
@@ -174,12 +180,10 @@ class Engine:
             left = len(self.state.journal.pending)
             if left:
                 kept = self.spool.save(self.state.journal.pending.values())
-                self.state_log.trouble(
-                    "lost-at-close",
-                    f"{left} invalidations reached no master before the end of this process; {kept}",
-                )
+                self.events.emit(events.Spooled(left, kept))
         self.sync_endpoints.keep(())
         self.async_endpoints.keep(())
+        self.events.subscribers.flush(timeout)
         atexit.unregister(self._atexit)
         return left
 
@@ -192,7 +196,7 @@ class Engine:
     def after_fork(self) -> None:
         """In the child: nothing of the parent's background or connections is here."""
         self._lifecycle = threading.Lock()
-        self.state_log.forget_lock()
+        self.events.after_fork()
         self.state.after_fork()
         for endpoints in (self.sync_endpoints, self.async_endpoints):
             endpoints.forget()
@@ -202,6 +206,7 @@ class Engine:
         self._view_event = None
         self.tail = Tail(self)
         self.chores = Chores(self)
+        self.watch = Watch(self)
         self.on_fork()
 
     # -- what the background tells
@@ -228,20 +233,21 @@ class Engine:
         old, self.view = self.view, view
         if view.master != old.master:
             # An older master may go on answering for seconds: not one more command goes there.
-            self.state.unready()
+            self.state.unready("master", master=view.master is not None)
             if old.master is not None:
                 self.sync_endpoints.disconnect(old.master)
                 self.async_endpoints.disconnect(old.master)
             if view.master is not None:
-                _logger.info("the master is %s (epoch %d)", view.master, view.epoch)
+                before = "" if old.master is None else str(old.master)
+                self.events.emit(events.MasterChanged(before, str(view.master), view.epoch))
             self.tail.interrupt()
         self.monitor.nudge()
         if view.problem is not None:
-            self.state_log.trouble("topology", str(view.problem))
+            self.events.emit(events.TopologyUnknown(str(view.problem)))
             if view.master is None:
                 self.state.down()
         else:
-            self.state_log.over("topology", f"the topology is known again: the master is {view.master}")
+            self.events.emit(events.TopologyKnown(str(view.master)))
         addresses = {a for a in (view.master, *view.replicas) if a is not None}
         self.sync_endpoints.keep(addresses)
         self.async_endpoints.keep(addresses)
@@ -251,6 +257,8 @@ class Engine:
     def _monitor_saw_change(self) -> None:
         # The tail may have been quicker, and has learnt everything anew already.
         self.changed_generation(self.monitor.generation)
+        if self.monitor.generation and self._view_event is not None:
+            self._view_event.set()  # it may pause, since the master was dead the last time
 
     def proved_before(self) -> float:
         """What was heard before this moment is on every replica that could be promoted (rule 20)."""
@@ -285,6 +293,22 @@ class Engine:
             reader = self._master_reader = MasterReader(self, master, state.master_run_id)
         return reader
 
+    def may_hedge(self) -> bool:
+        """Use one hedge of the budget, if there is one."""
+        with self.state.lock:
+            may = self.hedges.take()
+        if not may:
+            self.events.emit(events.HedgesExhausted())  # `watch` tells its end
+        return may
+
+    def may_retry(self) -> bool:
+        """Use one retry of the budget, if there is one: a call to the master is about to be sent again."""
+        with self.state.lock:
+            may = self.retries.take(self.state.now())
+        if not may:
+            self.events.emit(events.RetriesExhausted())  # `watch` tells its end
+        return may
+
     def endpoint_sync(self, address: Address) -> SyncEndpoint:
         """The blocking endpoint of an address."""
         return self.sync_endpoints.get(address)
@@ -307,17 +331,20 @@ class Engine:
         if self.state.ready:
             if replid == self.state.generation:
                 return
-            self.state.unready()
+            self.state.unready(master=bool(replid))
         self.post(self.tail.interrupt)
 
     def master_trouble(self, address: Address, error: UnavailableError) -> None:
         """The master did not answer, or not as a master."""
+        if address != self.view.master:
+            return  # a connection to the last one was closed, or a caller still waited for it
         self._why = error
         self.state.down()
         self.topology.nudge()
         # What a server says (a wrong password, say) is another trouble than its silence before.
-        what = "refuses" if isinstance(error, ServerError) else "down"
-        self.state_log.trouble(f"{what} {address}", f"the master {address} does not serve: {error}")
+        refuses = isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading))
+        refused = error.code if refuses and isinstance(error, ServerError) else ""
+        self.events.emit(events.MasterLost(str(address), str(error), refused))
 
     def no_master(self) -> UnavailableError:
         """Why no master can be asked now: the words of whoever met it, as an error of its own."""
@@ -333,25 +360,20 @@ class Engine:
     def log_refused(self, address: Address, error: ServerError) -> None:
         """The master answers, but not what the tail asks: it is not down, reads go to it by script (rule 14)."""
         self.state.master_down = False
-        self.state_log.trouble(
-            f"log {address}",
-            f"the log of invalidations on {address} cannot be followed, so every read asks the master: {error}",
-        )
+        self.events.emit(events.LogNotFollowed(str(address), str(error)))
 
     def master_heard(self, address: Address) -> None:
         """The master answered the tail."""
-        self.state_log.over(f"log {address}", f"the log of invalidations on {address} is followed again")
         self.state.master_down = False
-        for what in ("down", "refuses"):
-            self.state_log.over(f"{what} {address}", f"the master {address} serves again")
+        if self.events.open:
+            self.events.emit(events.LogFollowed(str(address)))
+            self.events.emit(events.MasterServes(str(address)))
 
-    def resynced(self, lost: int) -> None:
+    def resynced(self, address: Address, lost: int) -> None:
         """The tail learnt everything anew."""
+        self.events.emit(events.Resynced(str(address), self.state.unready_since))
         if lost:
-            self.state_log.trouble(
-                "lost",
-                f"{lost} invalidations were lost in a failover; they are issued again",
-            )
+            self.events.emit(events.InvalidationsReissued(lost))
         self.chores.wake()
 
     def heard_lately(self) -> bool:
@@ -365,17 +387,18 @@ class Engine:
             if state.generation == generation:
                 state.clock.observe(time_us, state.now())
         if self._refusals:
-            for what in list(self._refusals):
-                self._refusals.discard(what)
-                self.state_log.over(what, "the master takes commands again")
+            for code in list(self._refusals):
+                self._refusals.discard(code)
+                self.events.emit(events.CommandsTaken(code))
 
     def failed(self, error: UnavailableError, counters: Counters) -> None:
         """A caller's trip to the master failed: count it, and say what the tail does not see."""
         counters.failures += 1
+        counters.retries_refused += error.retry_refused
+        self.events.emit(events.CallFailed(type(error).__name__, str(error)))
         if isinstance(error, ServerError) and not self.state.master_down:
-            what = f"refuses {error.code}"
-            self._refusals.add(what)
-            self.state_log.trouble(what, f"the master refuses commands of the cache: {error}")
+            self._refusals.add(error.code)
+            self.events.emit(events.CommandsRefused(error.code, str(error)))
 
     def release_soon(self, key: str, token: str) -> None:
         """Give a lease back, in the background."""
@@ -385,9 +408,11 @@ class Engine:
         """Whether the master is confirmed within `max_staleness` (strict consistency, rule 17)."""
         return self.topology.local or now - self.topology.confirmed_since() <= self.settings.max_staleness
 
-    def wake_bringer(self) -> None:
-        """Something became pending."""
+    def wake_bringer(self, error: BaseException | None = None) -> None:
+        """Something became pending; with an error, for want of a master."""
         self.post(self.chores.wake)
+        if isinstance(error, UnavailableError):
+            self.events.emit(events.InvalidationQueued(len(self.state.journal.pending), str(error)))
 
     def members(self) -> list[tuple[Address, str]]:
         """The nodes known now, with the role that each has."""

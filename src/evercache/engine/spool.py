@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 from collections.abc import Iterable
 
+from evercache.observe import Emit, EventHub, events
 from evercache.protocol.journal import Pending
 from evercache.protocol.scope import EVERYTHING, known
 
 __all__ = ["Spool"]
 
-_logger = logging.getLogger("evercache")
-
 
 class Spool:
     """A file of JSON lines, or nothing; read (and emptied) at the start, appended to at the end."""
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, emit: Emit | None = None) -> None:
         self._path = path
+        self._emit = emit or EventHub().emit
 
     def __repr__(self) -> str:
         return f"<Spool {self._path}>"
@@ -54,7 +53,7 @@ class Spool:
         except FileNotFoundError:
             return []
         except OSError as error:
-            _logger.warning("invalidations of an earlier process cannot be read: %s; check spool=", error)
+            self._emit(events.SpoolUnreadable(str(error)))
             return []
         items = []
         for line in lines:
@@ -65,4 +64,6 @@ class Spool:
             except (ValueError, KeyError, TypeError):
                 # A line cut short by a crash may have stood for anything.
                 items.append(Pending(secrets.token_hex(8), EVERYTHING, 0, due=0.0))
+        if items:
+            self._emit(events.SpoolRead(len(items)))
         return items

@@ -81,6 +81,8 @@ class State:
         self.ready = False
         self.local = False
         self.resyncs = 0
+        #: Why everything must be learnt anew: start, fork, master, generation, life, gap or unreadable.
+        self.unready_since = "start"
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).
         self.tau = float("inf")
@@ -131,10 +133,18 @@ class State:
         for waiter in waiters:
             _wake(waiter)
 
-    def unready(self) -> None:
-        """Another master, or another life of its data: nothing is relied on until the resync (rule 5)."""
+    def unready(self, why: str = "generation", *, master: bool = False) -> None:
+        """Another master, or another life of its data: nothing is relied on until the resync (rule 5).
+
+        With `master`, there is one that was not met dead: callers wait for the resync, instead of computing what
+        is cached. `why` is told with the resync.
+        """
         with self.lock:
+            if self.ready or why == "fork":
+                self.unready_since = why
             self.ready = False
+            if master:
+                self.master_down = False
             self.tau = float("inf")
             self.covers = float("-inf")
             self.journal.suspended = True
@@ -322,7 +332,7 @@ class State:
             item.settled = Future()
         self.rng.seed(self._token())
         if not self.local:
-            self.unready()
+            self.unready("fork")
 
 
 def _wake(waiter: Future[None]) -> None:

@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
+from evercache.observe import events
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
@@ -35,6 +36,9 @@ class Tail:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
+        #: Whether the end of the connection is `interrupt`'s doing: no trouble of the master's.
+        self._interrupted = False
+        self._failures = 0
 
     def __repr__(self) -> str:
         return f"<Tail of {self._engine!r} {'connected' if self._connection else 'not connected'}>"
@@ -42,12 +46,12 @@ class Tail:
     def interrupt(self) -> None:
         """What it reads from is not to be relied on: leave it at once. On the background's loop only."""
         if self._connection is not None:
+            self._interrupted = True
             self._connection.close()
 
     async def run(self) -> None:
         """Follow whichever master is the present one, until cancelled."""
         engine = self._engine
-        failures = 0
         while True:
             address = engine.view.master
             if address is None:
@@ -55,21 +59,26 @@ class Tail:
                 continue
             try:
                 await self._follow(address)
-                failures = 0
             except UnavailableError as error:
-                refused = isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading))
-                if engine.view.master == address and (refused or not engine.state.ready):
-                    failures += 1
-                if refused and engine.state.ready and isinstance(error, ServerError):
-                    engine.log_refused(address, error)
-                else:
-                    engine.master_trouble(address, error)
-            pause = min(0.25, 0.01 * 2 ** min(failures, 5))
+                if not self._interrupted:
+                    self._met(address, error)
+            pause = min(0.25, 0.01 * 2 ** min(self._failures, 5))
             await engine.view_changed(pause * (0.5 + engine.state.rng.random()))
+
+    def _met(self, address: Address, error: UnavailableError) -> None:
+        engine = self._engine
+        refused = isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading))
+        if engine.view.master == address and (refused or not engine.state.ready):
+            self._failures += 1
+        if refused and engine.state.ready and isinstance(error, ServerError):
+            engine.log_refused(address, error)
+        else:
+            engine.master_trouble(address, error)
 
     async def _follow(self, address: Address) -> None:
         engine = self._engine
         state = engine.state
+        self._interrupted = False
         connection = await engine.connect_tail(address)
         self._connection = connection
         try:
@@ -80,24 +89,25 @@ class Tail:
             with state.lock:
                 state.clock.observe(greeting.time_us, greeting.received)
             if state.ready and state.generation != greeting.replid:
-                state.unready()
+                state.unready(master=True)
             pause, stumbles = _SHORTEST_PAUSE, 0
             while engine.view.master == address:
                 if not state.ready:
-                    await self._resync(connection)
+                    await self._resync(connection, address)
                     engine.master_heard(address)
                 began = state.now()
                 busy = await self._read(connection)
                 engine.master_heard(address)
+                self._failures = 0
                 # The first resync comes at once; a log that sets off one after the other is not run after.
                 stumbles = 0 if state.ready else stumbles + 1
                 if stumbles > 1:
-                    await asyncio.sleep(min(0.25, 0.01 * 2**stumbles))
+                    await asyncio.sleep(min(0.25, 0.01 * 2**stumbles) * (0.5 + state.rng.random()))
                 if busy:
                     # Under a stream of lines fewer, larger reads: 400 blocked readers are the master's load.
                     often = state.now() - began < _LONGEST_PAUSE
                     pause = min(pause * 1.5, _LONGEST_PAUSE) if often else max(pause / 2, _SHORTEST_PAUSE)
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(pause * (0.5 + state.rng.random()))
         finally:
             self._connection = None
             connection.close()
@@ -129,11 +139,14 @@ class Tail:
         try:
             lines = parse_log(log)
         except ProtocolError:  # a line that cannot be read may have invalidated anything
-            state.unready()
+            state.unready("unreadable")
             return False
         evicted = not any_marks and self._knows_marks()
-        if not self._take(lines) or not self._same_life(life, bool(lines)) or evicted:
-            state.unready()
+        if not self._take(lines):
+            state.unready("gap")
+            return False
+        if not self._same_life(life, bool(lines)) or evicted:
+            state.unready("life")
             return False
         if not lines:
             covers = min(sent + block, arrived)
@@ -168,7 +181,7 @@ class Tail:
         marks = self._engine.state.marks
         return bool(marks.functions or marks.tags)
 
-    async def _resync(self, connection: AsyncConnection) -> None:
+    async def _resync(self, connection: AsyncConnection, address: Address) -> None:
         engine = self._engine
         state = engine.state
         before = state.known_life
@@ -182,7 +195,7 @@ class Tail:
             await self._restore(connection, reply.replid, deadline)
         # Read since `began`: whatever is logged from then on stands behind the position.
         lost = state.resynced(reply, connection.greeting.run_id, marks, began)
-        engine.resynced(lost)
+        engine.resynced(address, lost)
 
     async def _marks(self, connection: AsyncConnection, deadline: float) -> list[tuple[Scope, int]]:
         """All marks, oldest first, in pages: no single command holds the master for long."""
@@ -211,6 +224,7 @@ class Tail:
                 tagfloor=marks.tag_floor,
             )
             await self._run(connection, call, deadline)
+        engine.events.emit(events.MarksRestored(len(members)))
 
     async def _run(self, connection: AsyncConnection, call: ScriptCall, deadline: float) -> Any:
         (reply,) = await connection.execute([call.evalsha()], deadline)

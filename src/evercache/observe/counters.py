@@ -39,6 +39,11 @@ class Counters:
     #: Replicas asked that did not answer, or answered something too old.
     replica_failures: int = 0
     replica_outdated: int = 0
+    #: Reads that were late and so sent to a second node too, and those of them that the second one answered first.
+    hedged: int = 0
+    hedge_wins: int = 0
+    #: Calls to the master that were not sent again, as too many had been.
+    retries_refused: int = 0
     #: Invalidations and writes: acknowledged, and queued for want of a master.
     acknowledged: int = 0
     queued: int = 0

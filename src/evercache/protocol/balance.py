@@ -8,15 +8,20 @@ Mitzenmacher 2001), with three changes that a Python process needs:
 - one sample at most doubles the score: a pause of this process (a thread switch, a garbage collection) is not
   the server's fault; a server that is really slow is known after three or four samples;
 - the dearer one keeps the share 1 / (1 + ratio²), so that a wrong score is corrected by new samples.
+
+`Hedges` says when a read that is late goes to a second node as well: after the 95th percentile of recent reads, and
+for a few reads in a hundred only (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013). `Retries` keeps calls
+that are sent again from becoming the load that keeps a struggling master down: a share of the calls and a few
+each second, as Finagle's `RetryBudget` (see also "Handling Overload" in *Site Reliability Engineering*, 2016).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp
+from math import exp, inf
 from typing import Protocol, TypeVar
 
-__all__ = ["Balancer", "Candidate", "LatencyScore"]
+__all__ = ["Balancer", "Candidate", "Hedges", "LatencyScore", "Retries"]
 
 #: Seconds after which an unused score has lost all but 1/e of itself (Finagle's default).
 DECAY = 10.0
@@ -29,6 +34,23 @@ EQUAL = 2.0
 FLOOR = 1e-6
 #: What is quicker (seconds) counts as this quick: differences below it are the schedulers', not the servers'.
 NOISE = 0.0005
+
+#: A read is hedged when it is later than this share of recent ones, and never earlier than so many seconds: below
+#: that a machine's own pauses look like slow servers.
+QUANTILE = 0.95
+SOONEST = 0.001
+#: It is hedged at the latest after this share of the time that it has.
+LATEST = 0.4
+#: Reads that make up "recent", and how many there must be before the first hedge; a power of two.
+WINDOW = 256
+ENOUGH = 64
+#: Hedges that may be saved up.
+HEDGES_SAVED = 10.0
+
+#: Retries: for each call, for each second, and how many may be saved up (it begins with these).
+RETRY_SHARE = 0.2
+RETRIES_A_SECOND = 10.0
+RETRIES_SAVED = 100.0
 
 
 class LatencyScore:
@@ -122,3 +144,78 @@ class Balancer:
             ratio = b / a
             return two if draw * (1.0 + ratio * ratio) < 1.0 else one
         return one if draw < 0.5 else two
+
+
+class Hedges:
+    """When a late read is sent to a second node as well, and whether the budget of extra load allows it.
+
+    `record` needs no lock: a read that two threads count as one makes the budget smaller, never larger. The caller
+    serialises `take`.
+    """
+
+    __slots__ = ("_latencies", "_spent", "delay", "reads", "share")
+
+    def __init__(self, share: float) -> None:
+        #: Hedges for each read; 0: none at all.
+        self.share = share
+        #: Seconds after which a read is late: a plain attribute for the hot path.
+        self.delay = inf
+        self.reads = 0
+        self._latencies: list[float] = [inf] * WINDOW
+        self._spent = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Hedges after {self.delay * 1e3:.3f} ms, {self.saved:.1f} saved>"
+
+    @property
+    def saved(self) -> float:
+        """Hedges that could be sent now, one after the other."""
+        return min(self.reads * self.share - self._spent, HEDGES_SAVED)
+
+    def record(self, latency: float) -> None:
+        """A read took so many seconds, or (where another node was quicker) at least so many."""
+        reads = self.reads
+        self._latencies[reads & (WINDOW - 1)] = latency
+        self.reads = reads = reads + 1
+        if not reads & (ENOUGH - 1) and self.share:
+            known = sorted(self._latencies[:reads])
+            self.delay = max(known[int(len(known) * QUANTILE)], SOONEST)
+
+    def take(self) -> bool:
+        """Use one hedge of the budget; False when there is none."""
+        earned = self.reads * self.share
+        if earned - self._spent > HEDGES_SAVED:  # what is above the bound was lost while nobody needed it
+            self._spent = earned - HEDGES_SAVED
+        if earned - self._spent < 1.0:
+            return False
+        self._spent += 1.0
+        return True
+
+
+class Retries:
+    """Whether a call to the master may be sent again. `calls` is counted without a lock; `take` is serialised."""
+
+    __slots__ = ("_at", "_calls", "_saved", "calls")
+
+    def __init__(self, now: float) -> None:
+        self.calls = 0
+        self._calls = 0
+        self._at = now
+        self._saved = RETRIES_SAVED
+
+    def __repr__(self) -> str:
+        return f"<Retries {self._saved:.1f} saved>"
+
+    def saved(self, now: float) -> float:
+        """Retries that could be sent now, one after the other."""
+        earned = (self.calls - self._calls) * RETRY_SHARE + max(now - self._at, 0.0) * RETRIES_A_SECOND
+        return min(self._saved + earned, RETRIES_SAVED)
+
+    def take(self, now: float) -> bool:
+        """Use one retry of the budget; False when there is none."""
+        self._saved = self.saved(now)
+        self._calls, self._at = self.calls, max(now, self._at)
+        if self._saved < 1.0:
+            return False
+        self._saved -= 1.0
+        return True

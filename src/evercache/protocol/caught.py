@@ -110,9 +110,11 @@ class ReplicaTable:
         same_history = role == "slave" and not loading and replid == self._replid != ""
         caught = NEVER
         if same_history:
-            # A broken link takes nothing away; it only lets nothing new arrive.
+            # A broken link takes nothing away; it only lets nothing new arrive. A replica that did not answer for a
+            # moment is verified again without one: while the master is dead, none has a link.
+            again = row.caught == NEVER and row.run_id == run_id
             reached = bisect_right(self._offsets, offset)
-            caught = max(before, self._sent[reached - 1]) if reached and link_up else before
+            caught = max(before, self._sent[reached - 1]) if reached and (link_up or again) else before
         self._rows[address] = Standing(
             address, caught, run_id, role, link_up, loading, replid, offset, priority, received
         )

@@ -233,6 +233,7 @@ class Commands:
         newest: int,
         id: str,
         not_after_us: int,
+        not_before_us: int = 0,
         soft_ms: int,
         span_ms: int,
         envelope: bytes,
@@ -240,12 +241,13 @@ class Commands:
         since: int = 0,
         least: int = 0,
     ) -> ScriptCall:
-        """Write a value explicitly, not later than `not_after_us` of the server's clock.
+        """Write a value explicitly, between `not_before_us` (when it was sent) and `not_after_us` of the server's
+        clock, which may have been set back meanwhile.
 
         `add` refuses where a live entry is; `since` refuses where anything that covers the subject was
         invalidated, or the key written, after the stamp `since`.
         """
-        head = (_stamp(least), subject.function, mode, id, not_after_us, _stamp(since))
+        head = (_stamp(least), subject.function, mode, id, not_before_us, not_after_us, _stamp(since))
         value = (*_expiry(soft_ms, span_ms), _envelope(envelope), *_tags(subject.tags))
         return self._call("set", subject.key, replid, newest, *head, *value, *self._limits(), self.life)
 
@@ -257,11 +259,12 @@ class Commands:
         newest: int,
         least: int,
         not_after_us: int,
+        not_before_us: int = 0,
         soft_ms: int,
         span_ms: int,
     ) -> ScriptCall:
         """Change the expiry of a live entry."""
-        head = (_stamp(least), subject.function, *_tags(subject.tags), not_after_us)
+        head = (_stamp(least), subject.function, *_tags(subject.tags), not_before_us, not_after_us)
         return self._call("touch", subject.key, replid, newest, *head, *_expiry(soft_ms, span_ms))
 
     def incr(
@@ -271,6 +274,7 @@ class Commands:
         replid: str,
         newest: int,
         not_after_us: int,
+        not_before_us: int = 0,
         id: str,
         delta: int,
         soft_ms: int,
@@ -281,7 +285,7 @@ class Commands:
         """Add `delta` to a counter, or make one of `initial + delta` with this expiry and `id`."""
         if abs(delta) >= _EXACT or abs(initial) >= _EXACT:
             raise ConfigurationError("counters hold whole numbers below 2**53; use a smaller step")
-        head = (_stamp(least), not_after_us, id, delta)
+        head = (_stamp(least), not_before_us, not_after_us, id, delta)
         return self._call("incr", key, replid, newest, *head, *_expiry(soft_ms, span_ms), initial, self.life)
 
     def resync(self, *, replid: str = "", newest: int) -> ScriptCall:

@@ -129,6 +129,8 @@ class Journal:
         #: As the last resync told them; empty before the first, and where there was no bookkeeping.
         self._generations: Generations = ()
         self.sequence = 0
+        #: How often pending ones were widened.
+        self.merges = 0
         self._proved_before = float("-inf")
 
     def __repr__(self) -> str:
@@ -291,6 +293,7 @@ class Journal:
 
     def _merge(self, now: float) -> None:
         """Past the bound: keys merge into their functions, then everything into everything (rule 4)."""
+        self.merges += 1
         waiting = [item for item in self.pending.values() if item.due is not None]
         functions = {item.function for item in waiting if item.scope.kind == KEY and item.function}
         groups: dict[Scope, list[Pending]] = {}

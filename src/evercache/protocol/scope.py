@@ -82,3 +82,8 @@ class Subject:
     key: str
     function: str = ""
     tags: tuple[bytes, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What to call it where all entries of a function are meant."""
+        return self.function or self.key

@@ -74,7 +74,7 @@ class MemoryStores:
             now=self._clock.monotonic,
         )
         engine.state.generation = engine.state.master_run_id = server.replid
-        return _Clients(engine)
+        return _Clients(engine, cache._subscribers)
 
 
 class _RecordedStores(MemoryStores):

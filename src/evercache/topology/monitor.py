@@ -7,11 +7,12 @@ are asked (against the offsets known so far, so that no extra question reaches t
 from __future__ import annotations
 
 import asyncio
-import logging
+import random as _random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evercache.observe import EventHub, events
 from evercache.protocol.caught import NEVER, ReplicaTable
 from evercache.topology.base import GAP, Bell, Clock, Endpoints, Topology
 from evercache.topology.facts import NodeFacts, ask
@@ -19,8 +20,6 @@ from evercache.topology.replicas import Replica, ReplicaSet
 from evercache.wire.types import Address, AsyncWire, ConnectionOptions
 
 __all__ = ["Monitor", "Round"]
-
-logger = logging.getLogger("evercache.topology")
 
 #: For so long (seconds) a replica that is not verified is asked every 50 ms.
 HURRY = 5.0
@@ -49,26 +48,29 @@ class Monitor:
         replicas: ReplicaSet | None = None,
         table: ReplicaTable | None = None,
         *,
+        random: Callable[[], float] = _random.random,
         interval: float = 0.25,
         timeout: float = 0.3,
         changed_generation: Callable[[], None] = lambda: None,
         on_round: Callable[[Round], None] = lambda _: None,
         clock: Clock = time.monotonic,
+        hub: EventHub | None = None,
     ) -> None:
         self.replicas = replicas if replicas is not None else ReplicaSet()
         self.table = table if table is not None else ReplicaTable()
         #: The newest full round.
         self.last = Round(NEVER, None, ())
         self._topology, self._wire, self._options = topology, wire, options
-        self._interval, self._timeout, self._clock = interval, timeout, clock
+        self._interval, self._timeout, self._clock, self._random = interval, timeout, clock, random
         self._changed_generation, self._on_round = changed_generation, on_round
         self._bell = Bell()
         self._master: Address | None = None
         #: Replication id under which the generation was last told.
         self._generation = ""
         self._unverified: dict[Address, float] = {}
-        self._said: dict[Address, str] = {}
-        self._broken = ""
+        self._hub = hub or EventHub(clock)
+        #: Of the replicas of this master, those that were verified once.
+        self._admitted: set[Address] = set()
 
     def __repr__(self) -> str:
         return f"<Monitor master={self._master} {self.table!r}>"
@@ -93,16 +95,14 @@ class Monitor:
                 rung = await self._bell.wait(self._pause(next_full))
                 try:
                     if rung or self._clock() >= next_full:
-                        next_full = self._clock() + self._interval
+                        # All processes hear of a new master at once: they must not ask it in step from then on.
+                        next_full = self._clock() + self._interval * (0.9 + 0.2 * self._random())
                         await self._full(endpoints)
                     else:
                         await self._ask_replicas(endpoints, self._waiting())
-                    self._broken = ""
                 except Exception as error:
                     # A watcher that dies would leave every read at the master for ever, in silence.
-                    if repr(error) != self._broken:
-                        logger.exception("the monitor's round failed; it goes on")
-                    self._broken = repr(error)
+                    self._hub.emit(events.Defect("a round of the monitor", repr(error)), error)
                 await asyncio.sleep(min(GAP, self._interval))
         finally:
             endpoints.close()
@@ -152,16 +152,18 @@ class Monitor:
             self.table.reset()
             self.replicas.unverify()
         if tuple(replicas) != self.table.addresses:
+            for gone in self.table.addresses:
+                if gone not in replicas:
+                    self._admitted.discard(gone)
+                    self._hub.emit(events.ReplicaRemoved(str(gone)))
             self.table.keep(replicas)
             self.replicas.keep(replicas)
             self._unverified = {a: t for a, t in self._unverified.items() if a in replicas}
-            self._said = {a: s for a, s in self._said.items() if a in replicas or a == master}
 
     def _take_master(self, facts: NodeFacts) -> None:
         said = facts.replication
         if said is None or said.role != "master" or facts.error is not None:
             # Whoever follows the master says so; twice is no clearer.
-            logger.debug("master %s: %s", facts.address, facts.error or "is a replica")
             self._topology.nudge()
             if said is not None and said.role != "master" and facts.error is None and self._generation:
                 self._generation = ""
@@ -204,31 +206,31 @@ class Monitor:
         # The standing first: once the breaker is closed, reads come.
         replica.standing = self.table.standing(replica.address)
         replica.probed(facts.sent, facts.received, answered=said is not None)
-        self._say(facts, self._trouble(facts))
+        self._tell(replica, facts, self._trouble(facts))
         return facts
 
     def _trouble(self, facts: NodeFacts) -> str:
         said = facts.replication
         if said is None or facts.error is not None:
-            return f"replica {facts.address}: {facts.error}"
+            return str(facts.error)
         if said.role != "slave":
-            return f"replica {facts.address}: is a {said.role}"
+            return f"is a {said.role}"
         if not said.link_up:
-            return f"replica {facts.address}: its link to the master is down" + (
-                " (it is copying the data)" if said.syncing else ""
-            )
+            return "its link to the master is down" + (" (it is copying the data)" if said.syncing else "")
         if said.replid != self.table.replid:
-            return f"replica {facts.address}: follows another history than the master's"
+            return "follows another history than the master's"
         return ""
 
-    def _say(self, facts: NodeFacts, trouble: str) -> None:
-        """Log a change of state once: the kind of trouble, not each wording of it."""
-        error = facts.error
-        kind = f"{type(error).__name__}" if error is not None else trouble
-        if self._said.get(facts.address, "") == kind:
-            return
+    def _tell(self, replica: Replica, facts: NodeFacts, trouble: str) -> None:
+        """Tell a change of state once: the kind of trouble, not each wording of it."""
+        address = str(facts.address)
         if trouble:
-            logger.warning("%s", trouble)
-        else:
-            logger.info("%s answers and is sound again", facts.address)
-        self._said[facts.address] = kind
+            # Silence has many wordings, and a read may have met it before.
+            cause = trouble if facts.error is None else getattr(facts.error, "code", "")
+            self._hub.emit(events.ReplicaEjected(address, trouble, cause))
+        elif not replica.open:
+            if self._hub.open:
+                self._hub.emit(events.ReplicaReturned(address))
+            if facts.address not in self._admitted and replica.standing.caught != NEVER:
+                self._admitted.add(facts.address)
+                self._hub.emit(events.ReplicaAdmitted(address))

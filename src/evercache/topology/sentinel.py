@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from evercache.errors import UnavailableError
+from evercache.errors import ServerError, UnavailableError
+from evercache.observe import Emit, EventHub, events
 from evercache.protocol.topology import RoleReport, SentinelAnswer, SentinelBook, View
 from evercache.topology.answers import CHANNELS, concerns, parse_answer, parse_role, question
 from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, mapper
 from evercache.wire.types import Address, AsyncConnection, AsyncWire, Command, ConnectionOptions
 
 __all__ = ["SentinelTopology"]
-
-logger = logging.getLogger("evercache.topology")
 
 #: Pub/sub connections are made again after a pause that doubles from the first to the second (seconds).
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -48,6 +46,7 @@ class SentinelTopology:
         interval: float = INTERVAL,
         timeout: float = 0.2,
         clock: Clock = time.monotonic,
+        emit: Emit | None = None,
     ) -> None:
         self._book = SentinelBook(service, sentinels)
         self._wire = wire
@@ -59,6 +58,9 @@ class SentinelTopology:
         self._instances: dict[Address, Address] = {}
         self._listeners: dict[Address, asyncio.Task[None]] = {}
         self._heard_by: set[Address] = set()
+        self._emit = emit or EventHub(clock).emit
+        #: Questions in a row that a sentinel did not answer.
+        self._missed: dict[Address, int] = {}
         self._changed: Callable[[View], None] = lambda view: None
         self._told = self._book.view
 
@@ -118,15 +120,16 @@ class SentinelTopology:
         view = self._book.view
         if view is self._told:
             return
-        before, self._told = self._told, view
-        if before.master != view.master:
-            logger.info("master of %s: %s (epoch %d)", self._book.service, view.master, view.epoch)
+        self._told = view
         self._changed(view)
 
     # -- polling
 
     async def _round(self, sentinels: Endpoints, nodes: Endpoints) -> None:
         sentinels.keep(self._book.sentinels)
+        for gone in [a for a in self._missed if a not in self._book.sentinels]:
+            del self._missed[gone]
+            self._emit(events.SentinelRemoved(str(gone)))
         nodes.keep(self._book.nodes)
         asked = [self._ask_sentinel(sentinels, a) for a in self._book.sentinels]
         await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
@@ -163,10 +166,20 @@ class SentinelTopology:
             except UnavailableError as error:
                 answer, now_held = SentinelAnswer(sentinel, sent, error=error), instance
             self._book.heard(answer, self._clock())
+            self._note(sentinel, answer.error)
             self._tell()
             if now_held is None or now_held == instance:
                 return
             self._instances[sentinel] = now_held
+
+    def _note(self, sentinel: Address, error: UnavailableError | None) -> None:
+        """Tell of a sentinel in trouble. One answer that is late is none; and where all say the same (that they
+        do not know the service, perhaps), the view has it as its problem."""
+        missed = self._missed[sentinel] = 0 if error is None else self._missed.get(sentinel, 0) + 1
+        if error is None:
+            self._emit(events.SentinelAnswers(str(sentinel)))
+        elif missed > 1 and self._book.view.problem is None:
+            self._emit(events.SentinelSilent(str(sentinel), str(error)))
 
     async def _ask_role(self, endpoints: Endpoints, node: Address) -> None:
         sent = self._clock()
@@ -200,6 +213,7 @@ class SentinelTopology:
                 try:
                     await connection.execute([("PSUBSCRIBE", *CHANNELS)], limit)
                     self._heard_by.add(sentinel)
+                    self._emit(events.SentinelHeard(str(sentinel)))
                     pause = FIRST_PAUSE
                     self._bell.ring()  # for what it said before anybody listened
                     await self._follow(connection)
@@ -207,7 +221,8 @@ class SentinelTopology:
                     connection.close()
                     self._heard_by.discard(sentinel)
             except UnavailableError as error:
-                logger.debug("not listening to sentinel %s: %s", sentinel, error)
+                if isinstance(error, ServerError):  # its silence is noticed by asking
+                    self._emit(events.SentinelMute(str(sentinel), str(error)))
             # Jitter: many processes lose the same sentinel at the same moment.
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause = min(pause * 2, LONGEST_PAUSE)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
+import random
+import time
 from collections.abc import Sequence
 from math import inf
 from threading import Condition, Lock
@@ -11,30 +11,21 @@ from time import monotonic
 from typing import Any
 
 from evercache.errors import (
-    ConfigurationError,
     ConnectionFailed,
     DeadlineExceeded,
     PoolExhausted,
-    ProtocolError,
     ServerChanged,
     ServerError,
     UnavailableError,
 )
+from evercache.wire.backoff import Backoff
+from evercache.wire.connection import Connection, open_socket
 from evercache.wire.greeting import greet
-from evercache.wire.resp import PENDING, Decoder, encode
-from evercache.wire.sockets import (
-    RECEIVE_BYTES,
-    check_options,
-    input_check,
-    known_records,
-    look_up,
-    new_socket,
-    tls_context,
-    why,
-)
-from evercache.wire.types import Address, Command, ConnectionOptions, Expectation, Greeting, Reply
+from evercache.wire.resp import encode
+from evercache.wire.sockets import check_options, why
+from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Over, Overdue, Reply
 
-__all__ = ["BlockingEndpoint", "BlockingWire"]
+__all__ = ["BlockingEndpoint", "BlockingExchange", "BlockingWire"]
 
 
 class BlockingWire:
@@ -48,70 +39,86 @@ class BlockingWire:
         return "<BlockingWire>"
 
 
-class _Connection:
-    """One greeted socket. No lock: the pool lends it to one thread at a time."""
+class BlockingExchange:
+    """Commands that were sent on a connection and not answered yet (`wire.types.SyncExchange`).
 
-    __slots__ = ("address", "check", "decoder", "epoch", "greeting", "patience", "sock")
+    No lock: one thread has it at a time, whoever began it or, once abandoned, the one that took it from the
+    endpoint's list.
+    """
 
-    greeting: Greeting
+    __slots__ = ("_connection", "_count", "_deadline", "_endpoint", "_outcome", "_over")
 
-    def __init__(self, address: Address, sock: socket.socket, epoch: int) -> None:
-        self.address = address
-        self.sock = sock
-        self.patience = inf  # the time-out that the socket has, in seconds
-        self.check = input_check(sock)
-        self.decoder = Decoder()
-        self.epoch = epoch
+    def __init__(self, endpoint: BlockingEndpoint, connection: Connection, count: int, deadline: float) -> None:
+        self._endpoint, self._connection, self._count, self._deadline = endpoint, connection, count, deadline
+        self._outcome: list[Any] | UnavailableError | None = None
+        self._over: Over | None = None
 
     def __repr__(self) -> str:
-        return f"<_Connection {self.address} fd={self.sock.fileno()}>"
+        return f"<BlockingExchange {self._connection!r} {'over' if self._outcome is not None else 'waits'}>"
 
-    def request(self, data: bytes, count: int, deadline: float) -> list[Any]:
-        """Send, and read `count` replies. After any exception the connection must be closed."""
-        sent = 0
+    def fileno(self) -> int:
+        """See `SyncExchange.fileno`."""
+        return self._connection.sock.fileno()
+
+    def settle(self) -> bool:
+        """See `SyncExchange.settle`."""
+        if self._outcome is not None:
+            return True
+        connection = self._connection
         try:
-            while sent < len(data):
-                self._allow(deadline)
-                sent += self.sock.send(memoryview(data)[sent:] if sent else data)
-            replies: list[Any] = []
-            pop, feed, recv = self.decoder.pop, self.decoder.feed, self.sock.recv
-            while True:
-                self._allow(deadline)
-                received = recv(RECEIVE_BYTES)
-                if not received:
-                    raise ConnectionFailed(f"{self.address} closed the connection", maybe_run=True)
-                feed(received)
-                while (reply := pop()) is not PENDING:
-                    replies.append(reply)
-                    if len(replies) == count:
-                        if not self.decoder.is_empty() and (pop() is not PENDING or not self.decoder.is_empty()):
-                            raise ProtocolError(f"{self.address} sent more replies than were asked for")
-                        return replies
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"{self.address} did not answer before the deadline", maybe_run=sent > 0
-            ) from None
-        except OSError as error:  # also ssl.SSLError
-            raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
+            if connection.settle(self._count):
+                self._end(connection.replies)
+            elif monotonic() >= self._deadline:
+                raise DeadlineExceeded(f"{connection.address} did not answer before the deadline", maybe_run=True)
+        except UnavailableError as error:
+            self._end(error)
+        except BaseException as error:
+            self._end(ConnectionFailed(f"{connection.address}: interrupted", maybe_run=True))
+            raise error
+        return self._outcome is not None
 
-    def _allow(self, deadline: float) -> None:
-        """Bound the next system call by the time left; a peer that drips gains nothing."""
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if abs(left - self.patience) > 0.001:  # a system call, which calls of equal budgets need not repeat
-            self.sock.settimeout(left)
-            self.patience = left
+    def result(self) -> list[Any]:
+        """See `SyncExchange.result`."""
+        assert self._outcome is not None
+        if isinstance(self._outcome, list):
+            return self._outcome
+        raise self._outcome
 
-    def close(self) -> None:
-        """Close the file descriptor; nothing is said to the peer (so it is right after a fork, too)."""
-        self.sock.close()
+    def abandon(self, over: Over) -> None:
+        """See `SyncExchange.abandon`: it is left to drain, and looked at by `BlockingEndpoint.sweep`."""
+        self._over = over
+        if self._outcome is not None or self.settle():
+            self._tell()
+        else:
+            self._endpoint.leave(self)
+
+    def sweep(self) -> bool:
+        """Look at it again after it was abandoned; True when it is over."""
+        if self.settle():
+            self._tell()
+            return True
+        return False
+
+    def cut(self) -> None:
+        """Close it before its time, which says nothing about the server; its place is the endpoint's matter."""
+        self._endpoint.cut(self._connection)
+        self._outcome = []
+        self._tell()
+
+    def _end(self, outcome: list[Any] | UnavailableError) -> None:
+        self._outcome = outcome
+        self._endpoint.give(self._connection, broken=not isinstance(outcome, list))
+
+    def _tell(self) -> None:
+        over, self._over = self._over, None
+        if over is not None:
+            over(self._outcome if isinstance(self._outcome, UnavailableError) else None)
 
 
 class BlockingEndpoint:
     """One server with a pool of connections, the most recently used first (`wire.types.SyncEndpoint`).
 
-    `_lock` guards the counters and lists; it is held for a few instructions, never during I/O.
+    `_lock` guards the counters, the lists and the back-off; it is held for a few instructions, never during I/O.
     """
 
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
@@ -124,10 +131,12 @@ class BlockingEndpoint:
     def _reset(self) -> None:
         self._lock = Lock()
         self._returned = Condition(self._lock)
-        self._idle: list[_Connection] = []
-        self._all: set[_Connection] = set()
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._left: list[BlockingExchange] = []  # abandoned, their answers still to come; the oldest first
         self._places = 0  # connections that exist or are being made
         self._calls = 0
+        self._backoff = Backoff(random.random)
 
     def __repr__(self) -> str:
         idle = len(self._idle)
@@ -142,17 +151,31 @@ class BlockingEndpoint:
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
     ) -> list[Reply | ServerError]:
         """See `evercache.wire.types.SyncEndpoint.execute`."""
+        replies = self.begin(commands, deadline, expect)
+        assert isinstance(replies, list)
+        return replies
+
+    def begin(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None, until: float = inf
+    ) -> list[Reply | ServerError] | BlockingExchange:
+        """See `evercache.wire.types.SyncEndpoint.begin`."""
         if not commands:
             return []
         data = encode(commands)
-        if deadline <= monotonic():
+        now = monotonic()
+        if deadline <= now:
             raise DeadlineExceeded(f"the deadline had passed before {self.address} was asked")
-        connection = self._take(deadline)
+        ready = deadline if until > now else min(deadline, now + HASTE)
+        if self._left and until < deadline and not self._idle:
+            self.sweep()
+            if self._left and not self._idle:
+                raise Overdue(f"{self.address} owes answers: no more is asked of it now")
+        connection = self._take(ready)
         try:
             while True:
                 fresh = connection is None
                 if connection is None:
-                    connection = self._connect(deadline)
+                    connection = self._connect(ready)
                 elif connection.epoch != self._epoch or connection.check(0):
                     connection = self._replace(connection)
                     continue
@@ -163,7 +186,7 @@ class BlockingEndpoint:
                     connection = None
                     continue
                 try:
-                    replies = connection.request(data, len(commands), deadline)
+                    replies = connection.request(data, len(commands), deadline, until)
                 except ConnectionFailed as error:
                     # Refused by the kernel before a single byte left: an old connection is replaced.
                     if fresh or error.maybe_run:
@@ -172,21 +195,28 @@ class BlockingEndpoint:
                     continue
                 break
         except BaseException:
-            self._give(connection, broken=True)
+            self.give(connection, broken=True)
             raise
-        self._give(connection, broken=connection.epoch != self._epoch)
+        if replies is None:
+            return BlockingExchange(self, connection, len(commands), deadline)
+        self.give(connection, broken=False)
         return replies
 
     def disconnect(self) -> None:
-        """Close the idle connections now, those in use when they come back; the endpoint stays usable."""
+        """Close the idle connections now, and those whose answers nobody waits for; those in use when they come
+        back. The endpoint stays usable."""
         with self._lock:
             self._epoch += 1
+            self._backoff.clear()
             idle, self._idle = self._idle, []
-            self._places -= len(idle)
+            left, self._left = self._left, []
+            self._places -= len(idle) + len(left)
             self._all.difference_update(idle)
             self._returned.notify_all()
         for connection in idle:
             connection.close()
+        for exchange in left:
+            exchange.cut()
 
     def forget(self) -> None:
         """After a fork, in the child: close the descriptors, say nothing to the server, start anew.
@@ -199,7 +229,29 @@ class BlockingEndpoint:
         for connection in connections:
             connection.close()
 
-    def _take(self, deadline: float) -> _Connection | None:
+    def leave(self, exchange: BlockingExchange) -> None:
+        """An exchange was abandoned: its connection comes back when the answer has."""
+        with self._lock:
+            self._left.append(exchange)
+            self._returned.notify()
+
+    def sweep(self) -> None:
+        """See `evercache.wire.types.SyncEndpoint.sweep`."""
+        if not self._left:
+            return
+        with self._lock:
+            mine, self._left = self._left, []
+        mine = [exchange for exchange in mine if not exchange.sweep()]
+        with self._lock:
+            self._left = mine + self._left
+
+    def cut(self, connection: Connection) -> None:
+        """Close a connection in use; its place is the caller's matter."""
+        self._discard(connection)
+        with self._lock:
+            self._calls -= 1
+
+    def _take(self, deadline: float) -> Connection | None:
         """An idle connection, or the right to make one (None). Waits until the deadline."""
         with self._lock:
             self._calls += 1
@@ -210,6 +262,9 @@ class BlockingEndpoint:
                     if self._places < self.options.max_connections:
                         self._places += 1
                         return None
+                    if self._left:  # an answer that nobody waits for keeps no caller waiting
+                        oldest = self._left.pop(0)
+                        break
                     left = deadline - monotonic()
                     if left <= 0:
                         raise PoolExhausted(
@@ -222,8 +277,13 @@ class BlockingEndpoint:
                 # A wake-up that came together with the exception belongs to somebody else.
                 self._returned.notify()
                 raise
+        oldest.cut()
+        return None
 
-    def _give(self, connection: _Connection | None, *, broken: bool) -> None:
+    def give(self, connection: Connection | None, *, broken: bool) -> None:
+        """A call is over: the connection is idle again, or closed when it is broken or older than `disconnect`."""
+        if connection is not None and connection.epoch != self._epoch:
+            broken = True
         with self._lock:
             self._calls -= 1
             if connection is None or broken:
@@ -236,13 +296,13 @@ class BlockingEndpoint:
         if connection is not None and broken:
             connection.close()
 
-    def _discard(self, connection: _Connection) -> None:
+    def _discard(self, connection: Connection) -> None:
         """Close it and keep its place."""
         with self._lock:
             self._all.discard(connection)
         connection.close()
 
-    def _replace(self, connection: _Connection) -> _Connection | None:
+    def _replace(self, connection: Connection) -> Connection | None:
         """Swap a stale connection for the next idle one, or for the right to make one."""
         self._discard(connection)
         with self._lock:
@@ -252,16 +312,33 @@ class BlockingEndpoint:
             self._returned.notify()
             return self._idle.pop()
 
-    def _connect(self, deadline: float) -> _Connection:
+    def _connect(self, deadline: float) -> Connection:
         """A greeted connection, within the deadline and `connect_timeout`."""
         now = monotonic()
         if deadline <= now:
             raise DeadlineExceeded(f"no time was left to connect to {self.address}")
+        with self._lock:
+            pause = self._backoff.check(now, deadline)
+        if pause:
+            time.sleep(pause)
+            return self._connect(deadline)
+        try:
+            connection = self._open(now, deadline)
+        except UnavailableError as error:
+            if not isinstance(error, DeadlineExceeded):  # a caller in a hurry learns nothing about the server
+                with self._lock:
+                    self._backoff.failed(error, monotonic())
+            raise
+        with self._lock:
+            self._backoff.clear()
+        return connection
+
+    def _open(self, now: float, deadline: float) -> Connection:
         limit = min(deadline, now + self.options.connect_timeout)
-        connection: _Connection | None = None
+        connection: Connection | None = None
         epoch = self._epoch
         try:
-            connection = _Connection(self.address, open_socket(self.address, self.options, limit), epoch)
+            connection = Connection(self.address, open_socket(self.address, self.options, limit), epoch)
             with self._lock:
                 self._all.add(connection)
             self._greet(connection, limit)
@@ -281,48 +358,13 @@ class BlockingEndpoint:
             raise
         return connection
 
-    def _greet(self, connection: _Connection, limit: float) -> None:
+    def _greet(self, connection: Connection, limit: float) -> None:
         greeter = greet(self.options)
         commands = next(greeter)
         try:
             while True:
                 replies = connection.request(encode(commands), len(commands), limit)
+                assert replies is not None
                 commands = greeter.send((replies, monotonic()))
         except StopIteration as end:
             connection.greeting = end.value
-
-
-def open_socket(address: Address, options: ConnectionOptions, limit: float) -> socket.socket:
-    """A connected socket, TLS done. All address records are tried, each with its share of the time left.
-
-    The look-up of a name blocks as long as the system's resolver does. `OSError` or `TimeoutError`.
-    """
-    records = known_records(address) or look_up(address)
-    for index, (family, where) in enumerate(records):
-        left = limit - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        sock = None
-        try:
-            sock = new_socket(family)
-            sock.settimeout(left / (len(records) - index))
-            sock.connect(where)
-            if options.tls is None:
-                return sock
-            sock.settimeout(max(limit - monotonic(), 0.001))
-            return _wrap(sock, address, options)
-        except BaseException as error:
-            if sock is not None:
-                sock.close()
-            if index + 1 == len(records) or not isinstance(error, OSError):
-                raise
-    raise ConnectionFailed(f"{address.host} has no address record")
-
-
-def _wrap(sock: socket.socket, address: Address, options: ConnectionOptions) -> ssl.SSLSocket:
-    assert options.tls is not None
-    try:
-        context = tls_context(options.tls)
-    except ConfigurationError as error:  # it was right when the endpoint was made: rotated just now, or lost
-        raise ConnectionFailed(str(error)) from error
-    return context.wrap_socket(sock, server_hostname=address.host)

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator, Sequence
 from time import monotonic
 from typing import Any, Final, cast
 
-from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
+from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError, UnavailableError
 from evercache.wire.resp import PENDING, Decoder, confirmations, encode, is_confirmation, is_message
 from evercache.wire.sockets import input_check
-from evercache.wire.types import Address, Command, Greeting, Reply
+from evercache.wire.types import Address, Command, Greeting, Over, Reply
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "Exchange"]
 
 _NEVER: Final = float("inf")
 #: Bytes joined into one write, and the bytes that may wait in the transport before writing stops.
@@ -28,8 +28,8 @@ _HIGH_WATER: Final = 1024 * 1024
 _MAX_MESSAGES: Final = 10_000
 
 
-class _Request:
-    """Commands of one call and the replies so far."""
+class Exchange:
+    """Commands of one call and the replies so far (`wire.types.AsyncExchange`). Belongs to one event loop."""
 
     __slots__ = (
         "count",
@@ -42,6 +42,7 @@ class _Request:
         "replies",
         "sent_at",
         "subscribing",
+        "until",
     )
 
     def __init__(
@@ -50,13 +51,16 @@ class _Request:
         count: int,
         deadline: float,
         patience: float,
-        future: asyncio.Future[list[Any]],
+        future: asyncio.Future[Any],
         subscribing: list[int],
+        until: float,
     ) -> None:
         self.data = data
         self.count = count
         self.deadline = deadline
+        #: Resolved by the replies; at `until` by this exchange itself, and another future takes its place.
         self.future = future
+        self.until = until
         self.replies: list[Any] = []
         #: Confirmations that still have to come for each command (empty: none of them subscribes).
         self.subscribing = subscribing
@@ -64,6 +68,37 @@ class _Request:
         self.patience = patience  # the seconds that the call gave it
         self.heard = 0  # `Channel._heard` when it was sent, or taken while writing is paused
         self.sent_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Exchange {len(self.replies)} of {self.count} replies>"
+
+    def hand_over(self) -> None:
+        """Give the exchange itself to whoever waits for its replies, which go into another future."""
+        self.until = _NEVER
+        waiting = self.future
+        if not waiting.done():
+            self.future = waiting.get_loop().create_future()
+            self.future.add_done_callback(_look_at)  # whoever waited may be cancelled before it has the exchange
+            waiting.set_result(self)
+
+    def result(self) -> list[Any]:
+        """See `AsyncExchange.result`."""
+        replies: list[Any] = self.future.result()
+        return replies
+
+    def abandon(self, over: Over) -> None:
+        """See `AsyncExchange.abandon`: the replies are taken from the stream in their turn, and dropped."""
+
+        def done(future: asyncio.Future[Any]) -> None:
+            error = None if future.cancelled() else future.exception()
+            over(error if isinstance(error, UnavailableError) else None)
+
+        self.future.add_done_callback(done)
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 class Channel(asyncio.Protocol):
@@ -80,8 +115,8 @@ class Channel(asyncio.Protocol):
         self._keep_messages = keep_messages
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder()
-        self._outbox: deque[_Request] = deque()
-        self._inflight: deque[_Request] = deque()
+        self._outbox: deque[Exchange] = deque()
+        self._inflight: deque[Exchange] = deque()
         self._flushing = False
         self._paused = False
         self._retired = False
@@ -189,6 +224,11 @@ class Channel(asyncio.Protocol):
         """
         if not commands:
             return []
+        replies: list[Reply | ServerError] = await self.send(commands, deadline).future
+        return replies
+
+    def send(self, commands: Sequence[Command], deadline: float, until: float = _NEVER) -> Exchange:
+        """The same without waiting. At `until` the exchange's present future is resolved by the exchange."""
         data = encode(commands)
         subscribing: list[int] = []
         if self._keep_messages:
@@ -202,16 +242,18 @@ class Channel(asyncio.Protocol):
         now = monotonic()
         if deadline <= now:
             raise DeadlineExceeded(f"the deadline had passed before {self.address} was asked")
-        future: asyncio.Future[list[Any]] = self.loop.create_future()
-        request = _Request(data, len(commands), deadline, deadline - now, future, subscribing)
+        future: asyncio.Future[Any] = self.loop.create_future()
+        request = Exchange(data, len(commands), deadline, deadline - now, future, subscribing, until)
         request.heard, request.sent_at = self._heard, now
         self._outbox.append(request)
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
+        if now < until < deadline:
+            deadline = until
         if deadline < self._watched:
             self._watch(deadline)
-        return await future
+        return request
 
     def _flush(self) -> None:
         """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
@@ -257,7 +299,7 @@ class Channel(asyncio.Protocol):
         except ProtocolError as error:
             self._fail(error)
 
-    def _take_reply(self, request: _Request, reply: Any) -> None:
+    def _take_reply(self, request: Exchange, reply: Any) -> None:
         request.replies.append(reply)
         if len(request.replies) < request.count:
             return
@@ -289,7 +331,9 @@ class Channel(asyncio.Protocol):
                 if request.expired:
                     continue
                 if request.deadline > now:
-                    earliest = min(earliest, request.deadline)
+                    if request.until <= now:
+                        request.hand_over()
+                    earliest = min(earliest, request.deadline, request.until)
                     continue
                 request.expired = True
                 if request.heard == self._heard and (sent or self._paused):

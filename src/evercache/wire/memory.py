@@ -186,6 +186,15 @@ class SyncMemoryEndpoint(_MemoryEndpoint):
         """See `SyncEndpoint.execute`; never waits."""
         return self._execute(commands, expect)
 
+    def begin(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None, until: float
+    ) -> list[Reply | ServerError]:
+        """See `SyncEndpoint.begin`; never waits."""
+        return self._execute(commands, expect)
+
+    def sweep(self) -> None:
+        """Nothing is ever under way."""
+
 
 class AsyncMemoryEndpoint(_MemoryEndpoint):
     """An `AsyncEndpoint` of a `MemoryServer`."""
@@ -194,6 +203,12 @@ class AsyncMemoryEndpoint(_MemoryEndpoint):
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
     ) -> list[Reply | ServerError]:
         """See `AsyncEndpoint.execute`; never waits."""
+        return self._execute(commands, expect)
+
+    async def begin(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None, until: float
+    ) -> list[Reply | ServerError]:
+        """See `AsyncEndpoint.begin`; never waits."""
         return self._execute(commands, expect)
 
 

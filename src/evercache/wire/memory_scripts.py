@@ -130,10 +130,10 @@ def _untouched(call: Call, since: int) -> bool:
 
 def _set(call: Call) -> Reply:
     least, name, mode, id = call.number(), call.text(), call.text(), call.text()
-    not_after_us, since = call.number(), call.number()
+    not_before_us, not_after_us, since = call.number(), call.number(), call.number()
     soft_ms, span_ms, envelope, tags = call.number(), call.number(), call.text(), call.words()
     limit, life = call.limits(), call.text()
-    if call.now_us > not_after_us:
+    if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
     if id in call.book.ids:
         return call.reply(b"cancelled")
@@ -154,8 +154,9 @@ def _set(call: Call) -> Reply:
 
 def _touch(call: Call) -> Reply:
     least, name, tags = call.number(), call.text(), call.words()
-    not_after_us, soft_ms, span_ms = call.number(), call.number(), call.number()
-    if call.now_us > not_after_us:
+    not_before_us, not_after_us = call.number(), call.number()
+    soft_ms, span_ms = call.number(), call.number()
+    if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
     view = call.look(least, name, tags)
     if not view.fresh or view.entry is None or view.entry.newer:
@@ -166,9 +167,10 @@ def _touch(call: Call) -> Reply:
 
 
 def _incr(call: Call) -> Reply:
-    least, not_after_us, id, delta = call.number(), call.number(), call.text(), call.number()
+    least, not_before_us, not_after_us = call.number(), call.number(), call.number()
+    id, delta = call.text(), call.number()
     soft_ms, span_ms, initial, life = call.number(), call.number(), call.number(), call.text()
-    if call.now_us > not_after_us:
+    if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
     view = call.look(least, b"", [])
     entry = view.entry if view.fresh else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import socket
+import random
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
-from evercache.wire.channel import Channel
+from evercache.wire.backoff import Backoff
+from evercache.wire.channel import Channel, Exchange
 from evercache.wire.greeting import greet
+from evercache.wire.names import resolver
 from evercache.wire.sockets import check_options, known_records, new_socket, tls_context, why
-from evercache.wire.types import Address, Command, ConnectionOptions, Expectation, Greeting, Reply
+from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, Reply
 
 __all__ = ["PipelinedConnection", "PipelinedEndpoint", "PipelinedWire"]
 
@@ -121,7 +123,7 @@ class _Slot:
 class PipelinedEndpoint:
     """One server, one pipelined connection for each event loop that uses it (`wire.types.AsyncEndpoint`).
 
-    `_lock` guards the dictionary of slots; it is never held during I/O.
+    `_lock` guards the dictionary of slots and the back-off; it is never held during I/O.
     """
 
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
@@ -134,6 +136,7 @@ class PipelinedEndpoint:
     def _reset(self) -> None:
         self._lock = Lock()
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slot] = WeakKeyDictionary()
+        self._backoff = Backoff(random.random)
 
     def __repr__(self) -> str:
         slots = self._all_slots()
@@ -149,20 +152,36 @@ class PipelinedEndpoint:
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
     ) -> list[Reply | ServerError]:
         """See `wire.types.SyncEndpoint.execute`."""
+        replies = await self.begin(commands, deadline, expect)
+        assert isinstance(replies, list)
+        return replies
+
+    async def begin(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None, until: float = inf
+    ) -> list[Reply | ServerError] | Exchange:
+        """See `wire.types.SyncEndpoint.begin`."""
+        if not commands:
+            return []
         loop = asyncio.get_running_loop()
         slot = self._slots.get(loop) or self._new_slot(loop)
         slot.calls += 1
         try:
             channel = slot.current(self._epoch)
-            if channel is not None and (expect is None or expect(channel.greeting)):
-                return await channel.request(commands, deadline)
-            if channel is not None:
-                channel.retire()
-            channel = await self._fresh(loop, slot, deadline)
-            if expect is not None and not expect(channel.greeting):
-                channel.retire()
-                raise ServerChanged(f"{self.address} is not the server that was verified")
-            return await channel.request(commands, deadline)
+            if channel is None or (expect is not None and not expect(channel.greeting)):
+                if channel is not None:
+                    channel.retire()
+                now = monotonic()
+                ready = deadline if until > now else min(deadline, now + HASTE)
+                channel = await self._fresh(loop, slot, ready)
+                if expect is not None and not expect(channel.greeting):
+                    channel.retire()
+                    raise ServerChanged(f"{self.address} is not the server that was verified")
+            exchange = channel.send(commands, deadline, until)
+            if until <= exchange.sent_at:
+                exchange.until = inf
+                return exchange
+            answer: list[Reply | ServerError] | Exchange = await exchange.future
+            return answer
         finally:
             slot.calls -= 1
 
@@ -170,6 +189,7 @@ class PipelinedEndpoint:
         """Close every connection once its calls are done; the endpoint stays usable. From any thread."""
         with self._lock:
             self._epoch += 1
+            self._backoff.clear()
         for loop, slot in self._all_slots():
             channel = slot.channel() if slot.channel is not None else None
             if channel is None or loop.is_closed():
@@ -211,6 +231,11 @@ class PipelinedEndpoint:
         if left <= 0:
             raise DeadlineExceeded(f"no time was left to connect to {self.address}")
         if slot.opening is None or slot.opening.done():  # done: cancelled before it began
+            with self._lock:
+                pause = self._backoff.check(monotonic(), deadline)
+            if pause:
+                await asyncio.sleep(pause)
+                return await self._fresh(loop, slot, deadline)
             slot.opening = loop.create_task(self._fill(slot))
         opening = slot.opening
         await asyncio.wait((opening,), timeout=left)
@@ -229,9 +254,13 @@ class PipelinedEndpoint:
         try:
             channel = await _open(self.address, self.options, inf, keep_messages=False)
         except UnavailableError as error:
+            with self._lock:
+                self._backoff.failed(error, monotonic())
             return error
         finally:
             slot.opening = None
+        with self._lock:
+            self._backoff.clear()
         if epoch != self._epoch:
             channel.close()
             return ConnectionFailed(f"{self.address} was disconnected while a connection was made")
@@ -278,8 +307,7 @@ async def _connect(
     """A connected channel. All address records are tried, each with its share of the time left."""
     records = known_records(address)
     if records is None:
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        records = [(family, where) for family, _, _, _, where in found]
+        records = await resolver.arecords(address, limit)
     tls: ssl.SSLContext | None = None
     if options.tls is not None:
         try:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from evercache.errors import ServerError
+from evercache.errors import PoolExhausted, ServerError, UnavailableError
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 __all__ = [
+    "HASTE",
     "Address",
     "Argument",
     "AsyncConnection",
     "AsyncEndpoint",
+    "AsyncExchange",
     "AsyncWire",
     "Command",
     "ConnectionOptions",
     "Credentials",
     "Expectation",
     "Greeting",
+    "Over",
+    "Overdue",
     "Reply",
     "SyncEndpoint",
+    "SyncExchange",
     "SyncWire",
     "TLSOptions",
 ]
@@ -96,6 +104,56 @@ class Greeting:
 Expectation: TypeAlias = Callable[[Greeting], bool]
 
 
+#: Told once when an exchange that was left alone is over: None, or why no whole answer came.
+Over: TypeAlias = Callable[[UnavailableError | None], None]
+
+
+class Overdue(PoolExhausted):
+    """All connections of an endpoint wait for answers that are late: ask another server, which costs nothing."""
+
+
+#: Seconds that `begin` may take to make a connection when it is not to wait for the answer: whoever calls it so has
+#: another question under way, and cannot look at that meanwhile.
+HASTE = 0.01
+
+
+class SyncExchange(Protocol):
+    """Commands that were sent and not answered yet. One thread uses it; it ends by `result` or by `abandon`."""
+
+    def fileno(self) -> int:
+        """Of its socket, to wait for; only before it is over."""
+        ...
+
+    def settle(self) -> bool:
+        """Take what has come, without waiting; True when it is over (answered, failed or past its deadline)."""
+        ...
+
+    def result(self) -> list[Reply | ServerError]:
+        """The replies, or the error that `execute` would have raised; only once it is over."""
+        ...
+
+    def abandon(self, over: Over) -> None:
+        """Nobody wants the answer. Its connection serves no other call before it has come, or is closed."""
+        ...
+
+
+class AsyncExchange(Protocol):
+    """The same for tasks."""
+
+    @property
+    def future(self) -> Future[list[Any]]:
+        """Resolved when it is over."""
+        ...
+
+    def result(self) -> list[Reply | ServerError]:
+        """See `SyncExchange.result`."""
+        ...
+
+    def abandon(self, over: Over) -> None:
+        """See `SyncExchange.abandon`."""
+        ...
+
+
 class SyncEndpoint(Protocol):
     """One server address with a pool of blocking connections. Safe for threads."""
 
@@ -110,6 +168,20 @@ class SyncEndpoint(Protocol):
         fitting class. Raises `ConnectionFailed`, `DeadlineExceeded`, `PoolExhausted`, `ServerChanged`, or an
         `AuthenticationFailed` / `Loading` / ... of the greeting.
         """
+        ...
+
+    def begin(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None, until: float
+    ) -> list[Reply | ServerError] | SyncExchange:
+        """The same, but where the replies have not come at `until`, what is under way is returned.
+
+        With an `until` that has passed it only sends, and making a connection may take `HASTE`. With one before the
+        deadline, no connection is made beside those whose answers are overdue: that raises `Overdue`.
+        """
+        ...
+
+    def sweep(self) -> None:
+        """Look at the exchanges that were abandoned. Never waits; any thread may call it, now and then."""
         ...
 
     @property
@@ -135,6 +207,12 @@ class AsyncEndpoint(Protocol):
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
     ) -> list[Reply | ServerError]:
         """See `SyncEndpoint.execute`."""
+        ...
+
+    async def begin(
+        self, commands: Sequence[Command], deadline: float, expect: Expectation | None, until: float
+    ) -> list[Reply | ServerError] | AsyncExchange:
+        """See `SyncEndpoint.begin`."""
         ...
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from evercache.client import telling
 from evercache.client._async.link import AsyncLink
 from evercache.client.request import Request
 from evercache.client.waits import AsyncWaits
@@ -12,6 +13,7 @@ from evercache.engine.engine import Engine
 from evercache.engine.flights import Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, UnavailableError
+from evercache.observe import events
 from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack
 from evercache.protocol.replies import LeaseReply, parse_store
 
@@ -63,6 +65,8 @@ class AsyncComputing:
             if error is not None:
                 return await self._raised(request, token, stamp, stale, reply, error, took, deadline)
             request.usual.took(took)
+            if self._engine.events.open:
+                self._engine.events.emit(events.FunctionSucceeds(request.subject.label))
             envelope = await self._store(request, token, stamp, value, took, resyncs, deadline)
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
@@ -106,9 +110,8 @@ class AsyncComputing:
                 and state.marks.fresh(stale.stamp, request.subject, stale.tags)
                 and not state.journal.covers(request.subject, stale.tags)
             ):
-                self._engine.state_log.trouble(
-                    f"stale-if-error {request.subject.function}",
-                    f"{request.subject.key}: the function raised {error!r}; the stale value is served",
+                self._engine.events.emit(
+                    events.StaleOnError(request.subject.label, request.subject.key, repr(error))
                 )
                 request.counters.stale_served += 1
                 return Outcome(stale.stamp, "master", stale, stale=True)
@@ -157,7 +160,7 @@ class AsyncComputing:
                 payload, codec, compressed = request.encoder.encode(value, key.encode())
         except CannotEncode as error:
             request.counters.uncacheable += 1
-            self._engine.state_log.trouble(f"uncacheable {request.subject.function or key}", f"{key}: {error}")
+            self._engine.events.emit(events.UncacheableResult(request.subject.function, key, str(error)))
             return None
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
         return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)
@@ -193,8 +196,9 @@ class AsyncComputing:
             )
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
-            if not error.maybe_run:
-                self._engine.release_soon(key, token)
+            # Whether it arrived or not: after a store there is no lease any more, and without one others would
+            # wait for it to run out, at the next master too.
+            self._engine.release_soon(key, token)
             return 0
         if reply.status == "ok":
             return reply.soft_expiry_ms
@@ -206,8 +210,7 @@ class AsyncComputing:
         state = self._state
         with state.lock:
             stamp, sequence = state.marks.newest, state.journal.sequence
-        request.counters.misses += 1
-        request.counters.computed_unleased += 1
+        telling.unleased(self._engine, request.subject, request.counters)
         value, error = await self._run(request)
         if error is not None:
             return Outcome(stamp, "computed", error=error, sequence=sequence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from evercache.client import telling
 from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.writes import AsyncWrites
@@ -12,6 +13,7 @@ from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
+from evercache.observe import events
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -138,11 +140,11 @@ class AsyncLeads(AsyncComputing):
             return None
         try:
             envelope = unpack(reply.entry)
-        except CorruptEnvelope:
-            request.counters.corrupt += 1
+        except CorruptEnvelope as error:
+            telling.corrupt(self._engine, request.subject, request.counters, error)
             return None
         if not envelope.readable:
-            request.counters.newer += 1
+            telling.newer(self._engine, request.subject, request.counters)
             return None
         return envelope
 
@@ -166,6 +168,7 @@ class AsyncLeads(AsyncComputing):
                 kept = state.gutter.get(subject.key, state.now())
         if kept is not None and state.acceptable(kept, subject, state.marks.need(subject)):
             request.counters.gutter_hits += 1
+            self._engine.events.emit(events.GutterUsed())
             return Outcome(kept.stamp, "gutter", kept.envelope, sequence=kept.sequence)
         outcome = await self.compute_plain(request)
         if outcome.envelope is not None and (state.master_down or not state.ready):
@@ -191,10 +194,7 @@ class AsyncLeads(AsyncComputing):
             try:
                 await work()
             except Exception as error:  # a mistake in cache_if=, ttl= or tags_from=: no caller sees it
-                self._engine.state_log.trouble(
-                    f"refresh {request.subject.function or key}",
-                    f"{key}: a refresh in the background failed with {error!r}",
-                )
+                self._engine.events.emit(events.RefreshFailed(request.subject.label, key, repr(error)))
             finally:
                 with self._state.lock:
                     self._refreshing.discard(key)
@@ -227,13 +227,9 @@ class AsyncLeads(AsyncComputing):
     async def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1
         outcome = await self.compute_leased(request, token, stamp, request.policy.budget)
-        label = f"refresh {request.subject.function or request.subject.key}"
         if outcome.error is not None:
-            self._engine.state_log.trouble(
-                label, f"{request.subject.key}: a refresh in the background raised {outcome.error!r}"
-            )
-        else:
-            self._engine.state_log.over(label, f"{request.subject.key}: refreshes succeed again")
+            subject = request.subject
+            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, repr(outcome.error)))
 
     async def refresh_now(self, request: Request) -> Outcome:
         """Compute now and store, whatever is cached; the caller gets what the function returned."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
+from evercache.client._async.hedging import AsyncHedging
 from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.readers import Reader
@@ -18,11 +20,16 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.observe import Counters
+from evercache.protocol.balance import LATEST
 from evercache.protocol.commands import ScriptCall
 from evercache.protocol.shapes import to_int, to_str
-from evercache.wire.types import Address, Command
+from evercache.wire.types import Address, Command, Overdue
 
 __all__ = ["AsyncLink"]
+
+#: The pause before a call is sent again (seconds), at least; doubled each time, and each up to so much at random.
+_PAUSE, _LONGEST_PAUSE, _JITTER = 0.003, 0.024, 2.3
 
 #: Builds the call for the generation and the newest mark known at the moment of sending.
 Build = Callable[[str, int], ScriptCall]
@@ -33,6 +40,7 @@ class AsyncLink:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._hedging = AsyncHedging(engine)
 
     def __repr__(self) -> str:
         return f"<AsyncLink of {self._engine!r}>"
@@ -47,11 +55,14 @@ class AsyncLink:
         """Run scripts at the master, in one write, and return their raw replies.
 
         Waits for a resync under way, and with `repeat` (only for scripts that do the same when they run twice)
-        asks again until the deadline; once the master is known to be down it is asked no more than the
-        background does. With `replicas`, the last reply is the number of replicas that have all of it (`WAIT`).
-        Raises UnavailableError, also for an error reply to any of them.
+        asks again until the deadline, as long as the budget of retries of this process allows it; once the master
+        is known to be down it is asked no more than the background does. With `replicas`, the last reply is the
+        number of replicas that have all of it (`WAIT`). Raises UnavailableError, also for an error reply to any.
         """
-        state = self._engine.state
+        engine = self._engine
+        state = engine.state
+        engine.retries.calls += 1
+        pause = _PAUSE
         while True:
             master = await self._master(deadline)
             try:
@@ -62,7 +73,11 @@ class AsyncLink:
                     raise
                 if isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading)):
                     raise  # OOM, NOPERM, ...: asking again does not help
-                await AsyncWaits.pause(min(left, 0.003 + 0.007 * state.rng.random()))
+                if not engine.may_retry():
+                    error.retry_refused = True
+                    raise
+                await AsyncWaits.pause(min(left, pause * (1.0 + _JITTER * state.rng.random())))
+                pause = min(2.0 * pause, _LONGEST_PAUSE)
 
     async def _master(self, deadline: float) -> Address:
         """The master, once it is followed; raises why there is none, in the words of the background."""
@@ -87,7 +102,9 @@ class AsyncLink:
             replies = await endpoint.execute([*(call.evalsha() for call in calls), *wait], deadline)
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScript)]
             if missing:
-                # It has not run: sent whole, with the same id and token.
+                # It has not run: sent whole, with the same id and token. No retry is refused here, since this one
+                # ends what made it necessary, for all callers.
+                engine.may_retry()
                 again = await endpoint.execute([*(calls[i].eval() for i in missing), *wait], deadline)
                 for i, reply in zip(missing, again[: len(missing)], strict=True):
                     replies[i] = reply
@@ -126,26 +143,45 @@ class AsyncLink:
                 raise ServerChanged(f"the data of {master} began another life")
             engine.observe_time(to_int(reply[1]), generation)
 
-    async def read(self, reader: Reader, commands: Sequence[Command], deadline: float) -> list[Any] | None:
-        """Plain reads at a node that may serve them; None when it did not answer them."""
+    async def read(
+        self,
+        reader: Reader,
+        commands: Sequence[Command],
+        deadline: float,
+        counters: Counters,
+        *,
+        hedged: bool = True,
+    ) -> tuple[list[Any], Reader] | None:
+        """Plain reads at a node that may serve them, or at another one when that is late; the replies, and the node
+        that gave them. None when none did."""
         engine = self._engine
-        now = engine.state.now
-        endpoint = engine.endpoint_async(reader.address)
-        began = now()
+        hedges = engine.hedges
+        began = engine.state.now()
+        until = inf
+        if hedged and hedges.share and engine.view.replicas:
+            until = began + min(hedges.delay, LATEST * (deadline - began))
         reader.started()
         try:
-            replies = await endpoint.execute(commands, deadline, reader.expected)
-        except UnavailableError as error:
-            reader.fail(now(), error)
-            return None
-        finally:
+            answer = await engine.endpoint_async(reader.address).begin(commands, deadline, reader.expected, until)
+        except BaseException as error:
             reader.finished()
-        for index, reply in enumerate(replies):
+            if not isinstance(error, UnavailableError):
+                raise
+            if isinstance(error, Overdue):
+                other = engine.reader(began, reader.address)
+                if other is not None:
+                    return await self.read(other, commands, deadline, counters, hedged=False)
+                return None
+            self._hedging.failed(reader, error)
+            return None
+        if not isinstance(answer, list):
+            return await self._hedging.late(reader, answer, began, commands, deadline, counters)
+        reader.finished()
+        for reply in answer:
             if isinstance(reply, ServerError):
-                if reply.code != "WRONGTYPE":
-                    reader.fail(now(), reply)
-                    return None
-                replies[index] = None  # a foreign value under one key says nothing of the node
-        done = now()
-        reader.record(done - began, done)
-        return replies
+                return self._hedging.taken(reader, answer, began, began)
+        now = engine.state.now()
+        reader.record(now - began, now)
+        if until != inf:
+            hedges.record(now - began)
+        return answer, reader

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from evercache.client import telling
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.reads import AsyncReads, Found
 from evercache.client._async.writes import AsyncWrites
@@ -14,7 +15,7 @@ from evercache.client.values import counter_payload, sealed, value_of
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.errors import CannotEncode, CorruptEnvelope, MasterUnknown, ServerError, UnavailableError
-from evercache.observe import Counters
+from evercache.observe import Counters, events
 from evercache.policy import OnError
 from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack, Explanation, NodeHealth
@@ -53,11 +54,7 @@ class AsyncOperations:
         try:
             return value_of(request, outcome.envelope)
         except CorruptEnvelope as error:
-            request.counters.corrupt += 1
-            self._engine.state_log.trouble(
-                f"unreadable {request.subject.function or request.subject.key}",
-                f"{request.subject.key}: the cached value is not readable here and is computed anew: {error}",
-            )
+            telling.corrupt(self._engine, request.subject, request.counters, error)
         outcome = await self._leads.refresh_now(request)
         if outcome.error is not None:
             raise outcome.error
@@ -71,8 +68,8 @@ class AsyncOperations:
             return default
         try:
             return value_of(request, found.envelope)
-        except CorruptEnvelope:
-            request.counters.corrupt += 1
+        except CorruptEnvelope as error:
+            telling.corrupt(self._engine, request.subject, request.counters, error)
             return default
 
     async def _peek(self, subject: Subject, budget: float, counters: Counters, on_error: OnError) -> Found | None:
@@ -176,14 +173,14 @@ class AsyncOperations:
                     counters.hits += 1
                     counters.master_hits += found.source == "master"
                     counters.replica_hits += found.source != "master"
-                except CorruptEnvelope:
-                    counters.corrupt += 1
+                except CorruptEnvelope as error:
+                    telling.corrupt(self._engine, request.subject, counters, error)
                     found = None
             counters.misses += found is None or found.stale
             values.append(value)
         return values
 
-    async def _settled(self, subject: Subject, budget: float) -> float:
+    async def _settled(self, subject: Subject, budget: float, counters: Counters) -> float:
         """What builds on a key waits for what is pending for it (rule 4); what is left of the budget (seconds).
 
         Raises UnavailableError when the pending one cannot be brought.
@@ -192,7 +189,7 @@ class AsyncOperations:
         if not state.journal.pending and not state.journal.suspended:
             return budget
         deadline = state.now() + budget
-        await self._reads.settle(subject, deadline)
+        await self._reads.settle(subject, deadline, counters)
         if state.journal.covers(subject):
             raise MasterUnknown("an invalidation of the key waits for the master")
         return max(0.0, deadline - state.now())
@@ -213,7 +210,8 @@ class AsyncOperations:
             envelope = sealed(request, id, value)
         except CannotEncode as error:
             counters.uncacheable += 1
-            engine.state_log.trouble(f"uncacheable {request.subject.key}", f"{request.subject.key}: {error}")
+            subject = request.subject
+            engine.events.emit(events.UncacheableResult(subject.function, subject.key, str(error)))
             if mode != "add":  # what was there before must not be taken for this value
                 await self._writes.invalidate(Scope.of_key(request.subject.key), budget, counters)
             if policy.on_error == "raise":
@@ -227,7 +225,7 @@ class AsyncOperations:
             return Ack(ack.done, ack.stamp, ack.existed, ack.queued, "expired")
         if mode == "add":
             try:
-                budget = await self._settled(request.subject, budget)
+                budget = await self._settled(request.subject, budget, counters)
             except UnavailableError as error:
                 engine.failed(error, counters)
                 if policy.on_error == "raise":
@@ -259,7 +257,7 @@ class AsyncOperations:
         """Give an entry a new time to live; False when there is none (or no master answers)."""
         policy = request.policy
         try:
-            left = await self._settled(request.subject, policy.budget)
+            left = await self._settled(request.subject, policy.budget, request.counters)
             return await self._writes.touch(request.subject, policy.lifetime(UNSET, 0.0), left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
@@ -273,7 +271,7 @@ class AsyncOperations:
         counter_payload(delta)
         counter_payload(initial)
         try:
-            left = await self._settled(request.subject, policy.budget)
+            left = await self._settled(request.subject, policy.budget, request.counters)
             return await self._writes.incr(request.subject.key, delta, initial, policy.lifetime(0, 0.0), left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evercache.client import telling
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client.request import Request
@@ -22,6 +23,8 @@ __all__ = ["AsyncReads", "Found"]
 
 #: Share of what is left of the budget that one node gets before another is asked.
 _SHARE = 0.4
+#: The same for many keys at once.
+_SHARE_OF_MANY = 0.6
 #: A call goes round again when what it waited for was invalidated meanwhile; then it computes by itself.
 _ROUNDS = 8
 
@@ -61,7 +64,7 @@ class AsyncReads:
         overdue: Flight | None = None
         for turn in range(_ROUNDS):
             if state.journal.pending or state.journal.suspended:
-                await self.settle(subject, deadline)
+                await self.settle(subject, deadline, request.counters)
                 need = max(need, state.marks.need(subject))
             if policy.near:
                 envelope = self._near(subject, need, request.counters)
@@ -176,10 +179,10 @@ class AsyncReads:
             if reader is None or state.journal.covers(subject):
                 return None
             resyncs = state.resyncs
-            replies = await self._link.read(
-                reader, [("GET", subject.key)], min(deadline, now + max(0.01, (deadline - now) * _SHARE))
-            )
-            if replies is not None:
+            until = min(deadline, now + max(0.01, (deadline - now) * _SHARE))
+            answer = await self._link.read(reader, [("GET", subject.key)], until, counters)
+            if answer is not None:
+                replies, reader = answer
                 return self.judge(replies[0], subject, need, resyncs, reader.role, counters)
             counters.replica_failures += 1
             tried = reader.address
@@ -200,11 +203,11 @@ class AsyncReads:
             return None
         try:
             envelope = unpack(data)
-        except CorruptEnvelope:
-            counters.corrupt += 1
+        except CorruptEnvelope as error:
+            telling.corrupt(self._engine, subject, counters, error)
             return None
         if not envelope.readable:
-            counters.newer += 1
+            telling.newer(self._engine, subject, counters)
             return None
         now = state.now()
         server_ms = state.clock.server_ms(now)
@@ -227,7 +230,7 @@ class AsyncReads:
         if not self._may_serve(now):
             return None
         if not state.sure(now):
-            counters.unconfirmed += 1
+            telling.unconfirmed(self._engine, counters)
         left = (envelope.soft_ms - server_ms) / 1e3
         return Found(envelope, source, left <= 0, left)
 
@@ -241,7 +244,7 @@ class AsyncReads:
             return None
         deadline = state.now() + budget
         if state.journal.pending or state.journal.suspended:
-            await self.settle(subject, deadline)
+            await self.settle(subject, deadline, counters)
         need = state.marks.need(subject)
         found = await self.look(subject, need, deadline, counters)
         for _ in range(2):
@@ -276,11 +279,11 @@ class AsyncReads:
             return None
         try:
             envelope = unpack(reply.entry)
-        except CorruptEnvelope:
-            counters.corrupt += 1
+        except CorruptEnvelope as error:
+            telling.corrupt(self._engine, subject, counters, error)
             return None
         if not envelope.readable:
-            counters.newer += 1
+            telling.newer(self._engine, subject, counters)
             return None
         if state.journal.covers(subject, envelope.tags):
             return None
@@ -295,16 +298,29 @@ class AsyncReads:
         deadline = state.now() + budget
         if state.journal.pending or state.journal.suspended:
             for subject in subjects:
-                await self.settle(subject, deadline)
+                await self.settle(subject, deadline, counters)
         needs = [state.marks.need(subject) for subject in subjects]
         results: list[Found | None] = [None] * len(subjects)
-        reader = engine.reader(state.now())
-        if reader is not None:
+        command = ("MGET", *(subject.key for subject in subjects))
+        tried = None
+        for _ in range(2):
+            now = state.now()
+            reader = engine.reader(now, tried)
+            if reader is None:
+                break
             resyncs = state.resyncs
-            replies = await self._link.read(reader, [("MGET", *(subject.key for subject in subjects))], deadline)
-            if replies is not None and isinstance(replies[0], list):
-                for index, data in enumerate(replies[0][: len(subjects)]):
-                    results[index] = self.judge(data, subjects[index], needs[index], resyncs, reader.role, counters)
+            until = min(deadline, now + max(0.01, (deadline - now) * _SHARE_OF_MANY))
+            answer = await self._link.read(reader, [command], until, counters)
+            if answer is not None:
+                replies, reader = answer
+                if isinstance(replies[0], list):
+                    for index, data in enumerate(replies[0][: len(subjects)]):
+                        results[index] = self.judge(
+                            data, subjects[index], needs[index], resyncs, reader.role, counters
+                        )
+                break
+            counters.replica_failures += 1
+            tried = reader.address
         missing = [index for index, found in enumerate(results) if found is None]
         if not missing:
             return results
@@ -333,7 +349,7 @@ class AsyncReads:
 
     # -- pending
 
-    async def settle(self, subject: Subject, deadline: float) -> None:
+    async def settle(self, subject: Subject, deadline: float, counters: Counters) -> None:
         """Bring what is pending for a subject to the master before reading it (rule 4)."""
         state = self._state
         if state.journal.suspended and not state.ready and not state.master_down:
@@ -342,6 +358,9 @@ class AsyncReads:
             if item.due is None:
                 await AsyncWaits.result(item.settled, (deadline - state.now()) / 2)
             elif state.ready and not state.master_down:
+                if not self._engine.may_retry():  # the background brings it
+                    counters.retries_refused += 1
+                    return
                 try:
                     await self._leads.writes.bring(item, deadline)
                 except UnavailableError:

@@ -25,6 +25,9 @@ from evercache.results import Ack
 
 __all__ = ["AsyncWrites"]
 
+#: By so much a server's clock may be slewed between two answers without a write being refused as from the future.
+_SLACK_US = 20_000
+
 
 class AsyncWrites:
     """No state of its own; safe for threads and tasks."""
@@ -64,7 +67,7 @@ class AsyncWrites:
         except UnavailableError as error:
             for item in items:
                 state.given_up(item)
-            self._engine.wake_bringer()
+            self._engine.wake_bringer(error)
             self._engine.failed(error, counters)
             counters.queued += len(items)
             if on_error == "raise":
@@ -160,7 +163,7 @@ class AsyncWrites:
                         replid=replid,
                         newest=newest,
                         id=item.id,
-                        not_after_us=self._not_after(deadline),
+                        **self._window(deadline),
                         soft_ms=soft_ms,
                         span_ms=span_ms,
                         envelope=envelope,
@@ -184,7 +187,7 @@ class AsyncWrites:
                 raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
             state.given_up(item)
-            self._engine.wake_bringer()
+            self._engine.wake_bringer(error)
             if not isinstance(error, UnavailableError):
                 raise
             self._engine.failed(error, counters)
@@ -210,14 +213,14 @@ class AsyncWrites:
         if state.clock.offset_us is None:
             await self.tip(deadline)  # any script brings the master's time
 
-    def _not_after(self, deadline: float) -> int:
-        """The deadline of the send in the time of the master that it is sent to: asked anew for each try, since
-        another master may have another clock (rule 11)."""
-        state = self._state
-        server_us = state.clock.server_us(deadline)
-        if server_us is None:
+    def _window(self, deadline: float) -> dict[str, int]:
+        """From the send to its deadline, in the time of the master that it is sent to: asked anew for each try,
+        since another master may have another clock (rule 11)."""
+        clock = self._state.clock
+        sent, last = clock.server_us(self._state.now()), clock.server_us(deadline)
+        if sent is None or last is None:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
-        return server_us
+        return {"not_before_us": sent - _SLACK_US, "not_after_us": last}
 
     async def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
         """Change the expiry of a live entry. Raises UnavailableError."""
@@ -233,7 +236,7 @@ class AsyncWrites:
                     replid=replid,
                     newest=newest,
                     least=state.marks.need(subject),
-                    not_after_us=self._not_after(deadline),
+                    **self._window(deadline),
                     soft_ms=lifetime[0],
                     span_ms=lifetime[1],
                 ),
@@ -263,7 +266,7 @@ class AsyncWrites:
                     key,
                     replid=replid,
                     newest=newest,
-                    not_after_us=self._not_after(deadline),
+                    **self._window(deadline),
                     id=state.new_id(),
                     delta=delta,
                     initial=initial,

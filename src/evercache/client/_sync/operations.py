@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
 from evercache.client._sync.reads import Found, SyncReads
 from evercache.client._sync.writes import SyncWrites
@@ -15,7 +16,7 @@ from evercache.client.values import counter_payload, sealed, value_of
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.errors import CannotEncode, CorruptEnvelope, MasterUnknown, ServerError, UnavailableError
-from evercache.observe import Counters
+from evercache.observe import Counters, events
 from evercache.policy import OnError
 from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack, Explanation, NodeHealth
@@ -54,11 +55,7 @@ class SyncOperations:
         try:
             return value_of(request, outcome.envelope)
         except CorruptEnvelope as error:
-            request.counters.corrupt += 1
-            self._engine.state_log.trouble(
-                f"unreadable {request.subject.function or request.subject.key}",
-                f"{request.subject.key}: the cached value is not readable here and is computed anew: {error}",
-            )
+            telling.corrupt(self._engine, request.subject, request.counters, error)
         outcome = self._leads.refresh_now(request)
         if outcome.error is not None:
             raise outcome.error
@@ -72,8 +69,8 @@ class SyncOperations:
             return default
         try:
             return value_of(request, found.envelope)
-        except CorruptEnvelope:
-            request.counters.corrupt += 1
+        except CorruptEnvelope as error:
+            telling.corrupt(self._engine, request.subject, request.counters, error)
             return default
 
     def _peek(self, subject: Subject, budget: float, counters: Counters, on_error: OnError) -> Found | None:
@@ -177,14 +174,14 @@ class SyncOperations:
                     counters.hits += 1
                     counters.master_hits += found.source == "master"
                     counters.replica_hits += found.source != "master"
-                except CorruptEnvelope:
-                    counters.corrupt += 1
+                except CorruptEnvelope as error:
+                    telling.corrupt(self._engine, request.subject, counters, error)
                     found = None
             counters.misses += found is None or found.stale
             values.append(value)
         return values
 
-    def _settled(self, subject: Subject, budget: float) -> float:
+    def _settled(self, subject: Subject, budget: float, counters: Counters) -> float:
         """What builds on a key waits for what is pending for it (rule 4); what is left of the budget (seconds).
 
         Raises UnavailableError when the pending one cannot be brought.
@@ -193,7 +190,7 @@ class SyncOperations:
         if not state.journal.pending and not state.journal.suspended:
             return budget
         deadline = state.now() + budget
-        self._reads.settle(subject, deadline)
+        self._reads.settle(subject, deadline, counters)
         if state.journal.covers(subject):
             raise MasterUnknown("an invalidation of the key waits for the master")
         return max(0.0, deadline - state.now())
@@ -214,7 +211,8 @@ class SyncOperations:
             envelope = sealed(request, id, value)
         except CannotEncode as error:
             counters.uncacheable += 1
-            engine.state_log.trouble(f"uncacheable {request.subject.key}", f"{request.subject.key}: {error}")
+            subject = request.subject
+            engine.events.emit(events.UncacheableResult(subject.function, subject.key, str(error)))
             if mode != "add":  # what was there before must not be taken for this value
                 self._writes.invalidate(Scope.of_key(request.subject.key), budget, counters)
             if policy.on_error == "raise":
@@ -228,7 +226,7 @@ class SyncOperations:
             return Ack(ack.done, ack.stamp, ack.existed, ack.queued, "expired")
         if mode == "add":
             try:
-                budget = self._settled(request.subject, budget)
+                budget = self._settled(request.subject, budget, counters)
             except UnavailableError as error:
                 engine.failed(error, counters)
                 if policy.on_error == "raise":
@@ -260,7 +258,7 @@ class SyncOperations:
         """Give an entry a new time to live; False when there is none (or no master answers)."""
         policy = request.policy
         try:
-            left = self._settled(request.subject, policy.budget)
+            left = self._settled(request.subject, policy.budget, request.counters)
             return self._writes.touch(request.subject, policy.lifetime(UNSET, 0.0), left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
@@ -274,7 +272,7 @@ class SyncOperations:
         counter_payload(delta)
         counter_payload(initial)
         try:
-            left = self._settled(request.subject, policy.budget)
+            left = self._settled(request.subject, policy.budget, request.counters)
             return self._writes.incr(request.subject.key, delta, initial, policy.lifetime(0, 0.0), left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)

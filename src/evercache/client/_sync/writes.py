@@ -26,6 +26,9 @@ from evercache.results import Ack
 
 __all__ = ["SyncWrites"]
 
+#: By so much a server's clock may be slewed between two answers without a write being refused as from the future.
+_SLACK_US = 20_000
+
 
 class SyncWrites:
     """No state of its own; safe for threads and tasks."""
@@ -65,7 +68,7 @@ class SyncWrites:
         except UnavailableError as error:
             for item in items:
                 state.given_up(item)
-            self._engine.wake_bringer()
+            self._engine.wake_bringer(error)
             self._engine.failed(error, counters)
             counters.queued += len(items)
             if on_error == "raise":
@@ -161,7 +164,7 @@ class SyncWrites:
                         replid=replid,
                         newest=newest,
                         id=item.id,
-                        not_after_us=self._not_after(deadline),
+                        **self._window(deadline),
                         soft_ms=soft_ms,
                         span_ms=span_ms,
                         envelope=envelope,
@@ -185,7 +188,7 @@ class SyncWrites:
                 raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
             state.given_up(item)
-            self._engine.wake_bringer()
+            self._engine.wake_bringer(error)
             if not isinstance(error, UnavailableError):
                 raise
             self._engine.failed(error, counters)
@@ -211,14 +214,14 @@ class SyncWrites:
         if state.clock.offset_us is None:
             self.tip(deadline)  # any script brings the master's time
 
-    def _not_after(self, deadline: float) -> int:
-        """The deadline of the send in the time of the master that it is sent to: asked anew for each try, since
-        another master may have another clock (rule 11)."""
-        state = self._state
-        server_us = state.clock.server_us(deadline)
-        if server_us is None:
+    def _window(self, deadline: float) -> dict[str, int]:
+        """From the send to its deadline, in the time of the master that it is sent to: asked anew for each try,
+        since another master may have another clock (rule 11)."""
+        clock = self._state.clock
+        sent, last = clock.server_us(self._state.now()), clock.server_us(deadline)
+        if sent is None or last is None:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
-        return server_us
+        return {"not_before_us": sent - _SLACK_US, "not_after_us": last}
 
     def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
         """Change the expiry of a live entry. Raises UnavailableError."""
@@ -234,7 +237,7 @@ class SyncWrites:
                     replid=replid,
                     newest=newest,
                     least=state.marks.need(subject),
-                    not_after_us=self._not_after(deadline),
+                    **self._window(deadline),
                     soft_ms=lifetime[0],
                     span_ms=lifetime[1],
                 ),
@@ -262,7 +265,7 @@ class SyncWrites:
                     key,
                     replid=replid,
                     newest=newest,
-                    not_after_us=self._not_after(deadline),
+                    **self._window(deadline),
                     id=state.new_id(),
                     delta=delta,
                     initial=initial,

@@ -92,6 +92,12 @@ local function begin(stores_value)
   end
 end
 
+-- Whether a write came too late (rule 11): after the moment up to which its caller waits, or, where the clock has
+-- been set back meanwhile, before the moment at which it was sent.
+local function untimely(not_before_us, not_after_us)
+  return now_us > not_after_us or now_us < not_before_us
+end
+
 local function out_of_memory()
   return redis.error_reply("OOM command not allowed when used memory > 'maxmemory'.")
 end

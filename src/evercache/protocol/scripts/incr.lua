@@ -1,12 +1,13 @@
 -- Adds to a counter, or makes one. A counter keeps its stamp and its expiry and is not logged.
--- ARGV: least, not_after_us, id, delta, soft_ms, span_ms, initial, life
+-- ARGV: least, not_before_us, not_after_us, id, delta, soft_ms, span_ms, initial, life
 
 local bad = begin(true)
 if bad then return bad end
 
-local least, not_after_us, id, delta = number(), number(), text(), number()
+local least, not_before_us, not_after_us = number(), number(), number()
+local id, delta = text(), number()
 local soft_ms, span_ms, initial, life = number(), number(), number(), text()
-if now_us > not_after_us then
+if untimely(not_before_us, not_after_us) then
   return {'late', now_us, replid}
 end
 

@@ -1,12 +1,12 @@
 -- An explicit write. It always logs and always drops the lease.
--- ARGV: least, function, mode ('set', 'add', 'since'), id, not_after_us, since, soft_ms, span_ms, envelope, tags,
--- limits, life
+-- ARGV: least, function, mode ('set', 'add', 'since'), id, not_before_us, not_after_us, since, soft_ms, span_ms,
+-- envelope, tags, limits, life
 
 local bad = begin(true)
 if bad then return bad end
 
 local least, name, mode, id = number(), text(), text(), text()
-local not_after_us, since = number(), number()
+local not_before_us, not_after_us, since = number(), number(), number()
 local soft_ms, span_ms, envelope, tags = number(), number(), text(), list()
 local limit, life = limits(), text()
 
@@ -44,7 +44,7 @@ local function untouched(state)
   return previous == '0-0' -- else there were more lines once
 end
 
-if now_us > not_after_us then
+if untimely(not_before_us, not_after_us) then
   return {'late', now_us, replid}
 end
 book()

@@ -1,12 +1,13 @@
 -- Changes the expiry of a live entry, and nothing else: no stamp, no log.
--- ARGV: least, function, tags, not_after_us, soft_ms, span_ms
+-- ARGV: least, function, tags, not_before_us, not_after_us, soft_ms, span_ms
 
 local bad = begin()
 if bad then return bad end
 
 local least, name, tags = number(), text(), list()
-local not_after_us, soft_ms, span_ms = number(), number(), number()
-if now_us > not_after_us then
+local not_before_us, not_after_us = number(), number()
+local soft_ms, span_ms = number(), number()
+if untimely(not_before_us, not_after_us) then
   return {'late', now_us, replid}
 end
 

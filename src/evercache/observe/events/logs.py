@@ -1,0 +1,144 @@
+"""Of the log of invalidations, and of those that wait for a master."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+from evercache.observe.event import Begins, Ends, Event, Occasion
+
+__all__ = [
+    "InvalidationQueued",
+    "InvalidationsReissued",
+    "LogFollowed",
+    "LogNotFollowed",
+    "MarksRestored",
+    "PendingMerged",
+    "QueueEmptied",
+    "Resynced",
+    "SpoolRead",
+    "SpoolUnreadable",
+    "Spooled",
+    "TailBlind",
+    "TailSure",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LogNotFollowed(Begins):
+    """The master refuses what following the log needs."""
+
+    text: ClassVar[str] = (
+        "the log of invalidations on {e.address} cannot be followed, so every read asks the master: {e.why}"
+    )
+    opens: ClassVar[str] = "log"
+    address: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogFollowed(Ends):
+    """The log is followed again."""
+
+    text: ClassVar[str] = "the log of invalidations on {e.address} is followed again"
+    closes: ClassVar[tuple[str, ...]] = ("log",)
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class TailBlind(Begins):
+    """An invalidation could have passed unheard: neither near nor replicas are read."""
+
+    text: ClassVar[str] = "the log of invalidations is not heard: reads go to the master"
+    opens: ClassVar[str] = "blind"
+
+
+@dataclass(frozen=True, slots=True)
+class TailSure(Ends):
+    """Every invalidation is heard again."""
+
+    text: ClassVar[str] = "the log of invalidations is heard again"
+    closes: ClassVar[tuple[str, ...]] = ("blind",)
+
+
+@dataclass(frozen=True, slots=True)
+class Resynced(Occasion):
+    """Everything was learnt anew. `reason`: start, fork, master, generation, life, gap or unreadable."""
+
+    text: ClassVar[str] = "the marks of {e.address} were read anew ({e.reason})"
+    about: ClassVar[str] = "{e.reason}"
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarksRestored(Event):
+    """The bookkeeping was gone (`FLUSHALL`, a wiped restart): what this process remembers was written back."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "the bookkeeping on the master was gone; {e.count} marks were written back"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidationsReissued(Begins):
+    """The present master lacks invalidations that were acknowledged."""
+
+    text: ClassVar[str] = "{e.count} invalidations were lost in a failover; they are issued again"
+    opens: ClassVar[str] = "lost"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidationQueued(Begins):
+    """Invalidations wait for a master; this process obeys them already."""
+
+    text: ClassVar[str] = "{e.count} invalidations wait for the master: {e.why}"
+    opens: ClassVar[str] = "queue"
+    count: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEmptied(Ends):
+    """No invalidation waits any more."""
+
+    text: ClassVar[str] = "every waiting invalidation was brought to the master"
+    closes: ClassVar[tuple[str, ...]] = ("queue", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMerged(Occasion):
+    """Too many invalidations waited: some were widened to their functions, or to everything."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "too many invalidations wait for the master: they were widened, to {e.left} in all"
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled(Event):
+    """The process ends with invalidations that no master had; `kept` says what became of them."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "{e.count} invalidations reached no master before the end of this process; {e.kept}"
+    count: int
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolRead(Event):
+    """An earlier process had left invalidations."""
+
+    text: ClassVar[str] = "{e.count} invalidations of an earlier process are brought to the master"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolUnreadable(Event):
+    """The file of `spool=` cannot be read."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "invalidations of an earlier process cannot be read: {e.why}; check spool="
+    why: str

@@ -1,0 +1,75 @@
+"""Of the process itself."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+from evercache.observe.event import Begins, Ends, Event, Occasion
+
+__all__ = [
+    "BackgroundRuns",
+    "BackgroundUnavailable",
+    "Defect",
+    "EventsDropped",
+    "GeventPatched",
+    "SubscriberDropped",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundUnavailable(Begins):
+    """No background can run here, so every call computes."""
+
+    text: ClassVar[str] = "{e.why}"
+    opens: ClassVar[str] = "background"
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundRuns(Ends):
+    """The background runs after all."""
+
+    text: ClassVar[str] = "the background of the cache runs"
+    closes: ClassVar[tuple[str, ...]] = ("background",)
+
+
+@dataclass(frozen=True, slots=True)
+class GeventPatched(Begins):
+    """The background is a greenlet."""
+
+    text: ClassVar[str] = (
+        "gevent has patched this process: the background is a greenlet, and a page that computes "
+        "without yielding delays invalidations and lease renewals. Threaded workers do not."
+    )
+    opens: ClassVar[str] = "gevent"
+
+
+@dataclass(frozen=True, slots=True)
+class Defect(Occasion):
+    """A mistake in evercache itself was met and survived: please report it, with the traceback in the log."""
+
+    level: ClassVar[int] = logging.ERROR
+    text: ClassVar[str] = "{e.where} failed and is begun again: {e.error}"
+    about: ClassVar[str] = "{e.where} {e.error}"
+    where: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberDropped(Event):
+    """A callback of `subscribe` raised; it is called no more."""
+
+    level: ClassVar[int] = logging.ERROR
+    text: ClassVar[str] = "{e.callback}, which listened to events, raised {e.error}: it is called no more"
+    callback: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsDropped(Occasion):
+    """Subscribers are slower than what happens: the oldest events were not told to them."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "the callbacks of subscribe() are too slow: events were not told to them"

@@ -1,0 +1,133 @@
+"""Where every event goes: counted, logged when something changed, kept for `health()`, told to subscribers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+from evercache.observe.event import Begins, Ends, Event, Occasion
+from evercache.observe.events import EventsDropped, SubscriberDropped
+from evercache.observe.subscribers import Callback, Subscribers
+
+__all__ = ["QUIET", "Emit", "EventHub"]
+
+#: What is met at each call is logged again after so many seconds without it.
+QUIET = 60.0
+#: States and topics that are remembered, and events.
+_LIMIT, _RECENT = 1_000, 50
+
+Emit: TypeAlias = Callable[[Event], None]
+
+
+class EventHub:
+    """One for each engine. `_lock` guards the rest, and the order in which subscribers are told; it is never held
+    while something is logged or a callback runs.
+
+    `open` holds what has begun and not ended, by state; it may be looked at without the lock.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        logger: logging.Logger | None = None,
+        subscribers: Subscribers | None = None,
+    ) -> None:
+        self._now = now
+        self._logger = logger or logging.getLogger("evercache")
+        self.subscribers = subscribers or Subscribers()
+        self._lock = threading.Lock()
+        self.open: dict[str, Begins] = {}
+        self._met: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
+        self._recent: deque[tuple[float, Event]] = deque(maxlen=_RECENT)
+
+    def __repr__(self) -> str:
+        return f"<EventHub open={sorted(self.open)} counted={self._counts.total()}>"
+
+    def emit(self, event: Event, error: BaseException | None = None) -> None:
+        """Tell an event; from any thread. `error` is logged with its traceback. Raises nothing.
+
+        Cheap where nothing changes: what goes on, or is over already, takes no lock.
+        """
+        if isinstance(event, Begins):
+            before = self.open.get(event.state)
+            if before is not None and event.phase in ("", before.phase):
+                return
+        elif isinstance(event, Ends) and not self._any_open(event.ends):
+            return
+        with self._lock:
+            if not self._note(event, self._now()):
+                return
+            fits = self.subscribers.tell(event, self._dropped)
+        self._logger.log(event.level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
+        if not fits and not isinstance(event, EventsDropped):
+            self.emit(EventsDropped())
+
+    def _any_open(self, states: tuple[str, ...]) -> bool:
+        opened = self.open
+        return bool(opened) and any(state in opened for state in states)
+
+    def _note(self, event: Event, now: float) -> bool:
+        """Take it into the books, under the lock; whether to tell it."""
+        if isinstance(event, Begins):
+            before = self.open.get(event.state)
+            if before is not None and event.phase in ("", before.phase):
+                return False  # another thread was quicker
+            _bound(self.open)
+            self.open[event.state] = event
+            if before is not None:
+                self._recent.append((now, event))
+                return True  # the same state in another phase: told, not counted
+        elif isinstance(event, Occasion):
+            self._counts[event.kind] += 1
+            last = self._met.pop(event.topic, None)
+            _bound(self._met)
+            self._met[event.topic] = now
+            if last is not None and now - last < QUIET:
+                return False
+            self._recent.append((now, event))
+            return True
+        else:
+            over = [self.open.pop(state, None) for state in event.ends]
+            if isinstance(event, Ends) and not any(over):
+                return False
+        self._counts[event.kind] += 1
+        self._recent.append((now, event))
+        return True
+
+    def _dropped(self, callback: Callback, error: BaseException) -> None:
+        name = getattr(callback, "__qualname__", None) or repr(callback)
+        self.emit(SubscriberDropped(name, repr(error)), error)
+
+    # -- for health
+
+    def problems(self) -> list[str]:
+        """What has begun and not ended, in words: what is as grave as a warning."""
+        with self._lock:
+            return [event.message for event in self.open.values() if event.level >= logging.WARNING]
+
+    def counts(self) -> dict[str, int]:
+        """How often there was each kind of event; a state counts once each time that it begins."""
+        with self._lock:
+            return dict(self._counts)
+
+    def recent(self) -> list[tuple[float, Event]]:
+        """The newest that were told, newest first, each with its age in seconds."""
+        now = self._now()
+        with self._lock:
+            return [(max(0.0, now - at), event) for at, event in reversed(self._recent)]
+
+    # -- life
+
+    def after_fork(self) -> None:
+        """In the child: the lock may have been held by a thread that does not exist here."""
+        self._lock = threading.Lock()
+
+
+def _bound(table: dict[str, Begins] | dict[str, float]) -> None:
+    if len(table) >= _LIMIT:
+        table.pop(next(iter(table)), None)

@@ -1,0 +1,172 @@
+"""The processes of one cell of the matrix: started, stopped, and what they wrote down."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.faults.load import NAP, NOISE
+from tests.faults.plans import LoadPlan
+from tests.faults.records import Journal, Overslept, Truth, Written
+from tests.faults.stage import Stage
+
+__all__ = ["LOADS", "Fleet", "Process"]
+
+ROOT = Path(__file__).resolve().parents[2]
+LOADS = ("threads", "tasks", "prefork")
+
+
+class Process:
+    """One process at work."""
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self.plan = plan
+        folder = Path(plan.folder)
+        self._said = (folder / f"stderr-{plan.kind}-{plan.group}-{time.monotonic_ns()}").open("w+b")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.worker", plan.as_json()],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            bufsize=0,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Process {self.plan.kind} {self.plan.group} pid {self.process.pid}>"
+
+    def stderr(self) -> str:
+        self._said.seek(0)
+        return self._said.read()[-3000:].decode(errors="replace")
+
+    def expect(self, word: str, timeout: float = 40.0) -> str:
+        """The next line that it says, which begins with `word`."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
+        line = self.process.stdout.readline().decode().strip() if ready else "nothing"
+        if not line.startswith(word):
+            raise RuntimeError(f"{self!r} said {line!r} instead of {word!r}: {self.stderr()}")
+        return line
+
+    def say(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word.encode() + b"\n")
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._said):
+            if stream is not None:
+                stream.close()
+
+
+class Fleet:
+    """The load on a stage. Not for several threads at once."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        load: str,
+        folder: Path,
+        *,
+        callers: int = 8,
+        cache: dict[str, Any] | None = None,
+        short_lived: int = 0,
+        groups: str = "ab",
+    ) -> None:
+        self.stage, self.load, self.folder = stage, load, folder
+        self._cache = cache
+        self.truth, self.journal = Truth(folder), Journal(folder)
+        self.processes: list[Process] = []
+        self._overslept: list[Overslept] = []
+        self._over = threading.Event()
+        self._control = threading.Thread(target=self._sleep, daemon=True)
+        plans = [self.plan("threads", "w", editor=0, callers=2, edit_every=0.03)]
+        match load:
+            case "threads":
+                plans += [self.plan("threads", g, editor=e, callers=callers) for e, g in enumerate(groups, 1)]
+            case "tasks":
+                pace = 0.06 * max(1.0, callers / 8)
+                plans += [
+                    self.plan("tasks", g, editor=e, callers=4 * callers, pace=pace) for e, g in enumerate(groups, 1)
+                ]
+            case "prefork":
+                plans += [self.plan("prefork", "a", editor=1, callers=callers)]
+        plans += [self.plan("nursery", "w", editor=3 + number) for number in range(short_lived)]
+        self._plans = plans
+
+    def plan(self, kind: str, group: str, **more: Any) -> LoadPlan:
+        """For one process of this fleet."""
+        access = self.stage.access(group).as_json()
+        return LoadPlan(kind, group, access, str(self.folder), cache=self._cache, **more)
+
+    def _sleep(self) -> None:
+        """A control thread here as well: the gates run in this process."""
+        while not self._over.is_set():
+            due = time.monotonic() + NAP
+            time.sleep(NAP)
+            now = time.monotonic()
+            if now - due > NOISE:
+                self._overslept.append(Overslept(due, now))
+
+    def start(self) -> None:
+        self.processes = [Process(plan) for plan in self._plans]
+        for process in self.processes:
+            process.expect("ready")
+        self._control.start()
+
+    def stop(self) -> list[Written]:
+        """End the load; each process checks what it knows once all have delivered what they had queued."""
+        for word, answer in (("stop", "stopped"), ("final", "")):
+            for process in self.processes:
+                process.say(word)
+            for process in self.processes:
+                if answer:
+                    process.expect(answer)
+            if answer:
+                time.sleep(0.3)  # every other process has heard by then, or the reads that follow say so
+        for process in self.processes:
+            process.process.wait(30)
+        self._over.set()
+        self._control.join()
+        failed = [process for process in self.processes if process.process.returncode]
+        if failed:
+            raise RuntimeError(f"{failed} failed: {failed[0].stderr()}")
+        written = [pickle.loads(path.read_bytes()) for path in sorted(self.folder.glob("written-*.done"))]
+        for one in written:
+            one.gather(self.folder)
+        here = Written(0, "here", "control", overslept=self._overslept)
+        return [*written, here]
+
+    def victim(self) -> Process:
+        """A process that will compute the reserved key; say `go`, and it answers with the run."""
+        process = Process(self.plan("victim", "b"))
+        process.expect("ready")
+        return process
+
+    def close(self) -> None:
+        self._over.set()
+        for process in self.processes:
+            process.kill()
+
+
+@contextlib.contextmanager
+def fleet(stage: Stage, load: str, **more: Any) -> Iterator[Fleet]:
+    """A fleet at work, in a folder of its own; gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="evercache-faults-") as folder:
+        made = Fleet(stage, load, Path(folder), **more)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.close()

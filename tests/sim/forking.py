@@ -1,0 +1,44 @@
+"""A fork: the child's memory is a copy of the parent's, and both go on."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from evercache.engine.engine import Engine
+
+if TYPE_CHECKING:
+    from tests.sim.process import Process
+
+__all__ = ["inherit"]
+
+#: Of the state: made anew for the child, or put there by the simulator.
+_OWN = {"settings", "now", "rng", "_token", "lock", "_ready_waiters", "begin", "acknowledged", "hear_line"}
+#: Copied as new ones: what a fork leaves behind is replaced by the library's own `after_fork`.
+_NEW = {type(threading.Lock()): lambda _: (threading.Lock, ()), Future: lambda _: (Future, ())}
+
+
+def _copied(thing: Any) -> Any:
+    with mock.patch.dict(copyreg.dispatch_table, _NEW):
+        return copy.deepcopy(thing)
+
+
+def inherit(child: Process, parent: Process) -> None:
+    """Give a process that was just made all that another one knows, as a fork does."""
+    mine, theirs = child.engine, parent.engine
+    memory = {name: value for name, value in vars(theirs.state).items() if name not in _OWN}
+    for name, value in _copied(memory).items():
+        setattr(mine.state, name, value)
+    _topology(mine, theirs)
+    mine.monitor.table = _copied(theirs.monitor.table)
+    child.epoch = parent.epoch
+
+
+def _topology(mine: Engine, theirs: Engine) -> None:
+    mine.topology._book = _copied(theirs.topology._book)  # type: ignore[attr-defined]
+    mine.view = theirs.view
+    mine.replicas.keep([replica.address for replica in theirs.replicas.members])

@@ -1,0 +1,96 @@
+"""What the oracle is told of a process: the methods that something passes through, wrapped; they change nothing."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.oracle import Invalidation
+
+if TYPE_CHECKING:
+    from tests.sim.process import Process
+
+__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "watch"]
+
+#: The invalidation that a task issues, the lease under which it computes, and where the answer to its read goes.
+invalidation_of_task: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar(
+    "sim_invalidation", default=None
+)
+token_of_task: contextvars.ContextVar[str] = contextvars.ContextVar("sim_token", default="")
+source_of_task: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("sim_source", default=None)
+
+
+def watch(process: Process, clients: Any) -> None:
+    """Wrap what a process was just given."""
+    _watch_state(process)
+    _watch_leads(process, clients.asynchronous.leads)
+    _watch_reads(process, clients.asynchronous.reads)
+
+
+def _watch_state(process: Process) -> None:
+    state, oracle = process.engine.state, process.world.oracle
+    begin, acknowledged, hear_line = state.begin, state.acknowledged, state.hear_line
+
+    def began(scope: Any, function: str = "") -> Any:
+        item = begin(scope, function)
+        it = invalidation_of_task.get()
+        if it is not None and not it.id:
+            oracle.named(it, item.id)
+        return item
+
+    def was_acknowledged(item: Any, stamp: int, generation: str) -> None:
+        acknowledged(item, stamp, generation)
+        oracle.acknowledged(process, item.id)
+
+    def heard(line: Any) -> None:
+        hear_line(line)
+        oracle.heard(process, line.id)
+
+    state.begin, state.acknowledged, state.hear_line = began, was_acknowledged, heard  # type: ignore[method-assign]
+
+
+def _watch_leads(process: Process, leads: Any) -> None:
+    world, oracle = process.world, process.world.oracle
+    compute_leased, ask = leads.compute_leased, leads._ask
+
+    async def leased(request: Any, token: str, *rest: Any) -> Any:
+        reset = token_of_task.set(token)
+        running = oracle.leases.began_leading(process, request.subject.key)
+        try:
+            return await compute_leased(request, token, *rest)
+        finally:
+            token_of_task.reset(reset)
+            if not world.loop.is_closed():
+                oracle.leases.ended_computing(running)
+
+    async def asked(request: Any, need: int, token: str, deadline: float, *rest: Any) -> Any:
+        oracle.entries.asked(token, deadline)
+        return await ask(request, need, token, deadline, *rest)
+
+    leads.compute_leased, leads._ask = leased, asked
+
+
+def _watch_reads(process: Process, reads: Any) -> None:
+    world, entries = process.world, process.world.oracle.entries
+    fetch, peek_many = reads.fetch, reads.peek_many
+
+    async def peeked(subjects: Any, *rest: Any) -> Any:
+        began = world.now
+        founds = await peek_many(subjects, *rest)
+        for subject, found in zip(subjects, founds, strict=True):
+            if found is not None and not found.stale:
+                entries.served(process, subject.key, found.envelope, False, began, found.source)
+        return founds
+
+    async def fetched(request: Any) -> Any:
+        began = world.now
+        outcome = await fetch(request)
+        if outcome.source in ("near", "replica", "master"):
+            key = request.subject.key
+            entries.served(process, key, outcome.envelope, outcome.stale, began, outcome.source)
+        source = source_of_task.get()
+        if source is not None:
+            source[:] = [outcome.source + (" stale" if outcome.stale else "")]
+        return outcome
+
+    reads.fetch, reads.peek_many = fetched, peeked

@@ -1,0 +1,101 @@
+"""Host names are looked up within the caller's time, whatever the system's resolver does."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from evercache.wire.names import Resolver
+from evercache.wire.types import Address
+
+NAME = Address("db.example.test", 6379)
+FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 6379))]
+RECORDS = [(socket.AF_INET, ("127.0.0.1", 6379))]
+
+
+class System:
+    """The system's resolver: what it answers, when it is let."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.error: OSError | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+        self.asked += 1
+        assert self.answers.wait(20)
+        if self.error is not None:
+            raise self.error
+        return FOUND
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    made = System()
+    monkeypatch.setattr(socket, "getaddrinfo", made.getaddrinfo)
+    yield made
+    made.answers.set()
+
+
+def soon(seconds: float = 0.1) -> float:
+    return time.monotonic() + seconds
+
+
+def test_an_answer(system: System) -> None:
+    assert Resolver().records(NAME, soon(10)) == RECORDS
+
+
+async def test_an_answer_to_a_task(system: System) -> None:
+    assert await Resolver().arecords(NAME, soon(10)) == RECORDS
+
+
+def test_nobody_waits_beyond_the_time(system: System) -> None:
+    system.answers.clear()
+    resolver = Resolver()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            resolver.records(NAME, soon(0.02))
+    assert system.asked == 1, "one thread asks, whoever waits"
+
+
+async def test_no_task_waits_beyond_the_time(system: System) -> None:
+    system.answers.clear()
+    resolver = Resolver()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await resolver.arecords(NAME, soon(0.02))
+    assert system.asked == 1
+    system.answers.set()
+    assert await resolver.arecords(NAME, soon(10)) == RECORDS
+
+
+def test_the_last_answer_serves_while_there_is_none(system: System) -> None:
+    resolver = Resolver()
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    system.answers.clear()
+    assert resolver.records(NAME, soon(0.05)) == RECORDS
+
+
+@pytest.mark.parametrize("temporary", [True, False])
+def test_a_refusal(system: System, temporary: bool) -> None:
+    """A name that cannot be looked up now keeps its addresses; one that does not exist has none."""
+    resolver = Resolver()
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    system.error = socket.gaierror(socket.EAI_AGAIN if temporary else socket.EAI_NONAME, "no")
+    if temporary:
+        assert resolver.records(NAME, soon(10)) == RECORDS
+    else:
+        with pytest.raises(socket.gaierror):
+            resolver.records(NAME, soon(10))
+
+
+def test_without_any_answer_the_refusal_is_the_answer(system: System) -> None:
+    system.error = socket.gaierror(socket.EAI_AGAIN, "no")
+    with pytest.raises(socket.gaierror):
+        Resolver().records(NAME, soon(10))
