@@ -16,6 +16,7 @@ from dataclasses import replace
 from evercache.engine.background import Background, Job
 from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
+from evercache.engine.former import FormerMasters
 from evercache.engine.process import background_trouble, gevent_patched, reset_after_fork
 from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.spool import Spool
@@ -94,6 +95,7 @@ class Engine:
         self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
         self.spool = Spool(settings.spool, self.events.emit)
         self.tail = Tail(self)
+        self.former = FormerMasters(self)
         self.chores = Chores(self)
         self.watch = Watch(self)
         self._lifecycle = threading.Lock()
@@ -152,7 +154,7 @@ class Engine:
     def _jobs(self) -> list[Job]:
         jobs: list[Job] = [self.chores.renew, self.chores.forget]
         if not self.topology.local:
-            jobs += [self._topology, self.monitor.run, self.tail.run, self.chores.bring]
+            jobs += [self._topology, self.monitor.run, self.tail.run, self.former.run, self.chores.bring]
         return jobs
 
     def _job_failed(self, job: Job, error: Exception) -> None:
@@ -205,6 +207,7 @@ class Engine:
         self._background = None
         self._view_event = None
         self.tail = Tail(self)
+        self.former = FormerMasters(self)
         self.chores = Chores(self)
         self.watch = Watch(self)
         self.on_fork()
@@ -232,9 +235,11 @@ class Engine:
     def _on_view(self, view: View) -> None:
         old, self.view = self.view, view
         if view.master != old.master:
-            # An older master may go on answering for seconds: not one more command goes there.
+            # An older master may go on answering for seconds: not one more command goes there, but what others
+            # get acknowledged there is heard.
             self.state.unready("master", master=view.master is not None)
             if old.master is not None:
+                self.former.leave(old.master, self.state.generation, self.state.position)
                 self.sync_endpoints.disconnect(old.master)
                 self.async_endpoints.disconnect(old.master)
             if view.master is not None:
@@ -374,6 +379,11 @@ class Engine:
         self.events.emit(events.Resynced(str(address), self.state.unready_since))
         if lost:
             self.events.emit(events.InvalidationsReissued(lost))
+        self.chores.wake()
+
+    def heard_at_former(self, lost: int) -> None:
+        """A master that was replaced had invalidations acknowledged that the present one lacks."""
+        self.events.emit(events.InvalidationsReissued(lost))
         self.chores.wake()
 
     def heard_lately(self) -> bool:

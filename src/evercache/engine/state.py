@@ -23,6 +23,9 @@ from evercache.protocol.scope import Scope, Subject
 
 __all__ = ["HeldLease", "State"]
 
+#: What others issued and the present master lacks is issued again within this time (seconds), not all at once.
+REPLAY_JITTER = 0.2
+
 
 @dataclass(eq=False, slots=True)
 class HeldLease:
@@ -169,7 +172,7 @@ class State:
             self.position = reply.last
             self.resyncs += 1
             self.tau = now
-            lost = self.journal.resynced(reply.gens, now, lambda: self.rng.uniform(0, 0.2), self.new_id)
+            lost = self.journal.resynced(reply.gens, now, lambda: self.rng.uniform(0, REPLAY_JITTER), self.new_id)
             self.covers = began
             self.ready = True
             self.master_down = False
@@ -187,6 +190,15 @@ class State:
             self._mark(scope, line.stamp, now)
             self.flights.detach(scope, line.stamp)
             self.journal.heard(line.id, scope, line.stamp, line.generation, now)
+
+    def hear_former(self, line: LogLine) -> bool:
+        """One line of the log of a master that has been replaced; True when the present one lacks it."""
+        scope, now = line.scope, self.now()
+        with self.lock:
+            self._mark(scope, line.stamp, now)
+            self.flights.detach(scope, line.stamp)
+            due = now + self.rng.uniform(0, REPLAY_JITTER)
+            return self.journal.heard_late(line.id, scope, line.stamp, line.generation, now, due)
 
     def learn(self, subject: Subject, known: KnownMarks) -> None:
         """The marks that came with an answer of the master (rule 2)."""

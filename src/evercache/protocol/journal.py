@@ -194,6 +194,18 @@ class Journal:
                 self._unrecord(known)
             self._record(Recorded(id, scope, stamp, generation, now, own))
 
+    def heard_late(self, id: str, scope: Scope, stamp: int, generation: str, now: float, due: float) -> bool:
+        """A line of a master that has been replaced; True when the present one lacks it, so that it is pending now
+        (rule 3). Before a resync is done nothing is known of that yet: the resync finds out."""
+        if id in self.pending or id in self._recorded:
+            return False
+        record = Recorded(id, scope, stamp, generation, now, False)
+        if self.suspended or not is_lost(generation, stamp, self._generations):
+            self._record(record)
+            return False
+        self._replay(record, due)
+        return True
+
     def cancel_key(self, key: str, before: int) -> None:
         """An acknowledged write of a key, begun at sequence `before`, supersedes our own earlier ones of it that
         had been given up by then (rule 4)."""

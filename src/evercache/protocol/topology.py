@@ -31,6 +31,8 @@ CURRENT = 5.0
 HELLO = 2.5
 #: A replica that a sentinel has chosen and not promoted within this time is not waited for any more (seconds).
 PATIENCE = 10.0
+#: For so long (seconds) the first view waits for the answer of a replica that has been chosen.
+WAITING = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class SentinelBook:
         self._clean_at: dict[str, float] = {}
         self._votes: dict[str, tuple[int, float]] = {}
         self._promotions: dict[str, Promotion] = {}
+        self._all_asked = False
         self._dismissed: set[tuple[Address, int]] = set()
         self._lower: tuple[Address, int, float] | None = None
         self._discovered: tuple[Address, ...] = ()
@@ -241,8 +244,11 @@ class SentinelBook:
         fresh = [a for a in self._answers.values() if a.master is not None and now - a.sent <= CURRENT]
         fresh = [self._foreseen(a) for a in fresh if a.sentinel not in self._errors]
         epoch, master = self.view.epoch, self.view.master
-        if master is None and not closing and len(fresh) < self.majority:
-            return  # the first answer may be the one of a sentinel that is late
+        self._all_asked = self._all_asked or closing
+        if master is None and not self._all_asked and len(fresh) < len(self._known):
+            return  # the one that is missing may lead a failover of which the others know nothing yet
+        if master is None and self._unasked(now):
+            return
         claims = [a for a in fresh if (a.master, a.epoch) not in self._dismissed] or fresh
         problem: UnavailableError | None = None
         if claims:
@@ -288,6 +294,14 @@ class SentinelBook:
         if self._roles[promotion.address].sent < promotion.since:
             return answer  # said before it was chosen: a master of former times
         return replace(answer, master=promotion.address, epoch=promotion.epoch)
+
+    def _unasked(self, now: float) -> bool:
+        """Whether a replica was chosen just now that has not been asked yet whether it is master."""
+        for p in self._promotions.values():
+            report = self._roles.get(p.address)
+            if p.epoch > self.view.epoch and (report is None or report.sent < p.since) and now - p.since < WAITING:
+                return True
+        return False
 
     def promotions(self, now: float) -> tuple[Address, ...]:
         """The replicas that have been chosen and may say any moment that they are masters."""

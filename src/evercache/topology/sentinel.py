@@ -154,23 +154,27 @@ class SentinelTopology:
         return True
 
     async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address) -> None:
-        """Ask; and once more when its vote could not be asked because it holds another address now."""
-        for _ in range(2):
-            instance = self._instances.get(sentinel)
-            sent = self._clock()
-            try:
-                replies = await endpoints.get(sentinel).execute(
-                    question(self._book.service, instance), sent + self._timeout
-                )
-                answer, now_held = parse_answer(self._book.service, sentinel, sent, replies, instance, self._mapped)
-            except UnavailableError as error:
-                answer, now_held = SentinelAnswer(sentinel, sent, error=error), instance
-            self._book.heard(answer, self._clock())
-            self._note(sentinel, answer.error)
-            self._tell()
-            if now_held is None or now_held == instance:
-                return
-            self._instances[sentinel] = now_held
+        """Ask; and once more when its vote could not be asked because it holds another address now: without the
+        vote the leader of a failover would be taken for one that knows nothing of it."""
+        answer, held = await self._question(endpoints, sentinel)
+        if answer.error is None and held is not None and held != self._instances.get(sentinel):
+            self._instances[sentinel] = held
+            again, _ = await self._question(endpoints, sentinel)
+            answer = answer if again.error is not None else again
+        self._book.heard(answer, self._clock())
+        self._note(sentinel, answer.error)
+        self._tell()
+
+    async def _question(self, endpoints: Endpoints, sentinel: Address) -> tuple[SentinelAnswer, Address | None]:
+        instance = self._instances.get(sentinel)
+        sent = self._clock()
+        try:
+            replies = await endpoints.get(sentinel).execute(
+                question(self._book.service, instance), sent + self._timeout
+            )
+        except UnavailableError as error:
+            return SentinelAnswer(sentinel, sent, error=error), None
+        return parse_answer(self._book.service, sentinel, sent, replies, instance, self._mapped)
 
     def _note(self, sentinel: Address, error: UnavailableError | None) -> None:
         """Tell of a sentinel in trouble. One answer that is late is none; and where all say the same (that they

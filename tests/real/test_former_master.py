@@ -1,0 +1,59 @@
+"""A master that was replaced and stays healthy: what others get acknowledged there is not lost (promise 6)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from tests.servers import Deployment, Server
+
+from evercache import Cache
+from evercache.observe import events
+
+
+def wait_for(condition: object, timeout: float = 10.0) -> None:
+    end = time.monotonic() + timeout
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("scope", ["key", "function", "everything"])
+def test_what_a_former_master_acknowledges_is_issued_again(scope: str) -> None:
+    runs: list[int] = []
+
+    def work(number: int) -> int:
+        runs.append(number)
+        return number
+
+    with Deployment.start() as deployment:
+        old = deployment.master()
+        seen: list[object] = []
+        with (
+            Cache(deployment.url, namespace="former") as cache,
+            Cache(f"redis://127.0.0.1:{old.port}", namespace="former") as late,
+        ):
+            here, there = cache.cached(ttl=600)(work), late.cached(ttl=600)(work)
+            cache.subscribe(seen.append)
+            here(7)
+            there.peek(7)  # it knows the old master, and will not hear of another one
+            deployment.sentinels[0].cli("SENTINEL", "FAILOVER", deployment.name)
+            wait_for(lambda: cache.health().master not in (None, str(old.address)))
+            here(7)
+            assert runs == [7], "the entry came with the new master"
+            assert _role(old) == "master", "so it is for seconds"
+            done = {"key": lambda: there.invalidate(7), "function": there.invalidate_all, "everything": late.clear}
+            assert done[scope]()
+            late.close()  # who issued it is gone
+            wait_for(lambda: any(isinstance(e, events.InvalidationsReissued) for e in seen))
+            wait_for(lambda: cache.health().pending == 0)
+            here(7)
+            assert runs == [7, 7]
+            # The present master has it: a process that heard nothing does not find the old value either.
+            with Cache(deployment.url, namespace="former") as fresh:
+                assert fresh.cached(ttl=600)(work)(7) == 7
+            assert runs == [7, 7]
+
+
+def _role(server: Server) -> str:
+    return str(server.cli("ROLE")[0])
