@@ -113,14 +113,28 @@ def test_rule_11_a_late_request_takes_no_lease_but_reads(rig: Rig) -> None:
 def test_a_lease_granted_in_the_future_is_free_until_its_holder_renews_it(rig: Rig) -> None:
     lead(rig)
     lease = rig.commands.bookkeeping.lease_key(KEY)
-    token, stamp, granted, expected = rig.client("GET", lease).split()
-    ahead = b"%b %b %d %b" % (token, stamp, int(granted) + 3_600_000, expected)
+    token, stamp, granted, expected, generation = rig.client("GET", lease).split()
+    ahead = b"%b %b %d %b %b" % (token, stamp, int(granted) + 3_600_000, expected, generation)
     rig.client.raw_put(lease, ahead)
     assert rig.renew(KEY, token=TOKEN, lease_ms=5000)[0] == b"ok"
     got = lead(rig, token=OTHER)
     assert (got.status, got.elapsed_ms < 5000, got.left_ms <= 5000) == ("wait", True, True)
     rig.client.raw_put(lease, ahead)
     assert lead(rig, token=OTHER).status == "lead"
+
+
+def test_a_lease_of_another_generation_is_free_until_its_holder_renews_it(rig: Rig) -> None:
+    if isinstance(rig.client, Memory):
+        pytest.skip("the server inside the process has one generation")
+    lead(rig)
+    lease = rig.commands.bookkeeping.lease_key(KEY)
+    former = rig.client("GET", lease).rpartition(b" ")[0] + b" " + b"ab" * 20
+    rig.client.raw_put(lease, former)
+    assert rig.renew(KEY, token=TOKEN, lease_ms=5000)[0] == b"ok"
+    assert lead(rig, token=OTHER).status == "wait"
+    rig.client.raw_put(lease, former)
+    assert lead(rig, token=OTHER).status == "lead"
+    assert rig.renew(KEY, token=TOKEN, lease_ms=5000)[0] == b"lost"
 
 
 def test_release_frees_only_ones_own_lease(rig: Rig) -> None:

@@ -87,11 +87,13 @@ class Extras:
         if world.releasing is not None:
             return
         version = world.oracle.commit("a")
-        world.adding[self] = version
-        try:
-            ack = await self._process.cache.aadd("a", [version], ttl=self._rng.choice([0.3, 5.0]))
-        finally:
-            world.adding.pop(self, None)
+        this = object()
+        world.adding[this] = version
+        # Given up before its deadline, or its process killed, it may still arrive up to then (rule 11).
+        world.later(world.budget + 0.1, lambda: world.adding.pop(this, None))
+        ack = await self._process.cache.aadd("a", [version], ttl=self._rng.choice([0.3, 5.0]))
+        if not ack.queued:
+            world.adding.pop(this, None)
         world.note(f"{self._process.name} add a v{version} {ack}")
         world.oracle.entries.added("a", ack)
 

@@ -87,9 +87,7 @@ class Leases:
         return [*self._spells[key], *([(since, inf)] if since is not None else [])]
 
     def _lease_spells(self, key: str, began: float, now: float) -> list[tuple[float, float]]:
-        # After a change of master a lease may be back that had been dropped.
-        back = any(w.begin <= now and w.end >= began - LEASE for w in self._oracle.windows)
-        return [(g.granted, g.until if back else min(g.until, g.over)) for g in self._granted[key]]
+        return [(g.granted, min(g.until, g.over)) for g in self._granted[key]]
 
     @staticmethod
     def _covered(begin: float, end: float, spells: list[tuple[float, float]]) -> float:
@@ -195,6 +193,9 @@ class Leases:
             return
         self._oracle.counts["stores"] += 1
         token, key = words[12].decode(), words[5].decode()
+        mine = self.grants.get(token)
+        if mine is not None and mine.stored:
+            return  # the same call again, its first answer was lost
         grant = self._latest.get((node.replid, key))
         if grant is not None and (grant.token != token or grant.dropped) and not grant.stored:
             holder = "gone" if grant.dropped else grant.token

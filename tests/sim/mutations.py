@@ -765,6 +765,25 @@ _LIST = [
             ("fork_process", -0.6, {"process": 0, "parent_ends": False}),
         ),
     ),
+    Mutation(
+        "leases of former masters count",
+        13,
+        lua={"lease": ((" and granted_here(granted, generation)", ""),)},
+        focus="failover",
+        settings=_CALM,
+        workload=_BUSY,
+    ),
+    Mutation(
+        "a clock that was set back lets late writes in",
+        11,
+        lua={"*": ((" or now_us < not_before_us", ""),)},
+        settings=_CALM,
+        workload={"sets": 0.5, "extras": True},
+        scene=(
+            ("wall", -1.0, {"process": 0, "server": "m", "way": "both", "for_": 0.7}),
+            ("clock_step", -0.9, {"node": 0, "seconds": -5.0}),
+        ),
+    ),
 ]
 
 MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in _LIST}

@@ -133,8 +133,6 @@ class World:
             self.later(self.budget + 0.1, lambda: setattr(self, "writing", None))
         if self.releasing is process:
             self.later(self.budget + 0.1, lambda: setattr(self, "releasing", None))
-        for it in [it for it in self.adding if it._process is process]:
-            self.later(self.budget + 0.1, lambda it=it: self.adding.pop(it, None))  # type: ignore[misc]
 
     def fork(self, slot: int, parent_ends: bool) -> None:
         """A process forks; its parent ends, or both go on, the child in a slot of its own."""

@@ -173,7 +173,7 @@ class Call:
         value = self.server.get(self.lease_key, self.now_ms)
         if value is None:
             return None
-        token, stamp, granted, expected = value.split()
+        token, stamp, granted, expected, _ = value.split()
         return token, int(stamp), int(granted), int(expected)
 
     def covering(self, least: int, name: bytes, tags: list[bytes]) -> tuple[int, list[tuple[bytes, int]], int]:

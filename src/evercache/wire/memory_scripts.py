@@ -51,7 +51,7 @@ def _lease(call: Call) -> Reply:
 
 
 def _grant(call: Call, token: bytes, stamp: int, expected_ms: int, lease_ms: int) -> None:
-    value = b"%b %d %d %d" % (token, stamp, call.now_ms, expected_ms)
+    value = b"%b %d %d %d %b" % (token, stamp, call.now_ms, expected_ms, call.server.replid.encode())
     call.server.put(call.lease_key, value, call.now_ms + lease_ms)
 
 

@@ -14,6 +14,7 @@ from evercache.policy import OnError
 from evercache.protocol.journal import Pending
 from evercache.protocol.replies import (
     IncrReply,
+    SetReply,
     parse_incr,
     parse_invalidate,
     parse_set,
@@ -153,6 +154,7 @@ class AsyncWrites:
         deadline = state.now() + budget
         soft_ms, span_ms = lifetime
         item = state.begin(Scope.of_key(subject.key))
+        reply: SetReply | None = None
         try:
             await self._know_time(deadline)
             replicas = self._engine.replicas_to_wait_for() if strict else 0
@@ -190,6 +192,8 @@ class AsyncWrites:
             self._engine.wake_bringer(error)
             if not isinstance(error, UnavailableError):
                 raise
+            if error.maybe_run and reply is None:
+                await self._out_of_the_way(item.id, deadline)
             self._engine.failed(error, counters)
             counters.queued += 1
             if on_error == "raise":
@@ -204,6 +208,13 @@ class AsyncWrites:
             state.journal.cancel_key(subject.key, item.sequence)
         counters.acknowledged += 1
         return Ack(True, reply.stamp, reply.existed)
+
+    async def _out_of_the_way(self, id: str, deadline: float) -> None:
+        """A write whose connection ended may still lie in a socket. Nobody who writes after this call may be
+        overwritten by it: wait until the invalidation in its place has cancelled it, or its time is over."""
+        state = self._state
+        while id in state.journal.pending and (left := deadline - state.now()) > 0:
+            await AsyncWaits.pause(min(left, 0.005))
 
     async def _know_time(self, deadline: float) -> None:
         """Wait until the master's time is known: without it no write can be sent safely (rule 11)."""

@@ -15,6 +15,7 @@ from evercache.policy import OnError
 from evercache.protocol.journal import Pending
 from evercache.protocol.replies import (
     IncrReply,
+    SetReply,
     parse_incr,
     parse_invalidate,
     parse_set,
@@ -154,6 +155,7 @@ class SyncWrites:
         deadline = state.now() + budget
         soft_ms, span_ms = lifetime
         item = state.begin(Scope.of_key(subject.key))
+        reply: SetReply | None = None
         try:
             self._know_time(deadline)
             replicas = self._engine.replicas_to_wait_for() if strict else 0
@@ -191,6 +193,8 @@ class SyncWrites:
             self._engine.wake_bringer(error)
             if not isinstance(error, UnavailableError):
                 raise
+            if error.maybe_run and reply is None:
+                self._out_of_the_way(item.id, deadline)
             self._engine.failed(error, counters)
             counters.queued += 1
             if on_error == "raise":
@@ -205,6 +209,13 @@ class SyncWrites:
             state.journal.cancel_key(subject.key, item.sequence)
         counters.acknowledged += 1
         return Ack(True, reply.stamp, reply.existed)
+
+    def _out_of_the_way(self, id: str, deadline: float) -> None:
+        """A write whose connection ended may still lie in a socket. Nobody who writes after this call may be
+        overwritten by it: wait until the invalidation in its place has cancelled it, or its time is over."""
+        state = self._state
+        while id in state.journal.pending and (left := deadline - state.now()) > 0:
+            SyncWaits.pause(min(left, 0.005))
 
     def _know_time(self, deadline: float) -> None:
         """Wait until the master's time is known: without it no write can be sent safely (rule 11)."""

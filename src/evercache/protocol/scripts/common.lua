@@ -163,15 +163,22 @@ end
 
 local function lease_value()
   data()
-  local token, stamp, granted, expected = string.match(
-    redis.call('GET', LEASE) or '', '^(%x+) (%d+) (%d+) (%d+)$')
-  return token, tonumber(stamp), tonumber(granted), tonumber(expected)
+  local token, stamp, granted, expected, generation = string.match(
+    redis.call('GET', LEASE) or '', '^(%x+) (%d+) (%d+) (%d+) (%x+)$')
+  return token, tonumber(stamp), tonumber(granted), tonumber(expected), generation
+end
+
+-- Whether a lease was granted, or last renewed, by this master. One from an earlier generation may be that of a
+-- computation which is over: its store went to the former master. One from the future was granted before the
+-- clock was set back, and would last too long.
+local function granted_here(granted, generation)
+  return generation == replid and granted <= now_ms + SKEW
 end
 
 local function write_lease(token, stamp, expected_ms, lease_ms)
   data()
-  redis.call('SET', LEASE, token .. ' ' .. exact(stamp) .. ' ' .. exact(now_ms) .. ' ' .. exact(expected_ms),
-    'PX', lease_ms)
+  redis.call('SET', LEASE, token .. ' ' .. exact(stamp) .. ' ' .. exact(now_ms) .. ' ' .. exact(expected_ms)
+    .. ' ' .. replid, 'PX', lease_ms)
 end
 
 -- Bookkeeping, read.

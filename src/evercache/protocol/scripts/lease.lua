@@ -31,10 +31,9 @@ if not take then
 end
 
 local stale = fresh and entry.raw or ''
-local holder, stamp, granted, expected = lease_value()
--- A lease granted before a mark is free: its value would be dead on arrival. So is one from the future: it came
--- with a replica that was promoted and has a slower clock, by which it would last too long.
-if holder and stamp >= marks.least and granted <= now_ms + SKEW then
+local holder, stamp, granted, expected, generation = lease_value()
+-- A lease granted before a mark is free: its value would be dead on arrival.
+if holder and stamp >= marks.least and granted_here(granted, generation) then
   local left = redis.call('PTTL', LEASE)
   if holder == token then
     -- The same call again, its first reply was lost.
