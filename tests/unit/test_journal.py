@@ -49,13 +49,45 @@ def test_rule_3_lost_is_what_the_generation_after_lacks(generations: list[tuple[
 
 def test_rule_3_lost_ones_become_pending_and_others_do_not() -> None:
     journal = Journal()
-    acked(journal, "kept", stamp=9)
+    acked(journal, "kept", Scope.of_key("ns:2"), stamp=9)
     acked(journal, "lost", stamp=11)
     acked(journal, "new", stamp=12, gen="g2")
     assert resync(journal, ("g1", 0), ("g2", 10)) == 1
     assert set(journal.pending) == {"lost"}
     assert len(journal) == 2
     assert resync(journal, ("g1", 0), ("g2", 10)) == 0
+
+
+def test_rule_3_the_newest_of_a_scope_stands_for_the_earlier_ones() -> None:
+    journal = Journal()
+    for n in range(5):
+        hear(journal, f"x{n}", stamp=10 + n)
+    hear(journal, "late", stamp=3)  # its own reply, after the line of a later one
+    hear(journal, "other generation", stamp=2, gen="g0")
+    assert len(journal) == 2
+    assert resync(journal, ("g0", 0), ("g1", 2), ("g2", 12)) == 1
+    assert set(journal.pending) == {"x4"}
+    assert len(journal) == 1
+
+
+def test_rule_3_what_a_former_master_says_late_is_judged_at_once() -> None:
+    journal = Journal()
+    hear(journal, "x", stamp=10)
+    resync(journal, ("g1", 0), ("g2", 12))
+    tell = journal.heard_late
+    assert not tell("x", KEY, 10, "g1", 60.0, 60.1), "known already"
+    assert not tell("y", Scope.of_key("ns:2"), 11, "g1", 60.0, 60.1), "the present master has it"
+    assert tell("z", KEY, 13, "g1", 60.0, 60.1)
+    assert not tell("z", KEY, 13, "g1", 60.0, 60.1), "it is pending already"
+    assert set(journal.pending) == {"z"}
+    assert [item.due for item in journal.pending.values()] == [60.1]
+
+
+def test_rule_3_what_a_former_master_says_during_a_resync_is_judged_by_it() -> None:
+    journal = Journal()
+    journal.suspended = True
+    assert not journal.heard_late("x", KEY, 13, "g1", 60.0, 60.1)
+    assert resync(journal, ("g1", 0), ("g2", 12)) == 1
 
 
 def test_rule_3_own_ones_are_sent_at_once_and_heard_ones_after_jitter() -> None:
@@ -221,7 +253,7 @@ def test_rule_16_what_is_pending_covers_by_the_tags_of_the_envelope_as_well() ->
 def test_rule_4_a_write_cancels_no_replay_and_nothing_of_others() -> None:
     journal = Journal()
     acked(journal, "own")
-    hear(journal, "heard")
+    hear(journal, "heard", gen="g0")
     resync(journal, ("g2", 0))
     journal.cancel_key("ns:1", 99)
     assert set(journal.pending) == {"own", "heard"}
@@ -356,7 +388,7 @@ def test_rule_20_dropped_by_age_it_leaves_its_generation_and_stamp() -> None:
 def test_rule_20_dropped_by_number_it_leaves_its_generation_and_stamp() -> None:
     journal = Journal(limit=2)
     for n in range(3):
-        hear(journal, f"x{n}", stamp=10 + n)
+        hear(journal, f"x{n}", Scope.of_key(f"ns:{n}"), stamp=10 + n)
     assert len(journal) == 2
     assert journal.unproved == {"g1": 10}
 
@@ -364,7 +396,7 @@ def test_rule_20_dropped_by_number_it_leaves_its_generation_and_stamp() -> None:
 def test_rule_20_only_when_such_a_one_is_lost_everything_is_invalidated_and_once() -> None:
     journal = Journal(limit=1)
     hear(journal, "x", stamp=10)
-    hear(journal, "y", stamp=11)
+    hear(journal, "y", Scope.of_key("ns:2"), stamp=11)
     resync(journal, ("g1", 0), ("g2", 11))
     assert not journal.pending
     assert journal.unproved == {"g1": 10}

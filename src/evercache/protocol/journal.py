@@ -113,6 +113,8 @@ def _scopes_over(subject: Subject, tags: Iterable[bytes]) -> list[Scope]:
 class Journal:
     """Recorded and pending invalidations of one process; guarded by the lock of the owner.
 
+    Of those that a master had, the newest of each scope and generation is recorded.
+
     `covers` may be asked without the lock: it errs on the side of "yes" only while a change is under way.
     """
 
@@ -120,6 +122,9 @@ class Journal:
         self._limit = limit
         self._pending_limit = pending_limit
         self._recorded: dict[str, Recorded] = {}
+        #: The newest of each scope and generation. One master's stamps are in order, so that whoever lacks an
+        #: earlier one lacks this one too: the earlier ones need not be kept.
+        self._newest: dict[tuple[str, Scope], Recorded] = {}
         self._scopes: Counter[Scope] = Counter()
         self.pending = _PendingItems()
         #: Until a resync is done, all that was recorded counts as pending (rule 5).
@@ -197,7 +202,8 @@ class Journal:
     def heard_late(self, id: str, scope: Scope, stamp: int, generation: str, now: float, due: float) -> bool:
         """A line of a master that has been replaced; True when the present one lacks it, so that it is pending now
         (rule 3). Before a resync is done nothing is known of that yet: the resync finds out."""
-        if id in self.pending or id in self._recorded:
+        newer = self._newest.get((generation, scope))
+        if id in self.pending or id in self._recorded or (newer is not None and newer.stamp > stamp):
             return False
         record = Recorded(id, scope, stamp, generation, now, False)
         if self.suspended or not is_lost(generation, stamp, self._generations):
@@ -286,13 +292,19 @@ class Journal:
     def _record(self, item: Recorded) -> None:
         if item.id in self._recorded:  # heard before its own reply came
             self._unrecord(self._recorded[item.id])
-        self._recorded[item.id] = item
+        before = self._newest.get((item.generation, item.scope))
+        if before is not None:
+            if before.stamp > item.stamp:
+                return
+            self._unrecord(before)
+        self._recorded[item.id] = self._newest[item.generation, item.scope] = item
         self._scopes[_widened(item.scope)] += 1
         if len(self._recorded) > self._limit:
             self._drop(next(iter(self._recorded.values())))
 
     def _unrecord(self, item: Recorded) -> None:
         del self._recorded[item.id]
+        del self._newest[item.generation, item.scope]
         scope = _widened(item.scope)
         self._scopes[scope] -= 1
         if not self._scopes[scope]:
