@@ -407,7 +407,11 @@ _LIST = [
     Mutation(
         "a new lease while one is held",
         13,
-        lua={"lease": (("if holder and stamp >= marks.least and granted <= now_ms + SKEW then", "if false then"),)},
+        lua={
+            "lease": (
+                ("if holder and stamp >= marks.least and granted_here(granted, generation) then", "if false then"),
+            )
+        },
         workload=_SLOW,
     ),
     Mutation(
@@ -516,7 +520,9 @@ _LIST = [
         0,
         lua={
             "invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),),
-            "lease": (("if holder and stamp >= marks.least and granted <= now_ms + SKEW then", "if holder then"),),
+            "lease": (
+                ("if holder and stamp >= marks.least and granted_here(granted, generation) then", "if holder then"),
+            ),
         },
         workload=_SLOW,
     ),
