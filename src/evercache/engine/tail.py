@@ -28,6 +28,9 @@ PAGE = 1_000
 #: A read that is late by this much (seconds) is given up: the master is frozen, or cut off.
 PATIENCE = 0.3
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
+#: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
+#: others may have invalidations acknowledged by it, once it serves, of which this process hears nothing.
+_LONGEST_WAIT = 0.06
 
 
 class Tail:
@@ -62,7 +65,7 @@ class Tail:
             except UnavailableError as error:
                 if not self._interrupted:
                     self._met(address, error)
-            pause = min(0.25, 0.01 * 2 ** min(self._failures, 5))
+            pause = min(_LONGEST_WAIT, 0.01 * 2 ** min(self._failures, 5))
             await engine.view_changed(pause * (0.5 + engine.state.rng.random()))
 
     def _met(self, address: Address, error: UnavailableError) -> None:
