@@ -1,0 +1,47 @@
+"""Faults and workloads in which certain wrong changes show soonest.
+
+A fault is (kind, seconds from the end of the writes, arguments).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "BUSY",
+    "CALM",
+    "CRASH",
+    "CUT_OFF",
+    "EXTRAS",
+    "GAP",
+    "IN_PLACE",
+    "LOST",
+    "LOST_AND_DEAD",
+    "SLOW",
+    "STALLS",
+    "lags",
+]
+
+
+def lags(at: float, seconds: float, for_: float = 3.0) -> tuple[tuple[str, float, dict[str, Any]], ...]:
+    return tuple(("lag", at, {"node": n, "for_": for_, "seconds": seconds}) for n in range(3))
+
+
+CRASH = {
+    "mode": "crash", "detect": 0.3, "best": True, "pick": 0, "late": [0.0, 0.02, 0.1], "repoint": [0.1, 0.1, 0.1],
+    "sync": [0.1, 0.1, 0.1], "back": 0.4, "clock": 0.0,
+}  # fmt: skip
+#: The last of what was acknowledged is lost with its master.
+LOST = (*lags(-0.6, 0.5, 0.7), ("failover", -0.05, CRASH))
+#: The same, and who issued it dies; a new process knows nothing of it.
+LOST_AND_DEAD = (*LOST, ("kill_process", -0.03, {"process": 0, "after": 0.05}))
+#: A process sleeps while the log goes on and is trimmed.
+GAP = (("stop_process", -0.5, {"process": 0, "for_": 0.45}), ("burst", -0.3, {"process": 1, "count": 30}))
+#: The master restarts without its last second.
+IN_PLACE = (("restart_master", 0.0, {"down": 0.05, "lost": 1.0, "sync": [0.1, 0.1, 0.1]}),)
+STALLS = tuple(("tail_stall", -0.15 * i, {"process": i % 3, "for_": 0.5}) for i in range(1, 18))
+BUSY = {"writes": 0.2, "pace": 0.02}
+CUT_OFF = (("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.2}),)
+SLOW = {"slow_compute": True, "same_key": True, "raises": 0.0}
+CALM = {"default_ttl": 60.0}
+EXTRAS = {"extras": True}

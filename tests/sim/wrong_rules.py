@@ -1,0 +1,394 @@
+"""Wrong changes: the rules of docs/protocol.md dropped, one at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evercache.client._async.computing import AsyncComputing
+from evercache.client._async.reads import AsyncReads
+from evercache.engine.chores import Chores
+from evercache.engine.engine import Engine
+from evercache.engine.flights import Flights
+from evercache.engine.state import State
+from evercache.engine.tail import Tail
+from evercache.near.gutter import Gutter
+from evercache.near.near import Near
+from evercache.protocol.caught import ReplicaTable
+from evercache.protocol.freshness import Marks
+from evercache.protocol.journal import Journal
+from evercache.topology.replicas import Replica, ReplicaSet
+from tests.sim.mutation import Mutation, edit, never, no, nothing, put, yes
+from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, GAP, IN_PLACE, LOST, LOST_AND_DEAD, SLOW, STALLS, lags
+
+__all__ = ["RULES"]
+
+_original_choose = ReplicaSet.choose
+_original_fresh = Marks.fresh
+_original_prune = Journal.prune
+
+
+def _choose_any_tau(self: ReplicaSet, tau: float, now: float, lag: float, exclude: Any = None, **more: Any) -> Any:
+    return _original_choose(self, -1e9, now, lag, exclude, **more)
+
+
+def _choose_any_lag(self: ReplicaSet, tau: float, now: float, lag: float, exclude: Any = None, **more: Any) -> Any:
+    return _original_choose(self, tau, now, 1e9, exclude, **more)
+
+
+def _no_tags(self: Marks, stamp: int, subject: Any, tags: Any = ()) -> bool:
+    return _original_fresh(self, stamp, subject, ())
+
+
+def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) -> None:
+    _original_prune(self, now, proved_before=float("inf"), keep=0.2)
+
+
+RULES = [
+    Mutation(
+        "stamps by the clock",
+        1,
+        lua={"*": (("math.max(now_us, state.tip + 1, NEWEST + 1)", "now_us"),)},
+    ),
+    Mutation(
+        "lease stamp by the clock",
+        1,
+        lua={
+            "lease": (
+                ("write_lease(token, state.tip,", "write_lease(token, now_us + 5000,"),
+                ("known, state.tip, stale}", "known, now_us + 5000, stale}"),
+            )
+        },
+        workload=SLOW,
+        settings=CALM,
+    ),
+    Mutation(
+        "the master does not check marks",
+        2,
+        lua={
+            "*": (
+                (
+                    "local marks = covering(state, least, name, union(tags, entry and entry.tags or {}))",
+                    "local marks = {func = 0, tags = {}, least = least}",
+                ),
+                ("{state.tip, state.star, marks.func,", "{state.tip, 0, marks.func,"),
+            )
+        },
+        scene=STALLS,
+        settings={"max_staleness": 0.1, **CALM},
+        workload={"wide": 0.9, "writes": 0.2, "pace": 0.2, "sets": 0.0, "near": 0.0},
+    ),
+    Mutation(
+        "nothing is replayed",
+        3,
+        (put(Journal, "_replay", nothing),),
+        focus="failover",
+        settings=CALM,
+        workload=BUSY,
+        scene=LOST,
+    ),
+    Mutation(
+        "only own ones are replayed",
+        3,
+        (
+            edit(
+                Journal,
+                "resynced",
+                (
+                    "if is_lost(item.generation, item.stamp, generations)",
+                    "if item.own and is_lost(item.generation, item.stamp, generations)",
+                ),
+            ),
+        ),
+        focus="failover",
+        settings=CALM,
+        workload=BUSY,
+        scene=LOST_AND_DEAD,
+    ),
+    Mutation(
+        "generations are not recorded",
+        3,
+        lua={"*": ((":%d+$') == replid then", ":%d+$') or state.tip > 0 then"),)},
+        focus="failover",
+        settings=CALM,
+        workload=BUSY,
+        scene=LOST,
+    ),
+    Mutation("a given up invalidation is forgotten", 4, (put(State, "given_up", State.withdrawn),)),
+    Mutation("pending ones outdate nothing", 4, (put(Journal, "covers", no),), workload=BUSY, scene=LOST),
+    Mutation(
+        "generations are not compared",
+        5,
+        (
+            put(Engine, "changed_generation", nothing),
+            edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),
+            edit(Tail, "_follow", ("if state.ready and state.generation != greeting.replid:", "if False:")),
+        ),
+        lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
+        settings=CALM,
+        workload=BUSY,
+        scene=IN_PLACE,
+    ),
+    Mutation(
+        "near survives a resync",
+        5,
+        (
+            edit(State, "unready", ("self.near.clear()", "pass")),
+            edit(State, "resynced", ("self.near.clear()", "pass")),
+        ),
+        workload={"near": 3.0},
+        settings=CALM,
+        limits={"log_lines": 6},
+        scene=GAP,
+    ),
+    Mutation(
+        "joiners accept anything",
+        6,
+        (put(State, "acceptable", yes), put(Flights, "detach", nothing)),
+        workload={**SLOW, **BUSY},
+    ),
+    Mutation(
+        "unleased values count as newest",
+        6,
+        (
+            edit(AsyncComputing, "compute_plain", ("state.marks.newest, state.journal.sequence", "2**52, 2**52")),
+            edit(State, "acceptable", ("outcome.stamp >= need", "True")),
+            put(Gutter, "hear", nothing),
+        ),
+        settings={"gutter": 1.0},
+    ),
+    Mutation(
+        "replicas need not have caught up",
+        7,
+        (put(ReplicaSet, "choose", _choose_any_tau),),
+        settings={"max_staleness": 0.25, "lag_bound": 1.5, **CALM},
+        limits={"log_lines": 6},
+        workload={"near": 0.0},
+        scene=(*GAP, *lags(-0.6, 1.2, 2.0)),
+    ),
+    Mutation(
+        "the lag of replicas has no bound",
+        7,
+        (put(ReplicaSet, "choose", _choose_any_lag),),
+        settings={**CALM},
+        workload={"near": 0.0, **BUSY},
+        scene=lags(-2.0, 2.6, 4.0),
+    ),
+    Mutation(
+        "another process behind the address is trusted",
+        7,
+        (put(Replica, "expected", yes),),
+        settings={"max_staleness": 0.25, "lag_bound": 0.7, **CALM},
+        workload={"near": 0.0, "writes": 0.04, "pace": 0.02, "wide": 0.1},
+        # A process that was born after what the restarted replicas have forgotten.
+        scene=(
+            ("kill_process", -0.7, {"process": 0, "after": 0.05}),
+            *(
+                ("replica_restart", -0.2 + 0.01 * n, {"node": n, "down": 0.0005, "lost": 1.0, "sync": 0.5})
+                for n in range(3)
+            ),
+        ),
+    ),
+    Mutation(
+        "caught up as of the receipt",
+        7,
+        (
+            edit(
+                ReplicaTable,
+                "master_answer",
+                ("self._sent.append(sent)", "self._sent.append(sent + 3)"),
+                ("self._sent[-1] = sent", "self._sent[-1] = sent + 3"),
+            ),
+        ),
+        settings={**CALM},
+        workload={"near": 0.0, **BUSY},
+        scene=lags(-2.0, 2.6, 4.0),
+    ),
+    Mutation(
+        "near does not hear",
+        8,
+        (put(Near, "hear", nothing),),
+        workload={"near": 3.0},
+        settings={"lag_bound": 0.8, **CALM},
+    ),
+    Mutation(
+        "near is put unchecked",
+        8,
+        (
+            edit(
+                State,
+                "put_near",
+                ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:"),
+            ),
+            edit(
+                AsyncReads,
+                "_near",
+                ("envelope.stamp < need or ", ""),
+                ("state.marks.fresh(envelope.stamp, subject, envelope.tags)", "True"),
+            ),
+        ),
+        workload={"near": 3.0, "same_key": True},
+        settings=CALM,
+    ),
+    Mutation(
+        "touch revives and stamps",
+        9,
+        lua={
+            "touch": (
+                ("if not fresh or entry.newer then", "if not entry or entry.foreign then"),
+                (
+                    "redis.call('SETRANGE', ENTRY, 12,",
+                    "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', now_us))\n"
+                    "redis.call('SETRANGE', ENTRY, 12,",
+                ),
+            )
+        },
+        workload={"wide": 0.9},
+        settings=CALM,
+    ),
+    Mutation(
+        "a set is not logged",
+        10,
+        lua={
+            "set": (
+                (
+                    "local m = mark(state, 'k', ENTRY, id, false, limit, life)",
+                    "local m = math.max(now_us, state.tip + 1, NEWEST + 1)\nraise_tip(state, m, life)",
+                ),
+            )
+        },
+        workload={"sets": 0.5},
+        settings={"lag_bound": 1.5, **CALM},
+        scene=lags(-1.5, 1.1, 2.0),
+    ),
+    Mutation(
+        "late writes are executed",
+        11,
+        lua={
+            "set": (
+                ("if untimely(not_before_us, not_after_us) then", "if false then"),
+                ("if redis.call('ZSCORE', IDS, id) then", "if false then"),
+            )
+        },
+        settings=CALM,
+        workload={"sets": 0.6, **BUSY},
+        # What it sends waits behind the wall until it is dead.
+        scene=(
+            ("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.0}),
+            ("kill_process", -0.1, {"process": 0, "after": 0.5}),
+        ),
+    ),
+    Mutation(
+        "a store needs no token",
+        12,
+        lua={"store": (("if holder ~= token or granted ~= stamp then", "if false then"),)},
+        workload=SLOW,
+    ),
+    Mutation("leases are not renewed", 13, (put(Chores, "renew", never),), workload=SLOW),
+    Mutation(
+        "a new lease while one is held",
+        13,
+        lua={
+            "lease": (
+                ("if holder and stamp >= marks.least and granted_here(granted, generation) then", "if false then"),
+            )
+        },
+        workload=SLOW,
+    ),
+    Mutation(
+        "an answer covers its arrival",
+        14,
+        (
+            edit(
+                Tail,
+                "_read",
+                ("covers = min(sent + block, arrived)", "covers = arrived + 2"),
+                ("covers = sent\n", "covers = arrived + 2\n"),
+            ),
+        ),
+        scene=CUT_OFF,
+        workload=BUSY,
+        settings={"consistency": "strict", "max_staleness": 0.25, **CALM},
+    ),
+    Mutation(
+        "never blind",
+        14,
+        (put(State, "blind", no),),
+        scene=CUT_OFF,
+        workload=BUSY,
+        settings={"consistency": "strict", "max_staleness": 0.25, **CALM},
+    ),
+    Mutation(
+        "gaps are not noticed",
+        14,
+        (edit(Tail, "_take", ("if line.previous != state.position:", "if False:")),),
+        limits={"log_lines": 6},
+        settings=CALM,
+        scene=GAP,
+        workload={"near": 3.0},
+    ),
+    Mutation(
+        "values from the future are believed",
+        15,
+        (edit(AsyncReads, "judge", ("envelope.stamp > state.marks.newest", "False")),),
+        settings=CALM,
+        # It hears of the new master late, and invalidates at the old one; the new one's clock is ahead.
+        scene=(
+            ("wall", -0.9, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),
+            (
+                "failover",
+                -0.5,
+                {**CRASH, "mode": "planned", "late": [0.0, 0.0, 0.0], "back": 1.2, "clock": 5.0},
+            ),
+        ),
+        workload={"near": 0.0, "wide": 0.9, **BUSY},
+    ),
+    Mutation(
+        "tags do not travel",
+        16,
+        (
+            put(Marks, "fresh", _no_tags),
+            edit(
+                AsyncComputing,
+                "_wrap",
+                ("tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))", "pass"),
+            ),
+        ),
+        workload={"wide": 0.9},
+        settings=CALM,
+    ),
+    Mutation(
+        "the master is always confirmed",
+        17,
+        (put(Engine, "confirmed", yes),),
+        settings={"consistency": "strict", "max_staleness": 0.4, **CALM},
+        scene=(
+            ("wall", -0.8, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),
+            ("failover", -0.6, {**CRASH, "mode": "isolated", "back": 1.2}),
+        ),
+        workload=BUSY,
+    ),
+    Mutation(
+        "folded marks leave nothing behind",
+        18,
+        (
+            edit(
+                Marks,
+                "_hear_tag",
+                ("self.tag_floor = max(self.tag_floor, self.tags.pop(oldest))", "self.tags.pop(oldest)"),
+            ),
+        ),
+        lua={"*": (("state[field] = math.max(state[field], tonumber(gone[i + 1]))", ""),)},
+        limits={"marks": 1, "max_marks": 1},
+        workload={"wide": 0.9},
+        settings=CALM,
+    ),
+    Mutation(
+        "the journal forgets at once",
+        20,
+        (put(Journal, "prune", _prune_all),),
+        settings=CALM,
+        scene=IN_PLACE,
+        # So few reads that nobody mends by chance what comes back.
+        workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
+    ),
+]

@@ -1,0 +1,133 @@
+"""Wrong changes: small slips that a tired person could make."""
+
+from __future__ import annotations
+
+from evercache.client._async.computing import AsyncComputing
+from evercache.client._async.leads import AsyncLeads
+from evercache.client._async.reads import AsyncReads
+from evercache.client._async.writes import AsyncWrites
+from evercache.engine.state import State
+from evercache.near.gutter import Gutter
+from evercache.protocol.freshness import Marks
+from evercache.protocol.topology import SentinelBook
+from tests.sim.mutation import Mutation, edit, nothing, put
+from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, SLOW, lags
+
+__all__ = ["SLIPS"]
+
+SLIPS = [
+    Mutation(
+        "an invalidation leaves the entry", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", ""),)}
+    ),
+    Mutation(
+        "an invalidation leaves the lease",
+        0,
+        lua={
+            "invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),),
+            "lease": (
+                ("if holder and stamp >= marks.least and granted_here(granted, generation) then", "if holder then"),
+            ),
+        },
+        workload=SLOW,
+    ),
+    Mutation(
+        "stale entries are handed out past a mark",
+        0,
+        (edit(AsyncLeads, "lead", ("entry.stamp >= known", "True")),),
+        lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        workload={"stale": 0.5, "wide": 0.9},
+        settings={"default_ttl": 60.0},
+    ),
+    Mutation(
+        "stale if error past a mark",
+        0,
+        (
+            edit(
+                AsyncComputing,
+                "_raised",
+                ("state.marks.fresh(stale.stamp, request.subject, stale.tags)", "True"),
+                ("not state.journal.covers(request.subject, stale.tags)", "True"),
+            ),
+        ),
+        lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        workload={"raises": 0.3, "stale_if_error": 60.0, "wide": 0.9},
+        settings={"default_ttl": 60.0},
+    ),
+    Mutation(
+        "failures are acknowledged",
+        0,
+        (
+            edit(
+                AsyncWrites,
+                "invalidate_many",
+                ('Ack(False, queued=True, reason="unavailable")', "Ack(True, queued=True)"),
+            ),
+        ),
+        settings=CALM,
+        scene=CUT_OFF,
+        workload=BUSY,
+    ),
+    Mutation(
+        "the gutter does not hear",
+        0,
+        (
+            put(Gutter, "hear", nothing),
+            edit(
+                AsyncLeads,
+                "_without_master",
+                ("state.acceptable(kept, subject, state.marks.need(subject))", "True"),
+            ),
+        ),
+        settings={"gutter": 1.0},
+    ),
+    Mutation(
+        "an acknowledged one is not obeyed here",
+        0,
+        (edit(State, "acknowledged", ("self._mark(item.scope, stamp, now)", "pass")),),
+    ),
+    Mutation(
+        "the marks of a function are not heard",
+        0,
+        (edit(Marks, "hear", ("if stamp > self.functions.get(scope.name, 0):", "if False:")),),
+        workload={"wide": 0.9},
+        settings=CALM,
+    ),
+    Mutation(
+        "a replica's answer is not checked",
+        0,
+        (
+            edit(
+                AsyncReads,
+                "judge",
+                ("envelope.stamp < need or not state.marks.fresh(envelope.stamp, subject, envelope.tags)", "False"),
+            ),
+        ),
+        settings=CALM,
+    ),
+    Mutation(
+        "the lower epoch is followed",
+        0,
+        (
+            edit(
+                SentinelBook,
+                "_decide",
+                ("elif master is None or top >= epoch:", "elif True:"),
+                ("top = max(a.epoch for a in claims)", "top = min(a.epoch for a in claims)"),
+            ),
+        ),
+        scene=(("failover", -0.5, {**CRASH, "late": [0.0, 2.5, 2.5]}),),
+        settings=CALM,
+    ),
+    Mutation(
+        "key marks are forgotten too soon",
+        0,
+        (
+            edit(
+                Marks, "expire_keys", ("if now - self.keys[key][1] <= keep:", "if now - self.keys[key][1] <= 0.05:")
+            ),
+        ),
+        settings={"lag_bound": 1.5, **CALM},
+        scene=lags(-1.0, 1.3, 3.0),
+        workload={"near": 0.0, **BUSY},
+    ),
+]
