@@ -149,14 +149,13 @@ def test_lag_for_people(table: ReplicaTable) -> None:
     assert table.lag_seconds(R, 4.0) == 3.0
 
 
-def test_all_caught_past_counts_the_promotable(table: ReplicaTable) -> None:
+def test_what_is_proved_counts_the_promotable(table: ReplicaTable) -> None:
     answer(table, 100)
-    assert not table.all_caught_past(0.5)
+    assert table.proved_before() == NEVER
     answer(table, 0, S, priority=0)
-    assert table.all_caught_past(0.5)
-    assert not table.all_caught_past(1.0)
+    assert table.proved_before() == 1.0
     table.keep([])
-    assert not table.all_caught_past(0.5)
+    assert table.proved_before() == NEVER
 
 
 def test_the_targets_are_bounded(table: ReplicaTable) -> None:

@@ -16,7 +16,6 @@ from evercache.protocol.envelope import (
     pack,
     peek_header,
     repack,
-    restamp,
     unpack,
 )
 
@@ -114,14 +113,6 @@ def test_counters(number: int) -> None:
         unpack(data + b"x")
 
 
-@given(parts, st.integers(0, 2**53 - 1), st.integers(0, 2**48 - 1), st.integers(0, 2**32 - 1))
-def test_restamp_changes_only_the_moving_fields(
-    given_parts: dict[str, Any], stamp: int, soft_ms: int, span_ms: int
-) -> None:
-    changed = restamp(pack(**given_parts), stamp=stamp, soft_ms=soft_ms, span_ms=span_ms)
-    assert changed == pack(**{**given_parts, "stamp": stamp, "soft_ms": soft_ms, "span_ms": span_ms})
-
-
 def test_limits() -> None:
     assert unpack(pack(payload=b"", span_ms=2**40, compute_seconds=1e9)).hard_ms == 2**32 - 1
     assert unpack(pack(payload=b"", compute_seconds=-1.0)).compute_seconds == 0
@@ -136,8 +127,6 @@ def test_limits() -> None:
     ):
         with pytest.raises(ValueError):
             pack(**{"payload": b"", **wrong})  # type: ignore[arg-type]
-    with pytest.raises(CorruptEnvelope):
-        restamp(b"foreign", stamp=1, soft_ms=1, span_ms=1)
     assert peek_header(b"foreign") is None
 
 

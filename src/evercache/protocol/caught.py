@@ -149,14 +149,6 @@ class ReplicaTable:
             return 0.0
         return now - caught
 
-    def all_caught_past(self, moment: float) -> bool:
-        """Rule 20: whether every replica that may be promoted (priority not 0) is past `moment`.
-
-        False when there is none: then only the master has it, which may restart from an old file.
-        """
-        promotable = [row for row in self._rows.values() if row.priority != 0]
-        return bool(promotable) and all(row.caught > moment for row in promotable)
-
     def proved_before(self) -> float:
         """Rule 20: the moment that every promotable replica is past; `NEVER` when there is none."""
         return min((row.caught for row in self._rows.values() if row.priority != 0), default=NEVER)

@@ -36,7 +36,6 @@ __all__ = [
     "pack",
     "peek_header",
     "repack",
-    "restamp",
     "unpack",
 ]
 
@@ -48,7 +47,6 @@ MAX_TAGS = 255
 
 _HEADER = Struct(">2sBBQHII8sBHBI")
 _FIXED = Struct(">2sBBQHII")
-_MOVING = Struct(">QHII")
 HEADER_BYTES = _HEADER.size
 _MAX_STAMP = 1 << 53
 _MAX_SPAN = (1 << 32) - 1
@@ -204,14 +202,6 @@ def peek_header(data: bytes) -> Header | None:
     _, version, _, stamp, soft_hi, soft_lo, span = _FIXED.unpack_from(data)
     soft_ms = soft_hi << 32 | soft_lo
     return Header(version, stamp, soft_ms, soft_ms + span)
-
-
-def restamp(data: bytes, *, stamp: int, soft_ms: int, span_ms: int) -> bytes:
-    """The same envelope with these three fields, as the scripts write it at the server."""
-    if peek_header(data) is None:
-        raise CorruptEnvelope("not an envelope, so it takes no stamp")
-    span = min(max(span_ms, 0), _MAX_SPAN)
-    return data[:4] + _MOVING.pack(stamp, soft_ms >> 32, soft_ms & 0xFFFFFFFF, span) + data[22:]
 
 
 def repack(envelope: Envelope) -> bytes:

@@ -332,6 +332,7 @@ class Journal:
         for scope, absorbed in groups.items():
             for item in absorbed:
                 del self.pending[item.id]
+                _settle(item)
             self.sequence += 1
             # An id of its own, also where the function waited already: that one may have been sent, and obeyed
             # before what merges into it began.

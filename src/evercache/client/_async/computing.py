@@ -10,7 +10,7 @@ from evercache.client._async.link import AsyncLink
 from evercache.client.request import Request
 from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Outcome, computing
+from evercache.engine.flights import Flight, Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
@@ -43,8 +43,12 @@ class AsyncComputing:
         left: float,
         stale: Envelope | None = None,
         reply: LeaseReply | None = None,
+        flight: Flight | None = None,
     ) -> Outcome:
-        """Run the function under a lease, and store what it returns; the store may take `left` seconds."""
+        """Run the function under a lease, and store what it returns; the store may take `left` seconds.
+
+        Who joined the `flight` gets the result before it is stored: a slow master is the leader's matter only.
+        """
         state = self._state
         resyncs = state.resyncs
         held = state.hold(request.subject.key, token, request.usual.lease)
@@ -67,12 +71,16 @@ class AsyncComputing:
             request.usual.took(took)
             if self._engine.events.open:
                 self._engine.events.emit(events.FunctionSucceeds(request.subject.label))
-            envelope = await self._store(request, token, stamp, value, took, resyncs, deadline)
+            envelope = self._wrap(request, token, stamp, value, took)
+            outcome = Outcome(stamp, "computed", envelope, value)
+            if flight is not None:
+                flight.land(outcome)
+            await self._store(request, token, envelope, value, resyncs, deadline)
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon(request.subject.key, token)
             raise
-        return Outcome(stamp, "computed", envelope, value)
+        return outcome
 
     async def _run(self, request: Request) -> tuple[Any, Exception | None]:
         request.counters.computed += 1
@@ -121,26 +129,23 @@ class AsyncComputing:
         self,
         request: Request,
         token: str,
-        stamp: int,
+        envelope: Envelope | None,
         value: Any,
-        took: float,
         resyncs: int,
         deadline: float,
-    ) -> Envelope | None:
-        """Bring a result to the master; the envelope in which other callers of this process may share it."""
-        policy, counters = request.policy, request.counters
-        envelope = self._wrap(request, token, stamp, value, took)
+    ) -> None:
+        """Bring a result to the master, if it is to be cached."""
+        policy = request.policy
         wanted = envelope is not None and (policy.cache_if is None or policy.cache_if(value))
         lifetime = policy.lifetime(value, self._state.rng.random()) if wanted else (0, 0)
         if envelope is None or lifetime[0] + lifetime[1] <= 0:
             self._engine.release_soon(request.subject.key, token)
-            return envelope
-        stored = await self._send(request, token, stamp, envelope, lifetime, deadline)
+            return
+        stored = await self._send(request, token, envelope.stamp, envelope, lifetime, deadline)
         if stored and policy.near:
             soft = replace(envelope, soft_ms=stored, hard_ms=stored + lifetime[1])
             self._state.put_near(request.subject, soft, policy.near, resyncs, computed=True)
-        counters.stored += bool(stored)
-        return envelope
+        request.counters.stored += bool(stored)
 
     def _wrap(
         self, request: Request, token: str, stamp: int, value: Any, took: float, *, is_error: bool = False

@@ -11,7 +11,7 @@ from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Outcome
+from evercache.engine.flights import Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.envelope import Envelope, unpack
@@ -38,7 +38,7 @@ class AsyncLeads(AsyncComputing):
         self._refreshing = set()
         self.spawner.forget()
 
-    async def lead(self, request: Request, need: int, deadline: float) -> Outcome | None:
+    async def lead(self, request: Request, need: int, deadline: float, flight: Flight) -> Outcome | None:
         """Fetch or compute one key for everybody in this process; None: begin again."""
         state, subject, policy = self._state, request.subject, request.policy
         token = state.new_id()
@@ -77,7 +77,7 @@ class AsyncLeads(AsyncComputing):
                     return self._stale(request, usable)
                 request.counters.misses += 1
                 left = deadline - state.now()
-                return await self.compute_leased(request, token, reply.stamp, left, entry, reply)
+                return await self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
             if usable is not None:
                 return self._stale(request, usable)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)

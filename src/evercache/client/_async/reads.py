@@ -84,7 +84,7 @@ class AsyncReads:
                 outcome = None
                 try:
                     if overdue is None:
-                        outcome = await self._leads.lead(request, need, deadline)
+                        outcome = await self._leads.lead(request, need, deadline, flight)
                     else:
                         outcome = await self._leads.compute_plain(request)
                 finally:

@@ -193,7 +193,7 @@ class AsyncWrites:
             if not isinstance(error, UnavailableError):
                 raise
             if error.maybe_run and reply is None:
-                await self._out_of_the_way(item.id, deadline)
+                await self._out_of_the_way(item, deadline)
             self._engine.failed(error, counters)
             counters.queued += 1
             if on_error == "raise":
@@ -209,12 +209,12 @@ class AsyncWrites:
         counters.acknowledged += 1
         return Ack(True, reply.stamp, reply.existed)
 
-    async def _out_of_the_way(self, id: str, deadline: float) -> None:
+    async def _out_of_the_way(self, item: Pending, deadline: float) -> None:
         """A write whose connection ended may still lie in a socket. Nobody who writes after this call may be
         overwritten by it: wait until the invalidation in its place has cancelled it, or its time is over."""
         state = self._state
-        while id in state.journal.pending and (left := deadline - state.now()) > 0:
-            await AsyncWaits.pause(min(left, 0.005))
+        while item.id in state.journal.pending and (left := deadline - state.now()) > 0:
+            await AsyncWaits.result(item.settled, left)
 
     async def _know_time(self, deadline: float) -> None:
         """Wait until the master's time is known: without it no write can be sent safely (rule 11)."""

@@ -12,7 +12,7 @@ from evercache.client._sync.writes import SyncWrites
 from evercache.client.request import Request
 from evercache.client.waits import SyncSpawner, SyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Outcome
+from evercache.engine.flights import Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.envelope import Envelope, unpack
@@ -39,7 +39,7 @@ class SyncLeads(SyncComputing):
         self._refreshing = set()
         self.spawner.forget()
 
-    def lead(self, request: Request, need: int, deadline: float) -> Outcome | None:
+    def lead(self, request: Request, need: int, deadline: float, flight: Flight) -> Outcome | None:
         """Fetch or compute one key for everybody in this process; None: begin again."""
         state, subject, policy = self._state, request.subject, request.policy
         token = state.new_id()
@@ -78,7 +78,7 @@ class SyncLeads(SyncComputing):
                     return self._stale(request, usable)
                 request.counters.misses += 1
                 left = deadline - state.now()
-                return self.compute_leased(request, token, reply.stamp, left, entry, reply)
+                return self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
             if usable is not None:
                 return self._stale(request, usable)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)

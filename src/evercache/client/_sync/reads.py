@@ -85,7 +85,7 @@ class SyncReads:
                 outcome = None
                 try:
                     if overdue is None:
-                        outcome = self._leads.lead(request, need, deadline)
+                        outcome = self._leads.lead(request, need, deadline, flight)
                     else:
                         outcome = self._leads.compute_plain(request)
                 finally:
