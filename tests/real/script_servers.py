@@ -148,7 +148,7 @@ class Rig:
     def __init__(self, client: Any, book: Bookkeeping | None = None, limits: Limits | None = None) -> None:
         self.client = client
         self.book = book or Bookkeeping("ns")
-        self.commands = Commands(self.book, limits or Limits(), "feedfeedfeedfeed")
+        self.commands = Commands(self.book, limits or Limits(), lambda: "feedfeedfeedfeed")
         self.head = {"replid": client.replid, "newest": 0}
 
     def run(self, call: ScriptCall) -> Any:

@@ -13,7 +13,7 @@ from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 from evercache.protocol.scripts import SCRIPTS
 
 BOOK = Bookkeeping("shop", 2, 7)
-COMMANDS = Commands(BOOK, Limits(10, 20, 30, 40), "11fe")
+COMMANDS = Commands(BOOK, Limits(10, 20, 30, 40), lambda: "11fe")
 IT = Subject("shop:k", "m.f", (tag_hash("a"),))
 HEAD: dict[str, Any] = {"replid": "r" * 40, "newest": 5}
 ENVELOPE = b"\xe7\xca" + bytes(36)

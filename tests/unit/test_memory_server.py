@@ -21,7 +21,7 @@ from evercache.wire.memory import (
 from evercache.wire.types import Address, ConnectionOptions
 
 REPLID = "ab" * 20
-COMMANDS = Commands(Bookkeeping("ns"), Limits(), "11fe")
+COMMANDS = Commands(Bookkeeping("ns"), Limits(), lambda: "11fe")
 HEAD: dict[str, Any] = {"replid": REPLID, "newest": 0}
 ENVELOPE = b"\xe7\xca\x01" + bytes(35) + b"value"
 

@@ -419,3 +419,12 @@ def test_a_child_has_nothing_under_way_and_keeps_what_is_pending(state: State, n
 
 def test_repr_tells_the_essentials(state: State) -> None:
     assert repr(state).startswith("<State ready=True generation='g1' resyncs=1 <Marks newest=0")
+
+
+def test_a_life_is_never_named_twice() -> None:
+    """Who created the bookkeeping must see that what was created after its loss is another one (rule 5)."""
+    tokens = iter(f"{n:016x}" for n in range(100))
+    state = State(Settings(), lambda: 0.0, random.Random(1), lambda: next(tokens))
+    parent = {state.new_life() for _ in range(3)}
+    state.after_fork()
+    assert len(parent | {state.new_life() for _ in range(3)}) == 6

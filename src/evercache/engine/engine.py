@@ -72,7 +72,7 @@ class Engine:
         )
         self.hedges = Hedges(settings.hedge)
         self.retries = Retries(now())
-        self.commands = Commands(self.bookkeeping, limits, self.state.life)
+        self.commands = Commands(self.bookkeeping, limits, self.state.new_life)
         self.view: View = topology.view
         self.replicas = ReplicaSet(self.state.rng.random)
         self.monitor = Monitor(

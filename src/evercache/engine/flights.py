@@ -75,6 +75,8 @@ class Flight:
     subject: Subject
     need: int
     started: float
+    #: Seconds that the function took of it, here or in another process; written by the leader before it lands.
+    spent: float = 0.0
     done: Future[Outcome | None] = field(default_factory=Future, repr=False)
 
     def land(self, outcome: Outcome | None) -> None:

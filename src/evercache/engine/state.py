@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
+from itertools import count
 
 from evercache.engine.flights import Flight, Flights, Outcome
 from evercache.near import Gutter, Near
@@ -76,7 +77,7 @@ class State:
         self.gutter: Gutter[Outcome] = Gutter(seconds=settings.gutter)
         self.flights = Flights()
         self.leases: dict[str, HeldLease] = {}
-        self.life = token()
+        self._life, self._lives = token(), count()
         #: The replication id of the master's data that all the rest was learnt from (rule 5).
         self.generation = ""
         self.known_life: str | None = None
@@ -114,6 +115,10 @@ class State:
     def new_id(self) -> str:
         """16 random hex digits: the id of an invalidation or an entry, and the token of a lease."""
         return self._token()
+
+    def new_life(self) -> str:
+        """A name for bookkeeping that is created now; never given twice."""
+        return f"{self._life}{next(self._lives):x}"
 
     # -- readiness
 
@@ -342,6 +347,7 @@ class State:
                 # The parent sends it too: the id makes the second one do nothing.
                 item.due, item.given = now, self.journal.sequence
             item.settled = Future()
+        self._life = self._token()
         self.rng.seed(self._token())
         if not self.local:
             self.unready("fork")

@@ -5,7 +5,7 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,7 +133,8 @@ def _envelope(envelope: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """Builds the script calls of one namespace. `life` is random hex, for whoever creates the bookkeeping.
+    """Builds the script calls of one namespace. `life` names the bookkeeping if a call creates it: never the same
+    twice, so that who created it before sees that this is another one.
 
     In every call, `replid` is the replication id that the caller expects ("" = any: the reply tells it) and
     `newest` the newest stamp that it knows (0 = none).
@@ -141,7 +142,7 @@ class Commands:
 
     bookkeeping: Bookkeeping
     limits: Limits
-    life: str
+    life: Callable[[], str]
 
     def _call(
         self, name: str, key: str | None, replid: str, newest: int, *args: Argument, entry: bool = True
@@ -179,12 +180,12 @@ class Commands:
         of the server's clock (0 = no limit) no lease is taken any more.
         """
         return self._read(
-            subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1", self.life, not_after_us
+            subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1", self.life(), not_after_us
         )
 
     def peek(self, subject: Subject, *, replid: str, newest: int, least: int) -> ScriptCall:
         """Read at the master and take no lease."""
-        return self._read(subject, replid, newest, least, "", 0, "", 0, "0", self.life, 0)
+        return self._read(subject, replid, newest, least, "", 0, "", 0, "0", self.life(), 0)
 
     def _read(self, subject: Subject, replid: str, newest: int, least: int, *rest: Argument) -> ScriptCall:
         head = (_stamp(least), subject.function, *_tags(subject.tags))
@@ -223,7 +224,7 @@ class Commands:
         """
         key = scope.name if scope.kind == KEY else None
         head = (scope.kind, scope.name, id)
-        return self._call("invalidate", key, replid, newest, *head, *self._limits(), self.life, function)
+        return self._call("invalidate", key, replid, newest, *head, *self._limits(), self.life(), function)
 
     def set(
         self,
@@ -249,7 +250,7 @@ class Commands:
         """
         head = (_stamp(least), subject.function, mode, id, not_before_us, not_after_us, _stamp(since))
         value = (*_expiry(soft_ms, span_ms), _envelope(envelope), *_tags(subject.tags))
-        return self._call("set", subject.key, replid, newest, *head, *value, *self._limits(), self.life)
+        return self._call("set", subject.key, replid, newest, *head, *value, *self._limits(), self.life())
 
     def touch(
         self,
@@ -286,11 +287,11 @@ class Commands:
         if abs(delta) >= _EXACT or abs(initial) >= _EXACT:
             raise ConfigurationError("counters hold whole numbers below 2**53; use a smaller step")
         head = (_stamp(least), not_before_us, not_after_us, id, delta)
-        return self._call("incr", key, replid, newest, *head, *_expiry(soft_ms, span_ms), initial, self.life)
+        return self._call("incr", key, replid, newest, *head, *_expiry(soft_ms, span_ms), initial, self.life())
 
     def resync(self, *, replid: str = "", newest: int) -> ScriptCall:
         """Read the state, and raise the tip to `newest`."""
-        return self._call("resync", None, replid, newest, self.life, entry=False)
+        return self._call("resync", None, replid, newest, self.life(), entry=False)
 
     def restore(
         self,
@@ -304,7 +305,7 @@ class Commands:
         """Write marks of functions and tags back (`mark_member`, stamp); some thousands at a time."""
         pairs = [(member, _stamp(stamp)) for member, stamp in marks]
         flat: list[Argument] = [word for pair in pairs for word in pair]
-        head = (self.life, _stamp(everything), _stamp(tagfloor), len(pairs))
+        head = (self.life(), _stamp(everything), _stamp(tagfloor), len(pairs))
         return self._call("restore", None, replid, newest, *head, *flat, *self._limits(), entry=False)
 
     def sweep(self, key: str, *, replid: str, newest: int, least: int) -> ScriptCall:

@@ -54,7 +54,7 @@ class AsyncComputing:
         held = state.hold(request.subject.key, token, request.usual.lease)
         began = state.now()
         try:
-            value, error = await self._run(request)
+            value, error = await self._run(request, flight)
         except BaseException:
             # Cancelled, or told to exit: others need not wait for the lease to run out.
             self._engine.release_soon(request.subject.key, token)
@@ -82,14 +82,18 @@ class AsyncComputing:
             raise
         return outcome
 
-    async def _run(self, request: Request) -> tuple[Any, Exception | None]:
+    async def _run(self, request: Request, flight: Flight | None) -> tuple[Any, Exception | None]:
         request.counters.computed += 1
+        began = self._state.now()
         with computing(request.subject.key):
             try:
                 return await AsyncWaits.call(request.compute), None
             except Exception as error:
                 request.counters.raised += 1
                 return None, error
+            finally:
+                if flight is not None:
+                    flight.spent += self._state.now() - began
 
     async def _raised(
         self,
@@ -210,13 +214,13 @@ class AsyncComputing:
         request.counters.store_refused += 1
         return 0
 
-    async def compute_plain(self, request: Request) -> Outcome:
+    async def compute_plain(self, request: Request, flight: Flight | None = None) -> Outcome:
         """Run the function with no lease; the result goes to no server (rule 6)."""
         state = self._state
         with state.lock:
             stamp, sequence = state.marks.newest, state.journal.sequence
         telling.unleased(self._engine, request.subject, request.counters)
-        value, error = await self._run(request)
+        value, error = await self._run(request, flight)
         if error is not None:
             return Outcome(stamp, "computed", error=error, sequence=sequence)
         envelope = self._wrap(request, "0" * 16, stamp, value, 0.0)

@@ -95,9 +95,10 @@ class AsyncLeads(AsyncComputing):
             left = deadline - began if left is None else left
             await AsyncWaits.pause(pause)
             waited += state.now() - began
+            flight.spent += state.now() - began
             deadline = state.now() + left
             need = max(need, state.marks.need(subject))
-        return await self._without_master(request)
+        return await self._without_master(request, flight)
 
     async def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, commands, subject = self._state, self._engine.commands, request.subject
@@ -159,7 +160,7 @@ class AsyncLeads(AsyncComputing):
         request.counters.stale_served += 1
         return Outcome(entry.stamp, "master", entry, stale=True)
 
-    async def _without_master(self, request: Request) -> Outcome:
+    async def _without_master(self, request: Request, flight: Flight) -> Outcome:
         """No master can be asked: the gutter, or the function, once per key in this process."""
         state, subject = self._state, request.subject
         kept = None
@@ -170,7 +171,7 @@ class AsyncLeads(AsyncComputing):
             request.counters.gutter_hits += 1
             self._engine.events.emit(events.GutterUsed())
             return Outcome(kept.stamp, "gutter", kept.envelope, sequence=kept.sequence)
-        outcome = await self.compute_plain(request)
+        outcome = await self.compute_plain(request, flight)
         if outcome.envelope is not None and (state.master_down or not state.ready):
             with state.lock:
                 state.gutter.put(subject, outcome, state.now())

@@ -86,7 +86,7 @@ class AsyncReads:
                     if overdue is None:
                         outcome = await self._leads.lead(request, need, deadline, flight)
                     else:
-                        outcome = await self._leads.compute_plain(request)
+                        outcome = await self._leads.compute_plain(request, flight)
                 finally:
                     state.landed(flight, outcome)
                 if outcome is not None:
@@ -95,8 +95,10 @@ class AsyncReads:
                 waiting = state.now()
                 limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
                 outcome = await AsyncWaits.result(flight.done, limit)
-                # To wait for a computation is the function's own time, not the cache's.
-                deadline += state.now() - waiting
+                # To wait for a computation is the function's own time, not the cache's; to wait for a leader that
+                # waits for a server is not.
+                waited = state.now() - waiting
+                deadline += min(waited, flight.spent) if flight.done.done() else waited
                 if outcome is not None and self._joinable(request, flight, outcome, need, began):
                     if outcome.error is not None or outcome.envelope is not None:
                         request.counters.joined += 1
@@ -176,7 +178,7 @@ class AsyncReads:
         for _ in range(2):
             now = state.now()
             reader = self._engine.reader(now, tried)
-            if reader is None or state.journal.covers(subject):
+            if reader is None or now >= deadline or state.journal.covers(subject):
                 return None
             resyncs = state.resyncs
             until = min(deadline, now + max(0.01, (deadline - now) * _SHARE))

@@ -96,9 +96,10 @@ class SyncLeads(SyncComputing):
             left = deadline - began if left is None else left
             SyncWaits.pause(pause)
             waited += state.now() - began
+            flight.spent += state.now() - began
             deadline = state.now() + left
             need = max(need, state.marks.need(subject))
-        return self._without_master(request)
+        return self._without_master(request, flight)
 
     def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, commands, subject = self._state, self._engine.commands, request.subject
@@ -160,7 +161,7 @@ class SyncLeads(SyncComputing):
         request.counters.stale_served += 1
         return Outcome(entry.stamp, "master", entry, stale=True)
 
-    def _without_master(self, request: Request) -> Outcome:
+    def _without_master(self, request: Request, flight: Flight) -> Outcome:
         """No master can be asked: the gutter, or the function, once per key in this process."""
         state, subject = self._state, request.subject
         kept = None
@@ -171,7 +172,7 @@ class SyncLeads(SyncComputing):
             request.counters.gutter_hits += 1
             self._engine.events.emit(events.GutterUsed())
             return Outcome(kept.stamp, "gutter", kept.envelope, sequence=kept.sequence)
-        outcome = self.compute_plain(request)
+        outcome = self.compute_plain(request, flight)
         if outcome.envelope is not None and (state.master_down or not state.ready):
             with state.lock:
                 state.gutter.put(subject, outcome, state.now())
