@@ -390,12 +390,12 @@ class Engine:
         """Whether the tail hears the master well."""
         return self.state.local or self.state.now() - self.state.covers < 2 * self.settings.block
 
-    def observe_time(self, time_us: int, generation: str) -> None:
-        """The master's time came with a reply."""
+    def observe_time(self, time_us: int, generation: str, sent: float) -> None:
+        """The master's time came with a reply to what was sent at that moment."""
         state = self.state
         with state.lock:
             if state.generation == generation:
-                state.clock.observe(time_us, state.now())
+                state.clock.observe(time_us, state.now(), sent)
         if self._refusals:
             for code in list(self._refusals):
                 self._refusals.discard(code)

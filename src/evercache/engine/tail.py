@@ -193,6 +193,8 @@ class Tail:
         reply = parse_resync(
             await self._run(connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline)
         )
+        with state.lock:
+            state.clock.observe(reply.now_us, state.now(), began)
         marks = await self._marks(connection, deadline)
         if (before and reply.life != before) or (not marks and self._knows_marks()):
             await self._restore(connection, reply.replid, deadline)

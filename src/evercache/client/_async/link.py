@@ -95,8 +95,9 @@ class AsyncLink:
         state = engine.state
         generation, newest = state.generation, state.marks.newest
         calls = [build(generation, newest) for build in builds]
-        given = deadline - state.now()
-        wait = [("WAIT", replicas, max(1, int((deadline - state.now()) * 1000) - 5))] if replicas else []
+        sent = state.now()
+        given = deadline - sent
+        wait = [("WAIT", replicas, max(1, int(given * 1000) - 5))] if replicas else []
         endpoint = engine.endpoint_async(master)
         try:
             replies = await endpoint.execute([*(call.evalsha() for call in calls), *wait], deadline)
@@ -114,7 +115,7 @@ class AsyncLink:
             self._failed(master, error, given)
             raise
         for reply in replies[: len(calls)]:
-            self._check(master, generation, reply)
+            self._check(master, generation, reply, sent)
         return replies
 
     def _failed(self, master: Address, error: UnavailableError, given: float) -> None:
@@ -126,7 +127,7 @@ class AsyncLink:
         if patient or not engine.heard_lately():
             engine.master_trouble(master, error)
 
-    def _check(self, master: Address, generation: str, reply: Any) -> None:
+    def _check(self, master: Address, generation: str, reply: Any, sent: float) -> None:
         engine = self._engine
         if isinstance(reply, ServerError):
             if isinstance(reply, (ReadOnly, Loading)):
@@ -141,7 +142,7 @@ class AsyncLink:
                 engine.async_endpoints.disconnect(master)
                 engine.changed_generation(to_str(reply[2]))
                 raise ServerChanged(f"the data of {master} began another life")
-            engine.observe_time(to_int(reply[1]), generation)
+            engine.observe_time(to_int(reply[1]), generation, sent)
 
     async def read(
         self,

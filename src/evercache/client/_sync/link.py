@@ -96,8 +96,9 @@ class SyncLink:
         state = engine.state
         generation, newest = state.generation, state.marks.newest
         calls = [build(generation, newest) for build in builds]
-        given = deadline - state.now()
-        wait = [("WAIT", replicas, max(1, int((deadline - state.now()) * 1000) - 5))] if replicas else []
+        sent = state.now()
+        given = deadline - sent
+        wait = [("WAIT", replicas, max(1, int(given * 1000) - 5))] if replicas else []
         endpoint = engine.endpoint_sync(master)
         try:
             replies = endpoint.execute([*(call.evalsha() for call in calls), *wait], deadline)
@@ -115,7 +116,7 @@ class SyncLink:
             self._failed(master, error, given)
             raise
         for reply in replies[: len(calls)]:
-            self._check(master, generation, reply)
+            self._check(master, generation, reply, sent)
         return replies
 
     def _failed(self, master: Address, error: UnavailableError, given: float) -> None:
@@ -127,7 +128,7 @@ class SyncLink:
         if patient or not engine.heard_lately():
             engine.master_trouble(master, error)
 
-    def _check(self, master: Address, generation: str, reply: Any) -> None:
+    def _check(self, master: Address, generation: str, reply: Any, sent: float) -> None:
         engine = self._engine
         if isinstance(reply, ServerError):
             if isinstance(reply, (ReadOnly, Loading)):
@@ -142,7 +143,7 @@ class SyncLink:
                 engine.async_endpoints.disconnect(master)
                 engine.changed_generation(to_str(reply[2]))
                 raise ServerChanged(f"the data of {master} began another life")
-            engine.observe_time(to_int(reply[1]), generation)
+            engine.observe_time(to_int(reply[1]), generation, sent)
 
     def read(
         self,
