@@ -28,15 +28,12 @@ import hiredis
 from evercache.wire.types import Address
 from tests.proxy import DelayProxy
 
-__all__ = [
-    "CliError",
-    "DelayProxy",
-    "Server",
-    "ServerFailed",
-    "find_server",
-    "free_port",
-    "wait_for",
-]
+__all__ = ["CliError", "DelayProxy", "Server", "ServerFailed", "find_server", "free_port", "wait_for"]
+
+#: The ports given out whose server is yet to come, each with the descriptor of the socket that is bound to it.
+_reserved: dict[int, int] = {}
+#: How long a port that cannot be exchanged is tried (s).
+_PATIENCE = 1.0
 
 
 class ServerFailed(RuntimeError):
@@ -45,6 +42,11 @@ class ServerFailed(RuntimeError):
 
 class CliError(RuntimeError):
     """An error reply to `Server.cli`."""
+
+
+def _taken(error: BaseException) -> bool:
+    """Whether a server did not start because something else listens on its port."""
+    return isinstance(error, ServerFailed) and "in use" in str(error)
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "", pause: float = 0.02) -> Any:
@@ -64,18 +66,22 @@ def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = ""
 
 
 def free_port() -> int:
-    """A free port below the ephemeral range.
+    """A free port below the ephemeral range, for this process until a server there is closed, or the process ends.
 
     Inside that range the kernel may hand the port of a killed server to an outgoing connection, and a
     client that retries may even connect to itself.
+
+    A socket is bound to it without SO_REUSEADDR, so nobody else has it, and gets the option after that: on Linux a
+    server (they all set it) may then listen there as well, while whoever calls this elsewhere is refused the port,
+    also before its server starts and while that is dead. Nothing listens on the socket itself.
     """
     for _ in range(1000):
         port = random.SystemRandom().randrange(12000, 32000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
+        with socket.socket() as holder, contextlib.suppress(OSError):
+            holder.bind(("127.0.0.1", port))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _reserved[port] = holder.detach()
+            return port
     raise OSError("no free port found")
 
 
@@ -162,6 +168,7 @@ class Server:
         self.dir = Path(tempfile.mkdtemp(prefix="evercache-"))
         self.process: subprocess.Popen[bytes] | None = None
         self._binary = binary
+        self._reservation = _reserved.pop(port, None)
 
     def __repr__(self) -> str:
         state = f"pid {self.process.pid}" if self.alive and self.process else "dead"
@@ -182,6 +189,8 @@ class Server:
 
         No persistence unless `options` (lines of the configuration file; a list repeats the line) switches
         it on. `replica_of` may be a `DelayProxy` in front of the master; then give the master's `password`.
+        A `port` that must be known before comes from `free_port`, which keeps it free. If something listens there
+        nevertheless, a port that is given is tried for `_PATIENCE`, and any other is exchanged for a new one.
         """
         binary = find_server(kind)
         if binary is None:
@@ -190,12 +199,11 @@ class Server:
             server = cls(kind, port or free_port(), binary, password, sentinel_config is not None)
             try:
                 server._write_config(replica_of, dict(options or {}), sentinel_config)
-                server._spawn()
+                server._spawn(_PATIENCE if port else 0.0)
                 return server
             except BaseException as error:
-                taken = "in use" in str(error)  # by a test that ran at the same time
                 server.close()
-                if not isinstance(error, ServerFailed) or port or not taken or attempt == 4:
+                if port or not _taken(error) or attempt == 4:
                     raise
         raise AssertionError
 
@@ -238,14 +246,28 @@ class Server:
             text += "".join(f"{name} {one}\n" for one in many)
         (self.dir / "server.conf").write_text(text + (sentinel_config or ""))
 
-    def _spawn(self) -> None:
+    def _spawn(self, patience: float = _PATIENCE) -> None:
+        """Start it and wait until it answers; again, for so many seconds, while its port is in use."""
+        end = time.monotonic() + patience
+        while True:
+            self._launch()
+            try:
+                return self.wait_ready()
+            except ServerFailed as error:
+                if not _taken(error) or time.monotonic() > end:
+                    raise
+            self.kill()
+            time.sleep(0.1)
+
+    def _launch(self) -> None:
+        if sys.platform != "linux":  # elsewhere two sockets cannot share a port
+            self._release_port()
         command = [self._binary, str(self.dir / "server.conf")] + ["--sentinel"] * self.sentinel
         with (self.dir / "output.log").open("ab") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         _reaper.watch(self, self.process.pid)
-        self.wait_ready()
 
     @property
     def alive(self) -> bool:
@@ -372,7 +394,13 @@ class Server:
     def close(self) -> None:
         """Kill it and remove its folder; again is fine."""
         self.kill()
+        self._release_port()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def _release_port(self) -> None:
+        if self._reservation is not None:
+            os.close(self._reservation)
+            self._reservation = None
 
     def __enter__(self) -> Self:
         return self

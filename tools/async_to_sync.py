@@ -55,6 +55,7 @@ NAMES = {
     "aiter": "iter",
     "anext": "next",
     "asynccontextmanager": "contextmanager",
+    "attach_async": "attach_sync",
     "endpoint_async": "endpoint_sync",
     "enter_async_context": "enter_context",
     "pipelined": "blocking",

@@ -13,7 +13,9 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar, overload
 
 from evercache import connect, modes
 from evercache.client._async.client import AsyncClient
+from evercache.client._async.hits import AsyncHits
 from evercache.client._sync.client import SyncClient
+from evercache.client._sync.hits import SyncHits
 from evercache.client.request import Usual
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.engine.engine import Engine
@@ -173,6 +175,18 @@ class Cache(SyncKeys, AsyncKeys):
         clients = self._find()
         return None if clients is None else clients.asynchronous
 
+    def _hits_sync(self) -> SyncHits | None:
+        clients = self._clients
+        if clients is None or modes.active is not None or _switched_off.get():
+            return None  # the long way finds out
+        return clients.sync.hits
+
+    def _hits_async(self) -> AsyncHits | None:
+        clients = self._clients
+        if clients is None or modes.active is not None or _switched_off.get():
+            return None
+        return clients.asynchronous.hits
+
     # -- the decorator
 
     @overload
@@ -280,8 +294,9 @@ class Cache(SyncKeys, AsyncKeys):
             tags_from=tags_from,
         )
         self._register(core)
-        kind = AsyncCachedFunction if is_async else CachedFunction
-        return kind(core, binding=binding)
+        if is_async:
+            return AsyncCachedFunction._of(core, binding, self._hits_async)
+        return CachedFunction._of(core, binding, self._hits_sync)
 
     def _register(self, core: FunctionCore) -> None:
         self._functions.append(core)

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from evercache.client.serving import Unserved
 from evercache.faces._async.functions import AsyncFunctionFace
 from evercache.faces._sync.functions import SyncFunctionFace
+from evercache.faces.core import FunctionCore
 from evercache.faces.keyspace import Key
+from evercache.faces.template import make_template
 
 __all__ = ["AsyncCachedFunction", "CachedFunction", "Key"]
 
@@ -20,6 +23,19 @@ T = TypeVar("T")
 
 class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
     """A cached function or method. Calling it is calling the function, faster."""
+
+    @classmethod
+    def _of(cls, core: FunctionCore, binding: str, find: Callable[[], Any]) -> CachedFunction[Any, Any]:
+        """The cached function, with code of its own where that is possible (faces/template.py)."""
+
+        def long(args: tuple[Any, ...], kwargs: dict[str, Any], seen: Unserved | None = None) -> Any:
+            client = core.cache._client_sync()
+            if client is None:
+                return core.fn(*args, **kwargs)
+            return client.operations.call(core.request(args, kwargs), seen)
+
+        made: CachedFunction[Any, Any] = cls._made(core, binding, make_template(core, find, long))
+        return made
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The cached result, or the function's own."""
@@ -66,6 +82,19 @@ class AsyncCachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
 
     # asyncio.iscoroutinefunction() of Python 3.11 looks for this mark.
     _is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
+
+    @classmethod
+    def _of(cls, core: FunctionCore, binding: str, find: Callable[[], Any]) -> AsyncCachedFunction[Any, Any]:
+        """As `CachedFunction._of`."""
+
+        async def long(args: tuple[Any, ...], kwargs: dict[str, Any], seen: Unserved | None = None) -> Any:
+            client = core.cache._client_async()
+            if client is None:
+                return await core.fn(*args, **kwargs)
+            return await client.operations.call(core.request(args, kwargs), seen)
+
+        made: AsyncCachedFunction[Any, Any] = cls._made(core, binding, make_template(core, find, long))
+        return made
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The cached result, or the function's own."""

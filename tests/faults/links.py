@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tests.faults.catalog import Scene, fault
 from tests.faults.judge import BEYOND, LEASE, Bounds
 from tests.faults.stage import GROUPS
-from tests.proxy import Rule
+from tests.gate import Rule
 from tests.server import Server
 
 __all__: list[str] = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deployment import Deployment
-from tests.proxy import Gate, GateLoop, Rule
+from tests.gate import Gate, GateLoop, Rule
 from tests.server import CliError, Server, free_port, wait_for
 
 __all__ = ["GROUPS", "Access", "Stage"]

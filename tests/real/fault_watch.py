@@ -6,12 +6,12 @@ counts without what the machine itself stood still in that time.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
 from typing import Self
 
+from tests.proxy import DelayProxy
 from tests.server import CliError, Server
 
 __all__ = ["Answering", "CountingProxy", "Stalls", "promotion"]
@@ -93,67 +93,16 @@ def promotion(nodes: list[Server], old: Server, timeout: float = 15.0) -> tuple[
     raise TimeoutError(f"no promotion within {timeout} s")
 
 
-class CountingProxy:
-    """Forwards 127.0.0.1:`port` to a port, and notes when a GET came. Its own thread runs it."""
+class CountingProxy(DelayProxy):
+    """Forwards 127.0.0.1:`port` to a port, and notes when a GET came."""
 
     def __init__(self, target: int) -> None:
-        self.target = target
-        self.gets: list[float] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="counting-proxy", daemon=True)
-        self._thread.start()
-        self._tasks: set[asyncio.Task[None]] = set()
-        start = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(start, self._loop).result(5)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.gets: list[float] = []  # appended to by the proxy's thread only
+        super().__init__(target)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
+    def from_client(self, data: bytes) -> None:
+        self.gets += [time.monotonic()] * data.count(b"$3\r\nGET\r\n")
 
     def since(self, moment: float, until: float = float("inf")) -> list[float]:
         """The GETs that came in a time."""
         return [at for at in list(self.gets) if moment <= at < until]
-
-    async def _shut(self) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        this = asyncio.current_task()
-        assert this is not None
-        self._tasks.add(this)
-        writers, pumps = [writer], []
-        try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
-            writers.append(up_writer)
-            pumps = [
-                asyncio.ensure_future(self._pump(reader, up_writer, True)),
-                asyncio.ensure_future(self._pump(up_reader, writer, False)),
-            ]
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for each in writers:
-                each.close()
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
-            self._tasks.discard(this)
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: bool) -> None:
-        while data := await reader.read(65536):
-            if count:
-                self.gets += [time.monotonic()] * data.count(b"$3\r\nGET\r\n")
-            writer.write(data)
-            await writer.drain()

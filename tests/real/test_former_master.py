@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
-from tests.servers import Deployment, Server
+from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
 from evercache.observe import events
-
-
-def wait_for(condition: object, timeout: float = 10.0) -> None:
-    end = time.monotonic() + timeout
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("scope", ["key", "function", "everything"])
@@ -38,15 +29,15 @@ def test_what_a_former_master_acknowledges_is_issued_again(scope: str) -> None:
             here(7)
             there.peek(7)  # it knows the old master, and will not hear of another one
             deployment.sentinels[0].cli("SENTINEL", "FAILOVER", deployment.name)
-            wait_for(lambda: cache.health().master not in (None, str(old.address)))
+            wait_for(lambda: cache.health().master not in (None, str(old.address)), what="another master")
             here(7)
             assert runs == [7], "the entry came with the new master"
             assert _role(old) == "master", "so it is for seconds"
             done = {"key": lambda: there.invalidate(7), "function": there.invalidate_all, "everything": late.clear}
             assert done[scope]()
             late.close()  # who issued it is gone
-            wait_for(lambda: any(isinstance(e, events.InvalidationsReissued) for e in seen))
-            wait_for(lambda: cache.health().pending == 0)
+            wait_for(lambda: any(isinstance(e, events.InvalidationsReissued) for e in seen), what="the event")
+            wait_for(lambda: cache.health().pending == 0, what="nothing to be pending")
             here(7)
             assert runs == [7, 7]
             # The present master has it: a process that heard nothing does not find the old value either.

@@ -222,11 +222,7 @@ def read(replica: Replica, wire: BlockingWire, endpoints: dict[Address, Any]) ->
     if endpoint is None:
         endpoint = endpoints[replica.address] = wire.endpoint(replica.address, ConnectionOptions())
     start = monotonic()
-    replica.started()
-    try:
-        endpoint.execute([("GET", "k")], start + 1.0, lambda g: g.run_id == replica.run_id)
-    finally:
-        replica.finished()
+    endpoint.execute([("GET", "k")], start + 1.0, lambda g: g.run_id == replica.run_id)
     now = monotonic()
     replica.record(now - start, now)
 

@@ -310,7 +310,7 @@ def test_rule_3_and_5_generations_and_life(rig: Rig) -> None:
     )  # fmt: skip
     # Another life of these data: the next write names it first, with the tip that it starts from.
     rig.client("HSET", rig.book.state, "gens", ",".join(f"{n:040x}:{n}" for n in range(1, 33)))
-    rig.commands = type(rig.commands)(rig.book, Limits(), "0123456789abcdef")
+    rig.commands = type(rig.commands)(rig.book, Limits(), lambda: "0123456789abcdef")
     second = invalidate(rig, EVERYTHING)
     got = parse_resync(rig.resync())
     assert len(got.gens) == 32

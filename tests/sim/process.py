@@ -19,9 +19,9 @@ from evercache.url import Location
 from evercache.wire.types import ConnectionOptions
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
-from tests.sim.network import SimWire
 from tests.sim.oracle import Invalidation
 from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
+from tests.sim.wire import SimWire
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextvars
 from typing import TYPE_CHECKING, Any
 
+from evercache.client.serving import Unserved
+from evercache.protocol.envelope import unpack
 from tests.sim.oracle import Invalidation
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def watch(process: Process, clients: Any) -> None:
     _watch_state(process)
     _watch_leads(process, clients.asynchronous.leads)
     _watch_reads(process, clients.asynchronous.reads)
+    _watch_serving(process, clients.asynchronous.hits._serving)
 
 
 def _watch_state(process: Process) -> None:
@@ -82,9 +85,9 @@ def _watch_reads(process: Process, reads: Any) -> None:
                 entries.served(process, subject.key, found.envelope, False, began, found.source)
         return founds
 
-    async def fetched(request: Any) -> Any:
+    async def fetched(request: Any, *seen: Any) -> Any:
         began = world.now
-        outcome = await fetch(request)
+        outcome = await fetch(request, *seen)
         if outcome.source in ("near", "replica", "master"):
             key = request.subject.key
             entries.served(process, key, outcome.envelope, outcome.stale, began, outcome.source)
@@ -94,3 +97,18 @@ def _watch_reads(process: Process, reads: Any) -> None:
         return outcome
 
     reads.fetch, reads.peek_many = fetched, peeked
+
+
+def _watch_serving(process: Process, serving: Any) -> None:
+    value_of, entries = serving.value, process.world.oracle.entries
+
+    def value(plan: Any, key: str, tags: Any, data: bytes, source: str, *rest: Any) -> Any:
+        served = value_of(plan, key, tags, data, source, *rest)
+        if type(served) is not Unserved:
+            entries.served(process, key, unpack(data), False, rest[1], source)
+            told = source_of_task.get()
+            if told is not None:
+                told[:] = [source]
+        return served
+
+    serving.value = value

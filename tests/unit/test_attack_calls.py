@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from evercache import Cache
+from evercache.client.serving import NOT_ASKED
 from evercache.errors import DeadlineExceeded, MasterUnknown, UnavailableError
 from evercache.protocol.commands import ScriptCall
 
@@ -138,6 +139,7 @@ def test_rule_5_an_answer_to_a_question_from_before_a_resync_is_not_used(cache: 
     page(1)
     client = parts(cache)
     state = client.engine.state
+    client.hits.get = lambda *_: NOT_ASKED
     client.reads.look = lambda *_: None
     run, asked = client.leads._link.run, []
 

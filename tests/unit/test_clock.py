@@ -54,9 +54,7 @@ def test_rule_11_a_deadline_in_the_masters_time_is_never_later_than_meant(
     assert deadline <= true_offset + 100_000_000 + 1
 
 
-def test_rule_19_an_answer_that_waited_here_counts_only_until_there_is_a_better_one() -> (
-    None
-):
+def test_rule_19_an_answer_that_waited_here_counts_only_until_there_is_a_better_one() -> None:
     clock = ServerClock()
     clock.observe(1_000_000, 2.9, 1.0)  # 1.9 s of pause: entries would seem to live that much longer
     assert clock.offset_us == -1_900_000

@@ -22,7 +22,7 @@ CACHE = {
 }
 FUNCTION = {
     *("__call__", "__get__", "key", "uncached", "stats"),
-    *("invalidate", "invalidate_all", "refresh", "peek", "explain"),
+    *("invalidate", "invalidate_all", "refresh", "peek", "explain", "explain_code"),
     *("ainvalidate", "ainvalidate_all", "arefresh", "apeek", "aexplain"),
 }
 EXPORTED = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from math import inf
 
 import pytest
@@ -86,20 +85,3 @@ def test_members_that_stay_keep_their_scores(both: ReplicaSet) -> None:
     assert both.members == (kept,)
     assert both.get(A) is None
     assert "500.000 ms" in repr(both)
-
-
-def test_requests_under_way_are_counted_by_many_threads(both: ReplicaSet) -> None:
-    replica = both.members[0]
-
-    def work() -> None:
-        for _ in range(2000):
-            replica.started()
-            both.choose(50.0, 101.0, 10.0)
-            replica.finished()
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert replica.outstanding == 0

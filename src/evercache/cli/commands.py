@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.live import Live
 
 from evercache.cli import exits
-from evercache.cli.show import as_json, as_tables, console
+from evercache.cli.show import as_json, as_tables, bench_as_json, bench_as_table, console
 from evercache.errors import ConfigurationError, EvercacheError
+from evercache.ops.bench import bench
 from evercache.ops.local import LocalDeployment
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import Survey, survey
@@ -146,6 +147,29 @@ def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Su
     deployment = LocalDeployment.open(name or "default")
     _ = deployment.config  # unknown? say so now
     return deployment.name, lambda: deployment.status().survey
+
+
+@cli.command("bench")
+@click.argument("address", metavar="[URL]", required=False)
+@click.option("--name", help="A local deployment instead of a URL.  [default: EVERCACHE_URL if set, else default]")
+@click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1, 600), help="How long.")
+@click.option("--namespace", help="For users that may only touch certain keys.  [default: one of its own]")
+@click.option("--json", "json_", is_flag=True, help="One line of JSON.")
+def bench_(address: str | None, name: str | None, seconds: float, namespace: str | None, json_: bool) -> None:
+    """Measure what a hit, a fill and an invalidation cost at your servers.
+
+    Of what it writes, entries are left that expire within a minute.
+    """
+    if name and address:
+        raise click.UsageError("give a URL or --name, not both")
+    address = address or (None if name else os.environ.get("EVERCACHE_URL"))
+    address = address or LocalDeployment.open(name or "default").url
+    with Console(stderr=True).status("measuring"):
+        measured = bench(address, seconds=seconds, namespace=namespace)
+    if json_:
+        click.echo(bench_as_json(measured))
+    else:
+        console().print(bench_as_table(measured))
 
 
 def _on_node(verb: str, done: str, text: str) -> None:

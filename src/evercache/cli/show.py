@@ -1,8 +1,9 @@
-"""How a survey looks: as tables for people, as JSON for programs."""
+"""How a survey or a bench looks: as tables for people, as JSON for programs."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from rich import box
@@ -10,10 +11,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evercache.ops.bench import Bench, Timing
 from evercache.ops.survey import NodeReport, SentinelReport, Survey
 from evercache.wire.types import Address
 
-__all__ = ["as_json", "as_tables", "console"]
+__all__ = ["as_json", "as_tables", "bench_as_json", "bench_as_table", "console"]
 
 
 def console() -> Console:
@@ -151,3 +153,29 @@ def as_json(name: str, seen: Survey) -> str:
         ],
     }
     return json.dumps(document)
+
+
+def bench_as_table(measured: Bench) -> RenderableType:
+    """The timings, in milliseconds, beside the shortest round trip."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("operation", overflow="fold")
+    for column in ("median", "95 %", "longest", "x trip", "runs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    trip = min(one.median for one in measured.trips)
+    for one in measured.trips:
+        table.add_row(*_timing_row(one, trip), style="dim")
+    for one in measured.operations:
+        table.add_row(*_timing_row(one, trip), style="bold" if one.name == "hit" else "")
+    share = measured.replica_hits / max(1, measured.hits)
+    where = f"{share:.0%} of the hits were answered by replicas" if share else "the master answered the hits"
+    return Group(table, Text(f"{where}; a value is a dict of 200 bytes; x trip: times the shortest trip"))
+
+
+def _timing_row(one: Timing, trip: float) -> list[str]:
+    times = (f"{seconds * 1e3:.3f} ms" for seconds in (one.median, one.p95, one.longest))
+    return [one.name, *times, f"{one.median / trip:.1f}", f"{one.runs:,}"]
+
+
+def bench_as_json(measured: Bench) -> str:
+    """One line of JSON; times in seconds."""
+    return json.dumps(asdict(measured))

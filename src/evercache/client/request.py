@@ -12,7 +12,10 @@ from evercache.policy import Policy
 from evercache.protocol.lease import LEASE, lease_after_starvation
 from evercache.protocol.scope import Subject
 
-__all__ = ["Request", "Usual"]
+__all__ = ["SHARE", "Plan", "Request", "Usual"]
+
+#: Share of what is left of the budget that one node gets before another is asked.
+SHARE = 0.4
 
 
 class Usual:
@@ -37,6 +40,18 @@ class Usual:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What the hot path needs to know of a function. `patience`: seconds that one node gets to answer."""
+
+    function: str
+    encoder: Encoder
+    counters: Counters
+    beta: float
+    patience: float
+    near: float
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One call: what it is about, how it is cached, and how to compute it.
 
@@ -51,3 +66,5 @@ class Request:
     usual: Usual
     compute: Callable[[], Any]
     result_tags: Callable[[Any], tuple[bytes, ...]] | None = None
+    #: For the first look of the hot path; None: there is none.
+    plan: Plan | None = None

@@ -8,6 +8,17 @@ from evercache.codecs.json import JSONCodec
 from evercache.codecs.pipeline import Encoder
 from evercache.codecs.registry import TypeRegistry
 from evercache.codecs.signed_pickle import SignedPickleCodec
-from evercache.codecs.strict import StrictCodec
+from evercache.codecs.strict import STRICT, StrictCodec, decode_at, tail
 
-__all__ = ["Codec", "Compression", "Encoder", "JSONCodec", "SignedPickleCodec", "StrictCodec", "TypeRegistry"]
+__all__ = [
+    "STRICT",
+    "Codec",
+    "Compression",
+    "Encoder",
+    "JSONCodec",
+    "SignedPickleCodec",
+    "StrictCodec",
+    "TypeRegistry",
+    "decode_at",
+    "tail",
+]

@@ -24,7 +24,10 @@ from evercache.codecs.shapes import MISSING, Shape
 from evercache.errors import CannotEncode, CorruptEnvelope
 from evercache.protocol.canonical import describe
 
-__all__ = ["StrictCodec"]
+__all__ = ["STRICT", "StrictCodec", "decode_at", "tail"]
+
+#: The number of this codec in envelopes.
+STRICT = 1
 
 _BYTEARRAY, _MARK, _OBJECT, _MISSING = 2, 64, 65, 66
 _MAX_DEPTH = 100
@@ -41,7 +44,7 @@ _FACTORY_NAMES = {factory: name for name, factory in _FACTORIES.items()}
 class StrictCodec:
     """MessagePack with exact types; classes only by the registry. Number 1."""
 
-    number = 1
+    number = STRICT
 
     def __repr__(self) -> str:
         return "StrictCodec()"
@@ -74,24 +77,42 @@ class StrictCodec:
 
     def decode(self, data: bytes, types: TypeRegistry, context: bytes = b"") -> object:
         """See `Codec.decode`."""
-        decoding = _Decoding(types)
-        try:
-            if data[0] > 1:
-                raise ValueError(f"unknown form {data[0]}")
-            value = msgpack.unpackb(
-                memoryview(data)[1:],
+        return decode_at(data, 0, types)
+
+
+def tail(data: bytes, start: int) -> bytes | memoryview:
+    """The bytes from `start` on: up to a few kilobytes a copy costs less than a view."""
+    return data[start:] if len(data) < 4096 else memoryview(data)[start:]
+
+
+def decode_at(data: bytes, start: int, types: TypeRegistry) -> object:
+    """What `StrictCodec.decode` gives for the bytes from `start` on, which are not copied."""
+    try:
+        form = data[start]
+        if not form:
+            return msgpack.unpackb(
+                tail(data, start + 1),
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
-                ext_hook=decoding.extension,
-                list_hook=decoding.list if data[0] else None,
+                ext_hook=_plain_extension,
             )
-            if decoding.open_marks:
-                raise ValueError("a mark out of place")
-            return value
-        except CorruptEnvelope:
-            raise
-        except Exception as error:  # hostile bytes may raise anything, also from a class's own __hash__
-            raise CorruptEnvelope(f"not a value of this codec: {error}") from error
+        if form > 1:
+            raise ValueError(f"unknown form {form}")
+        decoding = _Decoding(types)
+        value = msgpack.unpackb(
+            memoryview(data)[start + 1 :],
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            ext_hook=decoding.extension,
+            list_hook=decoding.list,
+        )
+        if decoding.open_marks:
+            raise ValueError("a mark out of place")
+        return value
+    except CorruptEnvelope:
+        raise
+    except Exception as error:  # hostile bytes may raise anything, also from a class's own __hash__
+        raise CorruptEnvelope(f"not a value of this codec: {error}") from error
 
 
 def _guard(value: Any) -> Any:
@@ -252,6 +273,11 @@ _BUILDERS: dict[bytes, Callable[[list[Any]], object]] = {
     b"c": _counter,
 }
 _MARKS = {letter: _Mark(build) for letter, build in _BUILDERS.items()}
+
+
+def _plain_extension(code: int, data: bytes) -> object:
+    """The hook where there are no marks."""
+    return bytearray(data) if code == _BYTEARRAY else SCALAR_DECODERS[code](data)
 
 
 class _Decoding:

@@ -109,6 +109,7 @@ class Engine:
             self.state.local = True
             self.state.ready = True
             self.state.tau = float("-inf")
+            self.state.covers = float("inf")
         self._atexit = _close_at_exit(self)
         reset_after_fork(self)
 
@@ -204,6 +205,7 @@ class Engine:
             endpoints.forget()
         self._async_wire.forget()  # the tail's connection, and those of the monitor and the topology
         self.monitor.replicas.after_fork()
+        self._master_reader = None
         self._background = None
         self._view_event = None
         self.tail = Tail(self)
@@ -256,6 +258,9 @@ class Engine:
         addresses = {a for a in (view.master, *view.replicas) if a is not None}
         self.sync_endpoints.keep(addresses)
         self.async_endpoints.keep(addresses)
+        self._master_reader = None
+        for replica in self.replicas.members:
+            replica.endpoint_sync = replica.endpoint_async = None
         if self._view_event is not None:
             self._view_event.set()
 
@@ -285,16 +290,25 @@ class Engine:
     def reader(self, now: float, exclude: Address | None = None) -> Reader | None:
         """The node for one read, or None: ask the master by script."""
         state = self.state
+        if state.sure(now):
+            return self.sure_reader(now, exclude)
         if not self.may_read(now):
             return None
-        replica = self.replicas.choose(state.tau, now, self.settings.lag_bound, exclude, unlinked=state.master_down)
-        if replica is not None:
-            return replica
+        return self.replicas.choose(state.tau, now, self.settings.lag_bound, exclude, unlinked=state.master_down)
+
+    def sure_reader(self, now: float, exclude: Address | None = None) -> Reader | None:
+        """The same while the tail is sure."""
+        state, replicas = self.state, self.replicas
+        if replicas.members:
+            bound = self.settings.lag_bound
+            replica = replicas.choose(state.tau, now, bound, exclude, unlinked=state.master_down)
+            if replica is not None:
+                return replica
         master = self.view.master
-        if master is None or state.master_down or not state.sure(now):
+        if master is None or state.master_down:
             return None
         reader = self._master_reader
-        if reader is None or reader.run_id != state.master_run_id or reader.address != master:
+        if reader is None or reader.address is not master or reader.run_id != state.master_run_id:
             reader = self._master_reader = MasterReader(self, master, state.master_run_id)
         return reader
 
@@ -313,6 +327,16 @@ class Engine:
         if not may:
             self.events.emit(events.RetriesExhausted())  # `watch` tells its end
         return may
+
+    def attach_sync(self, reader: Reader) -> SyncEndpoint:
+        """Give a reader its blocking endpoint."""
+        endpoint = reader.endpoint_sync = self.sync_endpoints.get(reader.address)
+        return endpoint
+
+    def attach_async(self, reader: Reader) -> AsyncEndpoint:
+        """Give a reader its asynchronous endpoint."""
+        endpoint = reader.endpoint_async = self.async_endpoints.get(reader.address)
+        return endpoint
 
     def endpoint_sync(self, address: Address) -> SyncEndpoint:
         """The blocking endpoint of an address."""

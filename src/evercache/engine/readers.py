@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from evercache.errors import ServerChanged, UnavailableError
-from evercache.wire.types import Address, Greeting
+from evercache.wire.types import Address, AsyncEndpoint, Greeting, SyncEndpoint
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine
@@ -14,25 +14,22 @@ __all__ = ["MasterReader", "Reader"]
 
 
 class Reader(Protocol):
-    """A node chosen for one read. The caller says `started` and `finished` around it, then `record` or `fail`."""
+    """A node chosen for one read. The caller says how it went: `record` or `fail`.
+
+    Its endpoints are attached by the engine when they are first used, and again after each change of the view.
+    """
 
     address: Address
     role: str
+    endpoint_sync: SyncEndpoint | None
+    endpoint_async: AsyncEndpoint | None
 
     def expected(self, greeting: Greeting) -> bool:
         """Whether a connection leads to the process that was verified (rule 7)."""
         ...
 
-    def started(self) -> None:
-        """A read is sent."""
-        ...
-
-    def finished(self) -> None:
-        """It ended, one way or the other."""
-        ...
-
     def record(self, latency: float, now: float) -> None:
-        """It was answered, in so many seconds."""
+        """A read was answered, in so many seconds."""
         ...
 
     def fail(self, now: float, error: UnavailableError) -> None:
@@ -44,10 +41,12 @@ class MasterReader:
     """The master read by a plain `GET`, as the replica that never lags, where there is no other.
 
     Sound under the same conditions as a replica: the tail is sure of the present generation, and the connection
-    leads to the process that the tail follows. Immutable.
+    leads to the process that the tail follows. Immutable but for the endpoints.
     """
 
     role = "master"
+    endpoint_sync: SyncEndpoint | None = None
+    endpoint_async: AsyncEndpoint | None = None
 
     def __init__(self, engine: Engine, address: Address, run_id: str) -> None:
         self.address = address
@@ -60,12 +59,6 @@ class MasterReader:
     def expected(self, greeting: Greeting) -> bool:
         """See `Reader`."""
         return greeting.run_id == self.run_id and greeting.role == "master"
-
-    def started(self) -> None:
-        """See `Reader`."""
-
-    def finished(self) -> None:
-        """See `Reader`."""
 
     def record(self, latency: float, now: float) -> None:
         """See `Reader`."""

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from evercache.client.request import Request, Usual
+from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
 from evercache.faces.keyspace import Keyspace
 from evercache.observe import Counters
@@ -49,9 +49,10 @@ class FunctionCore:
         self.encoder = encoder
         self.counters = Counters()
         self.usual = Usual()
-        self._templates = [TagTemplate.compile(t, signature.parameters) for t in tags if isinstance(t, str)]
-        self._tag_functions = [t for t in tags if not isinstance(t, str)]
+        self.templates = [TagTemplate.compile(t, signature.parameters) for t in tags if isinstance(t, str)]
+        self.tag_functions = [t for t in tags if not isinstance(t, str)]
         self._tags_from = tags_from
+        self.plan = Plan(name, encoder, self.counters, policy.beta, max(0.01, policy.budget * SHARE), policy.near)
 
     def __repr__(self) -> str:
         return f"<FunctionCore {self.name}>"
@@ -64,13 +65,13 @@ class FunctionCore:
         return Subject(key, self.name, self._tags(args, kwargs))
 
     def _tags(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, ...]:
-        if not self._templates and not self._tag_functions:
+        if not self.templates and not self.tag_functions:
             return ()
         tags: list[str] = []
-        if self._templates:
+        if self.templates:
             arguments = self.signature.arguments(self.signature.bind(*args, **kwargs))
-            tags += [template.render(arguments) for template in self._templates]
-        for function in self._tag_functions:
+            tags += [template.render(arguments) for template in self.templates]
+        for function in self.tag_functions:
             tags += _as_tags(function(*args, **kwargs))
         return tuple(dict.fromkeys(map(tag_hash, tags)))
 
@@ -88,4 +89,5 @@ class FunctionCore:
             self.usual,
             functools.partial(self.fn, *args, **kwargs),
             self._result_tags if self._tags_from is not None else None,
+            self.plan,
         )

@@ -6,11 +6,12 @@ import asyncio
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from evercache.errors import SyncInLoopError
 from evercache.faces.core import FunctionCore
 from evercache.faces.keyspace import Key
+from evercache.faces.template import Template
 from evercache.results import Stats
 
 __all__ = ["FunctionFace"]
@@ -21,6 +22,26 @@ R = TypeVar("R")
 
 class FunctionFace(Generic[P, R]):
     """What both kinds of cached functions can do. Immutable; a method is bound by `__get__`."""
+
+    #: The class of bound methods: without the code that was made for the plain function.
+    _general: ClassVar[type[Any]]
+    _template: ClassVar[Template | None] = None
+
+    @classmethod
+    def _made(cls, core: FunctionCore, binding: str, template: Template | None) -> Any:
+        if template is None or binding != "function":
+            return cls(core, binding=binding)
+        # A class for each function: Python looks for `__call__` in the class of what is called.
+        body = {"__call__": staticmethod(template.call), "_template": template, "__doc__": cls.__doc__}
+        own: Any = type(
+            cls.__name__, (cls,), body | {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        )
+        own._general = cls
+        return own(core, binding=binding)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._general = cls
 
     def __init__(self, core: FunctionCore, bound: tuple[Any, ...] = (), binding: str = "function") -> None:
         self._core = core
@@ -67,6 +88,10 @@ class FunctionFace(Generic[P, R]):
         subject = self._core.subject(self._bound + args, kwargs)
         return Key.of(subject.key, subject.function)
 
+    def explain_code(self) -> str:
+        """The code that was made for this function and runs at each call; "" where there is none."""
+        return "" if self._template is None or self._bound else self._template.source
+
     def stats(self) -> Stats:
         """Counts of this function since the process began."""
         return Stats(self._core.counters)
@@ -88,7 +113,7 @@ class FunctionFace(Generic[P, R]):
             case "static":
                 return self
             case "class":
-                return type(self)(self._core, (owner if owner is not None else type(instance),))
+                return self._general(self._core, (owner if owner is not None else type(instance),))
         if instance is None or self._bound:
             return self
-        return type(self)(self._core, (instance,))
+        return self._general(self._core, (instance,))

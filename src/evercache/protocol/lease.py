@@ -5,11 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["LEASE", "RENEW_EVERY", "Waiting", "lease_after_starvation", "refresh_early", "wait_limit"]
+__all__ = [
+    "LARGEST_DRAW",
+    "LEASE",
+    "RENEW_EVERY",
+    "Waiting",
+    "lease_after_starvation",
+    "refresh_early",
+    "wait_limit",
+]
 
 #: Seconds that a lease lives unrenewed, and the pace of its renewal (rule 13).
 LEASE = 1.0
 RENEW_EVERY = 0.3
+
+#: The largest -log(draw) for draws of 53 bits: earlier than so many computing times no reader refreshes.
+LARGEST_DRAW = 37.0
 
 _SHORTEST, _LONGEST = 0.005, 0.050
 
@@ -20,7 +31,7 @@ def refresh_early(time_left: float, compute: float, beta: float, draw: float) ->
     `time_left` and `compute` in seconds, `draw` uniform in (0, 1]. Vattani, Chierichetti, Lowenstein:
     "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015.
     """
-    return beta > 0 and -beta * compute * math.log(draw) >= time_left
+    return time_left < beta * compute * LARGEST_DRAW and -beta * compute * math.log(draw) >= time_left
 
 
 def lease_after_starvation(compute: float) -> float:

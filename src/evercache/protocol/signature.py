@@ -15,7 +15,7 @@ from uuid import UUID
 
 from evercache.protocol.canonical import canonical, describe, import_name
 
-__all__ = ["Signature", "TagTemplate", "check_cacheable"]
+__all__ = ["Signature", "TagTemplate", "check_cacheable", "parameters_source"]
 
 _MEND = (
     "give its class a __cache_key__() method that returns what identifies it, "
@@ -143,12 +143,9 @@ def _listed(parameters: tuple[str, ...]) -> str:
     return "the parameters " + ", ".join(parameters) if parameters else "no parameters"
 
 
-def _compile_bind(fn: Callable[..., Any], signature: inspect.Signature) -> Callable[..., tuple[Any, ...]]:
-    """A function with the same signature that returns its own arguments.
-
-    Python then does the binding itself, many times faster than `inspect.Signature.bind`, and its
-    errors are the ordinary ones.
-    """
+def parameters_source(fn: Callable[..., Any]) -> tuple[str, list[object]]:
+    """The parameters of a function as source text, and its defaults, which the text takes from `__defaults[i]`."""
+    signature = inspect.signature(fn)
     defaults: list[object] = []
     pieces: list[str] = []
     kinds = [parameter.kind for parameter in signature.parameters.values()]
@@ -163,15 +160,25 @@ def _compile_bind(fn: Callable[..., Any], signature: inspect.Signature) -> Calla
         stars = "*" if kind is parameter.VAR_POSITIONAL else "**" if kind is parameter.VAR_KEYWORD else ""
         default = ""
         if parameter.default is not parameter.empty:
-            default = f"=__evercache_defaults[{len(defaults)}]"
+            default = f"=__defaults[{len(defaults)}]"
             defaults.append(parameter.default)
         pieces.append(f"{stars}{name}{default}")
         last_positional = position + 1 == len(kinds) or kinds[position + 1] is not parameter.POSITIONAL_ONLY
         if kind is parameter.POSITIONAL_ONLY and last_positional:
             pieces.append("/")
+    return ", ".join(pieces), defaults
+
+
+def _compile_bind(fn: Callable[..., Any], signature: inspect.Signature) -> Callable[..., tuple[Any, ...]]:
+    """A function with the same signature that returns its own arguments.
+
+    Python then does the binding itself, many times faster than `inspect.Signature.bind`, and its
+    errors are the ordinary ones.
+    """
+    parameters, defaults = parameters_source(fn)
     names = "".join(f"{name}, " for name in signature.parameters)
-    scope: dict[str, Any] = {"__evercache_defaults": defaults}
-    exec(f"def bind({', '.join(pieces)}):\n    return ({names})", scope)
+    scope: dict[str, Any] = {"__defaults": defaults}
+    exec(f"def bind({parameters}):\n    return ({names})", scope)
     bind: Callable[..., tuple[Any, ...]] = scope["bind"]
     bind.__name__, bind.__qualname__, bind.__module__ = fn.__name__, fn.__qualname__, fn.__module__
     return bind
@@ -188,7 +195,8 @@ class TagTemplate:
     source: str
     #: The parameters that occur in it, in order.
     names: tuple[str, ...] = ()
-    _literals: tuple[str, ...] = field(default=("",), repr=False)
+    #: The text around them, one piece more than there are names.
+    literals: tuple[str, ...] = field(default=("",), repr=False)
 
     @classmethod
     def compile(cls, source: str, parameter_names: Iterable[str]) -> TagTemplate:
@@ -222,8 +230,8 @@ class TagTemplate:
 
     def render(self, arguments: Mapping[str, Any]) -> str:
         """The tag of one call; `TypeError` where an argument has no stable plain text."""
-        text = self._literals[0]
-        for name, literal in zip(self.names, self._literals[1:], strict=True):
+        text = self.literals[0]
+        for name, literal in zip(self.names, self.literals[1:], strict=True):
             value = arguments[name]
             if not isinstance(value, _TAGGABLE):
                 raise TypeError(

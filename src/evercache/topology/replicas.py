@@ -12,7 +12,7 @@ from evercache.errors import UnavailableError
 from evercache.protocol.balance import Balancer, LatencyScore
 from evercache.protocol.breaker import Breaker
 from evercache.protocol.caught import NEVER, Standing
-from evercache.wire.types import Address, Greeting
+from evercache.wire.types import Address, AsyncEndpoint, Greeting, SyncEndpoint
 
 __all__ = ["Replica", "ReplicaSet"]
 
@@ -20,11 +20,19 @@ __all__ = ["Replica", "ReplicaSet"]
 class Replica:
     """One replica: its standing, its latency score and its breaker. `_lock` guards the breaker's transitions.
 
-    `standing` is written by the monitor only and immutable. The counter of requests under way is changed
-    under `_lock` too, and read without it.
+    `standing` is written by the monitor only and immutable. The endpoints are attached by whoever reads.
     """
 
-    __slots__ = ("_breaker", "_failed", "_lock", "address", "outstanding", "score", "standing")
+    __slots__ = (
+        "_breaker",
+        "_failed",
+        "_lock",
+        "address",
+        "endpoint_async",
+        "endpoint_sync",
+        "score",
+        "standing",
+    )
 
     role = "replica"
 
@@ -32,7 +40,8 @@ class Replica:
         self.address = address
         self.standing = Standing(address)
         self.score = LatencyScore()
-        self.outstanding = 0
+        self.endpoint_sync: SyncEndpoint | None = None
+        self.endpoint_async: AsyncEndpoint | None = None
         self._breaker = Breaker()
         self._lock = threading.Lock()
         self._failed = failed
@@ -42,6 +51,12 @@ class Replica:
             f"<Replica {self.address} caught={self.standing.caught:.3f} {self._breaker.state.name} "
             f"{self.score.value * 1e3:.3f} ms outstanding={self.outstanding}>"
         )
+
+    @property
+    def outstanding(self) -> int:
+        """Requests under way there."""
+        count = 0 if self.endpoint_sync is None else self.endpoint_sync.outstanding
+        return count if self.endpoint_async is None else count + self.endpoint_async.outstanding
 
     @property
     def run_id(self) -> str:
@@ -63,16 +78,6 @@ class Replica:
         standing = self.standing
         fit = standing.caught >= tau and now - standing.caught <= lag_bound
         return fit and self._breaker.closed and (unlinked or standing.link_up)
-
-    def started(self) -> None:
-        """A read is sent."""
-        with self._lock:
-            self.outstanding += 1
-
-    def finished(self) -> None:
-        """It ended, one way or the other."""
-        with self._lock:
-            self.outstanding -= 1
 
     def record(self, latency: float, now: float) -> None:
         """A read was answered in so many seconds."""
@@ -137,8 +142,8 @@ class ReplicaSet:
         """A replica that has caught up with `tau` and lags by at most `lag_bound` s; None: ask the master.
 
         `unlinked` takes those without a link too: while the master is dead, no replica has one. `exclude` is the
-        one that was tried before in this call. The caller says `started` and `finished` around the read, then
-        `record` or `fail`, and uses only a connection to `run_id`.
+        one that was tried before in this call. The caller says `record` or `fail`, and uses only a connection to
+        `run_id`.
         """
         fit: list[Replica] = []
         for replica in self.members:

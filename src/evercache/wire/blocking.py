@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -19,13 +20,16 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.wire.backoff import Backoff
-from evercache.wire.connection import Connection, open_socket
+from evercache.wire.connection import LATE, Connection, open_socket
 from evercache.wire.greeting import greet
-from evercache.wire.resp import encode
+from evercache.wire.resp import encode, encode_get
 from evercache.wire.sockets import check_options, why
 from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Over, Overdue, Reply
 
 __all__ = ["BlockingEndpoint", "BlockingExchange", "BlockingWire"]
+
+#: Seconds after which an idle connection is looked at before it is used.
+_QUIET = 0.005
 
 
 class BlockingWire:
@@ -118,7 +122,9 @@ class BlockingExchange:
 class BlockingEndpoint:
     """One server with a pool of connections, the most recently used first (`wire.types.SyncEndpoint`).
 
-    `_lock` guards the counters, the lists and the back-off; it is held for a few instructions, never during I/O.
+    `_lock` guards the counters, the list of those left and the back-off; it is held for a few instructions, never
+    during I/O. An idle connection is taken and given back without it, by one call of its list: who waits says so
+    in `_waiting` before a last look.
     """
 
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
@@ -135,7 +141,7 @@ class BlockingEndpoint:
         self._all: set[Connection] = set()
         self._left: list[BlockingExchange] = []  # abandoned, their answers still to come; the oldest first
         self._places = 0  # connections that exist or are being made
-        self._calls = 0
+        self._waiting = 0  # callers that wait for one
         self._backoff = Backoff(random.random)
 
     def __repr__(self) -> str:
@@ -144,8 +150,8 @@ class BlockingEndpoint:
 
     @property
     def outstanding(self) -> int:
-        """Calls under way now, those that wait for a connection included."""
-        return self._calls
+        """Calls under way now, those that wait for a connection included: no counter, so that none can drift."""
+        return max(self._places - len(self._idle), 0) + self._waiting
 
     def execute(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
@@ -155,13 +161,57 @@ class BlockingEndpoint:
         assert isinstance(replies, list)
         return replies
 
+    def get(
+        self, key: str, now: float, deadline: float, expect: Expectation, until: float = inf
+    ) -> Reply | ServerError | BlockingExchange:
+        """See `evercache.wire.types.SyncEndpoint.get`."""
+        command = encode_get(key)
+        idle = self._idle
+        try:
+            connection = idle.pop()
+        except IndexError:
+            return self._get(command, deadline, expect, until)
+        # One that was used just now is not looked at: if it was closed since, the question is asked again.
+        stale = now - connection.used > _QUIET and connection.check(0)
+        if stale or connection.epoch != self._epoch or not expect(connection.greeting):
+            self.give(connection, broken=False)
+            return self._get(command, deadline, expect, until)
+        try:
+            reply = connection.ask(command, now, deadline, until)
+        except BaseException as error:
+            self.give(connection, broken=True)
+            if isinstance(error, ConnectionFailed):  # it was closed meanwhile; a question may be asked again
+                return self._get(command, deadline, expect, until)
+            raise
+        if reply is LATE:
+            return BlockingExchange(self, connection, 1, deadline)
+        idle.append(connection)
+        if self._waiting:
+            self._notify()
+        answer: Reply | ServerError = reply
+        return answer
+
+    def _get(
+        self, command: bytes, deadline: float, expect: Expectation, until: float
+    ) -> Reply | ServerError | BlockingExchange:
+        answer = self._begin(command, 1, deadline, expect, until)
+        return answer if isinstance(answer, BlockingExchange) else answer[0]
+
+    def _notify(self) -> None:
+        with self._lock:
+            self._returned.notify()
+
     def begin(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None, until: float = inf
     ) -> list[Reply | ServerError] | BlockingExchange:
         """See `evercache.wire.types.SyncEndpoint.begin`."""
         if not commands:
             return []
-        data = encode(commands)
+        return self._begin(encode(commands), len(commands), deadline, expect, until)
+
+    def _begin(
+        self, data: bytes, count: int, deadline: float, expect: Expectation | None, until: float
+    ) -> list[Reply | ServerError] | BlockingExchange:
         now = monotonic()
         if deadline <= now:
             raise DeadlineExceeded(f"the deadline had passed before {self.address} was asked")
@@ -186,7 +236,7 @@ class BlockingEndpoint:
                     connection = None
                     continue
                 try:
-                    replies = connection.request(data, len(commands), deadline, until)
+                    replies = connection.request(data, count, deadline, until)
                 except ConnectionFailed as error:
                     # Refused by the kernel before a single byte left: an old connection is replaced.
                     if fresh or error.maybe_run:
@@ -198,7 +248,7 @@ class BlockingEndpoint:
             self.give(connection, broken=True)
             raise
         if replies is None:
-            return BlockingExchange(self, connection, len(commands), deadline)
+            return BlockingExchange(self, connection, count, deadline)
         self.give(connection, broken=False)
         return replies
 
@@ -208,7 +258,10 @@ class BlockingEndpoint:
         with self._lock:
             self._epoch += 1
             self._backoff.clear()
-            idle, self._idle = self._idle, []
+            idle = []
+            while self._idle:  # the list stays the same: who has taken from it without the lock gives back to it
+                with contextlib.suppress(IndexError):
+                    idle.append(self._idle.pop())
             left, self._left = self._left, []
             self._places -= len(idle) + len(left)
             self._all.difference_update(idle)
@@ -248,16 +301,18 @@ class BlockingEndpoint:
     def cut(self, connection: Connection) -> None:
         """Close a connection in use; its place is the caller's matter."""
         self._discard(connection)
-        with self._lock:
-            self._calls -= 1
 
     def _take(self, deadline: float) -> Connection | None:
         """An idle connection, or the right to make one (None). Waits until the deadline."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
         with self._lock:
-            self._calls += 1
+            self._waiting += 1
             try:
                 while True:
-                    if self._idle:
+                    with contextlib.suppress(IndexError):
                         return self._idle.pop()
                     if self._places < self.options.max_connections:
                         self._places += 1
@@ -273,10 +328,11 @@ class BlockingEndpoint:
                         )
                     self._returned.wait(left)
             except BaseException:
-                self._calls -= 1
                 # A wake-up that came together with the exception belongs to somebody else.
                 self._returned.notify()
                 raise
+            finally:
+                self._waiting -= 1
         oldest.cut()
         return None
 
@@ -284,16 +340,17 @@ class BlockingEndpoint:
         """A call is over: the connection is idle again, or closed when it is broken or older than `disconnect`."""
         if connection is not None and connection.epoch != self._epoch:
             broken = True
+        if connection is not None and not broken:
+            self._idle.append(connection)
+            if self._waiting:
+                self._notify()
+            return
         with self._lock:
-            self._calls -= 1
-            if connection is None or broken:
-                self._places -= 1
-                if connection is not None:
-                    self._all.discard(connection)
-            else:
-                self._idle.append(connection)
+            self._places -= 1
+            if connection is not None:
+                self._all.discard(connection)
             self._returned.notify()
-        if connection is not None and broken:
+        if connection is not None:
             connection.close()
 
     def _discard(self, connection: Connection) -> None:
@@ -305,12 +362,14 @@ class BlockingEndpoint:
     def _replace(self, connection: Connection) -> Connection | None:
         """Swap a stale connection for the next idle one, or for the right to make one."""
         self._discard(connection)
+        try:
+            other = self._idle.pop()
+        except IndexError:
+            return None
         with self._lock:
-            if not self._idle:
-                return None
             self._places -= 1
             self._returned.notify()
-            return self._idle.pop()
+        return other
 
     def _connect(self, deadline: float) -> Connection:
         """A greeted connection, within the deadline and `connect_timeout`."""

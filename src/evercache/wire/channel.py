@@ -13,8 +13,18 @@ from collections.abc import AsyncGenerator, Sequence
 from time import monotonic
 from typing import Any, Final, cast
 
+from hiredis import PushNotification
+
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError, UnavailableError
-from evercache.wire.resp import PENDING, Decoder, confirmations, encode, is_confirmation, is_message
+from evercache.wire.resp import (
+    PENDING,
+    Decoder,
+    confirmations,
+    encode,
+    encode_get,
+    is_confirmation,
+    is_message,
+)
 from evercache.wire.sockets import input_check
 from evercache.wire.types import Address, Command, Greeting, Over, Reply
 
@@ -41,6 +51,7 @@ class Exchange:
         "patience",
         "replies",
         "sent_at",
+        "single",
         "subscribing",
         "until",
     )
@@ -50,10 +61,12 @@ class Exchange:
         data: bytes,
         count: int,
         deadline: float,
-        patience: float,
-        future: asyncio.Future[Any],
-        subscribing: list[int],
         until: float,
+        future: asyncio.Future[Any],
+        now: float,
+        heard: int,
+        *,
+        single: bool = False,
     ) -> None:
         self.data = data
         self.count = count
@@ -61,13 +74,15 @@ class Exchange:
         #: Resolved by the replies; at `until` by this exchange itself, and another future takes its place.
         self.future = future
         self.until = until
+        #: Whether the future gets the one reply itself instead of a list.
+        self.single = single
         self.replies: list[Any] = []
         #: Confirmations that still have to come for each command (empty: none of them subscribes).
-        self.subscribing = subscribing
+        self.subscribing: list[int] = []
         self.expired = False
-        self.patience = patience  # the seconds that the call gave it
-        self.heard = 0  # `Channel._heard` when it was sent, or taken while writing is paused
-        self.sent_at = 0.0
+        self.patience = deadline - now  # the seconds that the call gave it
+        self.heard = heard  # `Channel._heard` when it was sent, or taken while writing is paused
+        self.sent_at = now
 
     def __repr__(self) -> str:
         return f"<Exchange {len(self.replies)} of {self.count} replies>"
@@ -83,8 +98,8 @@ class Exchange:
 
     def result(self) -> list[Any]:
         """See `AsyncExchange.result`."""
-        replies: list[Any] = self.future.result()
-        return replies
+        replies: Any = self.future.result()
+        return [replies] if self.single else replies
 
     def abandon(self, over: Over) -> None:
         """See `AsyncExchange.abandon`: the replies are taken from the stream in their turn, and dropped."""
@@ -118,6 +133,7 @@ class Channel(asyncio.Protocol):
         self._outbox: deque[Exchange] = deque()
         self._inflight: deque[Exchange] = deque()
         self._flushing = False
+        self._alone = True  # one caller at a time, as far as the last write showed
         self._paused = False
         self._retired = False
         self._failure: ConnectionFailed | None = None
@@ -162,6 +178,11 @@ class Channel(asyncio.Protocol):
         if self._failure is not None or self._retired or self._transport is None:
             return False
         return bool(self._inflight) or bool(self._outbox) or not self._check(0)
+
+    @property
+    def outstanding(self) -> int:
+        """Calls whose replies have not come."""
+        return len(self._inflight) + len(self._outbox)
 
     def retire(self) -> None:
         """Take no new call, close when those under way are done (or at the deadline of the last)."""
@@ -242,18 +263,37 @@ class Channel(asyncio.Protocol):
         now = monotonic()
         if deadline <= now:
             raise DeadlineExceeded(f"the deadline had passed before {self.address} was asked")
+        request = Exchange(data, len(commands), deadline, until, self.loop.create_future(), now, self._heard)
+        request.subscribing = subscribing
+        self._take(request)
+        return request
+
+    def get(self, key: str, now: float, deadline: float, until: float = _NEVER) -> asyncio.Future[Any]:
+        """The future of the reply to `GET key`, or at `until` of the exchange. The channel is usable.
+
+        A lone task's question is written at once; where several ask in one turn of the loop, theirs leave together.
+        """
         future: asyncio.Future[Any] = self.loop.create_future()
-        request = Exchange(data, len(commands), deadline, deadline - now, future, subscribing, until)
-        request.heard, request.sent_at = self._heard, now
+        request = Exchange(encode_get(key), 1, deadline, until, future, now, self._heard, single=True)
+        if self._alone and not self._inflight and not self._outbox and not self._paused and self._transport:
+            self._inflight.append(request)
+            self._transport.write(request.data)
+            self._watch_for(request)
+        else:
+            self._take(request)
+        return future
+
+    def _take(self, request: Exchange) -> None:
         self._outbox.append(request)
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
-        if now < until < deadline:
-            deadline = until
+        self._watch_for(request)
+
+    def _watch_for(self, request: Exchange) -> None:
+        deadline = request.until if request.sent_at < request.until < request.deadline else request.deadline
         if deadline < self._watched:
             self._watch(deadline)
-        return request
 
     def _flush(self) -> None:
         """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
@@ -272,6 +312,7 @@ class Channel(asyncio.Protocol):
                 request.data = b""
                 self._inflight.append(request)
             if chunks:
+                self._alone = len(chunks) == 1 and len(self._inflight) == 1
                 self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         self._close_if_done()
 
@@ -289,17 +330,27 @@ class Channel(asyncio.Protocol):
         self._heard += 1
         self._decoder.feed(data)
         try:
-            while self._failure is None and (reply := self._decoder.next()) is not PENDING:
-                if is_message(reply, subscribed=self._subscribed):
+            following, inflight = self._decoder.next, self._inflight
+            while self._failure is None and (reply := following()) is not PENDING:
+                if (type(reply) is list or type(reply) is PushNotification) and is_message(
+                    reply, subscribed=self._subscribed
+                ):
                     self._take_message(reply)
-                elif self._inflight:
-                    self._take_reply(self._inflight[0], reply)
+                elif inflight:
+                    self._take_reply(inflight[0], reply)
                 else:
                     raise ProtocolError(f"{self.address} sent more replies than were asked for")
         except ProtocolError as error:
             self._fail(error)
 
     def _take_reply(self, request: Exchange, reply: Any) -> None:
+        if request.single:
+            self._inflight.popleft()
+            if not request.future.done():
+                request.future.set_result(reply)
+            if self._retired:
+                self._close_if_done()
+            return
         request.replies.append(reply)
         if len(request.replies) < request.count:
             return

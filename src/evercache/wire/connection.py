@@ -1,12 +1,20 @@
-"""One blocking socket to a server: requests and their replies, and how it is opened."""
+"""One blocking socket to a server: requests and their replies, and how it is opened.
+
+How a call is bounded: where the socket is an ordinary one, the kernel bounds each system call (`SO_RCVTIMEO`),
+which saves the two `poll` that Python makes for a socket with a time-out. The kernel counts in ticks of up to
+10 ms, so what is shorter is waited for by a `poll` of our own. TLS and gevent need the time-out of Python's socket.
+"""
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
-from math import inf
+import sys
+from math import ceil, inf
+from struct import pack
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from evercache.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, ProtocolError
 from evercache.wire.names import resolver
@@ -21,23 +29,49 @@ from evercache.wire.sockets import (
 )
 from evercache.wire.types import Address, ConnectionOptions, Greeting
 
-__all__ = ["Connection", "open_socket"]
+__all__ = ["LATE", "Connection", "open_socket"]
+
+#: What `Connection.ask` gives when the reply is not there in time: `settle` takes it.
+LATE: Final = object()
+#: Seconds that the kernel's clock does not measure well.
+_SHORT: Final = 0.02
+#: What surely fits into the buffer of a socket whose peer owes nothing: sending it cannot block.
+_FITS: Final = 16384
 
 
 class Connection:
     """One greeted socket. No lock: the pool lends it to one thread at a time."""
 
-    __slots__ = ("address", "check", "decoder", "epoch", "greeting", "patience", "replies", "slack", "sock")
+    __slots__ = (
+        "_by_kernel",
+        "_patience",
+        "_receive",
+        "_send",
+        "_slack",
+        "address",
+        "check",
+        "decoder",
+        "epoch",
+        "greeting",
+        "replies",
+        "sock",
+        "used",
+    )
 
     greeting: Greeting
 
     def __init__(self, address: Address, sock: socket.socket, epoch: int) -> None:
         self.address = address
         self.sock = sock
-        self.patience = inf  # the time-out that the socket has, in seconds
-        self.slack = 0.0  # what another one may differ by
+        self._send, self._receive = sock.send, sock.recv
+        self._patience = inf  # the time-out that the socket has, in seconds
+        self._slack = 0.0  # what another one may differ by
+        self._by_kernel = _kernel_bounds(sock)
+        if self._by_kernel:
+            sock.settimeout(None)
         self.replies: list[Any] = []  # of a request that is not answered yet
         self.check = input_check(sock)
+        self.used = 0.0  # when it was asked last (monotonic seconds)
         self.decoder = Decoder()
         self.epoch = epoch
 
@@ -52,14 +86,15 @@ class Connection:
         sent = 0
         replies: list[Any] = []
         patient = limit = until if until < deadline else deadline
-        pop, feed, recv = self.decoder.pop, self.decoder.feed, self.sock.recv
+        pop, feed, recv = self.decoder.pop, self.decoder.feed, self._receive
         while True:
             try:
                 while sent < len(data):
-                    self._allow(limit)
-                    sent += self.sock.send(memoryview(data)[sent:] if sent else data)
+                    if len(data) > _FITS or not self._by_kernel:
+                        self._allow(limit)
+                    sent += self._send(memoryview(data)[sent:] if sent else data)
                 while True:
-                    self._allow(patient)
+                    self._allow(patient, reading=True)
                     received = recv(RECEIVE_BYTES)
                     if not received:
                         raise ConnectionFailed(f"{self.address} closed the connection", maybe_run=True)
@@ -69,7 +104,7 @@ class Connection:
                         if len(replies) == count:
                             self._check_end()
                             return replies
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 if limit < deadline and sent < len(data):
                     limit = deadline  # half a command is no good to anybody
                     continue
@@ -82,17 +117,67 @@ class Connection:
             except OSError as error:  # also ssl.SSLError
                 raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
 
+    def ask(self, data: bytes, now: float, deadline: float, until: float = inf) -> Any:
+        """The reply to one command, in one system call each way when all goes well; `LATE` at `until`.
+
+        After any exception the connection must be closed.
+        """
+        patient = until if until < deadline else deadline
+        if not self._by_kernel or len(data) > _FITS:
+            replies = self.request(data, 1, deadline, until)
+            return LATE if replies is None else replies[0]
+        left = patient - now
+        self.used = now
+        sent = 0
+        try:
+            sent = self._send(data)
+            if sent < len(data):
+                raise OSError(errno.EMSGSIZE, "a short command did not fit into an empty buffer")
+            if left < _SHORT:
+                if not self.check(ceil(left * 1e3)):
+                    raise TimeoutError
+            elif not -self._slack < left - self._patience < self._slack:
+                self._bound(left)
+            received = self._receive(RECEIVE_BYTES)
+        except (TimeoutError, BlockingIOError):
+            if patient < deadline:
+                self.replies = []
+                return LATE
+            raise DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True) from None
+        except OSError as error:
+            raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
+        if received.startswith(b"$"):
+            # A bulk string that came whole is what a hit is: no parser is needed.
+            start = received.find(b"\r\n") + 2
+            size = received[1 : start - 2]
+            if size.isdigit() and int(size) == len(received) - start - 2:
+                return received[start:-2]
+        return self._rest(received, deadline, until)
+
+    def _rest(self, received: bytes, deadline: float, until: float) -> Any:
+        """The reply of which this much has come."""
+        if not received:
+            raise ConnectionFailed(f"{self.address} closed the connection", maybe_run=True)
+        self.decoder.feed(received)
+        reply = self.decoder.pop()
+        if reply is PENDING:
+            replies = self.request(b"", 1, deadline, until)
+            return LATE if replies is None else replies[0]
+        self._check_end()
+        return reply
+
     def settle(self, count: int) -> bool:
         """Go on with a request that was not answered in time, without waiting; True when it is answered.
 
         After any exception the connection must be closed.
         """
-        if self.patience:
+        flags = socket.MSG_DONTWAIT if self._by_kernel else 0
+        if not self._by_kernel and self._patience:
             self.sock.settimeout(0.0)
-            self.patience = self.slack = 0.0
+            self._patience = self._slack = 0.0
         try:
             while True:
-                received = self.sock.recv(RECEIVE_BYTES)
+                received = self._receive(RECEIVE_BYTES, flags)
                 if not received:
                     raise ConnectionFailed(f"{self.address} closed the connection", maybe_run=True)
                 self.decoder.feed(received)
@@ -110,19 +195,39 @@ class Connection:
         if not self.decoder.is_empty() and (self.decoder.pop() is not PENDING or not self.decoder.is_empty()):
             raise ProtocolError(f"{self.address} sent more replies than were asked for")
 
-    def _allow(self, deadline: float) -> None:
+    def _allow(self, deadline: float, *, reading: bool = False) -> None:
         """Bound the next system call by the time left; a peer that drips gains nothing."""
         left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
-        if abs(left - self.patience) > self.slack:  # a system call, which calls of equal budgets need not repeat
-            self.sock.settimeout(left)
-            self.patience = left
-            self.slack = min(0.001, left / 4)
+        if reading and self._by_kernel and left < _SHORT:
+            if not self.check(ceil(left * 1e3)):
+                raise TimeoutError
+        elif abs(left - self._patience) > self._slack:
+            self._bound(left)
+
+    def _bound(self, seconds: float) -> None:
+        """Set the time-out of the socket: a system call, which calls of equal budgets need not repeat."""
+        if not self._by_kernel:
+            self.sock.settimeout(seconds)
+        else:
+            whole = int(seconds) if seconds < inf else 0  # 0 and 0: for ever
+            value = pack("ll", whole, max(int((seconds - whole) * 1e6), 1) if seconds < inf else 0)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        self._patience = seconds
+        self._slack = min(0.001, seconds / 4)
 
     def close(self) -> None:
         """Close the file descriptor; nothing is said to the peer (so it is right after a fork, too)."""
         self.sock.close()
+
+
+def _kernel_bounds(sock: socket.socket) -> bool:
+    """Whether the kernel keeps the time of this socket: not for TLS, which reads several times for one call of
+    ours, and not for those of gevent or eventlet, which never block in the kernel."""
+    kind = type(sock)
+    return kind is socket.socket and kind.__module__ == "socket" and sys.platform in ("linux", "darwin")
 
 
 def open_socket(address: Address, options: ConnectionOptions, limit: float) -> socket.socket:

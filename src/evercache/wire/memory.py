@@ -192,6 +192,10 @@ class SyncMemoryEndpoint(_MemoryEndpoint):
         """See `SyncEndpoint.begin`; never waits."""
         return self._execute(commands, expect)
 
+    def get(self, key: str, now: float, deadline: float, expect: Expectation, until: float) -> Reply | ServerError:
+        """See `SyncEndpoint.get`; never waits."""
+        return self._execute((("GET", key),), expect)[0]
+
     def sweep(self) -> None:
         """Nothing is ever under way."""
 
@@ -210,6 +214,12 @@ class AsyncMemoryEndpoint(_MemoryEndpoint):
     ) -> list[Reply | ServerError]:
         """See `AsyncEndpoint.begin`; never waits."""
         return self._execute(commands, expect)
+
+    async def get(
+        self, key: str, now: float, deadline: float, expect: Expectation, until: float
+    ) -> Reply | ServerError:
+        """See `AsyncEndpoint.get`; never waits."""
+        return self._execute((("GET", key),), expect)[0]
 
 
 @dataclass(frozen=True, slots=True)

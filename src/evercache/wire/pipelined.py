@@ -111,8 +111,14 @@ class _Slot:
 
     channel: ReferenceType[Channel] | None = None
     opening: asyncio.Task[Channel | UnavailableError] | None = None
-    calls: int = 0
+    waiting: int = 0  # calls that wait for a connection
     epoch: int = 0
+
+    @property
+    def outstanding(self) -> int:
+        """Calls under way."""
+        channel = self.channel() if self.channel is not None else None
+        return self.waiting + (0 if channel is None else channel.outstanding)
 
     def current(self, epoch: int) -> Channel | None:
         """The open channel, unless it is older than the last `disconnect`."""
@@ -136,6 +142,8 @@ class PipelinedEndpoint:
     def _reset(self) -> None:
         self._lock = Lock()
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slot] = WeakKeyDictionary()
+        #: The channel of the loop that asked last: most processes have one loop. Replaced as a whole.
+        self._recent: tuple[ReferenceType[Channel], int] | None = None
         self._backoff = Backoff(random.random)
 
     def __repr__(self) -> str:
@@ -145,8 +153,8 @@ class PipelinedEndpoint:
 
     @property
     def outstanding(self) -> int:
-        """Calls under way now, over all event loops."""
-        return sum(slot.calls for _, slot in self._all_slots())
+        """Calls under way now, over all event loops, those that wait for a connection included."""
+        return sum(slot.outstanding for _, slot in self._all_slots())
 
     async def execute(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
@@ -164,26 +172,45 @@ class PipelinedEndpoint:
             return []
         loop = asyncio.get_running_loop()
         slot = self._slots.get(loop) or self._new_slot(loop)
-        slot.calls += 1
-        try:
-            channel = slot.current(self._epoch)
-            if channel is None or (expect is not None and not expect(channel.greeting)):
-                if channel is not None:
-                    channel.retire()
-                now = monotonic()
-                ready = deadline if until > now else min(deadline, now + HASTE)
+        channel = slot.current(self._epoch)
+        if channel is None or (expect is not None and not expect(channel.greeting)):
+            if channel is not None:
+                channel.retire()
+            now = monotonic()
+            ready = deadline if until > now else min(deadline, now + HASTE)
+            slot.waiting += 1
+            try:
                 channel = await self._fresh(loop, slot, ready)
-                if expect is not None and not expect(channel.greeting):
-                    channel.retire()
-                    raise ServerChanged(f"{self.address} is not the server that was verified")
-            exchange = channel.send(commands, deadline, until)
-            if until <= exchange.sent_at:
-                exchange.until = inf
-                return exchange
-            answer: list[Reply | ServerError] | Exchange = await exchange.future
-            return answer
-        finally:
-            slot.calls -= 1
+            finally:
+                slot.waiting -= 1
+            if expect is not None and not expect(channel.greeting):
+                channel.retire()
+                raise ServerChanged(f"{self.address} is not the server that was verified")
+        self._recent = (ref(channel), slot.epoch)
+        exchange = channel.send(commands, deadline, until)
+        if until <= exchange.sent_at:
+            exchange.until = inf
+            return exchange
+        answer: list[Reply | ServerError] | Exchange = await exchange.future
+        return answer
+
+    async def get(
+        self, key: str, now: float, deadline: float, expect: Expectation, until: float = inf
+    ) -> Reply | ServerError | Exchange:
+        """See `wire.types.SyncEndpoint.get`."""
+        recent = self._recent
+        if recent is not None and recent[1] == self._epoch:
+            channel = recent[0]()
+            if (
+                channel is not None
+                and channel.loop is asyncio.get_running_loop()
+                and channel.usable
+                and expect(channel.greeting)
+            ):
+                reply: Reply | ServerError | Exchange = await channel.get(key, now, deadline, until)
+                return reply
+        answer = await self.begin((("GET", key),), deadline, expect, until)
+        return answer if isinstance(answer, Exchange) else answer[0]
 
     def disconnect(self) -> None:
         """Close every connection once its calls are done; the endpoint stays usable. From any thread."""

@@ -23,7 +23,16 @@ from evercache.errors import (
 )
 from evercache.wire.types import Argument, Command
 
-__all__ = ["PENDING", "Decoder", "confirmations", "encode", "error_from", "is_confirmation", "is_message"]
+__all__ = [
+    "PENDING",
+    "Decoder",
+    "confirmations",
+    "encode",
+    "encode_get",
+    "error_from",
+    "is_confirmation",
+    "is_message",
+]
 
 #: What `Decoder.next` gives when the bytes so far hold no further whole reply.
 PENDING: Final = object()
@@ -78,6 +87,16 @@ def encode(commands: Sequence[Command]) -> bytes:
     if not all(commands):
         raise ValueError("an empty command: give its name and its arguments")
     return b"".join([_pack(tuple(command)) for command in commands])
+
+
+_GETS: Final = [b"*2\r\n$3\r\nGET\r\n$%d\r\n" % size for size in range(1024)]
+
+
+def encode_get(key: str) -> bytes:
+    """The bytes of `GET key`: what `encode` gives, several times as fast."""
+    raw = key.encode()
+    size = len(raw)
+    return (_GETS[size] if size < 1024 else b"*2\r\n$3\r\nGET\r\n$%d\r\n" % size) + raw + b"\r\n"
 
 
 def error_from(text: str) -> ServerError:

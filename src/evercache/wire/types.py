@@ -180,6 +180,13 @@ class SyncEndpoint(Protocol):
         """
         ...
 
+    def get(
+        self, key: str, now: float, deadline: float, expect: Expectation, until: float
+    ) -> Reply | ServerError | SyncExchange:
+        """The same for one `GET`, which may be sent twice: the hot path. `now` is the present time on
+        `time.monotonic()`, before the deadline."""
+        ...
+
     def sweep(self) -> None:
         """Look at the exchanges that were abandoned. Never waits; any thread may call it, now and then."""
         ...
@@ -213,6 +220,12 @@ class AsyncEndpoint(Protocol):
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None, until: float
     ) -> list[Reply | ServerError] | AsyncExchange:
         """See `SyncEndpoint.begin`."""
+        ...
+
+    async def get(
+        self, key: str, now: float, deadline: float, expect: Expectation, until: float
+    ) -> Reply | ServerError | AsyncExchange:
+        """See `SyncEndpoint.get`."""
         ...
 
     @property

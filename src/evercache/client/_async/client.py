@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evercache.client._async.hits import AsyncHits
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.operations import AsyncOperations
@@ -18,10 +19,11 @@ class AsyncClient:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         link = AsyncLink(engine)
+        self.hits = AsyncHits(engine, link)
         self.writes = AsyncWrites(engine, link)
         self.leads = AsyncLeads(engine, link, self.writes)
         self.reads = AsyncReads(engine, link, self.leads)
-        self.operations = AsyncOperations(engine, self.reads, self.leads, self.writes)
+        self.operations = AsyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
 
     def __repr__(self) -> str:
         return f"<AsyncClient of {self.engine!r}>"

@@ -63,7 +63,6 @@ class AsyncHedging:
                 leg = next(leg for leg in legs if leg.exchange is first)
                 first = None
                 legs.remove(leg)
-                leg.reader.finished()
                 try:
                     replies = leg.exchange.result()
                 except UnavailableError as error:
@@ -90,13 +89,10 @@ class AsyncHedging:
             return None
         counters.hedged += 1
         engine.events.emit(events.HedgedRead(str(reader.address)))
-        other.started()
+        endpoint = other.endpoint_async or engine.attach_async(other)
         try:
-            answer = await engine.endpoint_async(other.address).begin(commands, deadline, other.expected, 0.0)
-        except BaseException as error:
-            other.finished()
-            if not isinstance(error, UnavailableError):
-                raise
+            answer = await endpoint.begin(commands, deadline, other.expected, 0.0)
+        except UnavailableError as error:
             if not isinstance(error, (DeadlineExceeded, PoolExhausted)):  # else no time was given to connect
                 self.failed(other, error)
             return None
@@ -125,7 +121,6 @@ class AsyncHedging:
             self._engine.events.emit(events.ReplicaEjected(str(reader.address), str(error)))
 
     def _over(self, reader: Reader, counters: Counters, error: UnavailableError | None) -> None:
-        reader.finished()
         if error is not None:
             counters.replica_failures += 1
             self.failed(reader, error)

@@ -161,23 +161,17 @@ class AsyncLink:
         until = inf
         if hedged and hedges.share and engine.view.replicas:
             until = began + min(hedges.delay, LATEST * (deadline - began))
-        reader.started()
+        endpoint = reader.endpoint_async or engine.attach_async(reader)
         try:
-            answer = await engine.endpoint_async(reader.address).begin(commands, deadline, reader.expected, until)
-        except BaseException as error:
-            reader.finished()
-            if not isinstance(error, UnavailableError):
-                raise
-            if isinstance(error, Overdue):
+            answer = await endpoint.begin(commands, deadline, reader.expected, until)
+        except UnavailableError as error:
+            if not self.read_failed(reader, error):
                 other = engine.reader(began, reader.address)
                 if other is not None:
                     return await self.read(other, commands, deadline, counters, hedged=False)
-                return None
-            self._hedging.failed(reader, error)
             return None
         if not isinstance(answer, list):
             return await self._hedging.late(reader, answer, began, commands, deadline, counters)
-        reader.finished()
         for reply in answer:
             if isinstance(reply, ServerError):
                 return self._hedging.taken(reader, answer, began, began)
@@ -186,3 +180,25 @@ class AsyncLink:
         if until != inf:
             hedges.record(now - began)
         return answer, reader
+
+    def read_failed(self, reader: Reader, error: UnavailableError) -> bool:
+        """A node did not answer; False where all its connections wait for answers that are late: it has not failed
+        yet."""
+        if isinstance(error, Overdue):
+            return False
+        self._hedging.failed(reader, error)
+        return True
+
+    async def odd(
+        self, reader: Reader, answer: Any, key: str, began: float, deadline: float, counters: Counters
+    ) -> tuple[bytes | None, Reader] | None:
+        """The value where a `GET` brought something else: an answer that is late, so that another node is asked as
+        well, or an error. As `read`."""
+        if hasattr(answer, "abandon"):
+            found = await self._hedging.late(reader, answer, began, (("GET", key),), deadline, counters)
+        else:
+            found = self._hedging.taken(reader, [answer], began, began)
+        if found is None:
+            return None
+        (reply,), reader = found
+        return reply if isinstance(reply, bytes) else None, reader

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from evercache.client import telling
+from evercache.client._async.hits import AsyncHits
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.reads import AsyncReads, Found
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
+from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.values import counter_payload, sealed, value_of
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
@@ -26,8 +28,11 @@ __all__ = ["AsyncOperations"]
 class AsyncOperations:
     """No state of its own; safe for threads and tasks."""
 
-    def __init__(self, engine: Engine, reads: AsyncReads, leads: AsyncLeads, writes: AsyncWrites) -> None:
+    def __init__(
+        self, engine: Engine, hits: AsyncHits, reads: AsyncReads, leads: AsyncLeads, writes: AsyncWrites
+    ) -> None:
         self._engine = engine
+        self._hits = hits
         self._reads = reads
         self._leads = leads
         self._writes = writes
@@ -37,9 +42,14 @@ class AsyncOperations:
 
     # -- cached calls
 
-    async def call(self, request: Request) -> Any:
-        """The result of a cached call."""
-        return await self._result(request, await self._reads.fetch(request))
+    async def call(self, request: Request, seen: Unserved | None = None) -> Any:
+        """The result of a cached call; `seen` is what a first look brought, if there was one."""
+        if seen is None:
+            subject, plan = request.subject, request.plan
+            seen = NOT_ASKED if plan is None else await self._hits.get(plan, subject.key, subject.tags)
+            if type(seen) is not Unserved:
+                return seen
+        return await self._result(request, await self._reads.fetch(request, seen))
 
     async def refresh(self, request: Request) -> Any:
         """Compute now and store."""

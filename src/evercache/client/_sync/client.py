@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from evercache.client._sync.hits import SyncHits
 from evercache.client._sync.leads import SyncLeads
 from evercache.client._sync.link import SyncLink
 from evercache.client._sync.operations import SyncOperations
@@ -19,10 +20,11 @@ class SyncClient:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         link = SyncLink(engine)
+        self.hits = SyncHits(engine, link)
         self.writes = SyncWrites(engine, link)
         self.leads = SyncLeads(engine, link, self.writes)
         self.reads = SyncReads(engine, link, self.leads)
-        self.operations = SyncOperations(engine, self.reads, self.leads, self.writes)
+        self.operations = SyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
 
     def __repr__(self) -> str:
         return f"<SyncClient of {self.engine!r}>"

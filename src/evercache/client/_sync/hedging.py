@@ -64,7 +64,6 @@ class SyncHedging:
                 leg = next(leg for leg in legs if leg.exchange is first)
                 first = None
                 legs.remove(leg)
-                leg.reader.finished()
                 try:
                     replies = leg.exchange.result()
                 except UnavailableError as error:
@@ -91,13 +90,10 @@ class SyncHedging:
             return None
         counters.hedged += 1
         engine.events.emit(events.HedgedRead(str(reader.address)))
-        other.started()
+        endpoint = other.endpoint_sync or engine.attach_sync(other)
         try:
-            answer = engine.endpoint_sync(other.address).begin(commands, deadline, other.expected, 0.0)
-        except BaseException as error:
-            other.finished()
-            if not isinstance(error, UnavailableError):
-                raise
+            answer = endpoint.begin(commands, deadline, other.expected, 0.0)
+        except UnavailableError as error:
             if not isinstance(error, (DeadlineExceeded, PoolExhausted)):  # else no time was given to connect
                 self.failed(other, error)
             return None
@@ -126,7 +122,6 @@ class SyncHedging:
             self._engine.events.emit(events.ReplicaEjected(str(reader.address), str(error)))
 
     def _over(self, reader: Reader, counters: Counters, error: UnavailableError | None) -> None:
-        reader.finished()
         if error is not None:
             counters.replica_failures += 1
             self.failed(reader, error)

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from evercache.client import telling
+from evercache.client._sync.hits import SyncHits
 from evercache.client._sync.leads import SyncLeads
 from evercache.client._sync.reads import Found, SyncReads
 from evercache.client._sync.writes import SyncWrites
 from evercache.client.request import Request
+from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.values import counter_payload, sealed, value_of
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
@@ -27,8 +29,11 @@ __all__ = ["SyncOperations"]
 class SyncOperations:
     """No state of its own; safe for threads and tasks."""
 
-    def __init__(self, engine: Engine, reads: SyncReads, leads: SyncLeads, writes: SyncWrites) -> None:
+    def __init__(
+        self, engine: Engine, hits: SyncHits, reads: SyncReads, leads: SyncLeads, writes: SyncWrites
+    ) -> None:
         self._engine = engine
+        self._hits = hits
         self._reads = reads
         self._leads = leads
         self._writes = writes
@@ -38,9 +43,14 @@ class SyncOperations:
 
     # -- cached calls
 
-    def call(self, request: Request) -> Any:
-        """The result of a cached call."""
-        return self._result(request, self._reads.fetch(request))
+    def call(self, request: Request, seen: Unserved | None = None) -> Any:
+        """The result of a cached call; `seen` is what a first look brought, if there was one."""
+        if seen is None:
+            subject, plan = request.subject, request.plan
+            seen = NOT_ASKED if plan is None else self._hits.get(plan, subject.key, subject.tags)
+            if type(seen) is not Unserved:
+                return seen
+        return self._result(request, self._reads.fetch(request, seen))
 
     def refresh(self, request: Request) -> Any:
         """Compute now and store."""

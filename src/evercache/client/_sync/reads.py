@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
 from evercache.client._sync.link import Build, SyncLink
-from evercache.client.request import Request
+from evercache.client.request import SHARE, Request
+from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Flight, Outcome, computes_here
@@ -19,12 +20,11 @@ from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import refresh_early, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 from evercache.protocol.scope import Subject
+from evercache.wire.types import Address
 
 __all__ = ["Found", "SyncReads"]
 
-#: Share of what is left of the budget that one node gets before another is asked.
-_SHARE = 0.4
-#: The same for many keys at once.
+#: As `SHARE`, for many keys at once.
 _SHARE_OF_MANY = 0.6
 #: A call goes round again when what it waited for was invalidated meanwhile; then it computes by itself.
 _ROUNDS = 8
@@ -54,13 +54,16 @@ class SyncReads:
 
     # -- a cached call
 
-    def fetch(self, request: Request) -> Outcome:
-        """The outcome of a cached call: served, joined or computed. Raises only what the function raises."""
+    def fetch(self, request: Request, seen: Unserved = NOT_ASKED) -> Outcome:
+        """The outcome of a cached call: served, joined or computed. Raises only what the function raises.
+
+        `seen` is what a first look brought.
+        """
         state, subject, policy = self._state, request.subject, request.policy
         if not self._engine.start():
             return self._leads.compute_plain(request)
-        deadline = state.now() + policy.budget
-        began = state.now()
+        began = state.now() if seen.began is None else seen.began
+        deadline = began + policy.budget
         need = state.marks.need(subject)
         overdue: Flight | None = None
         for turn in range(_ROUNDS):
@@ -71,9 +74,12 @@ class SyncReads:
                 envelope = self._near(subject, need, request.counters)
                 if envelope is not None:
                     return Outcome(envelope.stamp, "near", envelope)
-            found = self.look(subject, need, deadline, request.counters)
+            if turn == 0 and seen.began is not None and seen.tried is None:
+                found = self.judge(seen.data, subject, need, seen.resyncs, seen.source, request.counters)
+            else:
+                found = self.look(subject, need, deadline, request.counters, None if turn else seen.tried)
             if found is not None:
-                outcome = self._serve(request, found)
+                outcome = self._serve(request, found, early=turn == 0 and seen.early)
                 if outcome is not None:
                     return outcome
             if computes_here(subject.key):
@@ -147,7 +153,7 @@ class SyncReads:
         counters.near_hits += 1
         return envelope
 
-    def _serve(self, request: Request, found: Found) -> Outcome | None:
+    def _serve(self, request: Request, found: Found, *, early: bool) -> Outcome | None:
         """Serve what a node had, perhaps with a refresh in the background; None when it must be recomputed."""
         state, policy, envelope = self._state, request.policy, found.envelope
         if found.stale:
@@ -156,11 +162,11 @@ class SyncReads:
             self._leads.refresh_in_background(request, envelope)
             request.counters.stale_served += 1
             return Outcome(envelope.stamp, found.source, envelope, stale=True)
-        if envelope.compute_seconds and policy.beta:
+        if not early and envelope.compute_seconds and policy.beta:
             # 1 - random() is in (0, 1]: the logarithm of it is finite.
-            draw = 1.0 - state.rng.random()
-            if refresh_early(found.left, envelope.compute_seconds, policy.beta, draw):
-                self._leads.refresh_in_background(request, envelope)
+            early = refresh_early(found.left, envelope.compute_seconds, policy.beta, 1.0 - state.rng.random())
+        if early:
+            self._leads.refresh_in_background(request, envelope)
         request.counters.hits += 1
         if found.source == "master":
             request.counters.master_hits += 1
@@ -172,17 +178,18 @@ class SyncReads:
 
     # -- plain reads
 
-    def look(self, subject: Subject, need: int, deadline: float, counters: Counters) -> Found | None:
-        """One GET at a node that may serve, and at another one when the first does not answer."""
+    def look(
+        self, subject: Subject, need: int, deadline: float, counters: Counters, tried: Address | None = None
+    ) -> Found | None:
+        """One GET at a node that may serve, and at another one when the first (or what was `tried`) fails."""
         state = self._state
-        tried = None
-        for _ in range(2):
+        for _ in range(1 if tried else 2):
             now = state.now()
             reader = self._engine.reader(now, tried)
             if reader is None or now >= deadline or state.journal.covers(subject):
                 return None
             resyncs = state.resyncs
-            until = min(deadline, now + max(0.01, (deadline - now) * _SHARE))
+            until = min(deadline, now + max(0.01, (deadline - now) * SHARE))
             answer = self._link.read(reader, [("GET", subject.key)], until, counters)
             if answer is not None:
                 replies, reader = answer

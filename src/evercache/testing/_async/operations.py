@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from evercache.client._async.operations import AsyncOperations
 from evercache.client.request import Request
+from evercache.client.serving import Unserved
 from evercache.observe import Counters
 from evercache.policy import OnError
 from evercache.protocol.scope import Scope
@@ -23,7 +24,7 @@ class AsyncRecordingOperations(AsyncOperations):
     """No state of its own; safe for threads and tasks. Without a store behind it, nothing is kept."""
 
     def __init__(self, plain: AsyncOperations, log: Log) -> None:
-        super().__init__(plain._engine, plain._reads, plain._leads, plain._writes)
+        super().__init__(plain._engine, plain._hits, plain._reads, plain._leads, plain._writes)
         self._log = log
 
     def __repr__(self) -> str:
@@ -43,7 +44,7 @@ class AsyncRecordingOperations(AsyncOperations):
 
         return replace(request, compute=compute)
 
-    async def call(self, request: Request) -> Any:
+    async def call(self, request: Request, seen: Unserved | None = None) -> Any:
         """See `AsyncOperations.call`."""
         watched = self._watched(request)
         if not self._log.stored:

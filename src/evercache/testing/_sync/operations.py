@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from evercache.client._sync.operations import SyncOperations
 from evercache.client.request import Request
+from evercache.client.serving import Unserved
 from evercache.observe import Counters
 from evercache.policy import OnError
 from evercache.protocol.scope import Scope
@@ -24,7 +25,7 @@ class SyncRecordingOperations(SyncOperations):
     """No state of its own; safe for threads and tasks. Without a store behind it, nothing is kept."""
 
     def __init__(self, plain: SyncOperations, log: Log) -> None:
-        super().__init__(plain._engine, plain._reads, plain._leads, plain._writes)
+        super().__init__(plain._engine, plain._hits, plain._reads, plain._leads, plain._writes)
         self._log = log
 
     def __repr__(self) -> str:
@@ -44,7 +45,7 @@ class SyncRecordingOperations(SyncOperations):
 
         return replace(request, compute=compute)
 
-    def call(self, request: Request) -> Any:
+    def call(self, request: Request, seen: Unserved | None = None) -> Any:
         """See `SyncOperations.call`."""
         watched = self._watched(request)
         if not self._log.stored:

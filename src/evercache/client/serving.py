@@ -1,0 +1,133 @@
+"""The checks of nearly every read, on the bytes that a node answered, with no object made on the way.
+
+What is out of the ordinary (stale, damaged, outdated, a counter, an error, a later version) is not decided here:
+`reads.judge` does that, and both must agree on what is served.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from struct import error as StructError
+from typing import Any, Final
+from zlib import crc32
+
+from evercache.client.request import Plan
+from evercache.codecs import STRICT, decode_at, tail
+from evercache.engine.engine import Engine
+from evercache.errors import CorruptEnvelope
+from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, TAGGED, VERSION
+from evercache.protocol.lease import LARGEST_DRAW, refresh_early
+from evercache.wire.types import Address
+
+__all__ = ["NOT_ASKED", "Serving", "Unserved"]
+
+#: Magic and version, flags, stamp, soft expiry (two parts), compute time (two parts), codec, checksum.
+_HEADER: Final = Struct(">3sBQHI4x8xBHBI")
+_MAGIC: Final = MAGIC + bytes([VERSION])
+_USUAL: Final = ~(TAGGED | COMPRESSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """What a first look brought when it could not be served as it is: the long way goes on from there.
+
+    `began` (monotonic seconds) is when the call began, None when nothing was asked. `tried` is a node that failed.
+    `early`: served it may be, but it must be refreshed in the background.
+    """
+
+    began: float | None = None
+    data: bytes | None = None
+    source: str = ""
+    resyncs: int = 0
+    tried: Address | None = None
+    early: bool = False
+
+
+NOT_ASKED: Final = Unserved()
+
+
+class Serving:
+    """What both twins of the hot path check. No state of its own; safe for threads and tasks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._state = engine.state
+        self._max_staleness = engine.settings.max_staleness
+
+    def __repr__(self) -> str:
+        return f"<Serving of {self._state!r}>"
+
+    def value(
+        self,
+        plan: Plan,
+        key: str,
+        tags: tuple[bytes, ...],
+        data: bytes,
+        source: str,
+        resyncs: int,
+        began: float,
+        now: float,
+    ) -> Any:
+        """The decoded value of an entry that is whole, live and fresh, else `Unserved`."""
+        state = self._state
+        marks, offset_us = state.marks, state.clock.offset_us
+        try:
+            magic, flags, stamp, soft_hi, soft_lo, slow, quick, codec, crc = _HEADER.unpack_from(data)
+        except StructError:
+            return Unserved(began, data, source, resyncs)
+        newest = marks.newest
+        if (
+            magic != _MAGIC
+            or flags & _USUAL
+            or offset_us is None
+            or stamp > newest
+            or resyncs != state.resyncs
+            or now - state.covers > self._max_staleness  # also without a resync: then it covers nothing
+            or state.journal.pending
+            or (stamp < marks.key_floor and source != "master")
+        ):
+            return Unserved(began, data, source, resyncs)
+        start = HEADER_BYTES
+        if stamp < newest:
+            # Not newer than every mark that was heard of: the marks that cover it are looked up.
+            if stamp < marks.everything or stamp < marks.functions.get(plan.function, 0):
+                return Unserved(began, data, source, resyncs)
+            mark = marks.keys.get(key)
+            if mark is not None and stamp < mark[0]:
+                return Unserved(began, data, source, resyncs)
+            if tags or flags & TAGGED:
+                if stamp < marks.tag_floor:
+                    return Unserved(began, data, source, resyncs)
+                known = marks.tags.get
+                for tag in tags:
+                    if stamp < known(tag, 0):
+                        return Unserved(began, data, source, resyncs)
+                if flags & TAGGED:
+                    start += 1 + 8 * data[start]
+                    for at in range(HEADER_BYTES + 1, start, 8):
+                        if stamp < known(data[at : at + 8], 0):
+                            return Unserved(began, data, source, resyncs)
+        elif flags & TAGGED:
+            start += 1 + 8 * data[start]
+        left_ms = (soft_hi << 32 | soft_lo) - now * 1e3 - offset_us / 1e3
+        if left_ms <= 0 or crc32(tail(data, HEADER_BYTES)) != crc:
+            return Unserved(began, data, source, resyncs)
+        compute_ms = (slow << 16 | quick) / 10
+        if left_ms < compute_ms * plan.beta * LARGEST_DRAW and refresh_early(
+            left_ms, compute_ms, plan.beta, 1.0 - state.rng.random()
+        ):
+            return Unserved(began, data, source, resyncs, early=True)
+        try:
+            if codec == STRICT and not flags & COMPRESSED:
+                value = decode_at(data, start, plan.encoder.types)
+            else:
+                value = plan.encoder.decode(data[start:], codec, bool(flags & COMPRESSED), key.encode())
+        except CorruptEnvelope:
+            return Unserved(began, data, source, resyncs)
+        counters = plan.counters
+        counters.hits += 1
+        if source == "master":
+            counters.master_hits += 1
+        else:
+            counters.replica_hits += 1
+        return value

@@ -1,0 +1,98 @@
+"""The code that is made for one function when it is decorated, so that a hit costs little of Python's time.
+
+It has the function's own signature, so that Python binds the arguments; it writes the key in one f-string, and
+looks once. Everything else is the long way's: arguments that are not of a plain type, keys that are too long, and
+all that is not a plain hit. `f.explain_code()` shows it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+from evercache.client.serving import Unserved
+from evercache.protocol.keys import MAX_KEY_BYTES, ReadableNaming
+from evercache.protocol.scope import tag_hash
+from evercache.protocol.signature import parameters_source
+
+if TYPE_CHECKING:
+    from evercache.faces.core import FunctionCore
+
+__all__ = ["Template", "make_template"]
+
+#: Types whose text in a key is what `!a` writes (`canonical` in protocol/canonical.py), and that make a tag.
+_EXACT = frozenset({int, str, bool, float, NoneType})
+
+_SOURCE = """\
+{asynchronous}def {name}({parameters}):
+    if {exact}:
+        __key = f"{{__head}}({key})"
+        if len(__key) <= {longest} and (__hits := __find()) is not None:
+            __value = {wait}__hits.get(__plan, __key, {tags})
+            if type(__value) is not __Unserved:
+                return __value
+            return {wait}__long(({args}), {{{kwargs}}}, __value)
+    return {wait}__long(({args}), {{{kwargs}}})
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What was made: the source, and the function."""
+
+    source: str
+    call: Callable[..., Any]
+
+
+def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..., Any]) -> Template | None:
+    """The code of one function; None for those whose keys are made in another way.
+
+    `find` gives the hot path of the present client, or None; `long(args, kwargs, seen)` is the long way.
+    """
+    signature, naming = core.signature, core.cache.naming
+    head = f"{core.cache.settings.namespace}:f:{core.name}"
+    if type(naming) is not ReadableNaming or signature.key is not None or core.tag_functions or not head.isascii():
+        return None
+    parameters = list(inspect.signature(core.fn).parameters.values())
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name.startswith("__") for p in parameters):
+        return None
+    text, defaults = parameters_source(core.fn)
+    kept = [p.name for p in parameters if p.name not in signature.ignored]
+    used = dict.fromkeys([*kept, *(name for template in core.templates for name in template.names)])
+    scope: dict[str, Any] = {
+        "__defaults": defaults,
+        "__exact": _EXACT,
+        "__head": head,
+        "__find": find,
+        "__plan": core.plan,
+        "__Unserved": Unserved,
+        "__long": long,
+        "__tag": tag_hash,
+    }
+    tags = ""
+    for number, template in enumerate(core.templates):
+        parts = "".join(
+            f"{{__tag_{number}[{i}]}}" + (f"{{{template.names[i]}!s}}" if i < len(template.names) else "")
+            for i in range(len(template.literals))
+        )
+        scope[f"__tag_{number}"] = template.literals
+        tags += f'__tag(f"{parts}"), '
+    source = _SOURCE.format(
+        asynchronous="async " if core.is_async else "",
+        wait="await " if core.is_async else "",
+        name=core.fn.__name__ if core.fn.__name__.isidentifier() else "call",
+        parameters=text,
+        exact=" and ".join(f"type({name}) in __exact" for name in used) or "True",
+        key=",".join(f"{{{name}!a}}" for name in kept),
+        longest=MAX_KEY_BYTES,
+        tags=f"({tags})",
+        args="".join(f"{p.name}, " for p in parameters if p.kind is not p.KEYWORD_ONLY),
+        kwargs="".join(f'"{p.name}": {p.name}, ' for p in parameters if p.kind is p.KEYWORD_ONLY),
+    )
+    exec(compile(source, f"<made for {core.name}>", "exec"), scope)
+    call: Callable[..., Any] = scope[core.fn.__name__ if core.fn.__name__.isidentifier() else "call"]
+    call.__qualname__, call.__module__ = core.fn.__qualname__, core.fn.__module__
+    return Template(source, call)
