@@ -177,15 +177,15 @@ class Cache(SyncKeys, AsyncKeys):
 
     def _hits_sync(self) -> SyncHits | None:
         clients = self._clients
-        if clients is None or modes.active is not None or _switched_off.get():
+        if clients is None or (not modes.ordinary and (modes.active is not None or _switched_off.get())):
             return None  # the long way finds out
-        return clients.sync.hits
+        return clients.hits_sync
 
     def _hits_async(self) -> AsyncHits | None:
         clients = self._clients
-        if clients is None or modes.active is not None or _switched_off.get():
+        if clients is None or (not modes.ordinary and (modes.active is not None or _switched_off.get())):
             return None
-        return clients.asynchronous.hits
+        return clients.hits_async
 
     # -- the decorator
 
@@ -347,6 +347,7 @@ class Cache(SyncKeys, AsyncKeys):
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
         """Within it, in this thread or task, the functions of this cache run and its operations do nothing."""
+        modes.ordinary = False
         token = _switched_off.set(_switched_off.get() | {self})
         try:
             yield
@@ -393,6 +394,7 @@ class _Clients:
             engine.events.subscribers = subscribers
         self.sync = SyncClient(engine)
         self.asynchronous = AsyncClient(engine)
+        self.hits_sync, self.hits_async = self.sync.hits, self.asynchronous.hits
         engine.on_fork = self._after_fork
 
     def __repr__(self) -> str:

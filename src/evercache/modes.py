@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-__all__ = ["Mode", "active"]
+__all__ = ["Mode", "active", "ordinary"]
 
 
 class Mode(Protocol):
@@ -20,3 +20,6 @@ class Mode(Protocol):
 
 
 active: Mode | None = None
+
+#: False once a mode was active, or a cache was switched off within a block: then each call looks which holds.
+ordinary = True

@@ -33,6 +33,10 @@ def inherit(child: Process, parent: Process) -> None:
     memory = {name: value for name, value in vars(theirs.state).items() if name not in _OWN}
     for name, value in _copied(memory).items():
         setattr(mine.state, name, value)
+    # Bound methods are not copied: in a real fork they lead to the child's own dicts.
+    near = mine.state.near
+    near.look, near.by_arguments = near._entries.get, near._by_arguments.get
+    child.clients.asynchronous.hits._serving.attach(mine)
     _topology(mine, theirs)
     mine.monitor.table = _copied(theirs.monitor.table)
     child.epoch = parent.epoch

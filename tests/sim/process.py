@@ -144,6 +144,7 @@ class Process:
         self._entries: dict[str, str] = {}
         clients = cache._find()
         assert clients is not None
+        self.clients: Any = clients
         self.link = clients.asynchronous.reads._link
         watch(self, clients)
 

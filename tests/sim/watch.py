@@ -27,7 +27,7 @@ def watch(process: Process, clients: Any) -> None:
     _watch_state(process)
     _watch_leads(process, clients.asynchronous.leads)
     _watch_reads(process, clients.asynchronous.reads)
-    _watch_serving(process, clients.asynchronous.hits._serving)
+    _watch_hits(process, clients.asynchronous.hits)
 
 
 def _watch_state(process: Process) -> None:
@@ -99,16 +99,31 @@ def _watch_reads(process: Process, reads: Any) -> None:
     reads.fetch, reads.peek_many = fetched, peeked
 
 
-def _watch_serving(process: Process, serving: Any) -> None:
-    value_of, entries = serving.value, process.world.oracle.entries
+def _watch_hits(process: Process, hits: Any) -> None:
+    serving, entries, world = hits._serving, process.world.oracle.entries, process.world
+    value_of, near, near_again = serving.value, hits.near, hits.near_again
+
+    def told(entry: Any, value: Any) -> Any:
+        if type(value) is not Unserved:
+            entries.served(process, entry.key, entry.envelope, False, world.now, "near")
+            source = source_of_task.get()
+            if source is not None:
+                source[:] = ["near"]
+        return value
+
+    def kept(arguments: Any, counters: Any) -> Any:
+        return told(serving._by_arguments(arguments), near(arguments, counters))
+
+    def kept_again(arguments: Any, plan: Any, key: str, tags: Any) -> Any:
+        return told(process.engine.state.near.look(key), near_again(arguments, plan, key, tags))
 
     def value(plan: Any, key: str, tags: Any, data: bytes, source: str, *rest: Any) -> Any:
         served = value_of(plan, key, tags, data, source, *rest)
         if type(served) is not Unserved:
             entries.served(process, key, unpack(data), False, rest[1], source)
-            told = source_of_task.get()
-            if told is not None:
-                told[:] = [source]
+            of_task = source_of_task.get()
+            if of_task is not None:
+                of_task[:] = [source]
         return served
 
-    serving.value = value
+    serving.value, hits.near, hits.near_again = value, kept, kept_again

@@ -6,7 +6,9 @@ What is out of the ordinary (stale, damaged, outdated, a counter, an error, a la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Final
@@ -16,8 +18,11 @@ from evercache.client.request import Plan
 from evercache.codecs import STRICT, decode_at, tail
 from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
+from evercache.near import NearEntry, copier, no_copy
+from evercache.observe import Counters
 from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, TAGGED, VERSION
 from evercache.protocol.lease import LARGEST_DRAW, refresh_early
+from evercache.protocol.scope import Subject
 from evercache.wire.types import Address
 
 __all__ = ["NOT_ASKED", "Serving", "Unserved"]
@@ -51,11 +56,76 @@ class Serving:
     """What both twins of the hot path check. No state of its own; safe for threads and tasks."""
 
     def __init__(self, engine: Engine) -> None:
+        self.attach(engine)
+
+    def attach(self, engine: Engine) -> None:
+        """Take what is looked at most from the engine."""
         self._state = engine.state
-        self._max_staleness = engine.settings.max_staleness
+        self._now = engine.state.now
+        self._marks = engine.state.marks
+        self._by_arguments = engine.state.near.by_arguments
+        self._available = engine.settings.consistency == "available"
 
     def __repr__(self) -> str:
         return f"<Serving of {self._state!r}>"
+
+    def near(self, arguments: tuple[Any, ...], counters: Counters) -> Any:
+        """The value of a call whose entry this process keeps, else `NOT_ASKED`."""
+        entry = self._by_arguments(arguments)
+        if entry is None:
+            return NOT_ASKED
+        now = self._now()
+        if now >= entry.until or entry.version != self._marks.version or now > self._state.sure_until:
+            return NOT_ASKED
+        entry.visited = True
+        counters.near_hits += 1
+        return entry.copy()
+
+    def near_again(self, arguments: tuple[Any, ...], plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
+        """The same by the key, at the first hit and after each mark that was heard. Then `near` is enough."""
+        state, marks = self._state, self._marks
+        version, now = marks.version, self._now()
+        entry = state.near.look(key)
+        if (
+            entry is None
+            or now >= entry.until
+            or now > state.sure_until
+            or state.journal.pending
+            or not self._available
+        ):
+            return NOT_ASKED
+        envelope = entry.envelope
+        if not marks.fresh(envelope.stamp, Subject(key, plan.function, tags), envelope.tags):
+            return NOT_ASKED
+        if entry.copy is no_copy:
+            copy = self._copier(plan, entry)
+            if copy is None:
+                return NOT_ASKED
+        else:
+            copy = entry.copy
+        with state.lock:
+            state.near.name(entry, arguments)
+        entry.version, entry.visited = version, True
+        plan.counters.near_hits += 1
+        return copy()
+
+    def _copier(self, plan: Plan, entry: NearEntry) -> Callable[[], Any] | None:
+        """What gives a value of its own to each caller, made at the first hit."""
+        envelope = entry.envelope
+        if envelope.error or envelope.counter:
+            return None
+        context = entry.key.encode()
+        decode = partial(plan.encoder.decode, envelope.payload, envelope.codec, envelope.compressed, context)
+        try:
+            value = decode()
+        except CorruptEnvelope:
+            return None
+        copy, more = copier(value) or (decode, 0)
+        with self._state.lock:
+            if self._state.near.keep_copy(entry, copy, more):
+                return copy
+            self._state.near.keep_copy(entry, decode, 0)
+        return decode
 
     def value(
         self,
@@ -82,7 +152,7 @@ class Serving:
             or offset_us is None
             or stamp > newest
             or resyncs != state.resyncs
-            or now - state.covers > self._max_staleness  # also without a resync: then it covers nothing
+            or now > state.sure_until
             or state.journal.pending
             or (stamp < marks.key_floor and source != "master")
         ):
@@ -124,10 +194,8 @@ class Serving:
                 value = plan.encoder.decode(data[start:], codec, bool(flags & COMPRESSED), key.encode())
         except CorruptEnvelope:
             return Unserved(began, data, source, resyncs)
-        counters = plan.counters
-        counters.hits += 1
         if source == "master":
-            counters.master_hits += 1
+            plan.counters.master_hits += 1
         else:
-            counters.replica_hits += 1
+            plan.counters.replica_hits += 1
         return value

@@ -90,7 +90,6 @@ class State:
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).
         self.tau = float("inf")
-        #: Everything that the master logged before this moment was heard (rule 14).
         self.covers = float("-inf")
         #: The master did not answer, and nothing was heard of it since.
         self.master_down = False
@@ -103,6 +102,17 @@ class State:
         )
 
     # -- can what was heard be relied on?
+
+    @property
+    def covers(self) -> float:
+        """Everything that the master logged before this moment was heard (rule 14)."""
+        return self._covers
+
+    @covers.setter
+    def covers(self, moment: float) -> None:
+        self._covers = moment
+        #: Until when the tail is sure, for the hot path; without a resync, never.
+        self.sure_until = moment + self.settings.max_staleness
 
     def blind(self, now: float) -> bool:
         """Whether an invalidation could have passed unheard (rule 14)."""
@@ -169,6 +179,7 @@ class State:
             self.marks.tag_floor = max(self.marks.tag_floor, reply.tagfloor)
             self.marks.newest = max(self.marks.newest, reply.tip)
             self.marks.horizon = max(self.marks.horizon, reply.tip)
+            self.marks.version += 1
             self.near.clear()
             self.flights.clear()
             self.generation = reply.replid
@@ -243,6 +254,7 @@ class State:
         """Before it is sent: obeyed here from now on (rule 4); flights under way are not joined any more."""
         with self.lock:
             item = self.journal.begin(self.new_id(), scope, function)
+            self.marks.version += 1  # what was found fresh may be outdated by it
             self.flights.detach(scope)
             self.near.hear(scope)
             self.gutter.hear(scope)

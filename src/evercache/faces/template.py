@@ -8,12 +8,13 @@ all that is not a plain hit. `f.explain_code()` shows it.
 from __future__ import annotations
 
 import inspect
+import keyword
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from evercache.client.serving import Unserved
+from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.protocol.keys import MAX_KEY_BYTES, ReadableNaming
 from evercache.protocol.scope import tag_hash
 from evercache.protocol.signature import parameters_source
@@ -28,14 +29,22 @@ _EXACT = frozenset({int, str, bool, float, NoneType})
 
 _SOURCE = """\
 {asynchronous}def {name}({parameters}):
-    if {exact}:
-        __key = f"{{__head}}({key})"
-        if len(__key) <= {longest} and (__hits := __find()) is not None:
-            __value = {wait}__hits.get(__plan, __key, {tags})
+    if {exact} and (__hits := __find()) is not None:
+{near}        __key = f"{{__head}}({key})"
+        if len(__key) <= {longest}:
+            __value = {look}
             if type(__value) is not __Unserved:
                 return __value
             return {wait}__long(({args}), {{{kwargs}}}, __value)
     return {wait}__long(({args}), {{{kwargs}}})
+"""
+
+#: What comes before where the function keeps values in the process: the arguments with their types are a name too.
+_NEAR = """\
+        __arguments = (__head, {values})
+        __value = __hits.near(__arguments, __counters)
+        if __value is not __none:
+            return __value
 """
 
 
@@ -60,18 +69,25 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name.startswith("__") for p in parameters):
         return None
     text, defaults = parameters_source(core.fn)
+    near, wait = bool(core.plan.near), "await " if core.is_async else ""
     kept = [p.name for p in parameters if p.name not in signature.ignored]
     used = dict.fromkeys([*kept, *(name for template in core.templates for name in template.names)])
     scope: dict[str, Any] = {
         "__defaults": defaults,
-        "__exact": _EXACT,
+        # 0.0 and -0.0 are one key of a dict.
+        "__exact": _EXACT - {float} if near else _EXACT,
         "__head": head,
         "__find": find,
         "__plan": core.plan,
+        "__counters": core.counters,
+        "__none": NOT_ASKED,
         "__Unserved": Unserved,
         "__long": long,
         "__tag": tag_hash,
     }
+    name = core.fn.__name__
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
+        name = "call"
     tags = ""
     for number, template in enumerate(core.templates):
         parts = "".join(
@@ -82,17 +98,20 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         tags += f'__tag(f"{parts}"), '
     source = _SOURCE.format(
         asynchronous="async " if core.is_async else "",
-        wait="await " if core.is_async else "",
-        name=core.fn.__name__ if core.fn.__name__.isidentifier() else "call",
+        wait=wait,
+        name=name,
         parameters=text,
-        exact=" and ".join(f"type({name}) in __exact" for name in used) or "True",
-        key=",".join(f"{{{name}!a}}" for name in kept),
+        exact=" and ".join(f"(__type_{i} := type({one})) in __exact" for i, one in enumerate(used)) or "True",
+        key=",".join(f"{{{one}!a}}" for one in kept),
         longest=MAX_KEY_BYTES,
-        tags=f"({tags})",
+        near=_NEAR.format(values="".join(f"{one}, __type_{i}, " for i, one in enumerate(used))) if near else "",
+        look=f"__hits.near_again(__arguments, __plan, __key, ({tags}))"
+        if near
+        else f"{wait}__hits.get(__plan, __key, ({tags}))",
         args="".join(f"{p.name}, " for p in parameters if p.kind is not p.KEYWORD_ONLY),
         kwargs="".join(f'"{p.name}": {p.name}, ' for p in parameters if p.kind is p.KEYWORD_ONLY),
     )
     exec(compile(source, f"<made for {core.name}>", "exec"), scope)
-    call: Callable[..., Any] = scope[core.fn.__name__ if core.fn.__name__.isidentifier() else "call"]
+    call: Callable[..., Any] = scope[name]
     call.__qualname__, call.__module__ = core.fn.__qualname__, core.fn.__module__
     return Template(source, call)

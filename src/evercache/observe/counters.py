@@ -11,8 +11,7 @@ __all__ = ["Counters"]
 class Counters:
     """Counts since the process began. No lock: under load a count may be lost, none is ever invented."""
 
-    #: Answered by a value that was cached, and where from.
-    hits: int = 0
+    #: Answered by a value that was cached in the process, at a replica, at the master.
     near_hits: int = 0
     replica_hits: int = 0
     master_hits: int = 0
@@ -57,7 +56,12 @@ class Counters:
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""
-        return {f.name: getattr(self, f.name) for f in fields(Counters)}
+        return {"hits": self.hits} | {f.name: getattr(self, f.name) for f in fields(Counters)}
+
+    @property
+    def hits(self) -> int:
+        """Answered by a value that was cached."""
+        return self.near_hits + self.replica_hits + self.master_hits
 
     @property
     def hit_ratio(self) -> float:

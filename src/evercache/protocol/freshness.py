@@ -29,6 +29,7 @@ class Marks:
         "newest",
         "tag_floor",
         "tags",
+        "version",
     )
 
     def __init__(self, *, limit: int = 100_000) -> None:
@@ -45,6 +46,8 @@ class Marks:
         self.functions: dict[str, int] = {}
         self.tags: dict[bytes, int] = {}
         self.keys: dict[str, tuple[int, float]] = {}
+        #: Changes after anything came that may outdate what was fresh before.
+        self.version = 0
 
     def __repr__(self) -> str:
         return (
@@ -94,6 +97,7 @@ class Marks:
                 self._hear_tag(bytes.fromhex(scope.name), stamp)
             case _:  # ALL, and kinds of a later version: too wide is safe
                 self.everything = max(self.everything, stamp)
+        self.version += 1
 
     def _hear_tag(self, tag: bytes, stamp: int) -> None:
         if stamp <= self.tags.get(tag, 0):
@@ -115,14 +119,18 @@ class Marks:
         tags: Iterable[tuple[bytes, int]],
     ) -> None:
         """Take in the marks that the master returned with its answer about a subject (rule 2)."""
+        known = self.everything, self.tag_floor, self.functions.get(subject.function, 0)
         self.newest = max(self.newest, tip, everything, function, tag_floor)
         self.everything = max(self.everything, everything)
         self.tag_floor = max(self.tag_floor, tag_floor)
         if function > self.functions.get(subject.function, 0):
             self.functions[subject.function] = function
+        changed = known != (self.everything, self.tag_floor, self.functions.get(subject.function, 0))
         for tag, stamp in tags:
+            changed = changed or stamp > self.tags.get(tag, 0)
             self.newest = max(self.newest, stamp)
             self._hear_tag(tag, stamp)
+        self.version += changed
 
     def expire_keys(self, now: float, keep: float) -> None:
         """Drop key marks heard more than `keep` seconds ago: no replica that serves is that far behind."""

@@ -105,6 +105,7 @@ class _Off:
 
 @contextlib.contextmanager
 def _active(mode: modes.Mode) -> Iterator[None]:
+    modes.ordinary = False
     before, modes.active = modes.active, mode
     try:
         yield

@@ -24,7 +24,8 @@ class AsyncHits:
         self._now = engine.state.now
         self._link = link
         self._serving = Serving(engine)
-        self._max_staleness = engine.settings.max_staleness
+        #: See `Serving`; they wait for nothing.
+        self.near, self.near_again = self._serving.near, self._serving.near_again
         self._available = engine.settings.consistency == "available"
 
     def __repr__(self) -> str:
@@ -34,12 +35,7 @@ class AsyncHits:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
         engine, state = self._engine, self._state
         began = self._now()
-        if (
-            plan.near
-            or state.journal.pending
-            or began - state.covers > self._max_staleness  # also without a resync: then it covers nothing
-            or not self._available
-        ):
+        if plan.near or state.journal.pending or began > state.sure_until or not self._available:
             return NOT_ASKED
         reader = engine.sure_reader(began)
         if reader is None:

@@ -150,7 +150,6 @@ class AsyncLeads(AsyncComputing):
         return envelope
 
     def _hit(self, request: Request, entry: Envelope, resyncs: int) -> Outcome:
-        request.counters.hits += 1
         request.counters.master_hits += 1
         if request.policy.near:
             self._state.put_near(request.subject, entry, request.policy.near, resyncs)

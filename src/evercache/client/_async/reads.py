@@ -148,7 +148,6 @@ class AsyncReads:
             return None
         if not state.marks.fresh(envelope.stamp, subject, envelope.tags):
             return None
-        counters.hits += 1
         counters.near_hits += 1
         return envelope
 
@@ -166,7 +165,6 @@ class AsyncReads:
             early = refresh_early(found.left, envelope.compute_seconds, policy.beta, 1.0 - state.rng.random())
         if early:
             self._leads.refresh_in_background(request, envelope)
-        request.counters.hits += 1
         if found.source == "master":
             request.counters.master_hits += 1
         else:

@@ -181,7 +181,6 @@ class SyncOperations:
             if found is not None and not found.stale and not found.envelope.error:
                 try:
                     value = value_of(request, found.envelope)
-                    counters.hits += 1
                     counters.master_hits += found.source == "master"
                     counters.replica_hits += found.source != "master"
                 except CorruptEnvelope as error:
