@@ -77,7 +77,9 @@ class LatencyScore:
         elif latency > value:
             self.value = min(latency, 2.0 * value)
         else:
-            weight = max(WEIGHT, 1.0 - exp(min(self.at - now, 0.0) / DECAY))
+            weight = WEIGHT
+            if now - self.at > DECAY / 2:  # before, what is lost with time is less
+                weight = max(WEIGHT, 1.0 - exp((self.at - now) / DECAY))
             self.value = value + (latency - value) * weight
         self.at = now
 
@@ -130,11 +132,14 @@ class Balancer:
             one = candidates[first]
             two = candidates[second if second < first else second + 1]
         # What is left of `draw` is uniform again in [0, 1): the coin.
-        a, b = one.score.decayed(now), two.score.decayed(now)
-        if not a or not b:  # not known yet: only the queues tell
+        if one.score.value < NOISE and two.score.value < NOISE:
             a = b = 1.0
-        elif a < NOISE or b < NOISE:
-            a, b = max(a, NOISE), max(b, NOISE)
+        else:
+            a, b = one.score.decayed(now), two.score.decayed(now)
+            if not a or not b:  # not known yet: only the queues tell
+                a = b = 1.0
+            elif a < NOISE or b < NOISE:
+                a, b = max(a, NOISE), max(b, NOISE)
         a *= one.outstanding + 1
         b *= two.outstanding + 1
         if a > EQUAL * b:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random as _random
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
 from evercache.errors import UnavailableError
@@ -25,20 +25,27 @@ class Replica:
 
     __slots__ = (
         "_breaker",
+        "_changed",
         "_failed",
         "_lock",
+        "_standing",
         "address",
         "endpoint_async",
         "endpoint_sync",
         "score",
-        "standing",
     )
 
     role = "replica"
 
-    def __init__(self, address: Address, failed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        failed: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.address = address
-        self.standing = Standing(address)
+        self._changed = changed
+        self._standing = Standing(address)
         self.score = LatencyScore()
         self.endpoint_sync: SyncEndpoint | None = None
         self.endpoint_async: AsyncEndpoint | None = None
@@ -51,6 +58,16 @@ class Replica:
             f"<Replica {self.address} caught={self.standing.caught:.3f} {self._breaker.state.name} "
             f"{self.score.value * 1e3:.3f} ms outstanding={self.outstanding}>"
         )
+
+    @property
+    def standing(self) -> Standing:
+        """How far it has got, as the monitor knows it."""
+        return self._standing
+
+    @standing.setter
+    def standing(self, standing: Standing) -> None:
+        self._standing = standing
+        self._changed()
 
     @property
     def outstanding(self) -> int:
@@ -92,6 +109,7 @@ class Replica:
         with self._lock:
             was_closed = self._breaker.closed
             self._breaker.fail(now)
+        self._changed()
         if was_closed:
             self._failed()
 
@@ -109,12 +127,26 @@ class Replica:
                 self._breaker.succeed(sent, now)
             else:
                 self._breaker.probe_failed(now)
+        self._changed()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Those that reads may go to, found for one question; good until a moment, and until anything changes."""
+
+    members: tuple[Replica, ...] = ()
+    version: int = -1
+    tau: float = 0.0
+    lag_bound: float = 0.0
+    unlinked: bool = False
+    until: float = -inf
 
 
 class ReplicaSet:
     """All replicas of the view.
 
-    Guarded by: `members` is swapped as a whole by the monitor; readers need no lock.
+    Guarded by: `members` and `_fit` are swapped as a whole; readers need no lock. `_version` is raised after each
+    change; two raised at once may count as one, and both come before any look that sees it.
     """
 
     def __init__(
@@ -123,6 +155,8 @@ class ReplicaSet:
         failed: Callable[[], None] = lambda: None,
     ) -> None:
         self.members: tuple[Replica, ...] = ()
+        self._version = 0
+        self._fit = _Fit()
         self._balancer = Balancer(random)
         #: Called from any thread when a replica's breaker opens.
         self.on_failure = failed
@@ -145,21 +179,30 @@ class ReplicaSet:
         one that was tried before in this call. The caller says `record` or `fail`, and uses only a connection to
         `run_id`.
         """
-        fit: list[Replica] = []
-        for replica in self.members:
-            standing = replica.standing
-            caught = standing.caught
-            if (
-                (standing.link_up or unlinked)
-                and caught >= tau
-                and now - caught <= lag_bound
-                and replica._breaker.closed
-                and replica.address != exclude
-            ):
-                fit.append(replica)
+        fit = self._fit
+        if (
+            now > fit.until
+            or fit.version != self._version
+            or fit.tau != tau
+            or fit.unlinked is not unlinked
+            or fit.lag_bound != lag_bound
+        ):
+            fit = self._fit = self._find(tau, now, lag_bound, unlinked)
+        members = fit.members
+        if exclude is not None:
+            members = tuple([replica for replica in members if replica.address != exclude])
+        return self._balancer.choose(members, now) if members else None
+
+    def _find(self, tau: float, now: float, lag_bound: float, unlinked: bool) -> _Fit:
+        version = self._version
+        fit = [replica for replica in self.members if replica.admits(tau, now, lag_bound, unlinked=unlinked)]
         if tau == NEVER:  # those that were never verified pass the comparison: not the empty ones
             fit = [r for r in fit if r.standing.run_id and not r.standing.loading]
-        return self._balancer.choose(fit, now) if fit else None
+        until = min((replica.standing.caught for replica in fit), default=inf) + lag_bound
+        return _Fit(tuple(fit), version, tau, lag_bound, unlinked, until)
+
+    def _change(self) -> None:
+        self._version += 1
 
     def get(self, address: Address) -> Replica | None:
         """The member at an address."""
@@ -172,7 +215,8 @@ class ReplicaSet:
     def keep(self, addresses: Iterable[Address]) -> None:
         """Make these the members: new ones start unverified, those that stay keep their scores."""
         old = {r.address: r for r in self.members}
-        self.members = tuple(old.get(a) or Replica(a, self._member_failed) for a in addresses)
+        self.members = tuple(old.get(a) or self._make(a) for a in addresses)
+        self._change()
 
     def unverify(self) -> None:
         """Another master: no replica serves before it is verified against that one."""
@@ -181,7 +225,11 @@ class ReplicaSet:
 
     def after_fork(self) -> None:
         """In the child: the parent's reads under way, and the locks that its threads held, are not here."""
-        self.members = tuple(Replica(r.address, self._member_failed) for r in self.members)
+        self.members = tuple(self._make(r.address) for r in self.members)
+        self._change()
+
+    def _make(self, address: Address) -> Replica:
+        return Replica(address, self._member_failed, self._change)
 
     def _member_failed(self) -> None:
         self.on_failure()

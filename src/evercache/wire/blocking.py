@@ -151,7 +151,7 @@ class BlockingEndpoint:
     @property
     def outstanding(self) -> int:
         """Calls under way now, those that wait for a connection included: no counter, so that none can drift."""
-        return max(self._places - len(self._idle), 0) + self._waiting
+        return self._places - len(self._idle) + self._waiting
 
     def execute(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
