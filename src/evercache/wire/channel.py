@@ -38,17 +38,21 @@ _HIGH_WATER: Final = 1024 * 1024
 _MAX_MESSAGES: Final = 10_000
 
 
+#: Stands for the lists that a call does not need.
+_NONE: Final[list[Any]] = []
+
+
 class Exchange:
     """Commands of one call and the replies so far (`wire.types.AsyncExchange`). Belongs to one event loop."""
 
     __slots__ = (
+        "asked_at",
         "count",
         "data",
         "deadline",
         "expired",
         "future",
         "heard",
-        "patience",
         "replies",
         "sent_at",
         "single",
@@ -76,13 +80,12 @@ class Exchange:
         self.until = until
         #: Whether the future gets the one reply itself instead of a list.
         self.single = single
-        self.replies: list[Any] = []
+        self.replies: list[Any] = _NONE if single else []
         #: Confirmations that still have to come for each command (empty: none of them subscribes).
-        self.subscribing: list[int] = []
+        self.subscribing: list[int] = _NONE
         self.expired = False
-        self.patience = deadline - now  # the seconds that the call gave it
         self.heard = heard  # `Channel._heard` when it was sent, or taken while writing is paused
-        self.sent_at = now
+        self.asked_at = self.sent_at = now
 
     def __repr__(self) -> str:
         return f"<Exchange {len(self.replies)} of {self.count} replies>"
@@ -278,7 +281,8 @@ class Channel(asyncio.Protocol):
         if self._alone and not self._inflight and not self._outbox and not self._paused and self._transport:
             self._inflight.append(request)
             self._transport.write(request.data)
-            self._watch_for(request)
+            if deadline < self._watched or until < self._watched:
+                self._watch(until if now < until < deadline else deadline)
         else:
             self._take(request)
         return future
@@ -288,12 +292,9 @@ class Channel(asyncio.Protocol):
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
-        self._watch_for(request)
-
-    def _watch_for(self, request: Exchange) -> None:
-        deadline = request.until if request.sent_at < request.until < request.deadline else request.deadline
-        if deadline < self._watched:
-            self._watch(deadline)
+        deadline, until = request.deadline, request.until
+        if deadline < self._watched or until < self._watched:
+            self._watch(until if request.sent_at < until < deadline else deadline)
 
     def _flush(self) -> None:
         """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
@@ -332,25 +333,25 @@ class Channel(asyncio.Protocol):
         try:
             following, inflight = self._decoder.next, self._inflight
             while self._failure is None and (reply := following()) is not PENDING:
-                if (type(reply) is list or type(reply) is PushNotification) and is_message(
-                    reply, subscribed=self._subscribed
-                ):
+                kind = type(reply)
+                if (kind is list or kind is PushNotification) and is_message(reply, subscribed=self._subscribed):
                     self._take_message(reply)
                 elif inflight:
-                    self._take_reply(inflight[0], reply)
+                    request = inflight[0]
+                    if not request.single:
+                        self._take_reply(request, reply)
+                        continue
+                    inflight.popleft()
+                    if not request.future.done():
+                        request.future.set_result(reply)
+                    if self._retired:
+                        self._close_if_done()
                 else:
                     raise ProtocolError(f"{self.address} sent more replies than were asked for")
         except ProtocolError as error:
             self._fail(error)
 
     def _take_reply(self, request: Exchange, reply: Any) -> None:
-        if request.single:
-            self._inflight.popleft()
-            if not request.future.done():
-                request.future.set_result(reply)
-            if self._retired:
-                self._close_if_done()
-            return
         request.replies.append(reply)
         if len(request.replies) < request.count:
             return
@@ -366,6 +367,8 @@ class Channel(asyncio.Protocol):
     # Deadlines
 
     def _watch(self, deadline: float) -> None:
+        if deadline >= self._watched:
+            return
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._watched = deadline
@@ -389,7 +392,7 @@ class Channel(asyncio.Protocol):
                 request.expired = True
                 if request.heard == self._heard and (sent or self._paused):
                     # A loop that was busy elsewhere sends late and so learns little from silence.
-                    silent = silent or now - request.sent_at >= request.patience / 2
+                    silent = silent or now - request.sent_at >= (request.deadline - request.asked_at) / 2
                 if not request.future.done():
                     request.future.set_exception(
                         DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=sent)

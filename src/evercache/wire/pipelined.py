@@ -6,7 +6,7 @@ import asyncio
 import copy
 import random
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
 from threading import Lock
@@ -194,9 +194,9 @@ class PipelinedEndpoint:
         answer: list[Reply | ServerError] | Exchange = await exchange.future
         return answer
 
-    async def get(
+    def get(
         self, key: str, now: float, deadline: float, expect: Expectation, until: float = inf
-    ) -> Reply | ServerError | Exchange:
+    ) -> Awaitable[Reply | ServerError | Exchange]:
         """See `wire.types.SyncEndpoint.get`."""
         recent = self._recent
         if recent is not None and recent[1] == self._epoch:
@@ -207,8 +207,12 @@ class PipelinedEndpoint:
                 and channel.usable
                 and expect(channel.greeting)
             ):
-                reply: Reply | ServerError | Exchange = await channel.get(key, now, deadline, until)
-                return reply
+                return channel.get(key, now, deadline, until)
+        return self._get(key, deadline, expect, until)
+
+    async def _get(
+        self, key: str, deadline: float, expect: Expectation, until: float
+    ) -> Reply | ServerError | Exchange:
         answer = await self.begin((("GET", key),), deadline, expect, until)
         return answer if isinstance(answer, Exchange) else answer[0]
 

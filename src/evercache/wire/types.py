@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -222,10 +222,10 @@ class AsyncEndpoint(Protocol):
         """See `SyncEndpoint.begin`."""
         ...
 
-    async def get(
+    def get(
         self, key: str, now: float, deadline: float, expect: Expectation, until: float
-    ) -> Reply | ServerError | AsyncExchange:
-        """See `SyncEndpoint.get`."""
+    ) -> Awaitable[Reply | ServerError | AsyncExchange]:
+        """See `SyncEndpoint.get`; awaited at once."""
         ...
 
     @property
