@@ -2,8 +2,9 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMPS := .venv/.stamps
+BENCH := .venv-bench
 
-.PHONY: demo test unit real long sim faults soak bench-invalidate bench-hits lint types twins format clean
+.PHONY: demo test unit real long sim faults soak bench bench-invalidate bench-profile lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -20,11 +21,14 @@ real: $(STAMPS)/dev ## the tests on real servers only
 long: $(STAMPS)/dev ## the long matrices, which `make test` leaves out
 	$(PY) -m pytest tests -m long
 
+bench: $(BENCH)/.ready ## ours and other libraries, measured in turn; ARGS="--quick" for a look, "--only hit"
+	$(BENCH)/bin/python -m benchmarks $(ARGS)
+
 bench-invalidate: $(STAMPS)/dev ## an invalidation takes as long for a million entries as for a thousand
 	$(PY) -m benchmarks.invalidate
 
-bench-hits: $(STAMPS)/dev ## what a hit costs, and where its time goes
-	$(PY) -m benchmarks.hits
+bench-profile: $(STAMPS)/dev ## where the time of a hit goes, function by function
+	$(PY) -m benchmarks.hotspots
 
 sim: $(STAMPS)/dev ## many schedules of the simulator, and every wrong change that it must catch
 	$(PY) -m tests.sim 1000000 --count 20000 --matrix
@@ -52,7 +56,7 @@ format: $(STAMPS)/dev
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(BENCH) .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -64,3 +68,12 @@ $(STAMPS)/demo: pyproject.toml | .venv/bin/python
 $(STAMPS)/dev: pyproject.toml | .venv/bin/python
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@mkdir -p $(STAMPS) && touch $@
+
+# All other libraries at once; if that fails one by one, and what cannot be installed is left out.
+$(BENCH)/.ready: pyproject.toml benchmarks/peers.txt
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --editable '.[server]'
+	$(BENCH)/bin/python -m pip install --quiet -r benchmarks/peers.txt || \
+	  grep -v '^#' benchmarks/peers.txt | while read -r peer; do \
+	    $(BENCH)/bin/python -m pip install --quiet "$$peer" || echo "left out: $$peer"; done
+	@touch $@

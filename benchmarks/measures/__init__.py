@@ -1,0 +1,1 @@
+"""The measurements: each a module with `TITLE` and `run(scale)`."""

@@ -1,0 +1,47 @@
+"""A hit at a server, one thread: a decorated call that gives a dict of about 200 bytes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+from tests.servers import Server
+
+from benchmarks.harness import Scale, Timed, block, cores, entered, hold, move, placements
+from benchmarks.peers import blocking
+from benchmarks.results import Result, Target
+
+TITLE = "A hit at a server, one thread"
+CONTESTANTS = (
+    blocking.OURS,  # first: others read its entries
+    blocking.FLOOR,
+    blocking.REDIS,
+    blocking.VALKEY,
+    blocking.MEMOIZE,
+    blocking.DOGPILE,
+    blocking.DJANGO,
+    blocking.FLASK,
+)
+LIMIT = 1.25
+CALLS = 25
+
+
+def run(scale: Scale) -> Result:
+    notes = ["bare socket, redis-py and valkey-py give the bytes of our entry; the others a dict"]
+    tables, targets = [], []
+    with ExitStack() as stack:
+        stack.enter_context(hold(cores()[0] if cores() else None))
+        server = stack.enter_context(Server.start("valkey"))
+        assert server.process is not None
+        there = entered(CONTESTANTS, server, stack, notes)
+        blocks = {one.name: block(partial(read, 7), CALLS) for one, read in there.items()}
+        kinds = {one.name: one.kind for one in there}
+        for place in placements():
+            move([server.process.pid], [] if place.core is None else [place.core])
+            timed = Timed(list(blocks))
+            for name in timed.turns(scale):
+                timed.add(name, blocks[name]())
+            tables.append(timed.table(place.name, kinds, blocking.FLOOR.name))
+            ratio = timed.ratio(blocking.OURS.name, blocking.FLOOR.name)
+            targets.append(Target(f"of the bare socket, {place.name}", ratio, LIMIT))
+    return Result("hit", TITLE, tuple(tables), tuple(targets), tuple(notes))

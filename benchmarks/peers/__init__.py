@@ -1,0 +1,1 @@
+"""Other libraries, each as somebody would use it who follows its documentation."""
