@@ -33,6 +33,7 @@ NAMES = (
     "sizes",
     "growth",
     "following",
+    "fleet",
 )
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds after which a measurement is given up.
