@@ -22,6 +22,7 @@ from evercache.protocol.replies import (
 )
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 
+LEAP = 2**32  # by which a later life of the bookkeeping begins higher
 KEY = "ns:k"
 IT = Subject(KEY)
 RED, BLUE = tag_hash("red"), tag_hash("blue")
@@ -322,12 +323,31 @@ def test_rule_3_and_5_generations_and_life(rig: Rig) -> None:
 
 def test_rule_5_resync_raises_the_tip_and_names_the_generation(rig: Rig) -> None:
     got = parse_resync(rig.resync(newest=FAR))
-    assert (got.tip, got.gens, got.last) == (FAR, ((got.replid, 0),), "0-0")
+    assert (got.tip, got.gens, got.last) == (FAR + LEAP, ((got.replid, 0),), "0-0")
     rig.client("HSET", rig.book.state, "gens", "abc:7")
-    got = parse_resync(rig.resync(newest=FAR + 9))
-    assert (got.tip, got.gens) == (FAR + 9, (("abc", 7), (got.replid, FAR)))
+    got = parse_resync(rig.resync(newest=FAR + LEAP + 9))
+    assert (got.tip, got.gens) == (FAR + LEAP + 9, (("abc", 7), (got.replid, FAR + LEAP)))
     rig.client("HSET", rig.book.state, "gens", "abc:7")
-    assert parse_resync(rig.resync()).gens[-1] == (got.replid, FAR + 9)
+    assert parse_resync(rig.resync()).gens[-1] == (got.replid, FAR + LEAP + 9)
+
+
+def test_rule_1_a_mark_after_a_flush_is_above_those_that_the_caller_has_not_heard_of(rig: Rig) -> None:
+    invalidate(rig, Scope.of_key(KEY))
+    known = invalidate(rig, Scope.of_key(KEY), newest=FAR).stamp
+    unheard = invalidate(rig, Scope.of_key("ns:other")).stamp
+    for script in ("invalidate", "resync", "set"):
+        rig.client("FLUSHALL")  # the clock is far below these stamps, as after a step back
+        if script == "invalidate":
+            stamp = invalidate(rig, Scope.of_key(KEY), newest=known).stamp
+        elif script == "set":
+            stamp = write(rig, newest=known).stamp
+        else:
+            parse_resync(rig.resync(newest=known))
+            stamp = invalidate(rig, Scope.of_key(KEY), newest=known).stamp
+        assert stamp > unheard, script
+    rig.client("FLUSHALL")
+    first = invalidate(rig, Scope.of_key(KEY))
+    assert first.stamp == first.now_us, "whoever knows no mark begins by the clock"
 
 
 def test_rule_18_restore_writes_the_maximum(rig: Rig) -> None:
@@ -349,7 +369,7 @@ def test_rule_18_restore_writes_the_maximum(rig: Rig) -> None:
 def test_rule_18_restore_into_nothing_folds_what_is_too_much(rig: Rig) -> None:
     rig = Rig(rig.client, limits=Limits(max_marks=10))
     marks = [(f"t:{n:016x}", n + 1) for n in range(500)]
-    assert parse_tip(rig.restore(marks, newest=FAR)).tip == FAR
+    assert parse_tip(rig.restore(marks, newest=FAR)).tip == FAR + LEAP
     got = parse_resync(rig.resync())
     assert (got.tagfloor, got.gens, got.life) == (490, ((got.replid, 0),), "feedfeedfeedfeed")
     assert len(members(rig)) == 10

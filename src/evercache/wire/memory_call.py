@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 MAGIC, HEADER, LIMIT = b"\xe7\xca", 38, 2**53
+#: As in `common.lua`: by how much a later life of the bookkeeping begins higher, and where that ends.
+LEAP, LEAPT = 2**32, 2**52
 _PATCH = struct.Struct(">QHIL")  # stamp, soft expiry (its 6 bytes in two parts), span
 _SCAN = 2000
 
@@ -202,13 +204,16 @@ class Call:
         if book.gens and book.gens[-1][0] == self.server.replid:
             return
         book.gens = [*book.gens, (self.server.replid, book.tip)][-32:]
-        book.life = book.life or life
+        if not book.life:
+            book.life = life
+            if self.newest > 0:
+                book.tip = max(self.newest, min(self.newest + LEAP, LEAPT))
 
     def raise_tip(self, tip: int, life: bytes) -> None:
         """Let the tip reach what the caller knows."""
         if tip > self.book.tip:
             self.ensure_generation(life)
-            self.book.tip = tip
+            self.book.tip = max(self.book.tip, tip)
 
     def fold(self, cap: int, most: int) -> None:
         """Fold the oldest marks, when there are too many, into a wider one."""

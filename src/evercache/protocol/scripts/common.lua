@@ -9,6 +9,8 @@ local ABSENT, STATE, MARKS, LOG, IDS, ENTRY, LEASE = unpack(KEYS, 1, 7)
 local DATA_DB, BOOK_DB, NEWEST = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local MAGIC, HEADER, LIMIT = '\231\202', 38, 9007199254740992 -- 2^53: whole numbers are exact below it
 local SKEW = 1000 -- ms by which clocks of servers may differ without anybody minding
+local LEAP = 4294967296 -- us, some 72 minutes: further than clocks step back
+local LEAPT = 4503599627370496 -- 2^52: no leap goes beyond, so that enough stamps are left
 
 local now_us, now_ms, replid
 local full = false -- the server is at maxmemory and can't evict (known only to scripts that store a value)
@@ -263,6 +265,11 @@ local function ensure_generation(state, life)
     state.life = life
     redis.call('UNLINK', LOG) -- of a life whose state was evicted: its lines are chained to nothing any more
     redis.call('HSET', STATE, 'gens', state.gens, 'life', life)
+    if NEWEST > 0 then
+      -- There was a life before this one, and it may have issued stamps that the caller has not heard of.
+      state.tip = math.max(NEWEST, math.min(NEWEST + LEAP, LEAPT))
+      redis.call('HSET', STATE, 'tip', exact(state.tip))
+    end
   else
     redis.call('HSET', STATE, 'gens', state.gens)
   end
@@ -272,8 +279,8 @@ local function raise_tip(state, tip, life)
   if tip > state.tip then
     ensure_generation(state, life)
     book()
-    state.tip = tip
-    redis.call('HSET', STATE, 'tip', exact(tip))
+    state.tip = math.max(state.tip, tip)
+    redis.call('HSET', STATE, 'tip', exact(state.tip))
   end
 end
 
