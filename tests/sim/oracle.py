@@ -46,6 +46,8 @@ class Invalidation:
     #: Numbers of events, not times: much happens in one moment.
     returned: int | None = None
     acknowledged: float | None = None
+    #: Its caller was told that it is done: under "strict", what a replica has too and a confirmed master had.
+    told: bool = False
     id: str = ""
     heard: dict[Any, int] = field(default_factory=dict)
     exempt: bool = False
@@ -233,8 +235,9 @@ class Oracle:
             if it.acknowledged is None or it.exempt:
                 continue
             since = it.acknowledged
-            if not self._world.strict:
-                # "available": what a process that cannot hear the present master may do.
+            if not (self._world.strict and it.told):
+                # What a process that cannot hear the present master may do: "available", or under "strict" with
+                # what was not acknowledged to its caller, and was brought to a master in the background.
                 for b, e in (*self._troubled[process.name], *self._disturbed):
                     if b <= now and e >= it.began:
                         since = max(since, e)

@@ -294,6 +294,7 @@ class Process:
 
     def _over(self, it: Invalidation, ack: Any) -> None:
         it.returned = self.world.oracle.tick()
+        it.told = ack.done
         if ack.done and it.acknowledged is None:
             it.acknowledged = self.world.now
             it.heard.setdefault(self, it.returned)
