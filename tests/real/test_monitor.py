@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from math import inf
@@ -18,6 +19,7 @@ from tests.servers import Server
 
 from evercache.protocol.topology import View
 from evercache.topology import Monitor, Replica, Round
+from evercache.topology.facts import NodeFacts
 from evercache.topology.memory import MemoryTopology
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.pipelined import PipelinedWire
@@ -103,6 +105,18 @@ async def test_a_replica_that_joins_is_discovered_and_admitted(server_kind: str)
             master.cli("SET", "k", "v")
             assert fit(monitor, tau) == set()
             assert await until(lambda: fit(monitor, tau)) < 1.0
+
+
+async def test_rule_19_each_answer_of_the_master_brings_its_time() -> None:
+    told: list[NodeFacts] = []
+    with Server.start() as master:
+        async with running(make(Fixed(master), on_master=told.append)):
+            before = time.time_ns() // 1000
+            await until(lambda: len(told) > 2)
+            after = time.time_ns() // 1000
+    times = [facts.time_us for facts in told]
+    assert all(time_us is not None and before - 10_000 <= time_us <= after + 10_000 for time_us in times)
+    assert times == sorted(times, key=lambda time_us: time_us or 0)
 
 
 async def test_a_lagging_replica_waits_until_it_has_the_masters_offset() -> None:

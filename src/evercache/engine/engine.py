@@ -30,6 +30,7 @@ from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
 from evercache.topology import Monitor, ReplicaSet, Topology
+from evercache.topology.facts import NodeFacts
 from evercache.url import Location
 from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 
@@ -83,6 +84,7 @@ class Engine:
             random=self.state.rng.random,
             clock=now,
             changed_generation=self._monitor_saw_change,
+            on_master=self._monitor_heard_master,
             hub=self.events,
         )
         self._master_reader: MasterReader | None = None
@@ -269,6 +271,14 @@ class Engine:
         self.changed_generation(self.monitor.generation)
         if self.monitor.generation and self._view_event is not None:
             self._view_event.set()  # it may pause, since the master was dead the last time
+
+    def _monitor_heard_master(self, facts: NodeFacts) -> None:
+        # However few calls go to the master: a step of its clock is known after a few rounds (rule 19).
+        said, state = facts.replication, self.state
+        if said is not None and facts.time_us is not None:
+            with state.lock:
+                if state.generation == said.replid:
+                    state.clock.observe(facts.time_us, facts.received, facts.sent)
 
     def proved_before(self) -> float:
         """What was heard before this moment is on every replica that could be promoted (rule 20)."""

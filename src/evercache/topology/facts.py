@@ -1,4 +1,4 @@
-"""What a data node says of itself: `INFO replication`, asked and parsed."""
+"""What a data node says of itself: `INFO replication` and its time, asked and parsed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
 from evercache.topology.base import Clock
+from evercache.wire.greeting import parse_time
 from evercache.wire.types import Address, AsyncEndpoint, Greeting
 
 __all__ = ["NodeFacts", "Replication", "ask", "parse_replication"]
@@ -43,6 +44,8 @@ class NodeFacts:
     replication: Replication | None = None
     run_id: str = ""
     error: UnavailableError | None = None
+    #: The server's own time, in microseconds.
+    time_us: int | None = None
 
     @property
     def role(self) -> str:
@@ -93,10 +96,11 @@ async def ask(endpoint: AsyncEndpoint, timeout: float, clock: Clock) -> NodeFact
 
     sent = clock()
     try:
-        (reply,) = await endpoint.execute([("INFO", "replication")], sent + timeout, note)
+        reply, time = await endpoint.execute([("INFO", "replication"), ("TIME",)], sent + timeout, note)
         if isinstance(reply, ServerError):
             raise reply
-        return NodeFacts(endpoint.address, sent, clock(), parse_replication(reply), run_id)
+        said = parse_replication(reply)
+        return NodeFacts(endpoint.address, sent, clock(), said, run_id, time_us=parse_time(time))
     except Loading as error:
         loading = Replication("slave", "", syncing=True)
         return NodeFacts(endpoint.address, sent, clock(), loading, run_id, error)

@@ -52,6 +52,7 @@ class Monitor:
         interval: float = 0.25,
         timeout: float = 0.3,
         changed_generation: Callable[[], None] = lambda: None,
+        on_master: Callable[[NodeFacts], None] = lambda _: None,
         on_round: Callable[[Round], None] = lambda _: None,
         clock: Clock = time.monotonic,
         hub: EventHub | None = None,
@@ -62,7 +63,7 @@ class Monitor:
         self.last = Round(NEVER, None, ())
         self._topology, self._wire, self._options = topology, wire, options
         self._interval, self._timeout, self._clock, self._random = interval, timeout, clock, random
-        self._changed_generation, self._on_round = changed_generation, on_round
+        self._changed_generation, self._on_master, self._on_round = changed_generation, on_master, on_round
         self._bell = Bell()
         self._master: Address | None = None
         #: Replication id under which the generation was last told.
@@ -179,6 +180,7 @@ class Monitor:
                 self._topology.nudge()
                 self._changed_generation()
         self._topology.discovered(said.replicas)
+        self._on_master(facts)
 
     async def _ask_replicas(self, endpoints: Endpoints, members: Sequence[Replica]) -> list[NodeFacts]:
         """Ask all at once; one that is silent holds up none of the others."""

@@ -14,7 +14,7 @@ from typing import Any
 from evercache.errors import AccessDenied, AuthenticationFailed, ProtocolError, ServerError
 from evercache.wire.types import Command, ConnectionOptions, Credentials, Greeting, Reply
 
-__all__ = ["Greeter", "greet"]
+__all__ = ["Greeter", "greet", "parse_time"]
 
 #: Yields commands, is sent (replies, time of receipt), returns the greeting.
 Greeter = Generator[list[Command], tuple[list[Reply | ServerError], float], Greeting]
@@ -102,15 +102,21 @@ def _understood(options: ConnectionOptions, replies: dict[str, Any], received: f
     if options.sentinel:
         return greeting
     replication = _fields(replies["INFO replication"])
-    match replies["TIME"]:
-        case [bytes() as seconds, bytes() as micros] if seconds.isdigit() and micros.isdigit():
-            time_us = int(seconds) * 1_000_000 + int(micros)
-        case other:
-            raise ProtocolError(f"TIME was answered by {other!r}, not by seconds and microseconds")
+    time_us = parse_time(replies["TIME"])
+    if time_us is None:
+        raise ProtocolError(f"TIME was answered by {replies['TIME']!r}, not by seconds and microseconds")
     role = replication.get("role")
     if role not in ("master", "slave"):
         raise ProtocolError(f"INFO replication names the role {role!r}, neither master nor slave")
     return replace(greeting, role=role, replid=replication.get("master_replid", ""), time_us=time_us)
+
+
+def parse_time(reply: Any) -> int | None:
+    """The reply to TIME in microseconds; None when it is none."""
+    match reply:
+        case [bytes() as seconds, bytes() as micros] if seconds.isdigit() and micros.isdigit():
+            return int(seconds) * 1_000_000 + int(micros)
+    return None
 
 
 def _fields(info: Any) -> dict[str, str]:
