@@ -185,12 +185,20 @@ def _drawn(seed: int, focus: str | None) -> Plan:
             ]
     arguments.sort(key=lambda item: item[1])
     faults = [Fault(i, kind, max(at, 0.0), args) for i, (kind, at, args) in enumerate(arguments)]
-    return Plan(seed, length, _quiet(chosen, length), settings, limits, workload, tuple(faults))
+    return Plan(seed, length, _quiet(faults, length), settings, limits, workload, tuple(faults))
 
 
-def _quiet(chosen: list[tuple[str, float]], length: float) -> float:
-    last = max([at for kind, at in chosen if kind in MASTER_KINDS], default=0.0)
-    return max(1.9, last + 3.4 - length)
+def _quiet(faults: Sequence[Fault], length: float) -> float:
+    """How long after the writes everything is judged: a master may be replaced last thing, and a replica that can be
+    reached again is in use a second later."""
+    last = max([fault.at for fault in faults if fault.kind in MASTER_KINDS], default=0.0)
+    over = max([fault.at + _lasts(fault.args) for fault in faults], default=0.0)
+    return max(1.9, last + 3.4 - length, over + 1.2 - length)
+
+
+def _lasts(args: dict[str, Any]) -> float:
+    spells = (args.get(name, 0.0) for name in ("for_", "down", "sync"))
+    return sum(spell for spell in spells if isinstance(spell, float))
 
 
 def _spell(r: random.Random) -> float:

@@ -34,16 +34,22 @@ class Points:
         self.kinds = kinds
         self.seen: dict[str, Counter[str]] = defaultdict(Counter)
         self._armed = armed or {}
+        #: After the time of the faults nothing is held any more, though a disturbed run gets to a point later.
+        self.over = False
 
     def __repr__(self) -> str:
         totals = {kind: seen.total() for kind, seen in self.seen.items()}
         return f"<Points {totals} armed={len(self._armed)}>"
 
+    def end(self) -> None:
+        """The time of the faults is over."""
+        self.over = True
+
     def at(self, kind: str, what: str) -> Fault | None:
         """One more point; the fault that the plan put there, if any."""
         number = self.seen[kind][what]
         self.seen[kind][what] = number + 1
-        return self._armed.get((kind, what, number))
+        return None if self.over else self._armed.get((kind, what, number))
 
 
 def kind_of_point(hold: Fault) -> str:

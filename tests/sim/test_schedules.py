@@ -15,6 +15,8 @@ REGRESSIONS: dict[int, str] = {
     1000358: "a mark issued after a flush, on a clock set back, equal to one from before it",
     1000613: "the oracle took a queued invalidation under strict for an acknowledged one",
     1014568: "the same, and its issuer was killed",
+    1005396: "everything was judged 0.95 s after a wall, and a replica was probed once a second",
+    1011875: "a master was held up to the end, since a disturbed run reached that point late",
     1013953: "an entry served 3.2 s late, since the step of the clock of a master that few asked was not seen",
 }
 

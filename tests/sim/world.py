@@ -275,6 +275,8 @@ class World:
                 continue
             self.later(fault.at, lambda f=fault: self._bring(f))  # type: ignore[misc]
         self.later(0.0, self._tick)
+        if self.points is not None:
+            self.later(plan.length, self.points.end)
 
     def _bring(self, fault: Any) -> None:
         self.note(f"FAULT {fault}")

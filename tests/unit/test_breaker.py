@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evercache.protocol.breaker import Breaker, BreakerPolicy
 
-POLICY = BreakerPolicy(first=0.1, longest=1.0, memory=5.0)
+POLICY = BreakerPolicy(first=0.1, longest=1.0, silent=0.5, memory=5.0)
 
 
 def test_opens_at_the_first_failure_and_closes_by_a_probe_only() -> None:
@@ -40,13 +40,25 @@ def test_a_probe_sent_before_the_newest_failure_proves_nothing() -> None:
 def test_back_off_doubles_up_to_the_longest() -> None:
     breaker = Breaker(POLICY)
     now, waits = 0.0, []
+    for _ in range(6):
+        breaker.fail(now)  # it answers probes, but not reads
+        waits.append(round(breaker.state.retry_at - now, 6))
+        now = breaker.state.retry_at
+        assert breaker.probe(now)
+        breaker.succeed(now, now)
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_a_silent_server_is_probed_often_enough_to_be_back_within_a_second() -> None:
+    breaker = Breaker(POLICY)
+    now, waits = 0.0, []
     breaker.fail(now)
     for _ in range(6):
         waits.append(round(breaker.state.retry_at - now, 6))
         now = breaker.state.retry_at
         assert breaker.probe(now)
         breaker.probe_failed(now)
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert waits == [0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
 
 
 def test_late_failures_of_the_same_trouble_do_not_lengthen_the_wait() -> None:

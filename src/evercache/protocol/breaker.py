@@ -16,12 +16,14 @@ __all__ = ["Breaker", "BreakerPolicy", "BreakerState"]
 class BreakerPolicy:
     """Back-off of the probes, in seconds: `first`, doubled at each failure up to `longest`.
 
-    A failure within `memory` of the last recovery counts on: a server that answers probes but not reads is
+    Where the probe itself was not answered it ends at `silent`: with the time that a probe under way may take, a
+    server that can be reached again is back in use within a second. A failure within `memory` of the last recovery counts on: a server that answers probes but not reads is
     left alone for longer and longer.
     """
 
     first: float = 0.05
     longest: float = 1.0
+    silent: float = 0.5
     memory: float = 5.0
 
 
@@ -66,19 +68,20 @@ class Breaker:
         """
         before = self._state
         if before.name == "closed":
-            self._open(now, now - before.since <= self._policy.memory)
+            self._open(now, now - before.since <= self._policy.memory, self._policy.longest)
         elif now > before.since:
             self._state = replace(before, since=now)
 
     def probe_failed(self, now: float) -> None:
         """The monitor's question was not answered: open (for twice as long as the last time)."""
         before = self._state
-        self._open(now, before.name != "closed" or now - before.since <= self._policy.memory)
+        again = before.name != "closed" or now - before.since <= self._policy.memory
+        self._open(now, again, self._policy.silent)
 
-    def _open(self, now: float, again: bool) -> None:
+    def _open(self, now: float, again: bool, longest: float) -> None:
         strikes = self._state.strikes + 1 if again else 0
         # The exponent is bounded so that a server that is down for weeks overflows nothing.
-        wait = min(self._policy.first * 2.0 ** min(strikes, 30), self._policy.longest)
+        wait = min(self._policy.first * 2.0 ** min(strikes, 30), longest)
         self.closed = False
         self._state = BreakerState("open", now, now + wait, strikes)
 
