@@ -189,8 +189,8 @@ def _drawn(seed: int, focus: str | None) -> Plan:
 
 
 def _quiet(faults: Sequence[Fault], length: float) -> float:
-    """How long after the writes everything is judged: a master may be replaced last thing, and a replica that can be
-    reached again is in use a second later."""
+    """How long after the writes everything is judged: a master may be replaced last thing, and a replica that can
+    be reached again is in use a second later."""
     last = max([fault.at for fault in faults if fault.kind in MASTER_KINDS], default=0.0)
     over = max([fault.at + _lasts(fault.args) for fault in faults], default=0.0)
     return max(1.9, last + 3.4 - length, over + 1.2 - length)

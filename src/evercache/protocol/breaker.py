@@ -17,7 +17,9 @@ class BreakerPolicy:
     """Back-off of the probes, in seconds: `first`, doubled at each failure up to `longest`.
 
     Where the probe itself was not answered it ends at `silent`: with the time that a probe under way may take, a
-    server that can be reached again is back in use within a second. A failure within `memory` of the last recovery counts on: a server that answers probes but not reads is
+    server that can be reached again is back in use within a second.
+
+    A failure within `memory` of the last recovery counts on: a server that answers probes but not reads is
     left alone for longer and longer.
     """
 
