@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lupa.lua51
 import pytest
 
 from tests.sim.lua import LuaHost
 from tests.sim.plan import HOLDS, KINDS, make_plan
-from tests.sim.world import Result, run
+from tests.sim.world import Result, World, run
 
 #: Seeds that once showed a defect, with what it was.
 REGRESSIONS: dict[int, str] = {
@@ -31,6 +33,21 @@ def test_what_was_broken_once() -> None:
     for seed, what in REGRESSIONS.items():
         result = run(make_plan(seed))
         assert not result.violations, f"seed {seed}, once {what}: {result.violations[0]}"
+
+
+def test_rule_19_a_step_of_the_masters_clock_is_seen_though_nobody_calls_it() -> None:
+    plan = make_plan(1).only(())
+    world = World(replace(plan, workload={**plan.workload, "pace": 1000.0, "extras": False}), LuaHost())
+    world._begin()
+    world.loop.run_until(1.0)
+    world.master.skew_us += 5_000_000
+    world.loop.run_until(4.0)
+    for process in world.processes:
+        known = process.engine.state.clock.server_us(world.now)
+        assert known is not None
+        assert abs(known - world.master.now_us()) < 60_000
+    world.oracle.over = True
+    world.loop.wind_up()
 
 
 @pytest.mark.parametrize("seed", [77, 78, 79])

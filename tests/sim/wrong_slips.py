@@ -130,4 +130,15 @@ SLIPS = [
         scene=lags(-1.0, 1.3, 3.0),
         workload={"near": 0.0, **BUSY},
     ),
+    Mutation(
+        "a later life begins at what its creator knows",
+        1,
+        lua={"*": (("if NEWEST > 0 then", "if false then"),)},
+        settings=CALM,
+        workload={"writes": 0.5, "pace": 0.02},
+        scene=(
+            *(("clock_step", -0.8, {"node": n, "seconds": -3600.0}) for n in range(3)),
+            *(("flush", -0.6 + 0.1 * i, {}) for i in range(6)),
+        ),
+    ),
 ]
