@@ -117,7 +117,10 @@ def run_many(first: int, count: int, jobs: int, *, keep_going: bool = False) -> 
     with _pool(jobs) as pool:
         futures = [pool.submit(block, *part) for part in _blocks(first, count)]
         for future in as_completed(futures):
-            tally.add(future.result())
+            more = future.result()
+            tally.add(more)
+            for seed, text in more.failures:  # at once: who waits for the table may be cut off
+                print(f"  seed {seed}: {text}", flush=True)
             now = time.perf_counter()
             if now - told > _PROGRESS:
                 told = now
