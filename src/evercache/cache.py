@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import warnings
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar
 
 from evercache import connect, modes
 from evercache.client._async.client import AsyncClient
@@ -18,16 +17,15 @@ from evercache.client._sync.client import SyncClient
 from evercache.client._sync.hits import SyncHits
 from evercache.client.request import Usual
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
+from evercache.decorators import Decorators
 from evercache.engine.engine import Engine
 from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.faces._async.keys import AsyncKeys
 from evercache.faces._sync.keys import SyncKeys
-from evercache.faces.core import FunctionCore, TagSource
-from evercache.function import AsyncCachedFunction, CachedFunction
+from evercache.faces.core import FunctionCore
 from evercache.observe import Counters, Event, Subscribers
-from evercache.policy import TTL, Consistency, OnError, Seconds, Settings, seconds
+from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
 from evercache.protocol.keys import Naming, ReadableNaming
-from evercache.protocol.signature import Signature, check_cacheable
 from evercache.results import Ack, Stats
 from evercache.topology import AddressMap
 from evercache.url import Location, parse_url
@@ -42,19 +40,7 @@ C = TypeVar("C", bound=type)
 _switched_off: ContextVar[frozenset[Cache]] = ContextVar("evercache_switched_off", default=frozenset())
 
 
-class Decorator(Protocol):
-    """What `cache.cached(...)` returns: takes a function, gives a cached one."""
-
-    # A coroutine function is a function that returns a coroutine: the first that fits is meant.
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> AsyncCachedFunction[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
-
-
-class Cache(SyncKeys, AsyncKeys):
+class Cache(Decorators, SyncKeys, AsyncKeys):
     """A cache on the servers of a URL; nothing is opened before the first use. Safe for threads and tasks.
 
     `url` (default: the environment variable `EVERCACHE_URL`, else `memory://`) is described in docs/urls.md.
@@ -186,132 +172,6 @@ class Cache(SyncKeys, AsyncKeys):
         if clients is None or (not modes.ordinary and (modes.active is not None or _switched_off.get())):
             return None
         return clients.hits_async
-
-    # -- the decorator
-
-    @overload
-    def cached(  # type: ignore[overload-overlap]
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> AsyncCachedFunction[P, R]: ...
-    @overload
-    def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
-    @overload
-    def cached(
-        self,
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
-        tags_from: Callable[[Any], Iterable[str]] | None = None,
-        stale: Seconds = 0,
-        stale_if_error: Seconds = 0,
-        near: Seconds = 0,
-        version: str | int | None = None,
-        ignore: Iterable[str] = (),
-        key: Callable[..., Any] | None = None,
-        cache_if: Callable[[Any], bool] | None = None,
-        ttl_if_none: Seconds | None = None,
-        cache_errors: Mapping[type[Exception], Seconds] | None = None,
-        jitter: float | None = None,
-        beta: float | None = None,
-        budget: Seconds | None = None,
-        on_error: OnError | None = None,
-        codec: Codec | None = None,
-        name: str | None = None,
-    ) -> Decorator: ...
-    def cached(self, *function: Any, **options: Any) -> Any:
-        """Cache the results of a function, method or coroutine function.
-
-        `ttl`: seconds, a timedelta, or a callable of the result. `tags`: templates with parameter names
-        (`"project:{project_id}"`) or callables of the arguments; `tags_from`: a callable of the result.
-        `stale`: seconds past the TTL in which the old value is served while one caller refreshes it;
-        `stale_if_error`: the same when the function raises. `near`: seconds in the process's own memory.
-        `version`: another version of the code has entries of its own. `ignore`: parameters that do not matter;
-        `key`: a callable of the arguments that returns what does. `cache_if`: whether a result is cached;
-        `ttl_if_none`: the TTL of None. `cache_errors`: exceptions to cache, and for how long. `jitter`: the
-        share of the TTL by which entries expire earlier at random; `beta`: the eagerness of early refreshes
-        (XFetch), 0 for none. Raises TypeError for functions and tags that cannot be cached.
-        """
-        if function:
-            (fn,) = function
-            return self._decorate(fn, **options)
-        return lambda fn: self._decorate(fn, **options)
-
-    def _decorate(
-        self,
-        fn: Any,
-        *,
-        ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
-        tags_from: Callable[[Any], Iterable[str]] | None = None,
-        stale: Seconds = 0,
-        stale_if_error: Seconds = 0,
-        near: Seconds = 0,
-        version: str | int | None = None,
-        ignore: Iterable[str] = (),
-        key: Callable[..., Any] | None = None,
-        cache_if: Callable[[Any], bool] | None = None,
-        ttl_if_none: Seconds | None = None,
-        cache_errors: Mapping[type[Exception], Seconds] | None = None,
-        jitter: float | None = None,
-        beta: float | None = None,
-        budget: Seconds | None = None,
-        on_error: OnError | None = None,
-        codec: Codec | None = None,
-        name: str | None = None,
-    ) -> Any:
-        binding = "function"
-        if isinstance(fn, (classmethod, staticmethod)):
-            binding = "class" if isinstance(fn, classmethod) else "static"
-            fn = fn.__func__
-        is_async = check_cacheable(fn)
-        if isinstance(tags, str):
-            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
-        encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
-        core = FunctionCore(
-            self,
-            fn,
-            name=name or self.naming.function_name(fn, version),
-            is_async=is_async,
-            signature=Signature.of(fn, ignore=ignore, key=key),
-            policy=self._policy(
-                ttl,
-                stale=seconds(stale, "stale"),
-                stale_if_error=seconds(stale_if_error, "stale_if_error"),
-                near=seconds(near, "near"),
-                jitter=self.settings.jitter if jitter is None else jitter,
-                beta=self.settings.beta if beta is None else beta,
-                cache_if=cache_if,
-                ttl_if_none=None if ttl_if_none is None else seconds(ttl_if_none, "ttl_if_none"),
-                cache_errors={
-                    kind: seconds(time, f"cache_errors[{kind.__name__}]")
-                    for kind, time in (cache_errors or {}).items()
-                },
-                budget=budget,
-                on_error=on_error,
-            ),
-            encoder=encoder.with_types(TypeRegistry.from_annotation(fn, parent=self._types)),
-            tags=tuple(tags),
-            tags_from=tags_from,
-        )
-        self._register(core)
-        if is_async:
-            return AsyncCachedFunction._of(core, binding, self._hits_async)
-        return CachedFunction._of(core, binding, self._hits_sync)
-
-    def _register(self, core: FunctionCore) -> None:
-        self._functions.append(core)
-        code = getattr(core.fn, "__code__", None)
-        known = self._named.setdefault(core.name, code)
-        if known is not code and known is not None and "<" in core.name:
-            self._named[core.name] = None  # said once
-            warnings.warn(
-                f"two functions are named {core.name} and share their entries: give one of them version= or name=",
-                stacklevel=5,
-            )
-
-    def register(self, cls: C) -> C:
-        """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""
-        return self._types.register(cls)
 
     # -- how it stands
 

@@ -33,7 +33,7 @@ SLIPS = [
     Mutation(
         "stale entries are handed out past a mark",
         0,
-        (edit(AsyncLeads, "lead", ("entry.stamp >= known", "True")),),
+        (edit(AsyncLeads, "_weigh", ("entry.stamp >= known", "True")),),
         lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
         workload={"stale": 0.5, "wide": 0.9},
         settings={"default_ttl": 60.0},
@@ -44,9 +44,9 @@ SLIPS = [
         (
             edit(
                 AsyncComputing,
-                "_raised",
-                ("state.marks.fresh(stale.stamp, request.subject, stale.tags)", "True"),
-                ("not state.journal.covers(request.subject, stale.tags)", "True"),
+                "_stale_on_error",
+                ("not state.marks.fresh(stale.stamp, request.subject, stale.tags)", "False"),
+                ("state.journal.covers(request.subject, stale.tags)", "False"),
             ),
         ),
         lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
@@ -74,8 +74,8 @@ SLIPS = [
             put(Gutter, "hear", nothing),
             edit(
                 AsyncLeads,
-                "_without_master",
-                ("state.acceptable(kept, subject, state.marks.need(subject))", "True"),
+                "_from_gutter",
+                ("not state.acceptable(kept, subject, state.marks.need(subject))", "False"),
             ),
         ),
         settings={"gutter": 1.0},

@@ -7,7 +7,7 @@ Each `assert_type` must hold for both. Both take `# type: ignore`, and both say 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
@@ -15,8 +15,10 @@ from typing import Any, assert_type
 from evercache import (
     Ack,
     AsyncCachedFunction,
+    AsyncCachedMany,
     Cache,
     CachedFunction,
+    CachedMany,
     Explanation,
     Health,
     JSONCodec,
@@ -144,10 +146,76 @@ def coroutines_from_threads() -> None:
     assert_type(fetch.invalidate(7), Ack)
 
 
+# -- functions of many ids
+
+
+@cache.cached_many(ttl=60, tags=("product:{id}", tags_of), near=1)
+def products(ids: Iterable[int], lang: str = "en") -> dict[int, Product]:
+    return {id: Product(id, lang) for id in ids}
+
+
+@cache.cached_many
+async def names(ids: list[int]) -> dict[int, str]:
+    return {id: str(id) for id in ids}
+
+
+def many() -> None:
+    assert_type(products([1, 2]), dict[int, Product])
+    assert_type(products(ids=(1, 2), lang="de"), dict[int, Product])
+    assert_type(products.invalidate([1], "de"), dict[int, Ack])
+    assert_type(products.invalidate_all(), Ack)
+    assert_type(products.peek([1]), dict[int, Product])
+    assert_type(products.refresh([1]), dict[int, Product])
+    assert_type(products.explain([1]), dict[int, Explanation])
+    assert_type(products.key([1]), dict[int, Key])
+    assert_type(products.stats(), Stats)
+    made: CachedMany[..., int, Product] = products
+    assert_type(made([1]), dict[int, Product])
+
+    products(["1"])  # type: ignore[list-item]
+    products(1)  # type: ignore[arg-type]
+    products([1], lang=1)  # type: ignore[arg-type]
+    products.invalidate(["1"])  # type: ignore[list-item]
+    cache.cached_many(cache_errors={NotFound: 5})  # type: ignore[call-overload]
+    cache.cached_many(plain)  # type: ignore[arg-type]
+
+
+async def many_for_tasks(shop: Shop) -> None:
+    assert_type(await names([1, 2]), dict[int, str])
+    assert_type(await names.ainvalidate([1]), dict[int, Ack])
+    assert_type(await names.arefresh([1]), dict[int, str])
+    assert_type(await names.apeek([1]), dict[int, str])
+    assert_type(await products.apeek([1]), dict[int, Product])
+    coroutine: AsyncCachedMany[[list[int]], int, str] = names
+    assert_type(await coroutine([1]), dict[int, str])
+    assert_type(shop.prices([1]), dict[int, float])
+    assert_type(shop.prices.invalidate([1]), dict[int, Ack])
+    assert_type(Shop.prices(shop, [1]), dict[int, float])
+    assert_type(await Shop.stocks(["CH"]), dict[str, int])
+    assert_type(Shop.taxes([1]), dict[int, float])
+
+    await names(["1"])  # type: ignore[list-item]
+    shop.prices(["1"])  # type: ignore[list-item]
+
+
 # -- methods
 
 
 class Shop:
+    @cache.cached_many
+    def prices(self, ids: list[int]) -> dict[int, float]:
+        return dict.fromkeys(ids, 1.0)
+
+    @cache.cached_many(ttl=60)
+    @classmethod
+    async def stocks(cls, ids: list[str]) -> dict[str, int]:
+        return dict.fromkeys(ids, 1)
+
+    @cache.cached_many
+    @staticmethod
+    def taxes(ids: list[int]) -> dict[int, float]:
+        return dict.fromkeys(ids, 1.0)
+
     def __cache_key__(self) -> str:
         return "shop"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from evercache import AsyncCachedFunction, Cache, CachedFunction, errors, results
+from evercache import AsyncCachedFunction, AsyncCachedMany, Cache, CachedFunction, CachedMany, errors, results
 from evercache.cli.commands import cli
 from evercache.errors import URLError
 from evercache.observe import Counters
@@ -74,14 +74,14 @@ def _code(page: Path) -> str:
     return "\n".join(block or span for block, span in found)
 
 
-@pytest.mark.parametrize("kind", [Cache, CachedFunction, AsyncCachedFunction])
+@pytest.mark.parametrize("kind", [Cache, CachedFunction, AsyncCachedFunction, CachedMany, AsyncCachedMany])
 def test_every_public_method_is_in_the_readme(kind: type) -> None:
     names = {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")}
     assert names - in_code(text_of("README.md")) == set()
 
 
 def test_every_option_of_the_decorator_is_in_the_readme_and_the_guide() -> None:
-    options = set(inspect.signature(Cache._decorate).parameters) - {"self", "fn"}
+    options = set(inspect.signature(Cache._core_options).parameters) - {"self", "fn"}
     assert options - in_code(text_of("README.md")) == set()
     guide = text_of("docs/guide.md")
     assert {o for o in options if not re.search(rf"\b{o}\b", guide)} == set()

@@ -8,14 +8,14 @@ import pytest
 
 import evercache
 import evercache.testing
-from evercache import AsyncCachedFunction, Cache, CachedFunction
+from evercache import AsyncCachedFunction, AsyncCachedMany, Cache, CachedFunction, CachedMany
 
 OPERATIONS = [
     *("get", "set", "add", "delete", "touch", "incr", "get_many", "set_many", "delete_many"),
     *("get_or_compute", "stamp", "invalidate_tag", "clear", "health"),
 ]
 CACHE = {
-    *("cached", "register", "stats", "subscribe", "disabled", "close", "aclose"),
+    *("cached", "cached_many", "register", "stats", "subscribe", "disabled", "close", "aclose"),
     *("__enter__", "__exit__", "__aenter__", "__aexit__"),
     *OPERATIONS,
     *(f"a{name}" for name in OPERATIONS),
@@ -25,7 +25,9 @@ FUNCTION = {
     *("invalidate", "invalidate_all", "refresh", "peek", "explain", "explain_code"),
     *("ainvalidate", "ainvalidate_all", "arefresh", "apeek", "aexplain"),
 }
+MANY = FUNCTION - {"explain_code"}
 EXPORTED = {
+    *("CachedMany", "AsyncCachedMany"),
     *("Cache", "Ack", "CachedFunction", "AsyncCachedFunction", "Key", "Stats", "Health", "NodeHealth"),
     *("Explanation", "EvercacheError", "UnavailableError", "JSONCodec", "SignedPickleCodec", "StrictCodec"),
 }
@@ -36,7 +38,14 @@ def public(cls: type) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("owner", "names"), [(Cache, CACHE), (CachedFunction, FUNCTION), (AsyncCachedFunction, FUNCTION)]
+    ("owner", "names"),
+    [
+        (Cache, CACHE),
+        (CachedFunction, FUNCTION),
+        (AsyncCachedFunction, FUNCTION),
+        (CachedMany, MANY),
+        (AsyncCachedMany, MANY),
+    ],
 )
 def test_no_name_of_the_surface_is_missing(owner: type, names: set[str]) -> None:
     assert not {name for name in names if not hasattr(owner, name)}
@@ -66,7 +75,7 @@ def test_every_public_name_has_a_docstring(module: object) -> None:
             assert not bare, f"{name}: {bare}"
 
 
-@pytest.mark.parametrize("cls", [Cache, CachedFunction, AsyncCachedFunction])
+@pytest.mark.parametrize("cls", [Cache, CachedFunction, AsyncCachedFunction, CachedMany, AsyncCachedMany])
 def test_every_public_method_has_a_docstring(cls: type) -> None:
     bare = [name for name, what in public(cls).items() if not (getattr(what, "__doc__", None) or "").strip()]
     assert not bare

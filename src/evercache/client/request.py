@@ -12,7 +12,7 @@ from evercache.policy import Policy
 from evercache.protocol.lease import LEASE, lease_after_starvation
 from evercache.protocol.scope import Subject
 
-__all__ = ["SHARE", "Plan", "Request", "Usual"]
+__all__ = ["SHARE", "Batch", "Plan", "Request", "Usual"]
 
 #: Share of what is left of the budget that one node gets before another is asked.
 SHARE = 0.4
@@ -68,3 +68,15 @@ class Request:
     result_tags: Callable[[Any], tuple[bytes, ...]] | None = None
     #: For the first look of the hot path; None: there is none.
     plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One call that asks for many values: `requests[i]` is about `ids[i]`; they differ in the subject only.
+
+    `compute` takes a list of ids and returns a mapping from id to value, which may leave some out.
+    """
+
+    ids: tuple[Any, ...]
+    requests: tuple[Request, ...]
+    compute: Callable[[list[Any]], Any]

@@ -28,9 +28,9 @@ def unconfirmed(engine: Engine, counters: Counters) -> None:
     engine.events.emit(events.Unconfirmed("available"))
 
 
-def unleased(engine: Engine, subject: Subject, counters: Counters) -> None:
-    """A function is about to run without a lease."""
-    counters.misses += 1
+def unleased(engine: Engine, subject: Subject, counters: Counters, keys: int = 1) -> None:
+    """A function is about to run without a lease, once, for so many keys."""
+    counters.misses += keys
     counters.computed_unleased += 1
     state = engine.state
     if engine.trouble is not None or engine.closed:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evercache.engine.state import HeldLease
 from evercache.errors import NoScript, ServerChanged, ServerError, UnavailableError
 from evercache.observe import events
-from evercache.protocol.commands import ScriptCall
+from evercache.protocol.commands import ScriptCall, in_full
 from evercache.protocol.journal import Pending
 from evercache.protocol.lease import RENEW_EVERY
 from evercache.protocol.replies import parse_invalidate, parse_renew
@@ -33,24 +34,23 @@ class Chores:
         self._wake = asyncio.Event()
         self._releases: set[asyncio.Task[None]] = set()
 
-    def release_later(self, key: str, token: str) -> None:
-        """Give back the lease of a computation that came to nothing. On the background's loop only."""
+    def release_later(self, leases: Sequence[tuple[str, str]]) -> None:
+        """Give back leases (key, token) of a computation that came to nothing. On the background's loop only."""
         if len(self._releases) < _RELEASES:
-            task = asyncio.get_running_loop().create_task(self._release(key, token))
+            task = asyncio.get_running_loop().create_task(self._release(leases))
             self._releases.add(task)
             task.add_done_callback(self._releases.discard)
 
-    async def _release(self, key: str, token: str) -> None:
+    async def _release(self, leases: Sequence[tuple[str, str]]) -> None:
         state = self._engine.state
         end = state.now() + _RELEASING
         pause = 0.02
         while state.now() < end:
             if state.ready and not state.master_down:
-                call = self._engine.commands.release(
-                    key, replid=state.generation, newest=state.marks.newest, token=token
-                )
+                release, replid, newest = self._engine.commands.release, state.generation, state.marks.newest
+                calls = [release(key, replid=replid, newest=newest, token=token) for key, token in leases]
                 with contextlib.suppress(UnavailableError):
-                    await self._run(call, state.now() + 0.5)
+                    await self._run(calls, state.now() + 0.5)
                     return
                 pause = min(2.0 * pause, 0.5)
             await asyncio.sleep(pause * (0.5 + state.rng.random()))
@@ -91,7 +91,7 @@ class Chores:
             lease_ms=int(lease.lease * 1000),
         )
         try:
-            reply = parse_renew(await self._run(call, sent + RENEW_EVERY))
+            reply = parse_renew((await self._run([call], sent + RENEW_EVERY))[0])
         except UnavailableError:
             return  # tried again at the next tick; the tail notices a dead master
         if reply.status == "ok":
@@ -140,7 +140,7 @@ class Chores:
             id=item.id,
             function=item.function,
         )
-        reply = parse_invalidate(await self._run(call, state.now() + 0.5))
+        reply = parse_invalidate((await self._run([call], state.now() + 0.5))[0])
         if reply.status == "GEN":
             engine.changed_generation(reply.replid)
             raise ServerChanged("the master's data began another life")
@@ -152,14 +152,15 @@ class Chores:
             await asyncio.sleep(1.0)
             self._engine.state.expire(self._engine.proved_before())
 
-    async def _run(self, call: ScriptCall, deadline: float) -> Reply:
+    async def _run(self, calls: Sequence[ScriptCall], deadline: float) -> list[Reply]:
         master = self._engine.view.master
         if master is None:
             raise UnavailableError("no master is known")
         endpoint = self._engine.async_endpoints.get(master)
-        (reply,) = await endpoint.execute([call.evalsha()], deadline)
-        if isinstance(reply, NoScript):
-            (reply,) = await endpoint.execute([call.eval()], deadline)
-        if isinstance(reply, ServerError):
-            raise reply
-        return reply
+        replies = await endpoint.execute([call.evalsha() for call in calls], deadline)
+        if any(isinstance(reply, NoScript) for reply in replies):
+            replies = await endpoint.execute(in_full(calls), deadline)
+        for reply in replies:
+            if isinstance(reply, ServerError):
+                raise reply
+        return replies

@@ -444,9 +444,10 @@ class Engine:
             self._refusals.add(error.code)
             self.events.emit(events.CommandsRefused(error.code, str(error)))
 
-    def release_soon(self, key: str, token: str) -> None:
-        """Give a lease back, in the background."""
-        self.post(lambda: self.chores.release_later(key, token))
+    def release_soon(self, *leases: tuple[str, str]) -> None:
+        """Give leases (key, token) back, in the background."""
+        if leases:
+            self.post(lambda: self.chores.release_later(leases))
 
     def confirmed(self, now: float) -> bool:
         """Whether the master is confirmed within `max_staleness` (strict consistency, rule 17)."""

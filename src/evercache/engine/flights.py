@@ -12,20 +12,25 @@ from typing import Any, Final
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.scope import Scope, Subject
 
-__all__ = ["UNSET", "Flight", "Flights", "Outcome", "computes_here", "computing"]
+__all__ = ["ABSENT", "UNSET", "Flight", "Flights", "Outcome", "computes_here", "computing"]
 
 
-class _Unset:
+class _Named:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
     def __repr__(self) -> str:
-        return "UNSET"
+        return self._name
 
 
-UNSET: Final = _Unset()
+UNSET: Final = _Named("UNSET")
+#: In the place of a value: the function computed a batch and left this one out.
+ABSENT: Final = _Named("ABSENT")
 
 
 @dataclass(eq=False, slots=True)
 class _Computation:
-    key: str
+    keys: frozenset[str]
     over: bool = False
 
 
@@ -34,9 +39,9 @@ _computing: ContextVar[tuple[_Computation, ...]] = ContextVar("evercache_computi
 
 
 @contextmanager
-def computing(key: str) -> Iterator[None]:
-    """Within it, the present thread or task, and those that it starts, compute a key."""
-    mine = _Computation(key)
+def computing(*keys: str) -> Iterator[None]:
+    """Within it, the present thread or task, and those that it starts, compute these keys."""
+    mine = _Computation(frozenset(keys))
     token = _computing.set((*(one for one in _computing.get() if not one.over), mine))
     try:
         yield
@@ -47,7 +52,7 @@ def computing(key: str) -> Iterator[None]:
 
 def computes_here(key: str) -> bool:
     """Whether the present thread or task computes a key: to wait for it would be to wait for oneself."""
-    return any(one.key == key and not one.over for one in _computing.get())
+    return any(key in one.keys and not one.over for one in _computing.get())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class Outcome:
 
     `envelope` is the form that can be shared (each caller decodes a copy of its own), `value` the object that
     the function returned to the leader, `error` what it raised. `sequence` is None for what a server had or a
-    lease covered; otherwise the journal's sequence when the computation began.
+    lease covered; otherwise the journal's sequence when the computation began. `batch` are the keys that were
+    computed in the same call, if there were several.
     """
 
     stamp: int
@@ -66,6 +72,7 @@ class Outcome:
     error: BaseException | None = None
     sequence: int | None = None
     stale: bool = False
+    batch: frozenset[str] | None = None
 
 
 @dataclass(eq=False, slots=True)

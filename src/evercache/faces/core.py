@@ -14,13 +14,14 @@ from evercache.policy import Policy
 from evercache.protocol.scope import Subject, tag_hash
 from evercache.protocol.signature import Signature, TagTemplate
 
-__all__ = ["FunctionCore", "TagSource"]
+__all__ = ["FunctionCore", "TagSource", "as_tags"]
 
 #: A template with parameter names, or a function of the call's arguments that returns one tag or several.
 TagSource = str | Callable[..., str | Iterable[str]]
 
 
-def _as_tags(tags: str | Iterable[str]) -> Iterable[str]:
+def as_tags(tags: str | Iterable[str]) -> Iterable[str]:
+    """One tag, or several."""
     return (tags,) if isinstance(tags, str) else tags
 
 
@@ -49,13 +50,18 @@ class FunctionCore:
         self.encoder = encoder
         self.counters = Counters()
         self.usual = Usual()
-        self.templates = [TagTemplate.compile(t, signature.parameters) for t in tags if isinstance(t, str)]
+        names = self._tag_names()
+        self.templates = [TagTemplate.compile(t, names) for t in tags if isinstance(t, str)]
         self.tag_functions = [t for t in tags if not isinstance(t, str)]
         self._tags_from = tags_from
         self.plan = Plan(name, encoder, self.counters, policy.beta, max(0.01, policy.budget * SHARE), policy.near)
 
     def __repr__(self) -> str:
         return f"<FunctionCore {self.name}>"
+
+    def _tag_names(self) -> tuple[str, ...]:
+        """What may stand in the braces of a tag."""
+        return self.signature.parameters
 
     def subject(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Subject:
         """What a call is about; TypeError for arguments that make no key, or no tag."""
@@ -72,12 +78,12 @@ class FunctionCore:
             arguments = self.signature.arguments(self.signature.bind(*args, **kwargs))
             tags += [template.render(arguments) for template in self.templates]
         for function in self.tag_functions:
-            tags += _as_tags(function(*args, **kwargs))
+            tags += as_tags(function(*args, **kwargs))
         return tuple(dict.fromkeys(map(tag_hash, tags)))
 
     def _result_tags(self, value: Any) -> tuple[bytes, ...]:
         assert self._tags_from is not None
-        return tuple(map(tag_hash, _as_tags(self._tags_from(value))))
+        return tuple(map(tag_hash, as_tags(self._tags_from(value))))
 
     def request(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:
         """A call, as the client takes it."""

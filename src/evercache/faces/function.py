@@ -14,14 +14,14 @@ from evercache.faces.keyspace import Key
 from evercache.faces.template import Template
 from evercache.results import Stats
 
-__all__ = ["FunctionFace"]
+__all__ = ["CallableFace", "FunctionFace"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class FunctionFace(Generic[P, R]):
-    """What both kinds of cached functions can do. Immutable; a method is bound by `__get__`."""
+class CallableFace(Generic[P, R]):
+    """What all kinds of cached functions can do. Immutable; a method is bound by `__get__`."""
 
     #: The class of bound methods: without the code that was made for the plain function.
     _general: ClassVar[type[Any]]
@@ -63,7 +63,7 @@ class FunctionFace(Generic[P, R]):
 
     def __eq__(self, other: object) -> bool:
         # As bound methods are: equal for the same function and the same object.
-        if not isinstance(other, FunctionFace):
+        if not isinstance(other, CallableFace):
             return NotImplemented
         same = len(self._bound) == len(other._bound) and all(map(operator.is_, self._bound, other._bound))
         return same and self._core is other._core
@@ -82,15 +82,6 @@ class FunctionFace(Generic[P, R]):
         """The plain function."""
         fn = self._core.fn
         return functools.partial(fn, *self._bound) if self._bound else fn
-
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
-        """The key of this call's entry as it stands on the server; direct operations take it too."""
-        subject = self._core.subject(self._bound + args, kwargs)
-        return Key.of(subject.key, subject.function)
-
-    def explain_code(self) -> str:
-        """The code that was made for this function and runs at each call; "" where there is none."""
-        return "" if self._template is None or self._bound else self._template.source
 
     def stats(self) -> Stats:
         """Counts of this function since the process began."""
@@ -117,3 +108,16 @@ class FunctionFace(Generic[P, R]):
         if instance is None or self._bound:
             return self
         return self._general(self._core, (instance,))
+
+
+class FunctionFace(CallableFace[P, R]):
+    """The same for functions whose call has one entry."""
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
+        """The key of this call's entry as it stands on the server; direct operations take it too."""
+        subject = self._core.subject(self._bound + args, kwargs)
+        return Key.of(subject.key, subject.function)
+
+    def explain_code(self) -> str:
+        """The code that was made for this function and runs at each call; "" where there is none."""
+        return "" if self._template is None or self._bound else self._template.source

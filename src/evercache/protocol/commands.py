@@ -14,7 +14,7 @@ from evercache.protocol.scope import FUNCTION, KEY, TAG, Scope, Subject
 from evercache.protocol.scripts import SCRIPTS, Script
 from evercache.wire.types import Argument, Command
 
-__all__ = ["Bookkeeping", "Commands", "Limits", "ScriptCall", "mark_member"]
+__all__ = ["Bookkeeping", "Commands", "Limits", "ScriptCall", "in_full", "mark_member"]
 
 _VERSION = "1"  # of the arguments
 _EXACT = 2**53
@@ -95,6 +95,17 @@ class ScriptCall:
     def eval(self) -> Command:
         """The call with the script's text."""
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+
+def in_full(calls: Iterable[ScriptCall]) -> list[Command]:
+    """Calls once more after `NOSCRIPT`, in order: the first of each script with its text, which loads it for the
+    others."""
+    sent: set[str] = set()
+    commands = []
+    for call in calls:
+        commands.append(call.evalsha() if call.script.sha in sent else call.eval())
+        sent.add(call.script.sha)
+    return commands
 
 
 def mark_member(scope: Scope) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
@@ -116,6 +116,29 @@ class Signature:
                 f"key= of {self.function} returned {describe(value)}, which makes no cache key ({error}): "
                 "return text, numbers, or a tuple of them"
             ) from error
+
+    def texts(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, items: Sequence[Any]
+    ) -> list[str]:
+        """As `call_text`, of calls that differ in the parameter at `position`, each of the items in turn."""
+        if self.key is not None:
+            return [self.call_text(*self.replaced(args, kwargs, position, item)) for item in items]
+        values = self.bind(*args, **kwargs)
+        kept = range(len(values)) if self._kept is None else self._kept
+        try:
+            before = "".join([canonical(values[index]) + "," for index in kept if index < position])
+            after = "".join(["," + canonical(values[index]) for index in kept if index > position])
+            return [before + canonical(item) + after for item in items]
+        except TypeError:
+            return [self.text((*values[:position], item, *values[position + 1 :])) for item in items]
+
+    def replaced(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, item: Any
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The arguments of a call with another value of the parameter at `position`, not a keyword-only one."""
+        if position < len(args):
+            return (*args[:position], item, *args[position + 1 :]), kwargs
+        return args, {**kwargs, self.parameters[position]: item}
 
     def arguments(self, values: tuple[Any, ...]) -> dict[str, Any]:
         """Bound arguments by parameter name, for tags; ignored ones included."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from evercache.client._async.batch_leads import AsyncBatchLeads
+from evercache.client._async.batch_reads import AsyncBatchReads
+from evercache.client._async.batches import AsyncBatches
 from evercache.client._async.hits import AsyncHits
-from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.operations import AsyncOperations
-from evercache.client._async.reads import AsyncReads
 from evercache.client._async.writes import AsyncWrites
 from evercache.engine.engine import Engine
 
@@ -21,9 +22,10 @@ class AsyncClient:
         link = AsyncLink(engine)
         self.hits = AsyncHits(engine, link)
         self.writes = AsyncWrites(engine, link)
-        self.leads = AsyncLeads(engine, link, self.writes)
-        self.reads = AsyncReads(engine, link, self.leads)
+        self.leads = AsyncBatchLeads(engine, link, self.writes)
+        self.reads = AsyncBatchReads(engine, link, self.leads)
         self.operations = AsyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
+        self.batches = AsyncBatches(engine, self.reads, self.leads)
 
     def __repr__(self) -> str:
         return f"<AsyncClient of {self.engine!r}>"

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from evercache.client import telling
+from evercache.client._async.batch_reads import AsyncBatchReads
 from evercache.client._async.hits import AsyncHits
 from evercache.client._async.leads import AsyncLeads
-from evercache.client._async.reads import AsyncReads, Found
+from evercache.client._async.reads import Found
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
@@ -29,7 +30,7 @@ class AsyncOperations:
     """No state of its own; safe for threads and tasks."""
 
     def __init__(
-        self, engine: Engine, hits: AsyncHits, reads: AsyncReads, leads: AsyncLeads, writes: AsyncWrites
+        self, engine: Engine, hits: AsyncHits, reads: AsyncBatchReads, leads: AsyncLeads, writes: AsyncWrites
     ) -> None:
         self._engine = engine
         self._hits = hits

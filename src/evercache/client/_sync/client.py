@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from evercache.client._sync.batch_leads import SyncBatchLeads
+from evercache.client._sync.batch_reads import SyncBatchReads
+from evercache.client._sync.batches import SyncBatches
 from evercache.client._sync.hits import SyncHits
-from evercache.client._sync.leads import SyncLeads
 from evercache.client._sync.link import SyncLink
 from evercache.client._sync.operations import SyncOperations
-from evercache.client._sync.reads import SyncReads
 from evercache.client._sync.writes import SyncWrites
 from evercache.engine.engine import Engine
 
@@ -22,9 +23,10 @@ class SyncClient:
         link = SyncLink(engine)
         self.hits = SyncHits(engine, link)
         self.writes = SyncWrites(engine, link)
-        self.leads = SyncLeads(engine, link, self.writes)
-        self.reads = SyncReads(engine, link, self.leads)
+        self.leads = SyncBatchLeads(engine, link, self.writes)
+        self.reads = SyncBatchReads(engine, link, self.leads)
         self.operations = SyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
+        self.batches = SyncBatches(engine, self.reads, self.leads)
 
     def __repr__(self) -> str:
         return f"<SyncClient of {self.engine!r}>"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from evercache.client import telling
-from evercache.client._sync.link import SyncLink
+from evercache.client._sync.link import Build, SyncLink
 from evercache.client.request import Request
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
@@ -58,7 +58,7 @@ class SyncComputing:
             value, error = self._run(request, flight)
         except BaseException:
             # Cancelled, or told to exit: others need not wait for the lease to run out.
-            self._engine.release_soon(request.subject.key, token)
+            self._engine.release_soon((request.subject.key, token))
             raise
         finally:
             state.let_go(held)
@@ -79,7 +79,7 @@ class SyncComputing:
             self._store(request, token, envelope, value, resyncs, deadline)
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
-            self._engine.release_soon(request.subject.key, token)
+            self._engine.release_soon((request.subject.key, token))
             raise
         return outcome
 
@@ -113,22 +113,27 @@ class SyncComputing:
             envelope = self._wrap(request, token, stamp, error, took, is_error=True)
             if envelope is not None and self._send(request, token, stamp, envelope, lifetime, deadline):
                 return Outcome(stamp, "computed", envelope, error=error)
-        self._engine.release_soon(request.subject.key, token)
-        if stale is not None and reply is not None:
-            late = self._stale_for(stale, reply) + took
-            state = self._state
-            if (
-                late <= policy.stale_if_error
-                and self._engine.may_serve(state.now())
-                and state.marks.fresh(stale.stamp, request.subject, stale.tags)
-                and not state.journal.covers(request.subject, stale.tags)
-            ):
-                self._engine.events.emit(
-                    events.StaleOnError(request.subject.label, request.subject.key, repr(error))
-                )
-                request.counters.stale_served += 1
-                return Outcome(stale.stamp, "master", stale, stale=True)
-        return Outcome(stamp, "computed", None, error=error)
+        self._engine.release_soon((request.subject.key, token))
+        instead = self._stale_on_error(request, stale, reply, error, took)
+        return instead or Outcome(stamp, "computed", None, error=error)
+
+    def _stale_on_error(
+        self, request: Request, stale: Envelope | None, reply: LeaseReply | None, error: Exception, took: float
+    ) -> Outcome | None:
+        """The old value in the place of an error, where the policy allows it."""
+        state = self._state
+        if (
+            stale is None
+            or reply is None
+            or self._stale_for(stale, reply) + took > request.policy.stale_if_error
+            or not self._engine.may_serve(state.now())
+            or not state.marks.fresh(stale.stamp, request.subject, stale.tags)
+            or state.journal.covers(request.subject, stale.tags)
+        ):
+            return None
+        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, repr(error)))
+        request.counters.stale_served += 1
+        return Outcome(stale.stamp, "master", stale, stale=True)
 
     def _store(
         self,
@@ -140,16 +145,28 @@ class SyncComputing:
         deadline: float,
     ) -> None:
         """Bring a result to the master, if it is to be cached."""
-        policy = request.policy
-        wanted = envelope is not None and (policy.cache_if is None or policy.cache_if(value))
-        lifetime = policy.lifetime(value, self._state.rng.random()) if wanted else (0, 0)
-        if envelope is None or lifetime[0] + lifetime[1] <= 0:
-            self._engine.release_soon(request.subject.key, token)
+        lifetime = self._lifetime(request, envelope, value)
+        if envelope is None or lifetime is None:
+            self._engine.release_soon((request.subject.key, token))
             return
         stored = self._send(request, token, envelope.stamp, envelope, lifetime, deadline)
-        if stored and policy.near:
+        self._stored(request, envelope, lifetime, stored, resyncs)
+
+    def _lifetime(self, request: Request, envelope: Envelope | None, value: Any) -> tuple[int, int] | None:
+        """How long a result is cached; None: not at all."""
+        policy = request.policy
+        if envelope is None or (policy.cache_if is not None and not policy.cache_if(value)):
+            return None
+        lifetime = policy.lifetime(value, self._state.rng.random())
+        return lifetime if sum(lifetime) > 0 else None
+
+    def _stored(
+        self, request: Request, envelope: Envelope, lifetime: tuple[int, int], stored: int, resyncs: int
+    ) -> None:
+        """The master took a result (`stored` is the soft expiry that it gave it) or refused it (0)."""
+        if stored and request.policy.near:
             soft = replace(envelope, soft_ms=stored, hard_ms=stored + lifetime[1])
-            self._state.put_near(request.subject, soft, policy.near, resyncs, computed=True)
+            self._state.put_near(request.subject, soft, request.policy.near, resyncs, computed=True)
         request.counters.stored += bool(stored)
 
     def _wrap(
@@ -185,31 +202,34 @@ class SyncComputing:
         deadline: float,
     ) -> int:
         """The soft expiry (ms of the server) that the master gave the entry, or 0 when it was refused."""
-        commands, key = self._engine.commands, request.subject.key
-        data = repack(envelope)
-        soft_ms, span_ms = lifetime
+        build = self._store_call(request.subject.key, token, stamp, envelope, lifetime)
         try:
-            reply = parse_store(
-                self._link.run(
-                    lambda replid, newest: commands.store(
-                        key,
-                        replid=replid,
-                        newest=newest,
-                        token=token,
-                        stamp=stamp,
-                        soft_ms=soft_ms,
-                        span_ms=span_ms,
-                        envelope=data,
-                    ),
-                    deadline,
-                )
-            )
+            raw = self._link.run(build, deadline)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             # Whether it arrived or not: after a store there is no lease any more, and without one others would
             # wait for it to run out, at the next master too.
-            self._engine.release_soon(key, token)
+            self._engine.release_soon((request.subject.key, token))
             return 0
+        return self._taken(request, raw)
+
+    def _store_call(self, key: str, token: str, stamp: int, envelope: Envelope, lifetime: tuple[int, int]) -> Build:
+        commands, data = self._engine.commands, repack(envelope)
+        soft_ms, span_ms = lifetime
+        return lambda replid, newest: commands.store(
+            key,
+            replid=replid,
+            newest=newest,
+            token=token,
+            stamp=stamp,
+            soft_ms=soft_ms,
+            span_ms=span_ms,
+            envelope=data,
+        )
+
+    def _taken(self, request: Request, raw: Any) -> int:
+        """The soft expiry that the answer to a store tells, or 0 when it was refused."""
+        reply = parse_store(raw)
         if reply.status == "ok":
             return reply.soft_expiry_ms
         request.counters.store_refused += 1

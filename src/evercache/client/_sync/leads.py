@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from evercache.client import telling
 from evercache.client._sync.computing import SyncComputing
-from evercache.client._sync.link import SyncLink
+from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.writes import SyncWrites
 from evercache.client.request import Request
 from evercache.client.waits import SyncSpawner, SyncWaits
@@ -19,7 +21,20 @@ from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 
-__all__ = ["SyncLeads"]
+__all__ = ["Answer", "SyncLeads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an answer of the lease script is good for.
+
+    `useless`: an entry of a later version, neither read nor overwritten. `outdated`: a mark was heard while it was
+    on its way; ask again, with what is `known`. `hit`, `stale`: the entry may be served. `none`: compute or wait.
+    """
+
+    verdict: Literal["useless", "outdated", "hit", "stale", "none"]
+    known: int
+    entry: Envelope | None = None
 
 
 class SyncLeads(SyncComputing):
@@ -59,28 +74,24 @@ class SyncLeads(SyncComputing):
                 break
             if resyncs != state.resyncs:
                 continue  # an answer to a question from before a resync proves nothing (rule 5)
-            entry = self._readable(request, reply)
-            tags = () if entry is None else entry.tags
-            covered = state.journal.covers(subject, tags) or not self._engine.may_serve(state.now())
-            known = state.marks.need(subject, tags)
-            if reply.status == "entry":
-                if entry is None or covered:
-                    break  # of a later version: neither read nor overwritten
-                if entry.stamp < known:  # heard while the answer was on its way
-                    need = max(need, known)
-                    continue
+            answer = self._weigh(request, reply)
+            if answer.verdict == "useless":
+                break
+            if answer.verdict == "outdated":
+                need = max(need, answer.known)
+                continue
+            entry = answer.entry
+            if answer.verdict == "hit" and entry is not None:
                 return self._hit(request, entry, resyncs)
-            alive = entry is not None and not covered and entry.stamp >= known
-            usable = entry if alive and entry and self._stale_for(entry, reply) <= policy.stale else None
             if reply.status == "lead":
-                if usable is not None:
-                    self._refresh_under(request, token, reply, usable)
-                    return self._stale(request, usable)
+                if answer.verdict == "stale" and entry is not None:
+                    self._refresh_under(request, token, reply)
+                    return self._stale(request, entry)
                 request.counters.misses += 1
                 left = deadline - state.now()
                 return self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
-            if usable is not None:
-                return self._stale(request, usable)
+            if answer.verdict == "stale" and entry is not None:
+                return self._stale(request, entry)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)
             if waited > wait_limit(expected, self._engine.settings.max_compute):
                 break
@@ -102,28 +113,14 @@ class SyncLeads(SyncComputing):
         return self._without_master(request, flight)
 
     def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
-        state, commands, subject = self._state, self._engine.commands, request.subject
+        state, subject = self._state, request.subject
         try:
-            raw = self._link.run(
-                lambda replid, newest: commands.lease(
-                    subject,
-                    replid=replid,
-                    newest=newest,
-                    least=max(need, state.marks.need(subject)),
-                    token=token,
-                    lease_ms=self._lease_ms(request),
-                    seen=seen,
-                    expected_ms=int(request.usual.seconds * 1000),
-                    # 0, no limit, where the master's time is not known yet.
-                    not_after_us=state.clock.server_us(deadline) or 0,
-                ),
-                deadline,
-            )
+            raw = self._link.run(self._lease_call(request, need, token, deadline, seen), deadline)
         except BaseException as error:
             # Given up or cancelled: it may have been granted (a frozen master does so when it thaws), and nobody
             # need wait for it to run out.
             if not isinstance(error, UnavailableError) or error.maybe_run:
-                self._engine.release_soon(subject.key, token)
+                self._engine.release_soon((subject.key, token))
             raise
         reply = parse_lease(raw)
         state.learn(subject, reply.marks)
@@ -131,6 +128,21 @@ class SyncLeads(SyncComputing):
             state.clock_was_wrong(reply.now_us)
             raise MasterUnknown("the request for the lease arrived too late and was refused")
         return reply
+
+    def _lease_call(self, request: Request, need: int, token: str, deadline: float, seen: str) -> Build:
+        state, commands, subject = self._state, self._engine.commands, request.subject
+        return lambda replid, newest: commands.lease(
+            subject,
+            replid=replid,
+            newest=newest,
+            least=max(need, state.marks.need(subject)),
+            token=token,
+            lease_ms=self._lease_ms(request),
+            seen=seen,
+            expected_ms=int(request.usual.seconds * 1000),
+            # 0, no limit, where the master's time is not known yet.
+            not_after_us=state.clock.server_us(deadline) or 0,
+        )
 
     def _lease_ms(self, request: Request) -> int:
         if self._state.local:  # one process: nobody else would take over
@@ -150,6 +162,21 @@ class SyncLeads(SyncComputing):
             return None
         return envelope
 
+    def _weigh(self, request: Request, reply: LeaseReply) -> Answer:
+        """What a caller may do with an answer of the lease script, by all that is known here now."""
+        state, subject = self._state, request.subject
+        entry = self._readable(request, reply)
+        tags = () if entry is None else entry.tags
+        covered = state.journal.covers(subject, tags) or not self._engine.may_serve(state.now())
+        known = state.marks.need(subject, tags)
+        if reply.status == "entry":
+            if entry is None or covered:
+                return Answer("useless", known)
+            return Answer("outdated" if entry.stamp < known else "hit", known, entry)
+        alive = entry is not None and not covered and entry.stamp >= known
+        usable = alive and entry is not None and self._stale_for(entry, reply) <= request.policy.stale
+        return Answer("stale" if usable else "none", known, entry)
+
     def _hit(self, request: Request, entry: Envelope, resyncs: int) -> Outcome:
         request.counters.master_hits += 1
         if request.policy.near:
@@ -162,49 +189,64 @@ class SyncLeads(SyncComputing):
 
     def _without_master(self, request: Request, flight: Flight) -> Outcome:
         """No master can be asked: the gutter, or the function, once per key in this process."""
+        kept = self._from_gutter(request)
+        if kept is not None:
+            return kept
+        outcome = self.compute_plain(request, flight)
+        self._into_gutter(request, outcome)
+        return outcome
+
+    def _from_gutter(self, request: Request) -> Outcome | None:
+        """What was computed a moment ago, while no server could be reached."""
         state, subject = self._state, request.subject
         kept = None
         if self._engine.settings.consistency == "available":  # strict: others may have invalidated it, unheard
             with state.lock:
                 kept = state.gutter.get(subject.key, state.now())
-        if kept is not None and state.acceptable(kept, subject, state.marks.need(subject)):
-            request.counters.gutter_hits += 1
-            self._engine.events.emit(events.GutterUsed())
-            return Outcome(kept.stamp, "gutter", kept.envelope, sequence=kept.sequence)
-        outcome = self.compute_plain(request, flight)
+        if kept is None or not state.acceptable(kept, subject, state.marks.need(subject)):
+            return None
+        request.counters.gutter_hits += 1
+        self._engine.events.emit(events.GutterUsed())
+        return Outcome(kept.stamp, "gutter", kept.envelope, sequence=kept.sequence)
+
+    def _into_gutter(self, request: Request, outcome: Outcome) -> None:
+        state = self._state
         if outcome.envelope is not None and (state.master_down or not state.ready):
             with state.lock:
-                state.gutter.put(subject, outcome, state.now())
-        return outcome
+                state.gutter.put(request.subject, outcome, state.now())
 
     # -- refreshing
 
     def refresh_in_background(self, request: Request, seen: Envelope) -> None:
         """Recompute a key while its present value is served; one refresh per key and process."""
-        key = request.subject.key
-        with self._state.lock:
-            if key in self._refreshing or not self._state.ready:
-                return
-            self._refreshing.add(key)
-        self._spawn(request, lambda: self._refresh(request, seen))
+        if self._state.ready and self._claim([request.subject.key]):
+            self._spawn([request], lambda: self._refresh(request, seen))
 
-    def _spawn(self, request: Request, work: Any) -> None:
-        key = request.subject.key
+    def _claim(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that nobody refreshes here; from now on somebody does."""
+        with self._state.lock:
+            mine = set(keys) - self._refreshing
+            self._refreshing |= mine
+        return mine
+
+    def _spawn(self, requests: Sequence[Request], work: Any) -> None:
+        """Refresh in the background what was claimed."""
+        keys, label = [request.subject.key for request in requests], requests[0].subject.label
 
         def job() -> None:
             try:
                 work()
             except Exception as error:  # a mistake in cache_if=, ttl= or tags_from=: no caller sees it
-                self._engine.events.emit(events.RefreshFailed(request.subject.label, key, repr(error)))
+                self._engine.events.emit(events.RefreshFailed(label, keys[0], repr(error)))
             finally:
                 with self._state.lock:
-                    self._refreshing.discard(key)
+                    self._refreshing.difference_update(keys)
 
         try:
             self.spawner.spawn(job)
         except RuntimeError:  # the interpreter or the loop is ending
             with self._state.lock:
-                self._refreshing.discard(key)
+                self._refreshing.difference_update(keys)
 
     def _refresh(self, request: Request, seen: Envelope) -> None:
         state = self._state
@@ -219,11 +261,10 @@ class SyncLeads(SyncComputing):
         if reply.status == "lead":
             self._compute_refresh(request, token, reply.stamp)
 
-    def _refresh_under(self, request: Request, token: str, reply: LeaseReply, stale: Envelope) -> None:
+    def _refresh_under(self, request: Request, token: str, reply: LeaseReply) -> None:
         """The lease came with a stale value that may be served: compute in the background."""
-        with self._state.lock:
-            self._refreshing.add(request.subject.key)
-        self._spawn(request, lambda: self._compute_refresh(request, token, reply.stamp))
+        self._claim([request.subject.key])
+        self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp))
 
     def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1

@@ -23,7 +23,7 @@ from evercache.errors import (
 )
 from evercache.observe import Counters
 from evercache.protocol.balance import LATEST
-from evercache.protocol.commands import ScriptCall
+from evercache.protocol.commands import ScriptCall, in_full
 from evercache.protocol.shapes import to_int, to_str
 from evercache.wire.types import Address, Command, Overdue
 
@@ -107,7 +107,7 @@ class SyncLink:
                 # It has not run: sent whole, with the same id and token. No retry is refused here, since this one
                 # ends what made it necessary, for all callers.
                 engine.may_retry()
-                again = endpoint.execute([*(calls[i].eval() for i in missing), *wait], deadline)
+                again = endpoint.execute([*in_full([calls[i] for i in missing]), *wait], deadline)
                 for i, reply in zip(missing, again[: len(missing)], strict=True):
                     replies[i] = reply
                 if wait:

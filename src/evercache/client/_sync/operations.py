@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from evercache.client import telling
+from evercache.client._sync.batch_reads import SyncBatchReads
 from evercache.client._sync.hits import SyncHits
 from evercache.client._sync.leads import SyncLeads
-from evercache.client._sync.reads import Found, SyncReads
+from evercache.client._sync.reads import Found
 from evercache.client._sync.writes import SyncWrites
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
@@ -30,7 +31,7 @@ class SyncOperations:
     """No state of its own; safe for threads and tasks."""
 
     def __init__(
-        self, engine: Engine, hits: SyncHits, reads: SyncReads, leads: SyncLeads, writes: SyncWrites
+        self, engine: Engine, hits: SyncHits, reads: SyncBatchReads, leads: SyncLeads, writes: SyncWrites
     ) -> None:
         self._engine = engine
         self._hits = hits

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
-from evercache.client._sync.link import Build, SyncLink
+from evercache.client._sync.link import SyncLink
 from evercache.client.request import SHARE, Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.waits import SyncWaits
@@ -22,12 +22,10 @@ from evercache.protocol.replies import LeaseReply, parse_lease
 from evercache.protocol.scope import Subject
 from evercache.wire.types import Address
 
-__all__ = ["Found", "SyncReads"]
+__all__ = ["ROUNDS", "Found", "SyncReads"]
 
-#: As `SHARE`, for many keys at once.
-_SHARE_OF_MANY = 0.6
 #: A call goes round again when what it waited for was invalidated meanwhile; then it computes by itself.
-_ROUNDS = 8
+ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class SyncReads:
         deadline = began + policy.budget
         need = state.marks.need(subject)
         overdue: Flight | None = None
-        for turn in range(_ROUNDS):
+        for turn in range(ROUNDS):
             if state.journal.pending or state.journal.suspended:
                 self.settle(subject, deadline, request.counters)
                 need = max(need, state.marks.need(subject))
@@ -79,7 +77,9 @@ class SyncReads:
             else:
                 found = self.look(subject, need, deadline, request.counters, None if turn else seen.tried)
             if found is not None:
-                outcome = self._serve(request, found, early=turn == 0 and seen.early)
+                outcome, refresh = self._serve(request, found, early=turn == 0 and seen.early)
+                if refresh:
+                    self._leads.refresh_in_background(request, found.envelope)
                 if outcome is not None:
                     return outcome
             if computes_here(subject.key):
@@ -152,27 +152,24 @@ class SyncReads:
         counters.near_hits += 1
         return envelope
 
-    def _serve(self, request: Request, found: Found, *, early: bool) -> Outcome | None:
-        """Serve what a node had, perhaps with a refresh in the background; None when it must be recomputed."""
+    def _serve(self, request: Request, found: Found, *, early: bool) -> tuple[Outcome | None, bool]:
+        """What a node had as an outcome, or None when it must be recomputed; and whether it must be refreshed."""
         state, policy, envelope = self._state, request.policy, found.envelope
         if found.stale:
             if -found.left > policy.stale:
-                return None
-            self._leads.refresh_in_background(request, envelope)
+                return None, False
             request.counters.stale_served += 1
-            return Outcome(envelope.stamp, found.source, envelope, stale=True)
+            return Outcome(envelope.stamp, found.source, envelope, stale=True), True
         if not early and envelope.compute_seconds and policy.beta:
             # 1 - random() is in (0, 1]: the logarithm of it is finite.
             early = refresh_early(found.left, envelope.compute_seconds, policy.beta, 1.0 - state.rng.random())
-        if early:
-            self._leads.refresh_in_background(request, envelope)
         if found.source == "master":
             request.counters.master_hits += 1
         else:
             request.counters.replica_hits += 1
         if policy.near:
             state.put_near(request.subject, envelope, policy.near, state.resyncs)
-        return Outcome(envelope.stamp, found.source, envelope)
+        return Outcome(envelope.stamp, found.source, envelope), early
 
     # -- plain reads
 
@@ -297,59 +294,6 @@ class SyncReads:
             return None
         left = (envelope.soft_ms - reply.now_us / 1e3) / 1e3
         return Found(envelope, "master", left <= 0, left)
-
-    def peek_many(self, subjects: list[Subject], budget: float, counters: Counters) -> list[Found | None]:
-        """The entries of many keys: one round trip to one node, and one to the master for what that lacks."""
-        state, engine = self._state, self._engine
-        if not subjects or not engine.start():
-            return [None] * len(subjects)
-        deadline = state.now() + budget
-        if state.journal.pending or state.journal.suspended:
-            for subject in subjects:
-                self.settle(subject, deadline, counters)
-        needs = [state.marks.need(subject) for subject in subjects]
-        results: list[Found | None] = [None] * len(subjects)
-        command = ("MGET", *(subject.key for subject in subjects))
-        tried = None
-        for _ in range(2):
-            now = state.now()
-            reader = engine.reader(now, tried)
-            if reader is None:
-                break
-            resyncs = state.resyncs
-            until = min(deadline, now + max(0.01, (deadline - now) * _SHARE_OF_MANY))
-            answer = self._link.read(reader, [command], until, counters)
-            if answer is not None:
-                replies, reader = answer
-                if isinstance(replies[0], list):
-                    for index, data in enumerate(replies[0][: len(subjects)]):
-                        results[index] = self.judge(
-                            data, subjects[index], needs[index], resyncs, reader.role, counters
-                        )
-                break
-            counters.replica_failures += 1
-            tried = reader.address
-        missing = [index for index, found in enumerate(results) if found is None]
-        if not missing:
-            return results
-        for _ in range(2):
-            resyncs = state.resyncs
-            raw = self._link.run_many(
-                [self._peek_call(subjects[index], needs[index]) for index in missing], deadline
-            )
-            if resyncs == state.resyncs:
-                break
-        else:
-            return results  # two resyncs while it was asked: nothing is known (rule 5)
-        for index, reply in zip(missing, raw, strict=True):
-            parsed = parse_lease(reply)
-            state.learn(subjects[index], parsed.marks)
-            results[index] = self.from_master(parsed, subjects[index], counters)
-        return results
-
-    def _peek_call(self, subject: Subject, need: int) -> Build:
-        commands = self._engine.commands
-        return lambda replid, newest: commands.peek(subject, replid=replid, newest=newest, least=need)
 
     def until_ready(self, seconds: float) -> None:
         """Wait for the first resync, so long at most."""

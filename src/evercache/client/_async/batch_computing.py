@@ -1,0 +1,185 @@
+"""Computing many keys at once: one call of the function, and one trip to the master to store what it returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evercache.client import telling
+from evercache.client._async.leads import AsyncLeads
+from evercache.client._async.link import Build
+from evercache.client.request import Batch, Request
+from evercache.client.waits import AsyncWaits
+from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computing
+from evercache.errors import UnavailableError
+from evercache.observe import events
+from evercache.protocol.envelope import Envelope
+from evercache.protocol.replies import LeaseReply
+
+__all__ = ["AsyncBatchComputing", "Grant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease that this call holds, and the entry that it was granted over, if that may still be of use."""
+
+    token: str
+    reply: LeaseReply
+    stale: Envelope | None = None
+
+
+class AsyncBatchComputing(AsyncLeads):
+    """As its base, for batches. Indexes are those of `batch.requests`; results go into `outcomes`."""
+
+    async def compute_many(
+        self,
+        batch: Batch,
+        granted: Mapping[int, Grant],
+        alone: Iterable[int],
+        outcomes: dict[int, Outcome],
+        flights: Mapping[int, Flight] | None = None,
+        left: float = 0.0,
+    ) -> float:
+        """Run the function once, for what was granted and for what is computed without a lease and stored nowhere
+        (`alone`); the store may take `left` seconds. Returns the seconds that the function took."""
+        state, requests = self._state, batch.requests
+        alone = list(alone)
+        with state.lock:
+            newest, sequence = state.marks.newest, state.journal.sequence
+        if alone:
+            telling.unleased(self._engine, requests[alone[0]].subject, requests[0].counters, len(alone))
+        indexes = sorted([*granted, *alone])
+        chosen = set(indexes)
+        mine = {index: flight for index, flight in (flights or {}).items() if index in chosen}
+        resyncs = state.resyncs
+        leases = [(requests[index].subject.key, grant.token) for index, grant in granted.items()]
+        held = [state.hold(key, token, requests[0].usual.lease) for key, token in leases]
+        began = state.now()
+        try:
+            values, error = await self._run_many(batch, indexes)
+        except BaseException:
+            self._engine.release_soon(*leases)
+            raise
+        finally:
+            for lease in held:
+                state.let_go(lease)
+            for flight in mine.values():
+                flight.spent += state.now() - began
+        now = state.now()
+        took, usual = now - began, requests[0].usual
+        if not state.local and any(lease.starved(now) for lease in held):
+            usual.starved(took, self._engine.settings.max_compute)
+        try:
+            if error is None:
+                usual.took(took)
+            for index in indexes:
+                if index in granted:
+                    outcomes[index] = self._granted(batch, index, values, error, granted[index], took)
+                else:
+                    outcomes[index] = self._alone(batch, index, values, error, newest, sequence)
+            if error is not None:
+                keys = frozenset(requests[index].subject.key for index in indexes)
+                for index in indexes:
+                    outcomes[index] = replace(outcomes[index], batch=keys)
+                self._engine.release_soon(*leases)
+                return took
+            if self._engine.events.open:
+                self._engine.events.emit(events.FunctionSucceeds(requests[0].subject.label))
+            for index in mine:
+                mine[index].land(outcomes[index])
+            await self._store_many(batch, granted, outcomes, resyncs, now + left)
+        except BaseException:
+            # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
+            self._engine.release_soon(*leases)
+            raise
+        return took
+
+    def _granted(
+        self,
+        batch: Batch,
+        index: int,
+        values: Mapping[Any, Any],
+        error: Exception | None,
+        grant: Grant,
+        took: float,
+    ) -> Outcome:
+        request, stamp, id = batch.requests[index], grant.reply.stamp, batch.ids[index]
+        if error is not None:
+            instead = self._stale_on_error(request, grant.stale, grant.reply, error, took)
+            return instead or Outcome(stamp, "computed", error=error)
+        if id not in values:
+            return Outcome(stamp, "computed", value=ABSENT)
+        envelope = self._wrap(request, grant.token, stamp, values[id], took)
+        return Outcome(stamp, "computed", envelope, values[id])
+
+    def _alone(
+        self,
+        batch: Batch,
+        index: int,
+        values: Mapping[Any, Any],
+        error: Exception | None,
+        stamp: int,
+        sequence: int,
+    ) -> Outcome:
+        request, id = batch.requests[index], batch.ids[index]
+        if error is not None or id not in values:
+            return Outcome(stamp, "computed", value=UNSET if error else ABSENT, error=error, sequence=sequence)
+        envelope = self._wrap(request, "0" * 16, stamp, values[id], 0.0)
+        return Outcome(stamp, "computed", envelope, values[id], sequence=sequence)
+
+    async def _run_many(self, batch: Batch, indexes: Sequence[int]) -> tuple[Mapping[Any, Any], Exception | None]:
+        counters = batch.requests[0].counters
+        counters.computed += 1
+        ids = [batch.ids[index] for index in indexes]
+        with computing(*(batch.requests[index].subject.key for index in indexes)):
+            try:
+                values = await AsyncWaits.call(lambda: batch.compute(ids))
+                if not isinstance(values, Mapping):
+                    raise TypeError(
+                        f"{batch.requests[0].subject.function} returned {type(values).__name__}: a function under "
+                        "cached_many() returns a dict from id to value"
+                    )
+            except Exception as error:
+                counters.raised += 1
+                return {}, error
+        return values, None
+
+    async def _store_many(
+        self,
+        batch: Batch,
+        granted: Mapping[int, Grant],
+        outcomes: Mapping[int, Outcome],
+        resyncs: int,
+        deadline: float,
+    ) -> None:
+        """Bring the results to the master; the leases of what is not to be cached end in the same trip."""
+        stores: list[tuple[Request, Envelope, tuple[int, int]]] = []
+        builds: list[Build] = []
+        unused: list[tuple[str, str]] = []
+        for index, grant in granted.items():
+            request, outcome = batch.requests[index], outcomes[index]
+            key, envelope = request.subject.key, outcome.envelope
+            lifetime = self._lifetime(request, envelope, outcome.value)
+            if envelope is None or lifetime is None:
+                unused.append((key, grant.token))
+                continue
+            stores.append((request, envelope, lifetime))
+            builds.append(self._store_call(key, grant.token, envelope.stamp, envelope, lifetime))
+        if not stores:
+            self._engine.release_soon(*unused)  # nobody need wait for that
+            return
+        builds += [self._release_call(key, token) for key, token in unused]
+        try:
+            raw = await self._link.run_many(builds, deadline)
+        except UnavailableError as error:
+            self._engine.failed(error, batch.requests[0].counters)
+            # As in `_send`: whether they arrived or not.
+            self._engine.release_soon(*((batch.requests[i].subject.key, g.token) for i, g in granted.items()))
+            return
+        for (request, envelope, lifetime), reply in zip(stores, raw, strict=False):
+            self._stored(request, envelope, lifetime, self._taken(request, reply), resyncs)
+
+    def _release_call(self, key: str, token: str) -> Build:
+        commands = self._engine.commands
+        return lambda replid, newest: commands.release(key, replid=replid, newest=newest, token=token)

@@ -1,0 +1,238 @@
+"""The way of a read of many keys at once: as few round trips as for one, whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evercache.client._async.batch_leads import AsyncBatchLeads
+from evercache.client._async.link import AsyncLink, Build
+from evercache.client._async.reads import ROUNDS, AsyncReads, Found
+from evercache.client.request import Batch
+from evercache.client.waits import AsyncWaits
+from evercache.engine.engine import Engine
+from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
+from evercache.observe import Counters
+from evercache.protocol.envelope import Envelope
+from evercache.protocol.lease import wait_limit
+from evercache.protocol.replies import parse_lease
+from evercache.protocol.scope import Subject
+
+__all__ = ["AsyncBatchReads"]
+
+#: As `SHARE`, for many keys at once.
+_SHARE_OF_MANY = 0.6
+
+
+class AsyncBatchReads(AsyncReads):
+    """No state of its own; safe for threads and tasks."""
+
+    def __init__(self, engine: Engine, link: AsyncLink, leads: AsyncBatchLeads) -> None:
+        super().__init__(engine, link, leads)
+        self._batch_leads = leads
+
+    # -- plain reads
+
+    async def look_many(
+        self, subjects: Sequence[Subject], needs: Sequence[int], deadline: float, counters: Counters
+    ) -> list[Found | None]:
+        """What one node has of many keys, in one round trip; another one is asked when it fails."""
+        state, engine = self._state, self._engine
+        results: list[Found | None] = [None] * len(subjects)
+        command = ("MGET", *(subject.key for subject in subjects))
+        tried = None
+        for _ in range(2):
+            now = state.now()
+            reader = engine.reader(now, tried)
+            if reader is None or now >= deadline:
+                break
+            resyncs = state.resyncs
+            until = min(deadline, now + max(0.01, (deadline - now) * _SHARE_OF_MANY))
+            answer = await self._link.read(reader, [command], until, counters)
+            if answer is not None:
+                replies, reader = answer
+                if isinstance(replies[0], list):
+                    for index, data in enumerate(replies[0][: len(subjects)]):
+                        results[index] = self.judge(
+                            data, subjects[index], needs[index], resyncs, reader.role, counters
+                        )
+                break
+            counters.replica_failures += 1
+            tried = reader.address
+        return results
+
+    async def peek_many(self, subjects: list[Subject], budget: float, counters: Counters) -> list[Found | None]:
+        """The entries of many keys: one round trip to one node, and one to the master for what that lacks.
+
+        Raises UnavailableError when the master could not be asked.
+        """
+        state = self._state
+        if not subjects or not self._engine.start():
+            return [None] * len(subjects)
+        deadline = state.now() + budget
+        await self._settle_many(subjects, deadline, counters)
+        needs = [state.marks.need(subject) for subject in subjects]
+        results = await self.look_many(subjects, needs, deadline, counters)
+        missing = [index for index, found in enumerate(results) if found is None]
+        if not missing:
+            return results
+        for _ in range(2):
+            resyncs = state.resyncs
+            raw = await self._link.run_many(
+                [self._peek_call(subjects[index], needs[index]) for index in missing], deadline
+            )
+            if resyncs == state.resyncs:
+                break
+        else:
+            return results  # two resyncs while it was asked: nothing is known (rule 5)
+        for index, reply in zip(missing, raw, strict=True):
+            parsed = parse_lease(reply)
+            state.learn(subjects[index], parsed.marks)
+            results[index] = self.from_master(parsed, subjects[index], counters)
+        return results
+
+    def _peek_call(self, subject: Subject, need: int) -> Build:
+        commands = self._engine.commands
+        return lambda replid, newest: commands.peek(subject, replid=replid, newest=newest, least=need)
+
+    async def _settle_many(self, subjects: Sequence[Subject], deadline: float, counters: Counters) -> None:
+        state = self._state
+        for subject in subjects:
+            if not state.journal.pending and not state.journal.suspended:
+                return
+            await self.settle(subject, deadline, counters)
+
+    # -- a cached call
+
+    async def fetch_many(self, batch: Batch) -> list[Outcome]:
+        """The outcomes of a batch: each key served, joined or computed, as `fetch` does it for one.
+
+        What this call leads is over, and nobody waits for it any more, before the call waits for others: so two
+        batches that overlap cannot wait for each other.
+        """
+        state, requests = self._state, batch.requests
+        everything = range(len(requests))
+        outcomes: dict[int, Outcome] = {}
+        if not self._engine.start():
+            await self._batch_leads.compute_many(batch, {}, everything, outcomes)
+            return [outcomes[index] for index in everything]
+        policy, counters = requests[0].policy, requests[0].counters
+        deadline = state.now() + policy.budget
+        began = state.now()
+        needs = [state.marks.need(request.subject) for request in requests]
+        overdue: dict[int, Flight] = {}
+        rest = list(everything)
+        for turn in range(ROUNDS):
+            await self._settle_many([requests[index].subject for index in rest], deadline, counters)
+            for index in rest:
+                needs[index] = max(needs[index], state.marks.need(requests[index].subject))
+            await self._look_at_all(batch, rest, needs, deadline, outcomes)
+            missing = [index for index in rest if index not in outcomes]
+            nested = [index for index in missing if computes_here(requests[index].subject.key)]
+            flights: dict[int, Flight] = {}
+            theirs: dict[int, Flight] = {}
+            for index in missing:
+                if index not in nested:
+                    late = overdue.get(index)
+                    flight, leads = state.join_or_lead(
+                        requests[index].subject, needs[index], joinable=turn < 2 or late is not None, overdue=late
+                    )
+                    (flights if leads else theirs)[index] = flight
+            try:
+                led = {index: flight for index, flight in flights.items() if index not in overdue}
+                alone = [*nested, *(index for index in flights if index in overdue)]
+                if led:
+                    deadline = await self._batch_leads.lead_many(batch, led, needs, deadline, outcomes)
+                if alone:
+                    deadline += await self._batch_leads.compute_many(batch, {}, alone, outcomes, flights)
+            finally:
+                for index, flight in flights.items():
+                    state.landed(flight, outcomes.get(index))
+            if any(outcome.error is not None for outcome in outcomes.values()):
+                break  # the caller raises it: nothing else is of use
+            deadline = await self._join(batch, theirs, needs, began, deadline, outcomes, overdue)
+            rest = [index for index in rest if index not in outcomes]
+            if not rest:
+                break
+        else:
+            await self._batch_leads.compute_many(batch, {}, rest, outcomes)
+        return [outcomes[index] for index in sorted(outcomes)]
+
+    async def _look_at_all(
+        self,
+        batch: Batch,
+        indexes: Sequence[int],
+        needs: Sequence[int],
+        deadline: float,
+        outcomes: dict[int, Outcome],
+    ) -> None:
+        """What this process or a node has; what is to be refreshed is, in one call, in the background."""
+        requests = batch.requests
+        policy, counters = requests[0].policy, requests[0].counters
+        if policy.near:
+            for index in indexes:
+                envelope = self._near(requests[index].subject, needs[index], counters)
+                if envelope is not None:
+                    outcomes[index] = Outcome(envelope.stamp, "near", envelope)
+        asked = [index for index in indexes if index not in outcomes]
+        if not asked:
+            return
+        founds = await self.look_many(
+            [requests[index].subject for index in asked], [needs[index] for index in asked], deadline, counters
+        )
+        refresh: dict[int, Envelope] = {}
+        for index, found in zip(asked, founds, strict=True):
+            if found is None:
+                continue
+            outcome, again = self._serve(requests[index], found, early=False)
+            if outcome is not None:
+                outcomes[index] = outcome
+            if again:
+                refresh[index] = found.envelope
+        if refresh:
+            self._batch_leads.refresh_many_in_background(batch, refresh)
+
+    async def _join(
+        self,
+        batch: Batch,
+        flights: dict[int, Flight],
+        needs: list[int],
+        began: float,
+        deadline: float,
+        outcomes: dict[int, Outcome],
+        overdue: dict[int, Flight],
+    ) -> float:
+        """Wait for what others fetch or compute; the deadline that is left after that."""
+        state, requests = self._state, batch.requests
+        keys = frozenset(request.subject.key for request in requests)
+        start = state.now()
+        unshared: list[int] = []
+        for index, flight in flights.items():
+            request, waiting = requests[index], state.now()
+            limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
+            outcome = await AsyncWaits.result(flight.done, start + limit - waiting)
+            # As in `fetch`: to wait for a computation is the function's own time.
+            waited = state.now() - waiting
+            deadline += min(waited, flight.spent) if flight.done.done() else waited
+            if not flight.done.done():
+                overdue[index] = flight
+                continue
+            if outcome is None or not self._joinable(request, flight, outcome, needs[index], began):
+                continue
+            if outcome.error is not None and not (outcome.batch or keys) <= keys:
+                continue  # of a batch with other ids too, which may be to blame: asked without them
+            if outcome.error is None and outcome.envelope is None and outcome.value is not ABSENT:
+                unshared.append(index)  # what can't be shared is computed by each caller
+                continue
+            request.counters.joined += 1
+            outcomes[index] = Outcome(
+                outcome.stamp,
+                "joined",
+                outcome.envelope,
+                ABSENT if outcome.value is ABSENT else UNSET,
+                error=outcome.error,
+                sequence=outcome.sequence,
+                stale=outcome.stale,
+            )
+        if unshared:
+            deadline += await self._batch_leads.compute_many(batch, {}, unshared, outcomes)
+        return deadline
