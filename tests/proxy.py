@@ -83,6 +83,12 @@ class DelayProxy:
     def from_client(self, data: bytes) -> None:
         """Called in the proxy's thread with each chunk of a client, when it comes; for subclasses."""
 
+    def passed(self, link: object, data: bytes, *, forward: bool) -> None:
+        """Called in the proxy's thread with each chunk of a link; for subclasses.
+
+        A client's is told when it comes (`forward`), a server's when it leaves.
+        """
+
     def close(self) -> None:
         """Close everything and end the thread; again is fine."""
         if self._loop.is_closed():
@@ -124,9 +130,18 @@ class DelayProxy:
                 return
             self._writers.add(up_writer)
             try:
+                link = object()
+
+                def forward(data: bytes) -> None:
+                    self.from_client(data)
+                    self.passed(link, data, forward=True)
+
+                def backward(data: bytes) -> None:
+                    self.passed(link, data, forward=False)
+
                 both = {
-                    asyncio.ensure_future(self._pump(reader, up_writer, self.from_client)),
-                    asyncio.ensure_future(self._pump(up_reader, writer)),
+                    asyncio.ensure_future(self._pump(reader, up_writer, come=forward)),
+                    asyncio.ensure_future(self._pump(up_reader, writer, leaves=backward)),
                 }
                 try:
                     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -152,7 +167,8 @@ class DelayProxy:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        look: Callable[[bytes], None] | None = None,
+        come: Callable[[bytes], None] | None = None,
+        leaves: Callable[[bytes], None] | None = None,
     ) -> None:
         """Read at once, write later: bounded only by what a test sends."""
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
@@ -168,6 +184,8 @@ class DelayProxy:
                     return
                 if self._throttle:
                     await asyncio.sleep(len(data) / self._throttle)
+                if leaves is not None:
+                    leaves(data)
                 writer.write(data)
                 await writer.drain()
 
@@ -175,8 +193,8 @@ class DelayProxy:
             while True:
                 size = min(_CHUNK, max(1, int(self._throttle / 20))) if self._throttle else _CHUNK
                 data = await reader.read(size)
-                if look is not None and data:
-                    look(data)
+                if come is not None and data:
+                    come(data)
                 queue.put_nowait((self._loop.time() + self.delay, data))
                 if not data:
                     return

@@ -11,7 +11,7 @@ from evercache.client._async.batch_reads import AsyncBatchReads
 from evercache.client._async.hits import AsyncHits
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.reads import Found
-from evercache.client._async.writes import AsyncWrites
+from evercache.client._async.writes import AsyncWrites, Write
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.values import counter_payload, sealed, value_of
@@ -213,55 +213,69 @@ class AsyncOperations:
         since: int = 0,
     ) -> Ack:
         """Write a value."""
-        engine, policy, counters = self._engine, request.policy, request.counters
-        budget = policy.budget
-        id = engine.state.new_id()
-        try:
-            envelope = sealed(request, id, value)
-        except CannotEncode as error:
-            counters.uncacheable += 1
-            subject = request.subject
-            engine.events.emit(events.UncacheableResult(subject.function, subject.key, str(error)))
-            if mode != "add":  # what was there before must not be taken for this value
-                await self._writes.invalidate(Scope.of_key(request.subject.key), budget, counters)
-            if policy.on_error == "raise":
-                raise
-            return Ack(False, reason="uncacheable")
-        lifetime = policy.lifetime(value, 0.0)
-        if sum(lifetime) <= 0 and mode == "add":
-            return Ack(False, reason="expired")
-        if sum(lifetime) <= 0:
-            ack = await self._writes.invalidate(Scope.of_key(request.subject.key), budget, counters)
-            return Ack(ack.done, ack.stamp, ack.existed, ack.queued, "expired")
+        policy, counters, left = request.policy, request.counters, None
         if mode == "add":
             try:
-                budget = await self._settled(request.subject, budget, counters)
+                left = await self._settled(request.subject, policy.budget, counters)
             except UnavailableError as error:
-                engine.failed(error, counters)
+                self._engine.failed(error, counters)
                 if policy.on_error == "raise":
                     raise
                 return Ack(False, queued=True, reason="unavailable")
-        return await self._writes.set(
-            request.subject,
-            envelope,
-            lifetime,
-            budget,
-            counters,
-            mode=mode,
-            since=since,
-            strict=engine.settings.consistency == "strict",
-            on_error=policy.on_error,
-        )
+        return (await self._set([(request, value)], mode, since, left))[0]
 
     async def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
-        """Write many values, within one budget."""
-        state, acks = self._engine.state, {}
-        began = state.now()
-        for key, (request, value) in requests.items():
-            left = max(0.001, began + request.policy.budget - state.now())
-            hurried = replace(request, policy=replace(request.policy, budget=left))
-            acks[key] = await self.set(hurried, value)
-        return acks
+        """Write many values, in one round trip."""
+        return dict(zip(requests, await self._set(list(requests.values())), strict=True))
+
+    async def _set(
+        self,
+        pairs: Sequence[tuple[Request, Any]],
+        mode: Literal["set", "add", "since"] = "set",
+        since: int = 0,
+        left: float | None = None,
+    ) -> list[Ack]:
+        """Write what can be written; the keys of the rest are invalidated, in one round trip more."""
+        if not pairs:
+            return []
+        engine, state = self._engine, self._engine.state
+        policy, counters = pairs[0][0].policy, pairs[0][0].counters
+        deadline = state.now() + (policy.budget if left is None else left)
+        writes: dict[int, Write] = {}
+        acks: dict[int, Ack] = {}
+        mistake: CannotEncode | None = None
+        for index, (request, value) in enumerate(pairs):
+            subject = request.subject
+            try:
+                envelope = sealed(request, state.new_id(), value)
+            except CannotEncode as error:
+                counters.uncacheable += 1
+                engine.events.emit(events.UncacheableResult(subject.function, subject.key, str(error)))
+                acks[index], mistake = Ack(False, reason="uncacheable"), error
+                continue
+            lifetime = request.policy.lifetime(value, 0.0)
+            if sum(lifetime) > 0:
+                writes[index] = Write(subject, envelope, lifetime, mode, since)
+            else:
+                acks[index] = Ack(False, reason="expired")
+        if acks and mode != "add":  # what was there before must not be taken for these values
+            scopes = [Scope.of_key(pairs[index][0].subject.key) for index in acks]
+            removed = await self._writes.invalidate_many(scopes, deadline - state.now(), counters)
+            for index, ack in zip(list(acks), removed, strict=True):
+                if acks[index].reason == "expired":
+                    acks[index] = replace(ack, reason="expired")
+        if writes:
+            done = await self._writes.set_many(
+                list(writes.values()),
+                max(0.001, deadline - state.now()),
+                counters,
+                strict=engine.settings.consistency == "strict",
+                on_error=policy.on_error,
+            )
+            acks |= dict(zip(writes, done, strict=True))
+        if mistake is not None and policy.on_error == "raise":
+            raise mistake
+        return [acks[index] for index in range(len(pairs))]
 
     async def touch(self, request: Request) -> bool:
         """Give an entry a new time to live; False when there is none (or no master answers)."""

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from evercache.client._sync.link import SyncLink
+from evercache.client._sync.link import Build, SyncLink
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.state import State
@@ -25,10 +27,28 @@ from evercache.protocol.replies import (
 from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack
 
-__all__ = ["SyncWrites"]
+__all__ = ["SyncWrites", "Write"]
 
 #: By so much a server's clock may be slewed between two answers without a write being refused as from the future.
 _SLACK_US = 20_000
+
+
+#: Answers to a write that did not come in time.
+_FAILURES = {
+    "late": "the write arrived too late and was refused",
+    "cancelled": "the write was overtaken by the invalidation queued for it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An explicit write of one key. `lifetime`: milliseconds to the soft expiry, and from there to the hard one."""
+
+    subject: Subject
+    envelope: bytes
+    lifetime: tuple[int, int]
+    mode: Literal["set", "add", "since"] = "set"
+    since: int = 0
 
 
 class SyncWrites:
@@ -132,83 +152,98 @@ class SyncWrites:
         )
         state.acknowledged(item, reply.stamp, reply.replid)
 
-    def set(
+    def set_many(
         self,
-        subject: Subject,
-        envelope: bytes,
-        lifetime: tuple[int, int],
+        writes: Sequence[Write],
         budget: float,
         counters: Counters,
         *,
-        mode: Literal["set", "add", "since"] = "set",
-        since: int = 0,
         strict: bool = False,
         on_error: OnError = "absorb",
-    ) -> Ack:
-        """Write a value. On failure an invalidation of its key is queued, never the value (rule 4).
+    ) -> list[Ack]:
+        """Write values, in one round trip; each write counts for itself.
 
-        With "raise" the failure is raised as well.
+        On failure an invalidation of its key is queued, never the value (rule 4). With "raise" the failure is
+        raised as well.
         """
-        state, commands = self._state, self._engine.commands
+        state = self._state
         if not self._engine.start():
-            return Ack(False, reason="unavailable")
+            return [Ack(False, reason="unavailable") for _ in writes]
         deadline = state.now() + budget
-        soft_ms, span_ms = lifetime
-        item = state.begin(Scope.of_key(subject.key))
-        reply: SetReply | None = None
+        items = [state.begin(Scope.of_key(write.subject.key)) for write in writes]
+        replies: list[SetReply] = []
         try:
             self._know_time(deadline)
             replicas = self._engine.replicas_to_wait_for() if strict else 0
             raw = self._link.run_many(
-                [
-                    lambda replid, newest: commands.set(
-                        subject,
-                        replid=replid,
-                        newest=newest,
-                        id=item.id,
-                        **self._window(deadline),
-                        soft_ms=soft_ms,
-                        span_ms=span_ms,
-                        envelope=envelope,
-                        mode=mode,
-                        since=since,
-                        # After a flush the log alone cannot show what was lost: the horizon does.
-                        least=max(state.marks.need(subject), state.marks.horizon if mode == "since" else 0),
-                    )
-                ],
+                [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
                 deadline,
                 repeat=False,
                 replicas=replicas,
             )
-            reply = parse_set(raw[0])
-            if reply.status == "late":
-                state.clock_was_wrong(reply.now_us)
-                raise MasterUnknown("the write arrived too late and was refused")
-            if reply.status == "cancelled":
-                raise MasterUnknown("the write was overtaken by the invalidation queued for it")
+            replies = [parse_set(reply) for reply in raw[: len(writes)]]
             if strict and not self._safe(raw, replicas, deadline):
                 raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
-            state.given_up(item)
+            for item in items:
+                state.given_up(item)
             self._engine.wake_bringer(error)
             if not isinstance(error, UnavailableError):
                 raise
-            if error.maybe_run and reply is None:
-                self._out_of_the_way(item, deadline)
-            self._engine.failed(error, counters)
-            counters.queued += 1
-            if on_error == "raise":
-                error.add_note("an invalidation of the key is queued for the master")
-                raise
-            return Ack(False, queued=True, reason="unavailable")
-        if reply.status != "ok":
-            state.withdrawn(item)
-            return Ack(False, existed=reply.status == "exists", reason=reply.status)
-        state.acknowledged(item, reply.stamp, reply.replid)
-        with state.lock:
-            state.journal.cancel_key(subject.key, item.sequence)
-        counters.acknowledged += 1
-        return Ack(True, reply.stamp, reply.existed)
+            if error.maybe_run and not replies:
+                for item in items:
+                    self._out_of_the_way(item, deadline)
+            return self._queued(error, len(items), counters, on_error)
+        acks = []
+        failure: UnavailableError | None = None
+        for write, item, reply in zip(writes, items, replies, strict=True):
+            if reply.status in _FAILURES:
+                if reply.status == "late":
+                    state.clock_was_wrong(reply.now_us)
+                failure = MasterUnknown(_FAILURES[reply.status])
+                state.given_up(item)
+                self._engine.wake_bringer(failure)
+                acks += self._queued(failure, 1, counters, "absorb")
+            elif reply.status != "ok":
+                state.withdrawn(item)
+                acks.append(Ack(False, existed=reply.status == "exists", reason=reply.status))
+            else:
+                state.acknowledged(item, reply.stamp, reply.replid)
+                with state.lock:
+                    state.journal.cancel_key(write.subject.key, item.sequence)
+                counters.acknowledged += 1
+                acks.append(Ack(True, reply.stamp, reply.existed))
+        if failure is not None and on_error == "raise":
+            failure.add_note("an invalidation of the key is queued for the master")
+            raise failure
+        return acks
+
+    def _queued(self, error: UnavailableError, keys: int, counters: Counters, on_error: OnError) -> list[Ack]:
+        """The answers to writes in whose place invalidations are queued."""
+        self._engine.failed(error, counters)
+        counters.queued += keys
+        if on_error == "raise":
+            error.add_note("an invalidation of the key is queued for the master")
+            raise error
+        return [Ack(False, queued=True, reason="unavailable") for _ in range(keys)]
+
+    def _set_call(self, write: Write, id: str, deadline: float) -> Build:
+        state, commands = self._state, self._engine.commands
+        soft_ms, span_ms = write.lifetime
+        return lambda replid, newest: commands.set(
+            write.subject,
+            replid=replid,
+            newest=newest,
+            id=id,
+            **self._window(deadline),
+            soft_ms=soft_ms,
+            span_ms=span_ms,
+            envelope=write.envelope,
+            mode=write.mode,
+            since=write.since,
+            # After a flush the log alone cannot show what was lost: the horizon does.
+            least=max(state.marks.need(write.subject), state.marks.horizon if write.mode == "since" else 0),
+        )
 
     def _out_of_the_way(self, item: Pending, deadline: float) -> None:
         """A write whose connection ended may still lie in a socket. Nobody who writes after this call may be

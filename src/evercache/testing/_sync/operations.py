@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -97,6 +97,15 @@ class SyncRecordingOperations(SyncOperations):
             ack = super().set(request, value, mode=mode, since=since)
         self._log.write("add" if mode == "add" else "set", ack, request.subject)
         return ack
+
+    def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
+        """See `SyncOperations.set_many`."""
+        acks = dict.fromkeys(requests, Ack(True))
+        if self._log.stored:
+            acks = super().set_many(requests)
+        for key, (request, _) in requests.items():
+            self._log.write("set", acks[key], request.subject)
+        return acks
 
     def touch(self, request: Request) -> bool:
         """See `SyncOperations.touch`."""
