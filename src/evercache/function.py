@@ -37,7 +37,7 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
         made: CachedFunction[Any, Any] = cls._made(core, binding, make_template(core, find, long))
         return made
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The cached result, or the function's own."""
         core = self._core
         if self._bound:
@@ -64,7 +64,7 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
         """As a method: bound to its object."""
         return self._bind(instance, owner)
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute now and store, whatever is cached."""
         client = self._core.cache._client_sync()
         if client is None:
@@ -72,7 +72,7 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
         value: R = client.operations.refresh(self._core.request(self._bound + args, kwargs))
         return value
 
-    async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def arefresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The same for tasks; the function runs in a thread."""
         return await asyncio.to_thread(self.refresh, *args, **kwargs)
 
@@ -96,7 +96,7 @@ class AsyncCachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
         made: AsyncCachedFunction[Any, Any] = cls._made(core, binding, make_template(core, find, long))
         return made
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The cached result, or the function's own."""
         core = self._core
         if self._bound:
@@ -125,7 +125,7 @@ class AsyncCachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
         """As a method: bound to its object."""
         return self._bind(instance, owner)
 
-    async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def arefresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute now and store, whatever is cached."""
         core = self._core
         client = core.cache._client_async()
@@ -135,7 +135,7 @@ class AsyncCachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
         value: R = await client.operations.refresh(core.request(self._bound + args, kwargs))
         return value
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The same for threads; the function runs in an event loop of its own."""
         self._check_loop("refresh")
         work: Coroutine[Any, Any, R] = self.arefresh(*args, **kwargs)

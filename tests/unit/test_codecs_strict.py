@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import io
+import sys
 import threading
 from collections import Counter, OrderedDict, UserDict, defaultdict
 from dataclasses import dataclass
@@ -250,3 +252,20 @@ def test_a_class_with_other_fields_is_a_miss() -> None:
     reader.register(New, name="app.Thing")
     with pytest.raises(CorruptEnvelope, match=r"app\.Thing"):
         CODEC.decode(CODEC.encode(Old(1), writer), reader)
+
+
+def test_the_depth_of_the_caller_makes_no_difference() -> None:
+    nested: Any = "x"
+    for _ in range(90):
+        nested = [nested]
+    data = CODEC.encode(nested, TypeRegistry())
+
+    def decoded(depth: int) -> Any:
+        return decoded(depth - 1) if depth else CODEC.decode(data, TypeRegistry())
+
+    room = sys.getrecursionlimit() - len(inspect.stack())
+    for depth in range(room - 120, room - 20, 5):
+        value = decoded(depth)
+        for _ in range(90):
+            (value,) = value
+        assert value == "x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import inspect
@@ -25,18 +26,19 @@ SETTINGS = settings(
 )
 
 
-@pytest.fixture(params=[0, 60], ids=["store", "near"])
+@pytest.fixture(params=[(0, False), (60, False), (0, True), (60, True)], ids=["store", "near", "hot", "hot-near"])
 def path(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A cache, the values that its function returns, and the function."""
+    """A cache, the values that its function returns, and the function. In a test mode, the hot path is off."""
     values: list[Any] = []
-    with memory():
+    near, hot = request.param
+    with contextlib.nullcontext() if hot else memory():
         cache = Cache("memory://", jitter=0, beta=0, compress_above=64)
         for cls in (cv.Color, cv.Level, cv.Right, cv.Number, cv.Items, cv.Point, cv.Open, cv.Shut, cv.Box):
             cache.register(cls)
         for cls in (cv.Structure, cv.Model, cv.Markup):
             cache.register(cls)
 
-        @cache.cached(near=request.param)
+        @cache.cached(near=near)
         def f(n: int) -> Any:
             return values[n]
 

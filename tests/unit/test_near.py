@@ -95,8 +95,8 @@ def test_a_value_that_is_kept_ready_is_counted_and_found_by_its_arguments() -> N
     near.put("k", envelope(b"x" * 400), 10.0)
     entry = near.look("k")
     assert entry is not None
-    assert near.keep_copy(entry, dict, 2_000)
-    assert near.keep_copy(entry, list, 2_000)
+    assert near.keep_copy(entry, dict, 2_000, "f")
+    assert near.keep_copy(entry, list, 2_000, "f")
     assert entry.copy is dict, "made once"
     assert near.by_arguments(("f", 7)) is None
     near.name(entry, ("f", 7))
@@ -107,7 +107,7 @@ def test_a_value_that_is_kept_ready_is_counted_and_found_by_its_arguments() -> N
     assert entry.version == -1, "who still holds it finds it outdated"
     assert near.size == 0
     near.name(entry, ("f", 7))
-    near.keep_copy(entry, dict, 1)
+    near.keep_copy(entry, dict, 1, "f")
     assert near.by_arguments(("f", 7)) is None
     assert near.size == 0
 
@@ -118,10 +118,21 @@ def test_a_copy_that_would_take_too_much_is_not_kept() -> None:
         near.put(name, envelope(b"x" * 400), 10.0)
     entry = near.look("b")
     assert entry is not None
-    assert not near.keep_copy(entry, dict, 1_500)
+    assert not near.keep_copy(entry, dict, 1_500, "f")
     assert near.look("b") is entry
     assert near.size == 3_000
-    assert near.keep_copy(entry, dict, 0)
+    assert near.keep_copy(entry, dict, 0, "f")
+
+
+def test_long_arguments_are_counted() -> None:
+    near = Near(100_000)
+    for number in range(20):
+        near.put(str(number), envelope(b"x" * 400), 10.0)
+        entry = near.look(str(number))
+        assert entry is not None
+        near.name(entry, ("f", str(number) * 20_000))
+    assert 20_000 < near.size <= 100_000
+    assert len(near) < 5
 
 
 def test_sieve_spares_what_was_visited_once() -> None:
@@ -155,7 +166,7 @@ def test_the_chain_and_the_count_hold_whatever_comes(steps: list[tuple[str, int]
             case "name" if entry is not None:
                 near.name(entry, (number,))
             case "copy" if entry is not None:
-                near.keep_copy(entry, dict, 100 * number)
+                near.keep_copy(entry, dict, 100 * number, "f")
             case "clear" if number == 0:
                 near.clear()
         chain, entry = [], near._oldest

@@ -107,3 +107,30 @@ def test_what_cannot_be_changed_is_shared() -> None:
         plan = copier(value)
         assert plan is not None
         assert plan[0]() is value
+
+
+def test_what_is_twice_in_a_value_or_in_itself_has_no_plan() -> None:
+    part: list[Any] = [1]
+    assert copier([part, part]) is None
+    assert copier({"a": part, "b": [part]}) is None
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    assert copier(cycle) is None
+    ring: dict[str, Any] = {}
+    ring["ring"] = [ring]
+    assert copier(ring) is None
+    pair = (1, 2)
+    plan = copier([pair, pair, "a", "a"])
+    assert plan is not None
+    assert plan[0]() == [pair, pair, "a", "a"]
+
+
+def test_a_plan_does_not_need_more_of_the_stack_than_a_few_frames() -> None:
+    value: Any = "x"
+    for kind in (list, tuple) * 400:
+        value = kind([value])
+    assert copier(value) is None
+    deep: Any = 1
+    for _ in range(19):
+        deep = {"a": [deep]} if type(deep) is list else [deep]
+    assert copier(deep) is None

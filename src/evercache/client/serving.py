@@ -18,7 +18,7 @@ from evercache.client.request import Plan
 from evercache.codecs import STRICT, decode_at, tail
 from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
-from evercache.near import NearEntry, copier, no_copy
+from evercache.near import NearEntry, copier
 from evercache.observe import Counters
 from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, TAGGED, VERSION
 from evercache.protocol.lease import LARGEST_DRAW, refresh_early
@@ -97,14 +97,15 @@ class Serving:
         envelope = entry.envelope
         if not marks.fresh(envelope.stamp, Subject(key, plan.function, tags), envelope.tags):
             return NOT_ASKED
-        if entry.copy is no_copy:
-            copy = self._copier(plan, entry)
-            if copy is None:
-                return NOT_ASKED
+        if entry.maker is plan:
+            copy: Callable[[], Any] | None = entry.copy
         else:
-            copy = entry.copy
-        with state.lock:
-            state.near.name(entry, arguments)
+            copy = self._copier(plan, entry)
+        if copy is None:
+            return NOT_ASKED
+        if entry.maker is plan:
+            with state.lock:
+                state.near.name(entry, arguments)
         entry.version, entry.visited = version, True
         plan.counters.near_hits += 1
         return copy()
@@ -122,9 +123,9 @@ class Serving:
             return None
         copy, more = copier(value) or (decode, 0)
         with self._state.lock:
-            if self._state.near.keep_copy(entry, copy, more):
+            if self._state.near.keep_copy(entry, copy, more, plan):
                 return copy
-            self._state.near.keep_copy(entry, decode, 0)
+            self._state.near.keep_copy(entry, decode, 0, plan)
         return decode
 
     def value(
@@ -158,6 +159,11 @@ class Serving:
         ):
             return Unserved(began, data, source, resyncs)
         start = HEADER_BYTES
+        if flags & TAGGED:
+            count = data[start] if len(data) > start else 0
+            start += 1 + 8 * count
+            if not count or len(data) < start:
+                return Unserved(began, data, source, resyncs)
         if stamp < newest:
             # Not newer than every mark that was heard of: the marks that cover it are looked up.
             if stamp < marks.everything or stamp < marks.functions.get(plan.function, 0):
@@ -172,13 +178,9 @@ class Serving:
                 for tag in tags:
                     if stamp < known(tag, 0):
                         return Unserved(began, data, source, resyncs)
-                if flags & TAGGED:
-                    start += 1 + 8 * data[start]
-                    for at in range(HEADER_BYTES + 1, start, 8):
-                        if stamp < known(data[at : at + 8], 0):
-                            return Unserved(began, data, source, resyncs)
-        elif flags & TAGGED:
-            start += 1 + 8 * data[start]
+                for at in range(HEADER_BYTES + 1, start, 8):
+                    if stamp < known(data[at : at + 8], 0):
+                        return Unserved(began, data, source, resyncs)
         left_ms = (soft_hi << 32 | soft_lo) - now * 1e3 - offset_us / 1e3
         if left_ms <= 0 or crc32(tail(data, HEADER_BYTES)) != crc:
             return Unserved(began, data, source, resyncs)
@@ -188,10 +190,11 @@ class Serving:
         ):
             return Unserved(began, data, source, resyncs, early=True)
         try:
-            if codec == STRICT and not flags & COMPRESSED:
-                value = decode_at(data, start, plan.encoder.types)
+            encoder = plan.encoder
+            if codec == STRICT and not flags & COMPRESSED and encoder.ordinary:
+                value = decode_at(data, start, encoder.types)
             else:
-                value = plan.encoder.decode(data[start:], codec, bool(flags & COMPRESSED), key.encode())
+                value = encoder.decode(data[start:], codec, bool(flags & COMPRESSED), key.encode())
         except CorruptEnvelope:
             return Unserved(began, data, source, resyncs)
         if source == "master":

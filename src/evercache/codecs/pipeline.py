@@ -10,7 +10,7 @@ from evercache.codecs.compression import Compression
 from evercache.codecs.exceptions import build_exception, take_exception
 from evercache.codecs.json import JSONCodec
 from evercache.codecs.registry import TypeRegistry
-from evercache.codecs.strict import StrictCodec
+from evercache.codecs.strict import STRICT, StrictCodec
 from evercache.errors import CorruptEnvelope, ValueTooLarge
 
 __all__ = ["Encoder"]
@@ -31,11 +31,14 @@ class Encoder:
     #: Limit of the payload as it is stored, in bytes.
     max_value_bytes: int = 1 << 20
     also_read: tuple[Codec, ...] = ()
+    #: Whether no other codec stands in the place of the default one: its payloads may be read by `decode_at`.
+    ordinary: bool = field(init=False, repr=False, compare=False)
     _readable: dict[int, Codec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         codecs: tuple[Codec, ...] = (JSONCodec(), _STRICT, *self.also_read, self.codec)
         object.__setattr__(self, "_readable", {codec.number: codec for codec in codecs})
+        object.__setattr__(self, "ordinary", type(self._readable[STRICT]) is StrictCodec)
 
     def with_types(self, types: TypeRegistry) -> Encoder:
         """The same with another registry."""

@@ -94,7 +94,8 @@ def decode_at(data: bytes, start: int, types: TypeRegistry) -> object:
         if not form:
             try:
                 return _decode_plain(tail(data, start + 1))
-            except (msgspec.DecodeError, UnicodeDecodeError):  # damaged, or text with lone surrogates
+            # Damaged, text with lone surrogates, or a caller so deep that recursion would end; msgpack's has none.
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
             return msgpack.unpackb(
                 tail(data, start + 1),

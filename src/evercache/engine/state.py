@@ -353,6 +353,7 @@ class State:
         self.leases.clear()
         self.flights.clear()
         self.gutter.clear()
+        self.near.clear()  # another thread may have been in the middle of a change
         now = self.now()
         for item in self.journal.pending.values():
             if item.due is None:

@@ -21,7 +21,7 @@ class BatchFace(CallableFace[P, Mapping[K, V]], Generic[P, K, V]):
 
     _core: BatchCore
 
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> dict[K, Key]:
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> dict[K, Key]:
         """The key of each id's entry as it stands on the server; direct operations take them too."""
         core = self._core
         args, kwargs = self._bound + args, kwargs  # type: ignore[assignment]

@@ -113,7 +113,7 @@ class CallableFace(Generic[P, R]):
 class FunctionFace(CallableFace[P, R]):
     """The same for functions whose call has one entry."""
 
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> Key:
         """The key of this call's entry as it stands on the server; direct operations take it too."""
         subject = self._core.subject(self._bound + args, kwargs)
         return Key.of(subject.key, subject.function)

@@ -11,7 +11,7 @@ import inspect
 import keyword
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import NoneType
+from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any
 
 from evercache.client.serving import NOT_ASKED, Unserved
@@ -27,13 +27,17 @@ __all__ = ["Template", "make_template"]
 #: Types whose text in a key is what `!a` writes (`canonical` in protocol/canonical.py), and that make a tag.
 _EXACT = frozenset({int, str, bool, float, NoneType})
 
+#: No name in it can be a parameter's or the function's: those that begin with two underscores have no such code.
 _SOURCE = """\
 {asynchronous}def {name}({parameters}):
     if {exact} and (__hits := __find()) is not None:
-{near}        __key = f"{{__head}}({key})"
-        if len(__key) <= {longest}:
+{near}        try:
+            __key = f"{{__head}}({key})"
+        except ValueError:  # a number of more digits than Python writes
+            __key = __too_long
+        if __len(__key) <= {longest}:
             __value = {look}
-            if type(__value) is not __Unserved:
+            if __type(__value) is not __Unserved:
                 return __value
             return {wait}__long(({args}), {{{kwargs}}}, __value)
     return {wait}__long(({args}), {{{kwargs}}})
@@ -41,7 +45,7 @@ _SOURCE = """\
 
 #: What comes before where the function keeps values in the process: the arguments with their types are a name too.
 _NEAR = """\
-        __arguments = (__head, {values})
+        __arguments = (__own, {values})
         __value = __hits.near(__arguments, __counters)
         if __value is not __none:
             return __value
@@ -61,14 +65,17 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
 
     `find` gives the hot path of the present client, or None; `long(args, kwargs, seen)` is the long way.
     """
-    signature, naming = core.signature, core.cache.naming
+    signature, naming, fn = core.signature, core.cache.naming, core.fn
+    if type(fn) is not FunctionType or fn.__dict__.keys() & {"__wrapped__", "__signature__"}:
+        # What it shows is not what it takes: a wrapper may tell arguments by name from others, or have no defaults.
+        return None
     head = f"{core.cache.settings.namespace}:f:{core.name}"
     if type(naming) is not ReadableNaming or signature.key is not None or core.tag_functions or not head.isascii():
         return None
-    parameters = list(inspect.signature(core.fn).parameters.values())
+    parameters = list(inspect.signature(fn).parameters.values())
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name.startswith("__") for p in parameters):
         return None
-    text, defaults = parameters_source(core.fn)
+    text, defaults = parameters_source(fn)
     near, wait = bool(core.plan.near), "await " if core.is_async else ""
     kept = [p.name for p in parameters if p.name not in signature.ignored]
     used = dict.fromkeys([*kept, *(name for template in core.templates for name in template.names)])
@@ -77,6 +84,11 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         # 0.0 and -0.0 are one key of a dict.
         "__exact": _EXACT - {float} if near else _EXACT,
         "__head": head,
+        # Functions may share a name and its entries, but not what their arguments mean.
+        "__own": object(),
+        "__too_long": " " * (MAX_KEY_BYTES + 1),
+        "__type": type,
+        "__len": len,
         "__find": find,
         "__plan": core.plan,
         "__counters": core.counters,
@@ -85,8 +97,8 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         "__long": long,
         "__tag": tag_hash,
     }
-    name = core.fn.__name__
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
+    name = fn.__name__
+    if not (name.isascii() and name.isidentifier()) or keyword.iskeyword(name) or name.startswith("__"):
         name = "call"
     tags = ""
     for number, template in enumerate(core.templates):
@@ -101,7 +113,7 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         wait=wait,
         name=name,
         parameters=text,
-        exact=" and ".join(f"(__type_{i} := type({one})) in __exact" for i, one in enumerate(used)) or "True",
+        exact=" and ".join(f"(__type_{i} := __type({one})) in __exact" for i, one in enumerate(used)) or "True",
         key=",".join(f"{{{one}!a}}" for one in kept),
         longest=MAX_KEY_BYTES,
         near=_NEAR.format(values="".join(f"{one}, __type_{i}, " for i, one in enumerate(used))) if near else "",
@@ -113,5 +125,5 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
     )
     exec(compile(source, f"<made for {core.name}>", "exec"), scope)
     call: Callable[..., Any] = scope[name]
-    call.__qualname__, call.__module__ = core.fn.__qualname__, core.fn.__module__
+    call.__qualname__, call.__module__ = fn.__qualname__, fn.__module__
     return Template(source, call)

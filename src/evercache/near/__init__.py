@@ -2,6 +2,6 @@
 
 from evercache.near.copies import copier
 from evercache.near.gutter import Gutter
-from evercache.near.near import Near, NearEntry, no_copy
+from evercache.near.near import Near, NearEntry
 
-__all__ = ["Gutter", "Near", "NearEntry", "copier", "no_copy"]
+__all__ = ["Gutter", "Near", "NearEntry", "copier"]

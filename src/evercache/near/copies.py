@@ -18,8 +18,13 @@ __all__ = ["copier"]
 _FIXED: frozenset[type] = frozenset(
     {int, str, float, bool, NoneType, bytes, complex, range, Decimal, UUID, date, time, datetime, timedelta}
 )
+#: What is shared as a whole, or not copied by a plan at all.
+_SHARED: frozenset[type] = frozenset({tuple, frozenset})
 #: Lists, dicts and sets in one value: beyond it, the plan would be the larger part.
 _MOST = 10_000
+
+#: Lists and dicts inside each other: a copy takes two frames of Python for each, which decoding does not.
+_DEEPEST = 20
 
 #: Gives a copy.
 Copy = Callable[[], Any]
@@ -49,38 +54,37 @@ class _Plan:
     def __init__(self) -> None:
         self.size = 0
         self._left = _MOST
+        self._seen: set[int] = set()  # containers, by their ids: all of them live as long as the value does
 
-    def of(self, value: Any) -> Copy | None:
+    def of(self, value: Any, left: int = _DEEPEST) -> Copy | None:
         """How to copy it; None for what is shared."""
         kind = type(value)
         self.size += sys.getsizeof(value)
         if kind in _FIXED or isinstance(value, Enum):
             return None
         self._left -= 1
-        if self._left < 0:
-            raise _NoPlan
+        if self._left < 0 or not left or (id(value) in self._seen and kind not in _SHARED):
+            raise _NoPlan  # what is in it twice, or in itself, must be so in each copy
+        self._seen.add(id(value))
         self.size += 120  # what the plan takes for it
         if kind is dict:
             for key in value:
-                if self.of(key) is not None:
+                if self.of(key, left - 1) is not None:
                     raise _NoPlan
-            return self._parts(value.copy, value.items())
+            parts = [(key, copy) for key, item in value.items() if (copy := self.of(item, left - 1)) is not None]
+            return _nested(value.copy, parts)
         if kind is list:
-            copies = [(i, copy) for i, item in enumerate(value) if (copy := self.of(item)) is not None]
+            copies = [(i, copy) for i, item in enumerate(value) if (copy := self.of(item, left - 1)) is not None]
             if copies and len(copies) == len(value):
                 return partial(_rows, [copy for _, copy in copies])
             return _nested(value.copy, copies)
         if kind in (tuple, frozenset, set):
-            if any(self.of(item) is not None for item in value):
+            if any(self.of(item, left - 1) is not None for item in value):
                 raise _NoPlan
             return value.copy if kind is set else None
         if kind is bytearray:
             return partial(bytearray, value)
         raise _NoPlan
-
-    def _parts(self, own: Copy, items: Any) -> Copy:
-        found = [(key, self.of(item)) for key, item in items]
-        return _nested(own, [(key, copy) for key, copy in found if copy is not None])
 
 
 def _nested(own: Copy, parts: list[tuple[Any, Copy]]) -> Copy:

@@ -7,12 +7,13 @@ on its entry, so that it needs no lock and moves nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Any
 
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.scope import KEY, Scope
 
-__all__ = ["Near", "NearEntry", "no_copy"]
+__all__ = ["Near", "NearEntry"]
 
 #: What an entry costs beside its payload, in bytes (measured with tracemalloc, rounded up).
 _OVERHEAD = 600
@@ -20,7 +21,7 @@ _OVERHEAD = 600
 _NAME = 300
 
 
-def no_copy() -> Any:
+def _no_copy() -> Any:
     """Stands where what gives copies was not made yet."""
     raise AssertionError("no copy was made yet")
 
@@ -28,11 +29,24 @@ def no_copy() -> Any:
 class NearEntry:
     """An envelope as a server gave it, and until when (monotonic seconds) it is served.
 
-    `copy` gives a caller a value of its own; it is made at the first hit. `version` is that of the marks by which
-    it was found fresh; -1 once it is kept no more.
+    `copy` gives a caller a value of its own; it is made at the first hit, and for the function of `maker` only:
+    another one of the same name may build other classes. `version` is that of the marks by which it was found fresh;
+    -1 once it is kept no more.
     """
 
-    __slots__ = ("arguments", "copy", "cost", "envelope", "key", "newer", "older", "until", "version", "visited")
+    __slots__ = (
+        "arguments",
+        "copy",
+        "cost",
+        "envelope",
+        "key",
+        "maker",
+        "newer",
+        "older",
+        "until",
+        "version",
+        "visited",
+    )
 
     def __init__(self, key: str, envelope: Envelope, until: float) -> None:
         self.key = key
@@ -40,7 +54,8 @@ class NearEntry:
         self.until = until
         self.cost = len(envelope.payload) + _OVERHEAD
         self.arguments: tuple[Any, ...] | None = None  # by which it is found, too
-        self.copy: Callable[[], Any] = no_copy
+        self.copy: Callable[[], Any] = _no_copy
+        self.maker: object = None
         self.version = -1
         self.visited = False
         self.older: NearEntry | None = None
@@ -107,12 +122,12 @@ class Near:
         self._entries[key] = entry
         self._size += entry.cost
 
-    def keep_copy(self, entry: NearEntry, copy: Callable[[], Any], more: int) -> bool:
+    def keep_copy(self, entry: NearEntry, copy: Callable[[], Any], more: int, maker: object) -> bool:
         """What gives copies of an entry's value was made, and takes so many bytes more; False: too many."""
         if entry.cost + more > self._limit // 8:
             return False
-        if self._entries.get(entry.key) is entry and entry.copy is no_copy:
-            entry.copy = copy
+        if self._entries.get(entry.key) is entry and entry.maker is None:
+            entry.copy, entry.maker = copy, maker
             entry.cost += more
             self._size += more
             self._make_room(0)
@@ -123,8 +138,10 @@ class Near:
         if entry.arguments is None and self._entries.get(entry.key) is entry:
             entry.arguments = arguments
             self._by_arguments[arguments] = entry
-            entry.cost += _NAME
-            self._size += _NAME
+            # An argument that only a tag is made of may be longer than any key.
+            cost = _NAME + sum(getsizeof(one) for one in arguments if type(one) is str and len(one) > _NAME)
+            entry.cost += cost
+            self._size += cost
             self._make_room(0)
 
     def drop(self, key: str) -> None:

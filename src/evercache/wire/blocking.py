@@ -171,13 +171,14 @@ class BlockingEndpoint:
             connection = idle.pop()
         except IndexError:
             return self._get(command, deadline, expect, until)
-        # One that was used just now is not looked at: if it was closed since, the question is asked again.
-        stale = now - connection.used > _QUIET and connection.check(0)
-        if stale or connection.epoch != self._epoch or not expect(connection.greeting):
-            self.give(connection, broken=False)
-            return self._get(command, deadline, expect, until)
         try:
-            reply = connection.ask(command, now, deadline, until)
+            # One that was used just now is not looked at: if it was closed since, the question is asked again.
+            usable = (
+                (now - connection.used <= _QUIET or not connection.check(0))
+                and connection.epoch == self._epoch
+                and expect(connection.greeting)
+            )
+            reply = connection.ask(command, now, deadline, until) if usable else None
         except BaseException as error:
             self.give(connection, broken=True)
             if isinstance(error, ConnectionFailed):  # it was closed meanwhile; a question may be asked again
@@ -185,9 +186,14 @@ class BlockingEndpoint:
             raise
         if reply is LATE:
             return BlockingExchange(self, connection, 1, deadline)
-        idle.append(connection)
-        if self._waiting:
-            self._notify()
+        if usable and connection.epoch == self._epoch:
+            idle.append(connection)
+            if self._waiting:
+                self._notify()
+        else:
+            self.give(connection, broken=False)
+        if not usable:
+            return self._get(command, deadline, expect, until)
         answer: Reply | ServerError = reply
         return answer
 

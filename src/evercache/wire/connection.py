@@ -35,6 +35,8 @@ __all__ = ["LATE", "Connection", "open_socket"]
 LATE: Final = object()
 #: Seconds that the kernel's clock does not measure well.
 _SHORT: Final = 0.02
+#: Where the size of a bulk string has ended; more digits are no server's.
+_LONGEST_SIZE: Final = 16
 #: What surely fits into the buffer of a socket whose peer owes nothing: sending it cannot block.
 _FITS: Final = 16384
 
@@ -148,10 +150,10 @@ class Connection:
             raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
         if received.startswith(b"$"):
             # A bulk string that came whole is what a hit is: no parser is needed.
-            start = received.find(b"\r\n") + 2
-            size = received[1 : start - 2]
-            if size.isdigit() and int(size) == len(received) - start - 2:
-                return received[start:-2]
+            end = received.find(b"\r\n", 2, _LONGEST_SIZE)
+            size = received[1:end]
+            if end > 0 and size.isdigit() and int(size) == len(received) - end - 4:
+                return received[end + 2 : -2]
         return self._rest(received, deadline, until)
 
     def _rest(self, received: bytes, deadline: float, until: float) -> Any:

@@ -41,8 +41,8 @@ class AsyncHits:
         if reader is None:
             return NOT_ASKED
         resyncs = state.resyncs
-        until = inf
-        if engine.view.replicas and engine.hedges.share:
+        until, replicas = inf, engine.view.replicas
+        if replicas and engine.hedges.share:
             until = began + min(engine.hedges.delay, LATEST * plan.patience)
         endpoint = reader.endpoint_async or engine.attach_async(reader)
         try:
@@ -56,12 +56,14 @@ class AsyncHits:
                 return Unserved(began, None, reader.role, resyncs)
             taken = await self._link.odd(reader, data, key, began, began + plan.patience, plan.counters)
             if taken is None:
+                plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
             data, reader = taken
             if data is None:
                 return Unserved(began, None, reader.role, resyncs)
             now = self._now()
-        elif until != inf:
+        elif replicas:
             reader.record(now - began, now)
-            engine.hedges.record(now - began)
+            if until != inf:
+                engine.hedges.record(now - began)
         return self._serving.value(plan, key, tags, data, reader.role, resyncs, began, now)

@@ -42,8 +42,8 @@ class SyncHits:
         if reader is None:
             return NOT_ASKED
         resyncs = state.resyncs
-        until = inf
-        if engine.view.replicas and engine.hedges.share:
+        until, replicas = inf, engine.view.replicas
+        if replicas and engine.hedges.share:
             until = began + min(engine.hedges.delay, LATEST * plan.patience)
         endpoint = reader.endpoint_sync or engine.attach_sync(reader)
         try:
@@ -57,12 +57,14 @@ class SyncHits:
                 return Unserved(began, None, reader.role, resyncs)
             taken = self._link.odd(reader, data, key, began, began + plan.patience, plan.counters)
             if taken is None:
+                plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
             data, reader = taken
             if data is None:
                 return Unserved(began, None, reader.role, resyncs)
             now = self._now()
-        elif until != inf:
+        elif replicas:
             reader.record(now - began, now)
-            engine.hedges.record(now - began)
+            if until != inf:
+                engine.hedges.record(now - began)
         return self._serving.value(plan, key, tags, data, reader.role, resyncs, began, now)

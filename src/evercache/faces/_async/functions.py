@@ -18,7 +18,7 @@ T = TypeVar("T")
 class AsyncFunctionFace(FunctionFace[P, R]):
     """A part of every cached function, whether it is a coroutine function or not."""
 
-    async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> Ack:
+    async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> Ack:
         """Invalidate this call's entry. Never raises for a server's failure unless `on_error="raise"`."""
         # sync-only:
         # self._check_loop("invalidate")
@@ -48,10 +48,10 @@ class AsyncFunctionFace(FunctionFace[P, R]):
         return ack
 
     @overload
-    async def apeek(self, *args: P.args, **kwargs: P.kwargs) -> R | None: ...
+    async def apeek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None: ...
     @overload
-    async def apeek(self, *args: Any, default: T, **kwargs: Any) -> R | T: ...
-    async def apeek(self, *args: Any, default: Any = None, **kwargs: Any) -> Any:
+    async def apeek(self, /, *args: Any, default: T, **kwargs: Any) -> R | T: ...
+    async def apeek(self, /, *args: Any, default: Any = None, **kwargs: Any) -> Any:
         """The cached value or `default`; never computes."""
         # sync-only:
         # self._check_loop("peek")
@@ -61,7 +61,7 @@ class AsyncFunctionFace(FunctionFace[P, R]):
             return default
         return await client.operations.peek(self._core.request(self._bound + args, kwargs), default)
 
-    async def aexplain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+    async def aexplain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Why this call hits or misses now."""
         # sync-only:
         # self._check_loop("explain")

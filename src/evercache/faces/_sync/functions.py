@@ -19,7 +19,7 @@ T = TypeVar("T")
 class SyncFunctionFace(FunctionFace[P, R]):
     """A part of every cached function, whether it is a coroutine function or not."""
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Ack:
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> Ack:
         """Invalidate this call's entry. Never raises for a server's failure unless `on_error="raise"`."""
         self._check_loop("invalidate")
         core = self._core
@@ -45,10 +45,10 @@ class SyncFunctionFace(FunctionFace[P, R]):
         return ack
 
     @overload
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None: ...
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None: ...
     @overload
-    def peek(self, *args: Any, default: T, **kwargs: Any) -> R | T: ...
-    def peek(self, *args: Any, default: Any = None, **kwargs: Any) -> Any:
+    def peek(self, /, *args: Any, default: T, **kwargs: Any) -> R | T: ...
+    def peek(self, /, *args: Any, default: Any = None, **kwargs: Any) -> Any:
         """The cached value or `default`; never computes."""
         self._check_loop("peek")
         client = self._core.cache._client_sync()
@@ -56,7 +56,7 @@ class SyncFunctionFace(FunctionFace[P, R]):
             return default
         return client.operations.peek(self._core.request(self._bound + args, kwargs), default)
 
-    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+    def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Why this call hits or misses now."""
         self._check_loop("explain")
         request = self._core.request(self._bound + args, kwargs)
