@@ -30,8 +30,8 @@ class NearEntry:
     """An envelope as a server gave it, and until when (monotonic seconds) it is served.
 
     `copy` gives a caller a value of its own; it is made at the first hit, and for the function of `maker` only:
-    another one of the same name may build other classes. `version` is that of the marks by which it was found fresh;
-    -1 once it is kept no more.
+    another one of the same name may build other classes. `version` is that of the marks by which it was found
+    fresh; -1 once it is kept no more.
     """
 
     __slots__ = (
