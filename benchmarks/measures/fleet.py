@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing.connection import Connection
 
 from tests.servers import Server
@@ -57,7 +58,7 @@ def run(scale: Scale) -> Result:
                 connections[count] = int(server.info("clients")["connected_clients"])
                 memory[count] = int(server.info("memory")["mem_clients_normal"])
                 for rate in rates:
-                    shares[count, rate] = _share(server, lambda rate=rate: _load(cache, rate, seconds))  # type: ignore[misc]
+                    shares[count, rate] = _share(server, partial(_load, cache, rate, seconds))
     few, many = LISTENERS
     more = many - few
     lines = [
