@@ -47,7 +47,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys):
     Times are in seconds: `budget` is the most that a call spends on the cache, `default_ttl` the life of an
     entry that names none, `max_ttl` the longest possible, `max_staleness` how long an invalidation may go
     unheard before reads go to the master, `lag_bound` the lag above which a replica is not read, `hedge` the
-    share of reads that may be sent to a second node when the first is late. `on_error`:
+    share of reads that may be sent to a second node when the first is late. `share_reads`: tasks that read one key
+    at the same moment share one round trip. `on_error`:
     "absorb" (a failure of the servers never reaches the caller) or "raise". `consistency`: "available" or
     "strict". `bookkeeping_db`: another database number of the same servers for marks and log. `spool`: a file
     for invalidations that no master had when the process ended. Raises ConfigurationError.
@@ -65,6 +66,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys):
         max_staleness: Seconds = 1.0,
         lag_bound: Seconds = 10.0,
         hedge: float = 0.05,
+        share_reads: bool = True,
         gutter: Seconds = 1.5,
         jitter: float = 0.05,
         beta: float = 1.0,
@@ -91,6 +93,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys):
             max_staleness=seconds(max_staleness, "max_staleness"),
             lag_bound=seconds(lag_bound, "lag_bound"),
             hedge=hedge,
+            share_reads=share_reads,
             gutter=seconds(gutter, "gutter"),
             jitter=jitter,
             beta=beta,

@@ -42,6 +42,7 @@ class Settings:
     max_staleness: float = 1.0
     lag_bound: float = 10.0
     hedge: float = 0.05
+    share_reads: bool = True
     gutter: float = 1.5
     jitter: float = 0.05
     beta: float = 1.0

@@ -68,12 +68,12 @@ def _swaps(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
     return change
 
 
-def put(owner: type, name: str, function: Any) -> Change:
+def put(owner: Any, name: str, function: Any) -> Change:
     """Another function in the place of a method."""
     return lambda: mock.patch.object(owner, name, function)
 
 
-def edit(owner: type, name: str, *pairs: tuple[str, str]) -> Change:
+def edit(owner: Any, name: str, *pairs: tuple[str, str]) -> Change:
     """A method with some of its text changed."""
 
     def apply() -> contextlib.AbstractContextManager[Any]:

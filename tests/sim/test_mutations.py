@@ -20,6 +20,7 @@ QUICK = (
     "an-invalidation-leaves-the-lease",
     "stale-entries-are-handed-out-past-a-mark",
     "the-gutter-does-not-hear",
+    "a-read-is-shared-past-an-invalidation",
     "the-marks-of-a-function-are-not-heard",
     "a-replica's-answer-is-not-checked",
     "touch-stamps",

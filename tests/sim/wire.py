@@ -302,10 +302,33 @@ class SimEndpoint:
         finally:
             self._calls -= 1
 
-    async def get(
+    def get(
         self, key: str, now: float, deadline: float, expect: Expectation, until: float = inf
-    ) -> Reply | Request:
-        """See `AsyncEndpoint.get`."""
+    ) -> asyncio.Future[Reply | Request]:
+        """See `AsyncEndpoint.get`. A future, as of a connection that is there: others may join it."""
+        loop = self._network.loop
+        answer: asyncio.Future[Reply | Request] = loop.create_future()
+
+        async def ask() -> None:
+            try:
+                reply = await self._get(key, deadline, expect, until)
+            except UnavailableError as error:
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(reply)
+
+        task = loop.create_task(ask())
+
+        def over(done: asyncio.Future[Any]) -> None:
+            if done.cancelled() or done.exception():  # looked at: who asked may be dead
+                task.cancel()
+
+        answer.add_done_callback(over)
+        return answer
+
+    async def _get(self, key: str, deadline: float, expect: Expectation, until: float) -> Reply | Request:
         answer = await self.begin([("GET", key)], deadline, expect, until)
         return answer[0] if isinstance(answer, list) else answer
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from evercache.client._async import hits
 from evercache.client._async.computing import AsyncComputing
+from evercache.client._async.hits import AsyncHits
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.reads import AsyncReads
 from evercache.client._async.writes import AsyncWrites
+from evercache.client.request import Plan
+from evercache.client.serving import Unserved
 from evercache.engine.state import State
 from evercache.near.gutter import Gutter
+from evercache.protocol.envelope import unpack
 from evercache.protocol.freshness import Marks
 from evercache.protocol.topology import SentinelBook
 from tests.sim.mutation import Mutation, edit, nothing, put
@@ -15,7 +22,30 @@ from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, SLOW, lags
 
 __all__ = ["SLIPS"]
 
+_original_get = AsyncHits.get
+
+
+async def _joins_and_believes(self: AsyncHits, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
+    state, began = self._state, self._now()
+    if key in state.reading:
+        joined = await hits.join(state, key, began, began + plan.patience)
+        if isinstance(joined, Unserved) and joined.data is not None:
+            envelope = unpack(joined.data)
+            return plan.encoder.decode(envelope.payload, envelope.codec, envelope.compressed, key.encode())
+    return await _original_get(self, plan, key, tags)
+
+
 SLIPS = [
+    Mutation(
+        "a read is shared past an invalidation",
+        0,
+        (
+            edit(hits, "join", ("or version != state.marks.version", "")),
+            put(AsyncHits, "get", _joins_and_believes),
+        ),
+        settings=CALM,
+        workload={"same_key": True, "near": 0.0, "pace": 0.02},
+    ),
     Mutation(
         "an invalidation leaves the entry", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", ""),)}
     ),

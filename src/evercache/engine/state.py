@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from evercache.engine.flights import Flight, Flights, Outcome
 from evercache.near import Gutter, Near
@@ -76,6 +77,8 @@ class State:
         self.near = Near(settings.near_bytes)
         self.gutter: Gutter[Outcome] = Gutter(seconds=settings.gutter)
         self.flights = Flights()
+        #: Single reads under way that other tasks may join, by key (client/sharing.py). No lock: single operations.
+        self.reading: dict[str, Any] = {}
         self.leases: dict[str, HeldLease] = {}
         self._life, self._lives = token(), count()
         #: The replication id of the master's data that all the rest was learnt from (rule 5).
@@ -352,6 +355,7 @@ class State:
         self._ready_waiters = []
         self.leases.clear()
         self.flights.clear()
+        self.reading.clear()
         self.gutter.clear()
         self.near.clear()  # another thread may have been in the middle of a change
         now = self.now()

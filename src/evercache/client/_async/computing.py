@@ -166,6 +166,7 @@ class AsyncComputing:
         if stored and request.policy.near:
             soft = replace(envelope, soft_ms=stored, hard_ms=stored + lifetime[1])
             self._state.put_near(request.subject, soft, request.policy.near, resyncs, computed=True)
+        self._state.reading.pop(request.subject.key, None)  # what was asked before this is not joined after it
         request.counters.stored += bool(stored)
 
     def _wrap(

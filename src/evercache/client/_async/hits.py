@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from math import inf
 from typing import Any
 
 from evercache.client._async.link import AsyncLink
 from evercache.client.request import Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
+from evercache.client.sharing import join
 from evercache.engine.engine import Engine
 from evercache.errors import UnavailableError
 from evercache.protocol.balance import LATEST
@@ -27,6 +29,11 @@ class AsyncHits:
         #: See `Serving`; they wait for nothing.
         self.near, self.near_again = self._serving.near, self._serving.near_again
         self._available = engine.settings.consistency == "available"
+        # async-only
+        self._marks = engine.state.marks
+        #: The type of answers that others may join: those of a connection that is there; None: of no type.
+        self._shared = Future if engine.settings.share_reads else None
+        # end async-only
 
     def __repr__(self) -> str:
         return f"<AsyncHits of {self._engine!r}>"
@@ -34,27 +41,54 @@ class AsyncHits:
     async def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
         engine, state = self._engine, self._state
-        began = self._now()
+        began = asked = self._now()
         if plan.near or state.journal.pending or began > state.sure_until or not self._available:
             return NOT_ASKED
-        reader = engine.sure_reader(began)
+        # async-only
+        reading, tried = state.reading, None
+        if key in reading:
+            joined = await join(state, key, began)
+            if isinstance(joined, Unserved):
+                if joined.data is None:
+                    return joined
+                return self._serving.value(
+                    plan, key, tags, joined.data, joined.source, joined.resyncs, began, self._now()
+                )
+            # It asks for itself after all, in what is left of its time.
+            tried, asked = joined, self._now()
+            if asked >= began + plan.patience or state.journal.pending or asked > state.sure_until:
+                return Unserved(began, tried=tried)
+        reader = engine.sure_reader(asked, tried)
+        # end async-only
+        # sync-only:
+        # reader = engine.sure_reader(asked)
+        # end sync-only
         if reader is None:
-            return NOT_ASKED
+            return NOT_ASKED if asked == began else Unserved(began)
         resyncs = state.resyncs
         until, replicas = inf, engine.view.replicas
         if replicas and engine.hedges.share:
-            until = began + min(engine.hedges.delay, LATEST * plan.patience)
+            until = asked + min(engine.hedges.delay, LATEST * plan.patience)
         endpoint = reader.endpoint_async or engine.attach_async(reader)
         try:
-            data = await endpoint.get(key, began, began + plan.patience, reader.expected, until)
+            answer = endpoint.get(key, asked, began + plan.patience, reader.expected, until)
+            # async-only
+            if type(answer) is self._shared:
+                reading[key] = answer, resyncs, self._marks.version, reader, began
+            # end async-only
+            data: Any = await answer
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
             return Unserved(began, tried=reader.address)
+        # async-only
+        finally:
+            reading.pop(key, None)
+        # end async-only
         now = self._now()
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, resyncs)
-            taken = await self._link.odd(reader, data, key, began, began + plan.patience, plan.counters)
+            taken = await self._link.odd(reader, data, key, asked, began + plan.patience, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
@@ -63,7 +97,7 @@ class AsyncHits:
                 return Unserved(began, None, reader.role, resyncs)
             now = self._now()
         elif replicas:
-            reader.record(now - began, now)
+            reader.record(now - asked, now)
             if until != inf:
-                engine.hedges.record(now - began)
+                engine.hedges.record(now - asked)
         return self._serving.value(plan, key, tags, data, reader.role, resyncs, began, now)

@@ -292,6 +292,7 @@ class AsyncWrites:
         if reply.status == "late":
             state.clock_was_wrong(reply.now_us)
             raise MasterUnknown("the touch arrived too late and was refused")
+        state.reading.pop(subject.key, None)
         with state.lock:
             state.near.drop(subject.key)
         return reply.status == "ok"

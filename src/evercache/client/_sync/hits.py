@@ -35,19 +35,20 @@ class SyncHits:
     def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
         engine, state = self._engine, self._state
-        began = self._now()
+        began = asked = self._now()
         if plan.near or state.journal.pending or began > state.sure_until or not self._available:
             return NOT_ASKED
-        reader = engine.sure_reader(began)
+        reader = engine.sure_reader(asked)
         if reader is None:
-            return NOT_ASKED
+            return NOT_ASKED if asked == began else Unserved(began)
         resyncs = state.resyncs
         until, replicas = inf, engine.view.replicas
         if replicas and engine.hedges.share:
-            until = began + min(engine.hedges.delay, LATEST * plan.patience)
+            until = asked + min(engine.hedges.delay, LATEST * plan.patience)
         endpoint = reader.endpoint_sync or engine.attach_sync(reader)
         try:
-            data = endpoint.get(key, began, began + plan.patience, reader.expected, until)
+            answer = endpoint.get(key, asked, began + plan.patience, reader.expected, until)
+            data: Any = answer
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
             return Unserved(began, tried=reader.address)
@@ -55,7 +56,7 @@ class SyncHits:
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, resyncs)
-            taken = self._link.odd(reader, data, key, began, began + plan.patience, plan.counters)
+            taken = self._link.odd(reader, data, key, asked, began + plan.patience, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
@@ -64,7 +65,7 @@ class SyncHits:
                 return Unserved(began, None, reader.role, resyncs)
             now = self._now()
         elif replicas:
-            reader.record(now - began, now)
+            reader.record(now - asked, now)
             if until != inf:
-                engine.hedges.record(now - began)
+                engine.hedges.record(now - asked)
         return self._serving.value(plan, key, tags, data, reader.role, resyncs, began, now)
