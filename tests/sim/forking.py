@@ -19,7 +19,11 @@ __all__ = ["inherit"]
 #: Of the state: made anew for the child, or put there by the simulator.
 _OWN = {"settings", "now", "rng", "_token", "lock", "_ready_waiters", "begin", "acknowledged", "hear_line"}
 #: Copied as new ones: what a fork leaves behind is replaced by the library's own `after_fork`.
-_NEW = {type(threading.Lock()): lambda _: (threading.Lock, ()), Future: lambda _: (Future, ())}
+_NEW = {
+    type(threading.Lock()): lambda _: (threading.Lock, ()),
+    type(threading.RLock()): lambda _: (threading.RLock, ()),
+    Future: lambda _: (Future, ()),
+}
 
 
 def _copied(thing: Any) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tests.sim.mutation import Mutation, hunt
 from tests.sim.wrong_entries import ENTRIES
+from tests.sim.wrong_hits import HITS
 from tests.sim.wrong_rules import RULES
 from tests.sim.wrong_slips import SLIPS
 
 __all__ = ["MUTATIONS", "Mutation", "hunt"]
 
-MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in (*RULES, *SLIPS, *ENTRIES)}
+MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in (*RULES, *SLIPS, *ENTRIES, *HITS)}

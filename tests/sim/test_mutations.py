@@ -28,6 +28,12 @@ QUICK = (
     "add-wins-over-a-live-entry",
     "near-outlives-the-entry",
     "late-requests-for-a-lease-are-granted",
+    "hits-look-up-no-marks",
+    "hits-look-up-no-marks-of-tags",
+    "hits-are-served-past-their-time",
+    "hits-are-served-while-not-sure",
+    "near-hits-look-at-no-version",
+    "near-hits-outlive-their-time",
 )
 
 
