@@ -5,10 +5,12 @@ from __future__ import annotations
 from evercache.client._async.hits import AsyncHits
 from evercache.client.serving import Serving
 from tests.sim.mutation import Mutation, edit
-from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, STALLS, lags
+from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, lags
 
 __all__ = ["HITS"]
 
+#: Shorter than what makes a process think that its master is dead: then replicas are read unsure, as promised.
+_PAUSES = tuple(("tail_stall", -0.15 * i, {"process": i % 3, "for_": 0.3}) for i in range(1, 18))
 _BLIND = ("began > state.sure_until or ", "")
 _UNSURE = ("or now > state.sure_until", "")
 
@@ -84,7 +86,7 @@ HITS = [
         (edit(AsyncHits, "get", _BLIND), edit(Serving, "value", _UNSURE)),
         settings={"max_staleness": 0.1, **CALM},
         workload={"wide": 0.9, "writes": 0.2, "pace": 0.2, "sets": 0.0, "near": 0.0},
-        scene=STALLS,
+        scene=_PAUSES,
     ),
     Mutation(
         "hits do not wait for what is pending",
@@ -122,7 +124,7 @@ HITS = [
             edit(Serving, "near_again", ("or now > state.sure_until", "")),
         ),
         settings={"max_staleness": 0.1, **CALM},
-        workload={"wide": 0.9, "writes": 0.2, "pace": 0.2, "sets": 0.0, "near": 3.0},
-        scene=STALLS,
+        workload={"wide": 0.9, "writes": 0.1, "pace": 0.02, "sets": 0.0, "near": 3.0, "same_key": True},
+        scene=_PAUSES,
     ),
 ]
