@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from evercache.client._async import hits
 from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.hits import AsyncHits
 from evercache.client._async.leads import AsyncLeads
@@ -12,6 +11,7 @@ from evercache.client._async.reads import AsyncReads
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Plan
 from evercache.client.serving import Unserved
+from evercache.client.sharing import join
 from evercache.engine.state import State
 from evercache.near.gutter import Gutter
 from evercache.protocol.envelope import unpack
@@ -28,7 +28,7 @@ _original_get = AsyncHits.get
 async def _joins_and_believes(self: AsyncHits, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
     state, began = self._state, self._now()
     if key in state.reading:
-        joined = await hits.join(state, key, began, began + plan.patience)
+        joined = await join(state, plan, key, began)
         if isinstance(joined, Unserved) and joined.data is not None:
             envelope = unpack(joined.data)
             return plan.encoder.decode(envelope.payload, envelope.codec, envelope.compressed, key.encode())
@@ -40,7 +40,8 @@ SLIPS = [
         "a read is shared past an invalidation",
         0,
         (
-            edit(hits, "join", ("or version != state.marks.version", "")),
+            edit(State, "begin", ("self.reading = {}", "pass")),
+            edit(State, "_mark", ("self.reading = {}", "pass")),
             put(AsyncHits, "get", _joins_and_believes),
         ),
         settings=CALM,

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from evercache.client.request import Plan
 from evercache.client.serving import Unserved
 from evercache.client.sharing import join
+from evercache.codecs import Encoder
 from evercache.engine.state import State
 from evercache.errors import ConnectionFailed
+from evercache.observe import Counters
 from evercache.policy import Settings
 from evercache.protocol.scope import Scope
 from evercache.wire.types import Address
 
 NODE = Address("10.0.0.1")
 REPLICA: Any = SimpleNamespace(role="replica", address=NODE)
+PLAN = Plan("stats", Encoder(), Counters(), 1.0, 0.1, 0.0)
 KEY = "shop:f:stats(7)"
 
 
@@ -28,15 +33,15 @@ def state() -> State:
     return State(Settings(), lambda: 0.0, random.Random(1))
 
 
-def under_way(state: State, since: float = 0.4) -> asyncio.Future[Any]:
+def under_way(state: State, patience: float = 0.1) -> asyncio.Future[Any]:
     """A read that was sent just now."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    state.reading[KEY] = future, state.resyncs, state.marks.version, REPLICA, since
+    state.reading[KEY] = future, REPLICA, replace(PLAN, patience=patience)
     return future
 
 
 async def joined(state: State) -> asyncio.Task[Any]:
-    task = asyncio.create_task(join(state, KEY, 0.5))
+    task = asyncio.create_task(join(state, PLAN, KEY, 0.5))
     await asyncio.sleep(0)
     return task
 
@@ -53,20 +58,21 @@ async def test_who_joins_gets_the_reply_and_all_that_is_needed_to_judge_it(state
 async def test_nothing_is_joined_that_was_sent_before_a_mark(state: State) -> None:
     under_way(state)
     item = state.begin(Scope.of_key(KEY))
-    assert await join(state, KEY, 0.5) is None
+    assert await join(state, PLAN, KEY, 0.5) is None
     under_way(state)
     state.acknowledged(item, 5, "generation")
-    assert await join(state, KEY, 0.5) is None
+    assert await join(state, PLAN, KEY, 0.5) is None
 
 
 @pytest.mark.parametrize("what", ["resync", "later", "nothing"])
 async def test_nothing_is_joined_that_was_sent_before_a_resync_or_may_take_too_long(
     state: State, what: str
 ) -> None:
-    future = under_way(state, 0.6 if what == "later" else 0.4)
-    state.resyncs += what == "resync"
+    future = under_way(state, 0.2 if what == "later" else 0.1)
+    if what == "resync":
+        state.unready()
     future.set_result(b"an entry")
-    assert (await join(state, KEY, 0.5) is None) == (what != "nothing")
+    assert (await join(state, PLAN, KEY, 0.5) is None) == (what != "nothing")
 
 
 async def test_a_cancelled_leader_takes_nobody_along(state: State) -> None:
@@ -85,7 +91,7 @@ async def test_a_cancelled_leader_takes_nobody_along(state: State) -> None:
     assert (await task).data == b"an entry"
     first = under_way(state)
     first.cancel()
-    assert await join(state, KEY, 0.5) is None
+    assert await join(state, PLAN, KEY, 0.5) is None
 
 
 async def test_a_cancelled_joiner_leaves_the_read_alone(state: State) -> None:
@@ -120,4 +126,4 @@ def test_a_read_of_another_loop_is_not_joined(state: State) -> None:
     thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
     thread.start()
     thread.join()
-    assert asyncio.run(join(state, KEY, 0.5)) is None
+    assert asyncio.run(join(state, PLAN, KEY, 0.5)) is None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, TypeAlias
 
+from evercache.client.request import Plan
 from evercache.client.serving import Unserved
 from evercache.engine.readers import Reader
 from evercache.engine.state import State
@@ -14,38 +16,49 @@ from evercache.wire.types import Address
 
 __all__ = ["SharedRead", "join"]
 
-#: A `GET` under way: its reply, the counts of resyncs and of marks when it was sent, who was asked, and since when.
-#: A plain tuple, since nearly every read makes one and nobody joins it.
-SharedRead: TypeAlias = tuple[asyncio.Future[Any], int, int, Reader, float]
+#: A `GET` under way: its reply, who was asked, and for whom. A plain tuple, since nearly every read makes one and
+#: nobody joins it.
+SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, Plan]
 
 
-def _wake(waiter: asyncio.Future[None], _: object) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[Any]) -> None:
+    for waiter in waiting.pop(read):
+        if not waiter.done():
+            waiter.set_result(None)
 
 
-async def join(state: State, key: str, began: float) -> Unserved | Address | None:
-    """What a read of the key that is under way brings. Else the caller asks for itself, not the node named.
+async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | Address | None:
+    """What a read of the key that is under way brings; else the caller asks for itself, another node than this.
 
-    Joined is only what was sent after the last mark that this process heard or issued, and after its last store of
-    the key (that takes the read out of `state.reading`): a read of one's own would have been sent no later. Whoever
-    joins holds the reply against the marks that it knows itself. A leader that is cancelled takes nobody along.
+    Joined is only what was sent after the last mark that this process heard or issued, after the last resync, and
+    after its last store of the key: each of them takes what is under way out of `state.reading`. Whoever joins holds
+    the reply against the marks that it knows itself. A leader that is cancelled takes nobody along.
     """
     tried: Address | None = None
     before: SharedRead | None = None
+    if not state.settings.share_reads:
+        return None
     loop = asyncio.get_running_loop()
-    while (shared := state.reading.get(key)) is not None and shared is not before:
-        future, resyncs, version, reader, since = before = shared
+    while True:
+        resyncs = state.resyncs
+        shared = state.reading.get(key)
+        if shared is None or shared is before:
+            return tried
+        future, reader, leader = before = shared
+        # No future: a connection is made first. The leader's time is over before that of this caller.
         if (
-            resyncs != state.resyncs
-            or version != state.marks.version
-            or since > began
+            not isinstance(future, asyncio.Future)
             or future.get_loop() is not loop
+            or leader.patience > plan.patience
         ):
-            break
+            return tried
         if not future.done():
-            waiter = loop.create_future()
-            future.add_done_callback(partial(_wake, waiter))
+            waiter, waiting = loop.create_future(), state.joining
+            others = waiting.get(future)
+            if others is None:
+                others = waiting[future] = []
+                future.add_done_callback(partial(_wake, waiting))
+            others.append(waiter)
             await waiter
         if future.cancelled():
             continue  # with who leads now
@@ -53,9 +66,8 @@ async def join(state: State, key: str, began: float) -> Unserved | Address | Non
         if isinstance(error, UnavailableError):
             return Unserved(began, tried=reader.address)
         if error is not None:
-            break
+            return tried
         reply = future.result()
         if reply is None or type(reply) is bytes:
             return Unserved(began, reply, reader.role, resyncs)
         tried = reader.address  # late, or an error: its leader sees to that, and the others ask another node
-    return tried

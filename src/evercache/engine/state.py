@@ -77,8 +77,11 @@ class State:
         self.near = Near(settings.near_bytes)
         self.gutter: Gutter[Outcome] = Gutter(seconds=settings.gutter)
         self.flights = Flights()
-        #: Single reads under way that other tasks may join, by key (client/sharing.py). No lock: single operations.
+        #: Single reads under way that other tasks may join, by key; all were sent after the last mark and resync,
+        #: each of which brings another dict. Without the lock; see client/sharing.py.
         self.reading: dict[str, Any] = {}
+        #: Who waits for one of them, by its future.
+        self.joining: dict[Any, list[Any]] = {}
         self.leases: dict[str, HeldLease] = {}
         self._life, self._lives = token(), count()
         #: The replication id of the master's data that all the rest was learnt from (rule 5).
@@ -171,6 +174,7 @@ class State:
             self.journal.suspended = True
             self.near.clear()
             self.clock.reset()
+            self.reading = {}
 
     def resynced(self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float) -> int:
         """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5)."""
@@ -193,6 +197,7 @@ class State:
             self.tau = now
             lost = self.journal.resynced(reply.gens, now, lambda: self.rng.uniform(0, REPLAY_JITTER), self.new_id)
             self.covers = began
+            self.reading = {}  # after the count of resyncs: who joins looks at that first
             self.ready = True
             self.master_down = False
             waiters, self._ready_waiters = self._ready_waiters, []
@@ -224,6 +229,7 @@ class State:
         if known.tip <= self.marks.newest and known.tip < 1:
             return
         with self.lock:
+            version = self.marks.version
             self.marks.learn(
                 subject,
                 tip=known.tip,
@@ -232,9 +238,12 @@ class State:
                 tag_floor=known.tagfloor,
                 tags=known.tags,
             )
+            if version != self.marks.version:
+                self.reading = {}
 
     def _mark(self, scope: Scope, stamp: int, now: float) -> None:
         self.marks.hear(scope, stamp, now)
+        self.reading = {}
         self.near.hear(scope)
         self.gutter.hear(scope)
 
@@ -258,6 +267,7 @@ class State:
         with self.lock:
             item = self.journal.begin(self.new_id(), scope, function)
             self.marks.version += 1  # what was found fresh may be outdated by it
+            self.reading = {}
             self.flights.detach(scope)
             self.near.hear(scope)
             self.gutter.hear(scope)
@@ -355,7 +365,7 @@ class State:
         self._ready_waiters = []
         self.leases.clear()
         self.flights.clear()
-        self.reading.clear()
+        self.reading, self.joining = {}, {}
         self.gutter.clear()
         self.near.clear()  # another thread may have been in the middle of a change
         now = self.now()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import Future
 from math import inf
 from typing import Any
 
@@ -29,11 +28,6 @@ class AsyncHits:
         #: See `Serving`; they wait for nothing.
         self.near, self.near_again = self._serving.near, self._serving.near_again
         self._available = engine.settings.consistency == "available"
-        # async-only
-        self._marks = engine.state.marks
-        #: The type of answers that others may join: those of a connection that is there; None: of no type.
-        self._shared = Future if engine.settings.share_reads else None
-        # end async-only
 
     def __repr__(self) -> str:
         return f"<AsyncHits of {self._engine!r}>"
@@ -47,7 +41,7 @@ class AsyncHits:
         # async-only
         reading, tried = state.reading, None
         if key in reading:
-            joined = await join(state, key, began)
+            joined = await join(state, plan, key, began)
             if isinstance(joined, Unserved):
                 if joined.data is None:
                     return joined
@@ -73,8 +67,7 @@ class AsyncHits:
         try:
             answer = endpoint.get(key, asked, began + plan.patience, reader.expected, until)
             # async-only
-            if type(answer) is self._shared:
-                reading[key] = answer, resyncs, self._marks.version, reader, began
+            reading[key] = answer, reader, plan
             # end async-only
             data: Any = await answer
         except UnavailableError as error:
