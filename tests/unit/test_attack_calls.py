@@ -518,7 +518,7 @@ def test_a_host_that_is_no_host_never_reaches_the_caller() -> None:
             for _ in range(3):
                 began = time.monotonic()
                 assert page(1) == 1
-                assert time.monotonic() - began < 0.4
+                assert time.monotonic() - began < 1.0
             assert cache.get("k", "none") == "none"
             assert not cache.set("k", 1)
 

@@ -31,8 +31,8 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
     """What a read of the key that is under way brings; else the caller asks for itself, another node than this.
 
     Joined is only what was sent after the last mark that this process heard or issued, after the last resync, and
-    after its last store of the key: each of them takes what is under way out of `state.reading`. Whoever joins holds
-    the reply against the marks that it knows itself. A leader that is cancelled takes nobody along.
+    after its last store of the key: each of them takes what is under way out of `state.reading`. Whoever joins
+    holds the reply against the marks that it knows itself. A leader that is cancelled takes nobody along.
     """
     tried: Address | None = None
     before: SharedRead | None = None
