@@ -40,7 +40,7 @@ def inherit(child: Process, parent: Process) -> None:
     # Bound methods are not copied: in a real fork they lead to the child's own dicts.
     near = mine.state.near
     near.look, near.by_arguments = near._entries.get, near._by_arguments.get
-    child.clients.asynchronous.hits._serving.attach(mine)
+    child.clients.asynchronous.hits.serving.attach(mine)
     _topology(mine, theirs)
     mine.monitor.table = _copied(theirs.monitor.table)
     child.epoch = parent.epoch

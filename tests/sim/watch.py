@@ -100,7 +100,7 @@ def _watch_reads(process: Process, reads: Any) -> None:
 
 
 def _watch_hits(process: Process, hits: Any) -> None:
-    serving, entries, world = hits._serving, process.world.oracle.entries, process.world
+    serving, entries, world = hits.serving, process.world.oracle.entries, process.world
     value_of, near, near_again = serving.value, hits.near, hits.near_again
 
     def told(entry: Any, value: Any) -> Any:

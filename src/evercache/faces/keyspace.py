@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from evercache.client._async.client import AsyncClient
 from evercache.client._sync.client import SyncClient
-from evercache.client.request import Request, Usual
+from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
 from evercache.observe import Counters
 from evercache.policy import TTL, OnError, Policy, Seconds, Settings, check_choice, seconds
@@ -21,6 +21,10 @@ __all__ = ["UNCONDITIONAL", "Key", "Keyspace"]
 
 #: A `since=` that was not given: no stamp is below 0, and None means that none could be had.
 UNCONDITIONAL: Final = -1
+
+
+def _nothing() -> None:
+    return None
 
 
 class Key(str):
@@ -87,18 +91,33 @@ class Keyspace(ABC):
         ttl: TTL | None = None,
         tags: Iterable[str] = (),
         on_error: OnError | None = None,
-        compute: Callable[[], Any] = lambda: None,
+        compute: Callable[[], Any] = _nothing,
         **more: Any,
     ) -> Request:
         if isinstance(tags, str):
             raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
-        hashes = tuple(map(tag_hash, tags))
-        if isinstance(key, Key):
-            subject = Subject(str(key), key.function, hashes)
-        else:
-            subject = Subject(self.naming.direct_key(self.settings.namespace, key), "", hashes)
+        subject = self._subject(key, tuple(map(tag_hash, tags)))
         policy = self._policy(ttl, on_error=on_error, **more)
         return Request(subject, policy, self._encoder, self._counters, self._usual, compute)
+
+    def _requests(self, keys: Iterable[str], on_error: OnError | None) -> list[Request]:
+        """Requests that read: with a plan for plain hits, and one policy for all."""
+        policy, encoder, counters = self._policy(on_error=on_error), self._encoder, self._counters
+        plans: dict[str, Plan] = {}
+        requests = []
+        for key in keys:
+            subject = self._subject(key, ())
+            function = subject.function
+            plan = plans.get(function)
+            if plan is None:
+                plan = plans[function] = Plan(function, encoder, counters, 0.0, policy.budget * SHARE, 0.0)
+            requests.append(Request(subject, policy, encoder, counters, self._usual, _nothing, None, plan))
+        return requests
+
+    def _subject(self, key: str, tags: tuple[bytes, ...]) -> Subject:
+        if isinstance(key, Key):
+            return Subject(str(key), key.function, tags)
+        return Subject(self.naming.direct_key(self.settings.namespace, key), "", tags)
 
     def _no_health(self) -> Health:
         problem = "the cache is switched off (EVERCACHE_DISABLED, cache.disabled() or close())"

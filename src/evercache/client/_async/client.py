@@ -23,7 +23,7 @@ class AsyncClient:
         self.hits = AsyncHits(engine, link)
         self.writes = AsyncWrites(engine, link)
         self.leads = AsyncBatchLeads(engine, link, self.writes)
-        self.reads = AsyncBatchReads(engine, link, self.leads)
+        self.reads = AsyncBatchReads(engine, link, self.leads, self.hits.serving)
         self.operations = AsyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
         self.batches = AsyncBatches(engine, self.reads, self.leads)
 

@@ -24,9 +24,9 @@ class AsyncHits:
         self._state = engine.state
         self._now = engine.state.now
         self._link = link
-        self._serving = Serving(engine)
+        self.serving = Serving(engine)
         #: See `Serving`; they wait for nothing.
-        self.near, self.near_again = self._serving.near, self._serving.near_again
+        self.near, self.near_again = self.serving.near, self.serving.near_again
         self._available = engine.settings.consistency == "available"
 
     def __repr__(self) -> str:
@@ -45,7 +45,7 @@ class AsyncHits:
             if isinstance(joined, Unserved):
                 if joined.data is None:
                     return joined
-                return self._serving.value(
+                return self.serving.value(
                     plan, key, tags, joined.data, joined.source, joined.resyncs, began, self._now()
                 )
             # It asks for itself after all, in what is left of its time.
@@ -93,4 +93,4 @@ class AsyncHits:
             reader.record(now - asked, now)
             if until != inf:
                 engine.hedges.record(now - asked)
-        return self._serving.value(plan, key, tags, data, reader.role, resyncs, began, now)
+        return self.serving.value(plan, key, tags, data, reader.role, resyncs, began, now)

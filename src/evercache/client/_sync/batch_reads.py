@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from evercache.client._sync.batch_leads import SyncBatchLeads
 from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.reads import ROUNDS, Found, SyncReads
-from evercache.client.request import Batch
+from evercache.client.request import Batch, Plan
+from evercache.client.serving import NOT_ASKED, Serving, Unserved
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
@@ -17,6 +19,7 @@ from evercache.protocol.envelope import Envelope
 from evercache.protocol.lease import wait_limit
 from evercache.protocol.replies import parse_lease
 from evercache.protocol.scope import Subject
+from evercache.wire.types import Address
 
 __all__ = ["SyncBatchReads"]
 
@@ -27,21 +30,31 @@ _SHARE_OF_MANY = 0.6
 class SyncBatchReads(SyncReads):
     """No state of its own; safe for threads and tasks."""
 
-    def __init__(self, engine: Engine, link: SyncLink, leads: SyncBatchLeads) -> None:
+    def __init__(self, engine: Engine, link: SyncLink, leads: SyncBatchLeads, serving: Serving) -> None:
         super().__init__(engine, link, leads)
         self._batch_leads = leads
+        self._serving = serving
 
     # -- plain reads
 
     def look_many(
-        self, subjects: Sequence[Subject], needs: Sequence[int], deadline: float, counters: Counters
+        self,
+        subjects: Sequence[Subject],
+        needs: Sequence[int],
+        deadline: float,
+        counters: Counters,
+        plan: Plan | None = None,
+        served: dict[int, Any] | None = None,
+        tried: Address | None = None,
     ) -> list[Found | None]:
-        """What one node has of many keys, in one round trip; another one is asked when it fails."""
+        """What one node has of many keys, in one round trip; another one is asked when it fails.
+
+        With a `plan`, plain hits are decoded at once and go into `served` by their index.
+        """
         state, engine = self._state, self._engine
         results: list[Found | None] = [None] * len(subjects)
         command = ("MGET", *(subject.key for subject in subjects))
-        tried = None
-        for _ in range(2):
+        for _ in range(1 if tried else 2):
             now = state.now()
             reader = engine.reader(now, tried)
             if reader is None or now >= deadline:
@@ -52,7 +65,16 @@ class SyncBatchReads(SyncReads):
             if answer is not None:
                 replies, reader = answer
                 if isinstance(replies[0], list):
+                    arrived, role = state.now(), reader.role
                     for index, data in enumerate(replies[0][: len(subjects)]):
+                        if plan is not None and served is not None and type(data) is bytes:
+                            subject = subjects[index]
+                            value = self._serving.value(
+                                plan, subject.key, subject.tags, data, role, resyncs, now, arrived
+                            )
+                            if type(value) is not Unserved:
+                                served[index] = value
+                                continue
                         results[index] = self.judge(
                             data, subjects[index], needs[index], resyncs, reader.role, counters
                         )
@@ -61,19 +83,33 @@ class SyncBatchReads(SyncReads):
             tried = reader.address
         return results
 
-    def peek_many(self, subjects: list[Subject], budget: float, counters: Counters) -> list[Found | None]:
+    def peek_many(
+        self,
+        subjects: list[Subject],
+        budget: float,
+        counters: Counters,
+        plan: Plan | None = None,
+        served: dict[int, Any] | None = None,
+        seen: Unserved = NOT_ASKED,
+    ) -> list[Found | None]:
         """The entries of many keys: one round trip to one node, and one to the master for what that lacks.
 
-        Raises UnavailableError when the master could not be asked.
+        `plan` and `served` as in `look_many`; `seen` is what a first look at the one key brought. Raises
+        UnavailableError when the master could not be asked.
         """
         state = self._state
         if not subjects or not self._engine.start():
             return [None] * len(subjects)
-        deadline = state.now() + budget
+        deadline = (state.now() if seen.began is None else seen.began) + budget
         self._settle_many(subjects, deadline, counters)
         needs = [state.marks.need(subject) for subject in subjects]
-        results = self.look_many(subjects, needs, deadline, counters)
-        missing = [index for index, found in enumerate(results) if found is None]
+        if seen.began is not None and seen.tried is None:
+            results = [self.judge(seen.data, subjects[0], needs[0], seen.resyncs, seen.source, counters)]
+        else:
+            results = self.look_many(subjects, needs, deadline, counters, plan, served, seen.tried)
+        missing = [
+            index for index, found in enumerate(results) if found is None and (not served or index not in served)
+        ]
         if not missing:
             return results
         for _ in range(2):

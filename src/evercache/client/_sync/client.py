@@ -24,7 +24,7 @@ class SyncClient:
         self.hits = SyncHits(engine, link)
         self.writes = SyncWrites(engine, link)
         self.leads = SyncBatchLeads(engine, link, self.writes)
-        self.reads = SyncBatchReads(engine, link, self.leads)
+        self.reads = SyncBatchReads(engine, link, self.leads, self.hits.serving)
         self.operations = SyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
         self.batches = SyncBatches(engine, self.reads, self.leads)
 

@@ -24,9 +24,9 @@ class SyncHits:
         self._state = engine.state
         self._now = engine.state.now
         self._link = link
-        self._serving = Serving(engine)
+        self.serving = Serving(engine)
         #: See `Serving`; they wait for nothing.
-        self.near, self.near_again = self._serving.near, self._serving.near_again
+        self.near, self.near_again = self.serving.near, self.serving.near_again
         self._available = engine.settings.consistency == "available"
 
     def __repr__(self) -> str:
@@ -68,4 +68,4 @@ class SyncHits:
             reader.record(now - asked, now)
             if until != inf:
                 engine.hedges.record(now - asked)
-        return self._serving.value(plan, key, tags, data, reader.role, resyncs, began, now)
+        return self.serving.value(plan, key, tags, data, reader.role, resyncs, began, now)

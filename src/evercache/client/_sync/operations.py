@@ -161,23 +161,35 @@ class SyncOperations:
 
     def get(self, request: Request, default: Any) -> Any:
         """The value of a key, or the default."""
-        (value,) = self.get_many([request], default)
+        plan, subject, seen = request.plan, request.subject, NOT_ASKED
+        if plan is not None:
+            seen = self._hits.get(plan, subject.key, subject.tags)
+            if type(seen) is not Unserved:
+                return seen
+        (value,) = self.get_many([request], default, seen)
         return value
 
-    def get_many(self, requests: Sequence[Request], default: Any) -> list[Any]:
-        """The values of many keys, with the default where there is none."""
+    def get_many(self, requests: Sequence[Request], default: Any, seen: Unserved = NOT_ASKED) -> list[Any]:
+        """The values of many keys, with the default where there is none. `seen`: by a first look at the one."""
         if not requests:
             return []
-        counters, policy = requests[0].counters, requests[0].policy
+        counters, policy, plan = requests[0].counters, requests[0].policy, requests[0].plan
+        subjects = [request.subject for request in requests]
+        if plan is not None and any(subject.function != plan.function for subject in subjects):
+            plan = None
+        served: dict[int, Any] = {}
         try:
-            founds = self._reads.peek_many([r.subject for r in requests], policy.budget, counters)
+            founds = self._reads.peek_many(subjects, policy.budget, counters, plan, served, seen)
         except UnavailableError as error:
             self._engine.failed(error, counters)
             if policy.on_error == "raise":
                 raise
             founds = [None] * len(requests)
         values = []
-        for request, found in zip(requests, founds, strict=True):
+        for index, (request, found) in enumerate(zip(requests, founds, strict=True)):
+            if index in served:
+                values.append(served[index])
+                continue
             value = default
             if found is not None and not found.stale and not found.envelope.error:
                 try:

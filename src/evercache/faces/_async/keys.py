@@ -24,7 +24,7 @@ class AsyncKeys(Keyspace):
         client = self._client_async()
         if client is None:
             return default
-        return await client.operations.get(self._request(key, on_error=on_error), default)
+        return await client.operations.get(self._requests((key,), on_error)[0], default)
 
     async def aget_many(
         self, keys: Iterable[str], default: Any = None, *, on_error: OnError | None = None
@@ -34,7 +34,7 @@ class AsyncKeys(Keyspace):
         client = self._client_async()
         if client is None:
             return dict.fromkeys(keys, default)
-        requests = [self._request(key, on_error=on_error) for key in keys]
+        requests = self._requests(keys, on_error)
         return dict(zip(keys, await client.operations.get_many(requests, default), strict=True))
 
     # -- explicit writes

@@ -25,7 +25,7 @@ class SyncKeys(Keyspace):
         client = self._client_sync()
         if client is None:
             return default
-        return client.operations.get(self._request(key, on_error=on_error), default)
+        return client.operations.get(self._requests((key,), on_error)[0], default)
 
     def get_many(
         self, keys: Iterable[str], default: Any = None, *, on_error: OnError | None = None
@@ -35,7 +35,7 @@ class SyncKeys(Keyspace):
         client = self._client_sync()
         if client is None:
             return dict.fromkeys(keys, default)
-        requests = [self._request(key, on_error=on_error) for key in keys]
+        requests = self._requests(keys, on_error)
         return dict(zip(keys, client.operations.get_many(requests, default), strict=True))
 
     # -- explicit writes

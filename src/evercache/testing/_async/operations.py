@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from evercache.client._async.operations import AsyncOperations
 from evercache.client.request import Request
-from evercache.client.serving import Unserved
+from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.observe import Counters
 from evercache.policy import OnError
 from evercache.protocol.scope import Scope
@@ -70,11 +70,16 @@ class AsyncRecordingOperations(AsyncOperations):
         value = await super().peek(request, _MISSING) if self._log.stored else _MISSING
         return self._read("peek", request, value, default)
 
-    async def get_many(self, requests: Sequence[Request], default: Any) -> list[Any]:
+    async def get(self, request: Request, default: Any) -> Any:
+        """See `AsyncOperations.get`."""
+        (value,) = await self.get_many([request], default)
+        return value
+
+    async def get_many(self, requests: Sequence[Request], default: Any, seen: Unserved = NOT_ASKED) -> list[Any]:
         """See `AsyncOperations.get_many`."""
         values: list[Any] = [_MISSING] * len(requests)
         if self._log.stored:
-            values = await super().get_many(requests, _MISSING)
+            values = await super().get_many(requests, _MISSING, seen)
         pairs = zip(requests, values, strict=True)
         return [self._read("get", request, value, default) for request, value in pairs]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from evercache.client._sync.operations import SyncOperations
 from evercache.client.request import Request
-from evercache.client.serving import Unserved
+from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.observe import Counters
 from evercache.policy import OnError
 from evercache.protocol.scope import Scope
@@ -71,11 +71,16 @@ class SyncRecordingOperations(SyncOperations):
         value = super().peek(request, _MISSING) if self._log.stored else _MISSING
         return self._read("peek", request, value, default)
 
-    def get_many(self, requests: Sequence[Request], default: Any) -> list[Any]:
+    def get(self, request: Request, default: Any) -> Any:
+        """See `SyncOperations.get`."""
+        (value,) = self.get_many([request], default)
+        return value
+
+    def get_many(self, requests: Sequence[Request], default: Any, seen: Unserved = NOT_ASKED) -> list[Any]:
         """See `SyncOperations.get_many`."""
         values: list[Any] = [_MISSING] * len(requests)
         if self._log.stored:
-            values = super().get_many(requests, _MISSING)
+            values = super().get_many(requests, _MISSING, seen)
         pairs = zip(requests, values, strict=True)
         return [self._read("get", request, value, default) for request, value in pairs]
 
