@@ -65,22 +65,24 @@ class Leases:
 
     # -- how long a call may take
 
-    def call_took(self, process: Any, key: str, began: float) -> None:
-        """A cached call is over: beyond the computations of its key, and leases on it that nobody computes under
+    def call_took(self, process: Any, began: float, *keys: str) -> None:
+        """A cached call is over: beyond the computations of its keys, and leases on them that nobody computes under
         (of a process that was killed or cut off, or whose answer was lost), it may spend its budget (promise 1).
         """
         oracle = self._oracle
         now = oracle.now
         if oracle.over or now - began <= 2 * oracle.budget + 0.1:
             return
-        waited = self._covered(began, now, self._busy_spells(key))
-        held = self._covered(began, now, self._busy_spells(key) + self._lease_spells(key, began, now)) - waited
+        busy = [spell for key in keys for spell in self._busy_spells(key)]
+        leased = [spell for key in keys for spell in self._lease_spells(key, began, now)]
+        waited = self._covered(began, now, busy)
+        held = self._covered(began, now, busy + leased) - waited
         limit = 2 * oracle.budget + 0.1 + oracle.stopped(process.name, began, now)
         if oracle.clock_at > began - 5:
             limit += LEASE
         if now - began - waited - held > limit:
             text = f"{now - began:.3f} s, {waited:.3f} of it computing, {held:.3f} leased to nobody"
-            oracle.bad("P1", f"{process.name}: a call of {key} took {text}")
+            oracle.bad("P1", f"{process.name}: a call of {', '.join(keys)} took {text}")
 
     def _busy_spells(self, key: str) -> list[tuple[float, float]]:
         since = self._busy_since.get(key)

@@ -17,6 +17,7 @@ from evercache.protocol.journal import Journal
 from evercache.topology import SentinelTopology
 from evercache.url import Location
 from evercache.wire.types import ConnectionOptions
+from tests.sim.batches import Batches, Failed
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
@@ -34,10 +35,6 @@ VISITORS = 2
 KEYS = ("f0", "f1", "f2", "f3", "g4", "g5", "s")
 #: Those that are set explicitly: by one writer at a time, with `add`, with `since`.
 EXPLICIT = ("s", "a", "d")
-
-
-class Failed(Exception):
-    """What a cached function raises now and then."""
 
 
 def covered(scope: str) -> list[str]:
@@ -141,6 +138,7 @@ class Process:
             return await self._compute(f"g{k}", k)
 
         self.functions: dict[str, Any] = {"f": f, "g": g}
+        self.batches = Batches(self, stale=stale, near=near, **errors)
         self._entries: dict[str, str] = {}
         clients = cache._find()
         assert clients is not None
@@ -160,6 +158,7 @@ class Process:
         for _ in range(VISITORS):
             self.spawn(self._visitor())
         if self.world.plan.workload["extras"]:
+            self.spawn(self.batches.run())
             self.spawn(Extras(self, f"extras {self.world.plan.seed} {self.slot} {self.born}").run())
 
     # -- the functions
@@ -243,7 +242,7 @@ class Process:
                 except Failed:
                     return
                 finally:
-                    oracle.leases.call_took(self, self.entry(key), began)
+                    oracle.leases.call_took(self, began, self.entry(key))
                 if k != int(key[1:]):
                     oracle.bad("value", f"{key} gave {k}")
             self.world.note(f"{self.name} read {key} v{version} from {how[0]}")

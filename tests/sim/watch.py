@@ -12,13 +12,14 @@ from tests.sim.oracle import Invalidation
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "watch"]
+__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch"]
 
 #: The invalidation that a task issues, the lease under which it computes, and where the answer to its read goes.
 invalidation_of_task: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar(
     "sim_invalidation", default=None
 )
 token_of_task: contextvars.ContextVar[str] = contextvars.ContextVar("sim_token", default="")
+tokens_of_task: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("sim_tokens")
 source_of_task: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("sim_source", default=None)
 
 
@@ -70,12 +71,40 @@ def _watch_leads(process: Process, leads: Any) -> None:
         oracle.entries.asked(token, deadline)
         return await ask(request, need, token, deadline, *rest)
 
+    compute_many, ask_many = leads.compute_many, leads._ask_many
+
+    async def many(batch: Any, granted: Any, *rest: Any, **more: Any) -> Any:
+        tokens = {batch.requests[index].subject.key: grant.token for index, grant in granted.items()}
+        reset = tokens_of_task.set(tokens)
+        running = [oracle.leases.began_leading(process, key) for key in tokens]
+        try:
+            return await compute_many(batch, granted, *rest, **more)
+        finally:
+            tokens_of_task.reset(reset)
+            for each in running if not world.loop.is_closed() else ():
+                oracle.leases.ended_computing(each)
+
+    async def asked_many(batch: Any, indexes: Any, needs: Any, tokens: Any, deadline: float, *rest: Any) -> Any:
+        for index in indexes:
+            oracle.entries.asked(tokens[index], deadline)
+        return await ask_many(batch, indexes, needs, tokens, deadline, *rest)
+
     leads.compute_leased, leads._ask = leased, asked
+    leads.compute_many, leads._ask_many = many, asked_many
 
 
 def _watch_reads(process: Process, reads: Any) -> None:
     world, entries = process.world, process.world.oracle.entries
-    fetch, peek_many = reads.fetch, reads.peek_many
+    fetch, fetch_many, peek_many = reads.fetch, reads.fetch_many, reads.peek_many
+
+    async def fetched_many(batch: Any) -> Any:
+        began = world.now
+        outcomes = await fetch_many(batch)
+        for request, outcome in zip(batch.requests, outcomes, strict=False):
+            if outcome.source in ("near", "replica", "master"):
+                key = request.subject.key
+                entries.served(process, key, outcome.envelope, outcome.stale, began, outcome.source)
+        return outcomes
 
     async def peeked(subjects: Any, *rest: Any) -> Any:
         began = world.now
@@ -96,7 +125,7 @@ def _watch_reads(process: Process, reads: Any) -> None:
             source[:] = [outcome.source + (" stale" if outcome.stale else "")]
         return outcome
 
-    reads.fetch, reads.peek_many = fetched, peeked
+    reads.fetch, reads.fetch_many, reads.peek_many = fetched, fetched_many, peeked
 
 
 def _watch_hits(process: Process, hits: Any) -> None:

@@ -28,11 +28,11 @@ def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[A
 
 
 async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | Address | None:
-    """What a read of the key that is under way brings; else the caller asks for itself, another node than this.
+    """What a read of the key that is under way brings; else the caller asks for itself, not the node returned.
 
     Joined is only what was sent after the last mark that this process heard or issued, after the last resync, and
-    after its last store of the key: each of them takes what is under way out of `state.reading`. Whoever joins
-    holds the reply against the marks that it knows itself. A leader that is cancelled takes nobody along.
+    after its last store of the key: each of them takes reads out of `state.reading`. Whoever joins holds the reply
+    against the marks that it knows itself. A leader that is cancelled takes nobody along.
     """
     tried: Address | None = None
     before: SharedRead | None = None

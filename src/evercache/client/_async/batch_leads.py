@@ -88,13 +88,14 @@ class AsyncBatchLeads(AsyncBatchComputing):
             self._land(flights, outcomes)
             alone = [index for index in alone if index not in outcomes]
             if granted or alone:
+                # Who waits for a key that others compute need not wait for this call's function.
+                for index in (*again, *waits):
+                    state.landed(flights[index], None)
                 left = deadline - state.now()
                 deadline += await self.compute_many(batch, granted, alone, outcomes, flights, left)
                 for index in alone:
                     self._into_gutter(requests[index], outcomes[index])
-                self._land(flights, outcomes)
-                if any(outcomes[index].error is not None for index in (*granted, *alone)):
-                    return deadline
+                return deadline
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)
                 expected = max(soonest.expected_ms / 1e3, requests[0].usual.seconds)

@@ -105,7 +105,13 @@ class AsyncReads:
                 # waits for a server is not.
                 waited = state.now() - waiting
                 deadline += min(waited, flight.spent) if flight.done.done() else waited
-                if outcome is not None and self._joinable(request, flight, outcome, need, began):
+                if (
+                    outcome is not None
+                    and not (
+                        outcome.error is not None and outcome.batch and len(outcome.batch) > 1
+                    )  # others' errors
+                    and self._joinable(request, flight, outcome, need, began)
+                ):
                     if outcome.error is not None or outcome.envelope is not None:
                         request.counters.joined += 1
                         return Outcome(
