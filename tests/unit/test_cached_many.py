@@ -420,3 +420,24 @@ def test_recorded(cache: Cache, kept: bool) -> None:
     assert len(calls.computed) == (4 if kept else 5)
     assert len(calls.of(doubled).misses) == (3 if kept else 5)
     assert len(calls.of(doubled).invalidated) == 2
+
+
+async def test_a_call_of_one_key_does_not_get_the_error_of_a_batch_with_others(cache: Cache) -> None:
+    """The single function shares its name, and so its entries, with the batch."""
+    begun = asyncio.Event()
+
+    @cache.cached_many(name="f")
+    async def many(ids: list[int]) -> dict[int, int]:
+        begun.set()
+        await asyncio.sleep(0.02)
+        raise ValueError(ids)
+
+    @cache.cached(name="f")
+    async def one(n: int) -> int:
+        return n
+
+    batch = asyncio.create_task(many([1, 2]))
+    await begun.wait()
+    assert await one(1) == 1
+    with pytest.raises(ValueError, match="1, 2"):
+        await batch
