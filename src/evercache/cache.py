@@ -20,9 +20,11 @@ from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.decorators import Decorators
 from evercache.engine.engine import Engine
 from evercache.engine.process import ForkLock, reset_after_fork
+from evercache.errors import ConfigurationError
 from evercache.faces._async.keys import AsyncKeys
 from evercache.faces._sync.keys import SyncKeys
 from evercache.faces.core import FunctionCore
+from evercache.faces.raw import RawFace
 from evercache.observe import Counters, Event, Subscribers
 from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
 from evercache.protocol.keys import Naming, ReadableNaming
@@ -40,7 +42,7 @@ C = TypeVar("C", bound=type)
 _switched_off: ContextVar[frozenset[Cache]] = ContextVar("evercache_switched_off", default=frozenset())
 
 
-class Cache(Decorators, SyncKeys, AsyncKeys):
+class Cache(Decorators, SyncKeys, AsyncKeys, RawFace):
     """A cache on the servers of a URL; nothing is opened before the first use. Safe for threads and tasks.
 
     `url` (default: the environment variable `EVERCACHE_URL`, else `memory://`) is described in docs/urls.md.
@@ -82,6 +84,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys):
         address_map: AddressMap | None = None,
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
+        RawFace.__init__(self)
         source = url if url is not None else os.environ.get("EVERCACHE_URL", "memory://")
         self.location: Location = parse_url(source)
         self.settings = Settings(
@@ -123,6 +126,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys):
         #: Guards the creation of the clients.
         self._lock = ForkLock()
         self._clients: _Clients | None = None
+        #: Behind raw clients while the cache is switched off: `_clients` would switch it on.
+        self._apart: Engine | None = None
         self._closed = False
         self._disabled = os.environ.get("EVERCACHE_DISABLED", "") not in ("", "0")
 
@@ -150,6 +155,19 @@ class Cache(Decorators, SyncKeys, AsyncKeys):
 
     def _connect(self, location: Location) -> _Clients:
         return _Clients(connect.engine(location, self.settings, self._address_map), self._subscribers)
+
+    def _raw_engine(self) -> Engine:
+        """For raw clients, which work whether or not the cache is switched off; ConfigurationError when closed."""
+        with self._lock:
+            if self._closed:
+                raise ConfigurationError(f"{self!r} was closed")
+            if self._disabled:
+                if self._apart is None:
+                    self._apart = connect.engine(self.location, self.settings, self._address_map)
+                return self._apart
+            if self._clients is None:
+                self._clients = self._connect(self.location)
+            return self._clients.engine
 
     def _unsent(self) -> Ack:
         """The answer to a write that is sent nowhere: as asked for when switched off, not done when closed."""
@@ -222,13 +240,18 @@ class Cache(Decorators, SyncKeys, AsyncKeys):
         with self._lock:
             self._closed = True
             clients, self._clients = self._clients, None
+            apart, self._apart = self._apart, None
+        self._close_raw()
         if clients is not None:
             clients.close()
+        if apart is not None:
+            apart.close()
         if modes.active is not None:
             modes.active.closed(self)
 
     async def aclose(self) -> None:
         """`close` for tasks."""
+        await self._aclose_raw()
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:

@@ -27,6 +27,7 @@ __all__ = [
     "NotACounter",
     "NotWhole",
     "OutOfMemory",
+    "PackageMissing",
     "PoolExhausted",
     "PortTaken",
     "ProtocolError",
@@ -54,6 +55,10 @@ class ConfigurationError(EvercacheError, ValueError):
 
 class URLError(ConfigurationError):
     """A URL that cannot be understood; the message names the part and the mend."""
+
+
+class PackageMissing(ConfigurationError, ImportError):
+    """A part needs a package that is not installed; the message has the command that does it."""
 
 
 class DemoFailed(EvercacheError, RuntimeError):

@@ -16,6 +16,7 @@ OPERATIONS = [
 ]
 CACHE = {
     *("cached", "cached_many", "register", "stats", "subscribe", "disabled", "close", "aclose"),
+    *("master", "replica", "amaster", "areplica", "raw"),
     *("__enter__", "__exit__", "__aenter__", "__aexit__"),
     *OPERATIONS,
     *(f"a{name}" for name in OPERATIONS),

@@ -105,6 +105,8 @@ class Engine:
         self._view_event: asyncio.Event | None = None
         self.trouble: str | None = None
         self.closed = False
+        #: Told of each new view, on the background's loop; they return at once and raise nothing.
+        self.on_view: list[Callable[[View], None]] = []
         #: Told after the engine itself, in the child of a fork.
         self.on_fork: Callable[[], None] = lambda: None
         if topology.local:
@@ -265,6 +267,8 @@ class Engine:
             replica.endpoint_sync = replica.endpoint_async = None
         if self._view_event is not None:
             self._view_event.set()
+        for tell in self.on_view:
+            tell(view)
 
     def _monitor_saw_change(self) -> None:
         # The tail may have been quicker, and has learnt everything anew already.

@@ -1,0 +1,199 @@
+"""The same as `connections`, for redis-py's asyncio connections: other sockets, and other ways to break them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ResponseError
+
+from evercache.integrations.redis.errors import NotSent
+from evercache.integrations.redis.guard import BROKEN, ERRORS, Guard, Patience, connection_options, not_meant
+from evercache.integrations.redis.routes import Route
+from evercache.wire.types import ConnectionOptions
+
+__all__ = ["ARoutedConnection", "ARoutedSSLConnection", "ARoutedUnixConnection", "aconnection_class"]
+
+_LAYERED = hasattr(Connection, "connect_check_health")
+
+
+class _Routed:
+    """A part of each class."""
+
+    socket_timeout: float | None
+
+    def __init__(self, *, route: Route, **options: Any) -> None:
+        self.guard = Guard(route)
+        self.pid = os.getpid()
+        #: Its loop and its transport, while there is one.
+        self._live: tuple[asyncio.AbstractEventLoop, Any] | None = None
+        told = connection_options(route)
+        super().__init__(**{**told, "redis_connect_func": _greet, **options})
+
+    # -- connecting
+
+    async def _connect(self) -> None:
+        address = self.guard.address = self.guard.route.pick()
+        if address.path is not None:
+            self.path = address.path
+        else:
+            self.host, self.port = address.host, address.port
+        await super()._connect()  # type: ignore[misc]
+        self._live = asyncio.get_running_loop(), self._writer.transport  # type: ignore[attr-defined]
+        self.guard.route.source.add(self)
+
+    async def connect(self) -> None:
+        """See redis-py; a connection to a server that is the wrong one now is replaced."""
+        if self._live is not None and self.guard.stale():
+            await self.disconnect()
+        if _LAYERED:
+            await super().connect()  # type: ignore[misc]
+        else:
+            await self._patiently(super().connect)  # type: ignore[misc]
+
+    async def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        """See redis-py."""
+        attempt = super().connect_check_health  # type: ignore[misc]
+        await self._patiently(lambda: attempt(*arguments, **options))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        if self._live is not None:
+            return await attempt()
+        patience = Patience(self.guard)
+        while True:
+            self.guard.greeting = True
+            try:
+                return await attempt()
+            except BROKEN as error:
+                pause = patience.pause(error)
+                await self.disconnect(nowait=True)
+            except BaseException:
+                await self.disconnect(nowait=True)
+                raise
+            finally:
+                self.guard.greeting = False
+            await asyncio.sleep(pause)
+
+    async def disconnect(self, *arguments: Any, **options: Any) -> None:
+        """See redis-py."""
+        self._live = None
+        self.guard.broken()
+        await super().disconnect(*arguments, **options)  # type: ignore[misc]
+
+    # -- any thread
+
+    def recheck(self) -> None:
+        """The view changed: break, so that whoever waits for an answer hears of it at once."""
+        address = self.guard.address
+        if address is not None and self.guard.route.left(address):
+            self.sever()
+
+    def sever(self) -> None:
+        """Break the transport; whoever uses the connection closes it."""
+        live = self._live
+        if live is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and so is the transport
+                live[0].call_soon_threadsafe(live[1].abort)
+
+    # -- commands
+
+    def register_connect_callback(self, callback: Any) -> None:
+        """See redis-py: a PubSub takes the connection."""
+        self.guard.subscriber = True
+        super().register_connect_callback(callback)  # type: ignore[misc]
+
+    def deregister_connect_callback(self, callback: Any) -> None:
+        """See redis-py: it gives the connection back."""
+        self.guard.subscriber = False
+        super().deregister_connect_callback(callback)  # type: ignore[misc]
+
+    async def send_command(self, *arguments: Any, **options: Any) -> None:
+        """See redis-py."""
+        self.guard.packed = (arguments,)
+        await super().send_command(*arguments, **options)  # type: ignore[misc]
+
+    def pack_commands(self, commands: Any) -> Any:
+        """See redis-py: the commands of a pipeline."""
+        commands = self.guard.packed = list(commands)
+        return super().pack_commands(commands)  # type: ignore[misc]
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """See redis-py; `Stale` where certainly not all of it was sent, so that it can be sent anew."""
+        guard, packed = self.guard, self.guard.packed
+        if not guard.greeting:
+            if self._live is None:
+                await self.connect()
+            elif guard.stale():
+                address = guard.address
+                await self.disconnect(nowait=True)
+                raise guard.stale_error(f"{address} is the wrong server now")
+            guard.packed = packed
+            guard.sending()
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except NotSent:
+            raise
+        except BROKEN as error:
+            if guard.greeting or guard.batch:
+                raise
+            raise guard.stale_error(str(error)) from error
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """See redis-py; the answer to a blocking command may take as long as it asked for."""
+        guard = self.guard
+        usual, address = self.socket_timeout, guard.address
+        self.socket_timeout = guard.time_out(usual)
+        try:
+            response = await super().read_response(*arguments, **options)  # type: ignore[misc]
+        except ERRORS as error:
+            if guard.greeting:
+                raise
+            verdict = guard.verdict(error, address)
+            if verdict is not error:
+                await self.disconnect(nowait=True)
+            if verdict is error:
+                raise
+            raise verdict from error
+        finally:
+            self.socket_timeout = usual
+        guard.answered()
+        return response
+
+
+async def _greet(connection: Any) -> None:
+    """Instead of redis-py's own greeting: that, and then a look at who answers."""
+    await connection.on_connect()
+    guard: Guard = connection.guard
+    with contextlib.suppress(ResponseError):  # the user may lack the right to ask
+        await connection.send_command("INFO", guard.route.section)
+        if not guard.accepts(await connection.read_response()):
+            raise not_meant(guard.address)
+    if guard.wants_table():
+        try:
+            await connection.send_command("COMMAND")
+            guard.learn(await connection.read_response())
+        except ResponseError:
+            guard.learn(None)
+
+
+class ARoutedConnection(_Routed, Connection):
+    """Over TCP."""
+
+
+class ARoutedSSLConnection(_Routed, SSLConnection):
+    """Over TLS."""
+
+
+class ARoutedUnixConnection(_Routed, UnixDomainSocketConnection):
+    """Over a unix socket."""
+
+
+def aconnection_class(options: ConnectionOptions, unix: bool) -> type[Any]:
+    """The class for the servers of a URL."""
+    if unix:
+        return ARoutedUnixConnection
+    return ARoutedConnection if options.tls is None else ARoutedSSLConnection

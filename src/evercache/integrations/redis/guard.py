@@ -1,0 +1,212 @@
+"""What a connection of either kind keeps in mind: where it leads, and what is under way on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from evercache.integrations.redis.commands import KeyTable, blocks, words
+from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent, Stale
+from evercache.integrations.redis.routes import Route
+from evercache.wire.types import Address
+
+__all__ = ["BROKEN", "ERRORS", "Guard", "Patience", "connection_options", "not_meant"]
+
+#: How redis-py says that a connection failed.
+BROKEN = (RedisConnectionError, RedisTimeoutError)
+#: All that reading an answer raises.
+ERRORS = (ResponseError, *BROKEN)
+#: Error replies after which the command has certainly not run, and another server may take it.
+_ELSEWHERE = ("UNBLOCKED", "MASTERDOWN", "LOADING")
+#: Whoever tries again sooner (seconds) than this after having waited in vain, a retry above all, waits no more.
+_AGAIN = 1.0
+
+
+class Guard:
+    """Guarded by: used by whoever has the connection; `address` and `route` are read by the view's thread too."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        #: Where the connection leads, or is about to.
+        self.address: Address | None = None
+        #: It belongs to a PubSub: what comes is no answer, and nothing is lost when it is read anew.
+        self.subscriber = False
+        self.greeting = False
+        #: What the next packed command consists of.
+        self.packed: Sequence[tuple[Any, ...]] = ()
+        #: A pipeline without MULTI: a part of it may have run when another part failed.
+        self.batch = False
+        #: An earlier try of the command under way may have run.
+        self.doubt = False
+        #: The server said that it is a replica.
+        self.suspect = False
+        #: For a pool that spreads: for which server, and by which pool of its own, it was lent.
+        self.lent: tuple[Address | None, Any] = (None, None)
+        #: When (monotonic) it last gave up to reach a server.
+        self.gave_up = -inf
+        self._unanswered = 0
+        self._allowance = 0.0
+        self._wrote: set[bytes] | None = set()
+
+    def __repr__(self) -> str:
+        return f"<Guard {self.address} unanswered={self._unanswered}>"
+
+    def stale(self) -> bool:
+        """Whether not one more command may be sent on the connection."""
+        return not self.greeting and (self.suspect or self.address is None or self.route.left(self.address))
+
+    def sending(self) -> None:
+        """What was packed is about to be sent."""
+        commands, self.packed = self.packed, ()
+        if self.greeting or self.subscriber or not commands:
+            return
+        first = words(commands[0])
+        self.batch = len(commands) > 1 and first[0] != "MULTI"
+        if self.batch or len(commands) == 1:
+            self._allowance += sum(blocks(words(command)) for command in commands)
+        self._unanswered += len(commands)
+        writes = self.route.source.writes
+        if writes is not None and self.route.writes and self._wrote is not None:
+            keys = writes.keys_of(commands)
+            self._wrote = None if keys is None else self._wrote | keys
+
+    def answered(self) -> None:
+        """One answer came."""
+        if self._unanswered > 0:
+            self._unanswered -= 1
+            if self._unanswered == 0:
+                self._over()
+
+    def _over(self) -> None:
+        self._allowance = 0.0
+        self._unanswered = 0
+        if self._wrote is None or self._wrote:
+            writes, keys = self.route.source.writes, self._wrote
+            self._wrote = set()
+            if writes is not None:
+                writes.wrote(None if keys is None else frozenset(keys), time.monotonic())
+
+    def broken(self) -> None:
+        """The connection is closed; what was not answered may have run."""
+        self._over()
+        self.suspect = self.batch = False
+        self.address = None
+
+    def time_out(self, usual: float | None) -> float | None:
+        """For how long to wait for the next answer (None: for ever)."""
+        if usual is None or self.subscriber or self._allowance == inf:
+            return None
+        return usual + self._allowance
+
+    def stale_error(self, message: str) -> RedisConnectionError:
+        """What to raise where this try of a command did not run: `Stale`, unless an earlier one may have."""
+        return RedisConnectionError(message) if self.doubt else Stale(message)
+
+    def verdict(self, error: Exception, address: Address | None) -> Exception:
+        """What to raise for an error in reading an answer: `Stale` where the client's retry may begin anew.
+
+        `address`: where the connection led when the answer was waited for.
+        """
+        source = self.route.source
+        if isinstance(error, BusyLoadingError) or not isinstance(error, BROKEN):
+            self.answered()
+            if isinstance(error, ReadOnlyError):
+                if not self.route.writes:
+                    return error
+            elif not str(error).startswith(_ELSEWHERE) and not isinstance(error, BusyLoadingError):
+                return error
+            source.failed(address, error)
+            if self.batch:
+                self.suspect = True
+                return error
+            return self.stale_error(f"{address} did not run the command: {error}")
+        if self.subscriber and isinstance(error, RedisConnectionError):
+            source.failed(address, error)
+            return Stale(f"the subscription at {address} ended: {error}")
+        self.doubt = self.route.writes
+        if address is not None and self.route.left(address):
+            role = "the master" if self.route.writes else "in use"
+            return RedisConnectionError(f"{address} is not {role} any more; the command may have run there")
+        source.failed(address, error)
+        return error
+
+    # -- the greeting
+
+    def accepts(self, reply: Any) -> bool:
+        """Whether the process is the one that is meant, by its answer to INFO."""
+        text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
+        facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return self.address is not None and self.route.accepts(self.address, facts)
+
+    def wants_table(self) -> bool:
+        """Whether the positions of keys must be learnt from this server."""
+        writes = self.route.source.writes
+        return self.route.writes and writes is not None and writes.table is None
+
+    def learn(self, reply: Any) -> None:
+        """Take over the answer to COMMAND; an error makes every command one that writes anything."""
+        writes = self.route.source.writes
+        if writes is not None:
+            writes.table = KeyTable.of(reply)
+
+
+class Patience:
+    """How long one attempt to connect may go on: through a failover."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._end: float | None = None
+        self._pause = 0.005
+
+    def __repr__(self) -> str:
+        return f"<Patience {self._end}>"
+
+    def pause(self, error: Exception) -> float:
+        """Seconds to wait before the next try; raises what ends it."""
+        cause = error.__cause__
+        if isinstance(cause, (NotSent, NotAttached)):
+            error = cause  # redis-py wraps what its asyncio connections meet
+        if isinstance(error, (ClientsClosed, NotAttached, AuthenticationError)):
+            raise error
+        source, now = self._guard.route.source, time.monotonic()
+        if self._end is None:
+            again = now - self._guard.gave_up < _AGAIN
+            self._end = now if again else now + source.options.wait
+        source.failed(self._guard.address, error)
+        if now >= self._end:
+            self._guard.gave_up = now
+            raise (RedisConnectionError if self._guard.doubt else NotSent)(str(error)) from error
+        pause, self._pause = self._pause, min(self._pause * 1.5, 0.05)
+        return pause
+
+
+def connection_options(route: Route) -> dict[str, Any]:
+    """What redis-py's connections are told, from the URL of the cache."""
+    options = route.source.node_options
+    told: dict[str, Any] = {
+        "username": options.credentials.username,
+        "password": options.credentials.password,
+        "db": options.db,
+        "client_name": options.client_name,
+        "socket_connect_timeout": options.connect_timeout,
+    }
+    if options.tls is not None:
+        told.update(
+            ssl_ca_certs=options.tls.ca_certs,
+            ssl_certfile=options.tls.certfile,
+            ssl_keyfile=options.tls.keyfile,
+            ssl_cert_reqs="required" if options.tls.verify else "none",
+            ssl_check_hostname=options.tls.check_hostname and options.tls.verify,
+        )
+    return told
+
+
+def not_meant(address: Address | None) -> NotSent:
+    """The error for a process that is not the one that was meant."""
+    return NotSent(f"{address} is not the server that was meant: it was restarted, or has another role now")

@@ -1,0 +1,158 @@
+"""redis-py's blocking pools for routed connections: one of the master's, one that spreads over the replicas."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+from collections import Counter
+from typing import Any
+
+import redis
+from redis.connection import ConnectionPool
+
+from evercache.engine.process import ForkLock
+from evercache.integrations.redis.connections import RoutedConnection, connection_class
+from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, need
+from evercache.integrations.redis.source import Source
+from evercache.wire.types import Address
+
+__all__ = ["RoutedPool", "SpreadPool", "extras", "fewest"]
+
+#: Before 5.3 a pool was told for which command a connection is wanted; later that is warned of.
+LEGACY = tuple(int(part) for part in redis.__version__.split(".")[:2] if part.isdigit()) < (5, 3)
+
+
+def extras(pool: type[Any]) -> dict[str, Any]:
+    """What redis-py's pools are told beside: the hints of a proxy about its moves are of no use here."""
+    if "maint_notifications_config" not in inspect.signature(pool.__init__).parameters:
+        return {}
+    from redis.maint_notifications import MaintNotificationsConfig
+
+    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+
+
+def fewest(fit: list[Address], busy: Counter[Address]) -> Address:
+    """One of two chosen at random, that with the fewest commands under way."""
+    one, two = random.choice(fit), random.choice(fit)
+    return one if busy[one] <= busy[two] else two
+
+
+class RoutedPool(ConnectionPool):
+    """Of connections on one route. What is told of the servers is known once the source has its cache."""
+
+    def __init__(self, route: Route, **options: Any) -> None:
+        self.route = route
+        told = extras(ConnectionPool)
+        super().__init__(**{**told, **options, "connection_class": RoutedConnection, "route": route})
+
+    def __repr__(self) -> str:
+        return f"<RoutedPool {self.route!r}>"
+
+    @property
+    def source(self) -> Source:
+        """Where the servers are known from."""
+        return self.route.source
+
+    @property
+    def connection_class(self) -> type[Any]:
+        """The class of new connections: that for TLS or a unix socket where the URL has it so."""
+        source = self.route.source
+        if not source.attached:
+            return RoutedConnection
+        return connection_class(source.node_options, source.unix)
+
+    @connection_class.setter
+    def connection_class(self, _: Any) -> None:
+        """redis-py sets what it was given."""
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        """See redis-py."""
+        self.source.check()
+        if LEGACY:
+            return super().get_connection(command_name or "_")
+        return super().get_connection()
+
+    def release(self, connection: Any) -> None:
+        """See redis-py; what follows on the connection is another command."""
+        connection.guard.doubt = False
+        super().release(connection)
+
+
+class MasterPool(RoutedPool):
+    """Of connections to the master."""
+
+    def __init__(self, source: Source, **options: Any) -> None:
+        super().__init__(MasterRoute(source), **options)
+
+
+class SpreadPool(RoutedPool):
+    """Chooses a replica anew each time a connection is taken: for each command. It has a pool for each of them."""
+
+    def __init__(self, source: Source, **options: Any) -> None:
+        self._options = options
+        #: Guards the two below.
+        self._choosing = ForkLock()
+        self._pools: dict[Address | None, RoutedPool] = {}
+        self._busy: Counter[Address] = Counter()
+        super().__init__(ReplicaRoute(source), **options)
+
+    def __repr__(self) -> str:
+        return f"<SpreadPool {list(self._pools)}>"
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        """See redis-py."""
+        self.source.check()
+        if self.pid != os.getpid():
+            self.reset()
+        fit = self.source.readable(need())
+        with self._choosing:
+            address = fewest(fit, self._busy) if fit else None
+            pool = self._pool(address)
+            if address is not None:
+                self._busy[address] += 1
+        try:
+            connection = pool.get_connection(command_name)
+        except BaseException:
+            self._done(address)
+            raise
+        connection.guard.lent = address, pool
+        return connection
+
+    def _pool(self, address: Address | None) -> RoutedPool:
+        pool = self._pools.get(address)
+        if pool is None:
+            for gone in [a for a in self._pools if a is not None and not self.source.in_view(a)]:
+                self._pools.pop(gone).disconnect(inuse_connections=False)
+                self._busy.pop(gone, None)
+            pool = self._pools[address] = RoutedPool(ReplicaRoute(self.source, address), **self._options)
+        return pool
+
+    def _done(self, address: Address | None) -> None:
+        if address is not None:
+            with self._choosing:
+                self._busy[address] = max(0, self._busy[address] - 1)
+
+    def release(self, connection: Any) -> None:
+        """See redis-py."""
+        address, pool = connection.guard.lent
+        if connection.guard.address != address:
+            connection.disconnect()  # it was made anew meanwhile, to another one
+        self._done(address)
+        pool.release(connection)
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """See redis-py."""
+        for pool in list(self._pools.values()):
+            pool.disconnect(inuse_connections)
+
+    def reset(self) -> None:
+        """See redis-py."""
+        self._pools, self._busy = {}, Counter()
+        super().reset()
+
+    def set_retry(self, retry: Any) -> None:
+        """See redis-py."""
+        self._options = {**self._options, "retry": retry}
+        for pool in list(self._pools.values()):
+            pool.set_retry(retry)

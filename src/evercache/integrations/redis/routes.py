@@ -1,0 +1,116 @@
+"""Which server a connection leads to: the master, or one of the replicas that may be read."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import inf
+from typing import Protocol
+
+from evercache.integrations.redis.source import Source
+from evercache.wire.types import Address
+
+__all__ = ["MasterRoute", "ReplicaRoute", "Route", "need", "needing"]
+
+#: With which moment a replica must have caught up to answer the command under way.
+_need: ContextVar[float] = ContextVar("evercache_raw_need", default=-inf)
+
+
+@contextmanager
+def needing(moment: float) -> Iterator[None]:
+    """Within it, in this thread or task, only replicas that have caught up with a moment are read."""
+    token = _need.set(moment)
+    try:
+        yield
+    finally:
+        _need.reset(token)
+
+
+def need() -> float:
+    """See `needing`."""
+    return _need.get()
+
+
+class Route(Protocol):
+    """Chooses the server whenever a connection is made, and says when that has become the wrong one."""
+
+    source: Source
+    #: Whether commands go there that change something.
+    writes: bool
+    #: Of INFO: what `accepts` looks at.
+    section: str
+
+    def pick(self) -> Address:
+        """The server to connect to now; NotSent when there is none."""
+        ...
+
+    def left(self, address: Address) -> bool:
+        """Whether not one more command may be sent there."""
+        ...
+
+    def accepts(self, address: Address, facts: Mapping[str, str]) -> bool:
+        """Whether the process there is the one that is meant, by its answer to INFO."""
+        ...
+
+
+class MasterRoute:
+    """To the master of the view. Immutable."""
+
+    writes = True
+    section = "replication"
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __repr__(self) -> str:
+        return "<MasterRoute>"
+
+    def __deepcopy__(self, memo: object) -> MasterRoute:
+        return self
+
+    def pick(self) -> Address:
+        """See `Route`."""
+        return self.source.master()
+
+    def left(self, address: Address) -> bool:
+        """See `Route`."""
+        return self.source.view_master() != address
+
+    def accepts(self, address: Address, facts: Mapping[str, str]) -> bool:
+        """A former master that came back as a replica, and is still named as the master, is not one."""
+        return facts.get("role") == "master"
+
+
+class ReplicaRoute:
+    """To one replica while it may be read, else to another one, else to the master. Immutable."""
+
+    writes = False
+    section = "server"
+
+    def __init__(self, source: Source, preferred: Address | None = None) -> None:
+        self.source = source
+        self.preferred = preferred
+
+    def __repr__(self) -> str:
+        return f"<ReplicaRoute {self.preferred}>"
+
+    def __deepcopy__(self, memo: object) -> ReplicaRoute:
+        return self
+
+    def pick(self) -> Address:
+        """See `Route`."""
+        fit, master = self.source.fit_replicas(need()), self.source.view_master()
+        if self.preferred is not None and self.preferred in (*fit, master):
+            return self.preferred
+        return random.choice(fit) if fit else self.source.master()
+
+    def left(self, address: Address) -> bool:
+        """See `Route`."""
+        return not self.source.in_view(address)
+
+    def accepts(self, address: Address, facts: Mapping[str, str]) -> bool:
+        """A replica that was restarted since it was verified may have lost what it had."""
+        verified = self.source.run_id(address)  # empty for the master
+        return not verified or facts.get("run_id") == verified
