@@ -321,6 +321,16 @@ def test_rule_5_a_resync_takes_in_the_marks_that_were_read(state: State) -> None
     assert state.marks.need(ONE) == 10
 
 
+def test_rule_19_a_late_refusal_by_the_former_master_does_not_tell_the_time(state: State, now: Now) -> None:
+    state.clock_was_wrong(2_000_000_000, "g0")
+    assert state.clock.server_us(now.time) == 1_000_000_000
+    state.clock_was_wrong(2_000_000_000, "g1")
+    assert state.clock.server_us(now.time) == 2_000_000_000
+    state.unready(master=True)
+    state.clock_was_wrong(2_000_000_000, "g1")
+    assert state.clock.server_us(now.time) is None
+
+
 def test_rule_3_what_a_new_generation_lacks_is_issued_again(state: State, now: Now) -> None:
     state.acknowledged(state.begin(KEY), 10, "g1")
     state.hear_line(line(Scope.of_key("ns:2"), 11))

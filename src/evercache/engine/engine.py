@@ -281,7 +281,7 @@ class Engine:
         said, state = facts.replication, self.state
         if said is not None and facts.time_us is not None:
             with state.lock:
-                if state.generation == said.replid:
+                if state.ready and state.generation == said.replid:
                     state.clock.observe(facts.time_us, facts.received, facts.sent)
 
     def proved_before(self) -> float:
@@ -432,7 +432,8 @@ class Engine:
         """The master's time came with a reply to what was sent at that moment."""
         state = self.state
         with state.lock:
-            if state.generation == generation:
+            # Not ready: it may be a late word of the former master, whose clock is another one.
+            if state.ready and state.generation == generation:
                 state.clock.observe(time_us, state.now(), sent)
         if self._refusals:
             for code in list(self._refusals):

@@ -247,11 +247,12 @@ class State:
         self.near.hear(scope)
         self.gutter.hear(scope)
 
-    def clock_was_wrong(self, now_us: int) -> None:
-        """The master refused something as too late, and told its time (rule 11)."""
+    def clock_was_wrong(self, now_us: int, generation: str) -> None:
+        """The master of that generation refused something as too late, and told its time (rule 11)."""
         with self.lock:
-            self.clock.reset()
-            self.clock.observe(now_us, self.now())
+            if self.ready and self.generation == generation:
+                self.clock.reset()
+                self.clock.observe(now_us, self.now())
 
     def expire(self, proved_before: float) -> None:
         """Forget what is safe to forget; called by the background now and then."""

@@ -155,7 +155,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
             state.learn(requests[index].subject, reply.marks)
         late = next((reply for reply in replies.values() if reply.status == "late"), None)
         if late is not None:
-            state.clock_was_wrong(late.now_us)
+            state.clock_was_wrong(late.now_us, late.replid)
             self._engine.release_soon(*leases)
             raise MasterUnknown("the request for the leases arrived too late and was refused")
         return replies

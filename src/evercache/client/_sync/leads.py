@@ -125,7 +125,7 @@ class SyncLeads(SyncComputing):
         reply = parse_lease(raw)
         state.learn(subject, reply.marks)
         if reply.status == "late":
-            state.clock_was_wrong(reply.now_us)
+            state.clock_was_wrong(reply.now_us, reply.replid)
             raise MasterUnknown("the request for the lease arrived too late and was refused")
         return reply
 

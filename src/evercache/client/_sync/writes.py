@@ -199,7 +199,7 @@ class SyncWrites:
         for write, item, reply in zip(writes, items, replies, strict=True):
             if reply.status in _FAILURES:
                 if reply.status == "late":
-                    state.clock_was_wrong(reply.now_us)
+                    state.clock_was_wrong(reply.now_us, reply.replid)
                 failure = MasterUnknown(_FAILURES[reply.status])
                 state.given_up(item)
                 self._engine.wake_bringer(failure)
@@ -291,7 +291,7 @@ class SyncWrites:
             )
         )
         if reply.status == "late":
-            state.clock_was_wrong(reply.now_us)
+            state.clock_was_wrong(reply.now_us, reply.replid)
             raise MasterUnknown("the touch arrived too late and was refused")
         state.reading.pop(subject.key, None)
         with state.lock:
@@ -329,7 +329,7 @@ class SyncWrites:
         if reply.status == "range":
             raise OverflowError(f"{key} would pass 2**53, beyond which a counter is not exact; use set()")
         if reply.status == "late":
-            state.clock_was_wrong(reply.now_us)
+            state.clock_was_wrong(reply.now_us, reply.replid)
         if reply.status != "ok":
             raise MasterUnknown("the increment arrived too late and was refused")
         return reply.value
