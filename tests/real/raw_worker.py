@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 
 from evercache.integrations.redis import RawClients
 
-#: Made before any configuration is known, as PyBossa does it.
-clients = RawClients()
+#: Made before any configuration is known, as PyBossa does it. A worker of RQ ends with the first error outside of
+#: its queues, and leaves the repeating to redis-py.
+clients = RawClients(retry=3)
 
 
 def record(path: str, number: int) -> int:
@@ -20,11 +22,18 @@ def record(path: str, number: int) -> int:
     return number
 
 
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def main(url: str, kind: str) -> None:
     import rq
 
     from evercache import Cache
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     queue = rq.Queue("high", connection=clients.master)
     clients.attach(Cache(url))
     worker: type[rq.Worker] = rq.Worker if kind == "forking" else rq.SimpleWorker
