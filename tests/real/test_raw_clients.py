@@ -366,15 +366,19 @@ def test_a_wrong_password_is_said_at_once() -> None:
         assert time.monotonic() - began < 6
 
 
-async def test_aclose_leaves_nothing_open(valkey: Server) -> None:
-    cache = Cache(valkey.url)
-    await cache.amaster.ping()
-    await cache.areplica.ping()
-    cache.master.ping()
-    await cache.aclose()
-    with pytest.raises(ClientsClosed):
-        await cache.amaster.ping()
-    wait_for(lambda: int(valkey.info("clients")["connected_clients"]) <= 1, 5, "all connections to be closed")
+async def test_aclose_leaves_nothing_open() -> None:
+    with Server.start("valkey") as server:
+        cache = Cache(server.url)
+        alone = cache.raw().amaster
+        for client in (cache.amaster, cache.areplica, alone):
+            await client.ping()
+        assert cache.master.ping()
+        assert len(server.cli("CLIENT", "LIST").splitlines()) > 4
+        await cache.aclose()
+        for client in (cache.amaster, alone):
+            with pytest.raises(ClientsClosed):
+                await client.ping()
+        wait_for(lambda: int(server.info("clients")["connected_clients"]) <= 1, 5, "all connections to be closed")
 
 
 def test_a_master_that_became_a_replica_gets_no_command(valkey: Server) -> None:

@@ -21,6 +21,9 @@ __all__ = ["AMasterPool", "ASpreadPool"]
 class _ARoutedPool(ConnectionPool):
     """Of connections on one route, in one event loop."""
 
+    #: The clients that it belongs to, if it is the pool of one.
+    owner: object = None
+
     def __init__(self, route: Route, **options: Any) -> None:
         self.route = route
         told = extras(ConnectionPool)

@@ -86,6 +86,9 @@ class RawClients:
         self.amaster = redis.asyncio.Redis(connection_pool=AMasterPool(self._source, **once))
         #: `replica` for tasks, of any event loop.
         self.areplica: redis.asyncio.Redis = _AsyncReplicaRedis(connection_pool=ASpreadPool(self._source, **anew))
+        clients: tuple[Any, ...] = (self.master, self.replica, self.amaster, self.areplica)
+        for client in clients:
+            client.connection_pool.owner = self  # who keeps one of them has all closed with the cache
         if cache is not None:
             self.attach(cache)
 

@@ -41,6 +41,9 @@ def fewest(fit: list[Address], busy: Counter[Address]) -> Address:
 class RoutedPool(ConnectionPool):
     """Of connections on one route. What is told of the servers is known once the source has its cache."""
 
+    #: The clients that it belongs to, if it is the pool of one.
+    owner: object = None
+
     def __init__(self, route: Route, **options: Any) -> None:
         self.route = route
         told = extras(ConnectionPool)
