@@ -26,7 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--without", default="", help="numbers of faults to leave out, as 1,2")
     parser.add_argument("--shrink", action="store_true", help="leave out all faults that do not matter")
-    parser.add_argument("--mutation", choices=sorted(MUTATIONS), help="with one thing done wrong on purpose")
+    parser.add_argument(
+        "--mutation", metavar="NAME", choices=sorted(MUTATIONS), help="with one thing done wrong on purpose"
+    )
     options = parser.parse_args(argv)
     alone = options.trace or options.without or options.shrink or options.mutation or options.count == 1
     if options.count and alone:
