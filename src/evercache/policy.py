@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from evercache.errors import ConfigurationError
 from evercache.protocol.keys import check_namespace
@@ -28,6 +28,10 @@ def seconds(value: Seconds, what: str) -> float:
     if not 0 <= value < 1e9:
         raise ConfigurationError(f"{what} must be between 0 and 1e9 seconds, not {value!r}")
     return float(value)
+
+
+#: Share of a budget after which no server is waited for; the rest is for a scheduler or an interpreter that is late.
+WAITED: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)

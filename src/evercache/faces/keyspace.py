@@ -11,7 +11,7 @@ from evercache.client._sync.client import SyncClient
 from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
 from evercache.observe import Counters
-from evercache.policy import TTL, OnError, Policy, Seconds, Settings, check_choice, seconds
+from evercache.policy import TTL, WAITED, OnError, Policy, Seconds, Settings, check_choice, seconds
 from evercache.protocol.keys import Naming
 from evercache.protocol.scope import Subject, tag_hash
 from evercache.results import Ack, Health
@@ -78,7 +78,7 @@ class Keyspace(ABC):
         return Policy(
             ttl=life,
             max_ttl=settings.max_ttl,
-            budget=settings.budget if budget is None else seconds(budget, "budget"),
+            budget=WAITED * (settings.budget if budget is None else seconds(budget, "budget")),
             on_error=on_error or settings.on_error,
             consistency=settings.consistency,
             **more,

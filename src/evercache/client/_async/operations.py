@@ -19,7 +19,7 @@ from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.errors import CannotEncode, CorruptEnvelope, MasterUnknown, ServerError, UnavailableError
 from evercache.observe import Counters, events
-from evercache.policy import OnError
+from evercache.policy import WAITED, OnError
 from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack, Explanation, NodeHealth
 
@@ -149,7 +149,7 @@ class AsyncOperations:
         settings = self._engine.settings
         return await self._writes.invalidate_many(
             list(scopes),
-            settings.budget,
+            WAITED * settings.budget,
             counters,
             function=function,
             strict=settings.consistency == "strict",

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from evercache import connect
 from evercache.faces.keyspace import UNCONDITIONAL, Keyspace
-from evercache.policy import TTL, OnError, Seconds, seconds
+from evercache.policy import TTL, WAITED, OnError, Seconds, seconds
 from evercache.protocol.scope import EVERYTHING, Scope
 from evercache.results import Ack, Health
 
@@ -191,7 +191,7 @@ class AsyncKeys(Keyspace):
     async def astamp(self) -> int | None:
         """A stamp for `set(..., since=)`: take it before reading the value; None when no master answers."""
         client = self._client_async()
-        return None if client is None else await client.operations.stamp(self.settings.budget)
+        return None if client is None else await client.operations.stamp(WAITED * self.settings.budget)
 
     async def ahealth(self) -> Health:
         """How the servers stand, seen from this process; asks each of them."""

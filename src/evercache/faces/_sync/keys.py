@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from evercache import connect
 from evercache.faces.keyspace import UNCONDITIONAL, Keyspace
-from evercache.policy import TTL, OnError, Seconds, seconds
+from evercache.policy import TTL, WAITED, OnError, Seconds, seconds
 from evercache.protocol.scope import EVERYTHING, Scope
 from evercache.results import Ack, Health
 
@@ -185,7 +185,7 @@ class SyncKeys(Keyspace):
     def stamp(self) -> int | None:
         """A stamp for `set(..., since=)`: take it before reading the value; None when no master answers."""
         client = self._client_sync()
-        return None if client is None else client.operations.stamp(self.settings.budget)
+        return None if client is None else client.operations.stamp(WAITED * self.settings.budget)
 
     def health(self) -> Health:
         """How the servers stand, seen from this process; asks each of them."""
