@@ -30,7 +30,7 @@ def seconds(value: Seconds, what: str) -> float:
     return float(value)
 
 
-#: Share of a budget after which no server is waited for; the rest is for a scheduler or an interpreter that is late.
+#: Share of a budget after which no server is waited for; the rest is for a scheduler that is late.
 WAITED: Final = 0.9
 
 
