@@ -5,7 +5,7 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +42,7 @@ class Bookkeeping:
 
     @property
     def state(self) -> str:
-        """The hash with `tip`, `*`, `tagfloor`, `gens`, `last` and `life`."""
+        """The hash with `tip`, `*`, `tagfloor`, `gens`, `last`, `life` and what is held."""
         return f"{self.namespace}~state"
 
     @property
@@ -78,6 +78,7 @@ class Limits:
     journal_ms: int = 600_000
     marks_ms: int = (30 * 86_400 + 300) * 1000
     max_marks: int = 100_000
+    max_holds: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +237,17 @@ class Commands:
         key = scope.name if scope.kind == KEY else None
         head = (scope.kind, scope.name, id)
         return self._call("invalidate", key, replid, newest, *head, *self._limits(), self.life(), function)
+
+    def hold(
+        self, scopes: Sequence[Scope], *, replid: str, newest: int, id: str, span_ms: int, not_after_us: int = 0
+    ) -> ScriptCall:
+        """Refuse fills of keys, functions and tags for `span_ms`, or until `id` lets go of them (a span of 0).
+
+        After `not_after_us` of the server's clock (0 = no limit) nothing is held any more.
+        """
+        names = [f"{scope.kind}:{scope.name}" for scope in scopes]
+        head = (id, span_ms, not_after_us, self.limits.max_holds, self.life(), len(names))
+        return self._call("hold", None, replid, newest, *head, *names, entry=False)
 
     def set(
         self,

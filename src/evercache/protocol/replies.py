@@ -29,6 +29,7 @@ __all__ = [
     "SweepReply",
     "TipReply",
     "TouchReply",
+    "parse_hold",
     "parse_incr",
     "parse_invalidate",
     "parse_lease",
@@ -68,9 +69,10 @@ class ScriptReply:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReply(ScriptReply):
-    """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes) `miss` (peek) or `late`.
+    """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes), `held` (compute, and store
+    nothing), `miss` (peek) or `late`.
 
-    With `lead` and `wait`, `entry` is the stale entry if there is one. `left_ms`: until the other's lease
+    With `lead`, `wait` and `held`, `entry` is the stale entry if there is one. `left_ms`: until the other's lease
     ends; `elapsed_ms`: since it was granted; `expected_ms`: the usual time of the computation (0 = unknown).
     """
 
@@ -84,7 +86,7 @@ class LeaseReply(ScriptReply):
 
 @dataclass(frozen=True, slots=True)
 class StoreReply(ScriptReply):
-    """`ok`, or `refused` with a reason: `lease` (lost), `newer`, `expired` or `full` (out of memory)."""
+    """`ok`, or `refused` with a reason: `lease` (lost), `newer`, `expired`, `full` (out of memory) or `held`."""
 
     soft_expiry_ms: int = 0
     reason: str = ""
@@ -205,7 +207,7 @@ class _Fields:
 
 def parse_lease(reply: Reply) -> LeaseReply:
     """The reply of `lease` and `peek`."""
-    fields = _Fields(reply, "entry lead wait miss late")
+    fields = _Fields(reply, "entry lead wait held miss late")
     if fields.status == "GEN":
         return LeaseReply(*fields.head)
     marks = fields.marks()
@@ -217,6 +219,8 @@ def parse_lease(reply: Reply) -> LeaseReply:
         case "wait":
             left, elapsed, expected = fields.int(), fields.int(), fields.int()
             return LeaseReply(*fields.head, marks, 0, fields.stale(), left, elapsed, expected)
+        case "held":
+            return LeaseReply(*fields.head, marks, entry=fields.stale())
         case _:
             return LeaseReply(*fields.head, marks)
 
@@ -229,6 +233,11 @@ def parse_renew(reply: Reply) -> ScriptReply:
 def parse_release(reply: Reply) -> ScriptReply:
     """The reply of `release`: `ok` or `lost`."""
     return parse_renew(reply)
+
+
+def parse_hold(reply: Reply) -> ScriptReply:
+    """The reply of `hold`: `ok`, `late`, or `full` (too much is held already)."""
+    return ScriptReply(*_Fields(reply, "ok late full").head)
 
 
 def parse_store(reply: Reply) -> StoreReply:

@@ -17,6 +17,8 @@ __all__ = [
     "HEADER",
     "LIMIT",
     "MAGIC",
+    "REMEMBERED_MS",
+    "SKEW_MS",
     "Book",
     "Call",
     "Entry",
@@ -30,6 +32,8 @@ __all__ = [
 MAGIC, HEADER, LIMIT = b"\xe7\xca", 38, 2**53
 #: As in `common.lua`: by how much a later life of the bookkeeping begins higher, and where that ends.
 LEAP, LEAPT = 2**32, 2**52
+#: As in `common.lua`: no hold lasts longer, and for how long one that nobody let go of is remembered (ms).
+LONGEST_MS, REMEMBERED_MS, SKEW_MS = 600_000, 300_000, 1000
 _PATCH = struct.Struct(">QHIL")  # stamp, soft expiry (its 6 bytes in two parts), span
 _SCAN = 2000
 
@@ -48,6 +52,9 @@ class Book:
     marks: dict[bytes, int] = field(default_factory=dict)
     #: Ids by time, oldest first.
     ids: dict[bytes, int] = field(default_factory=dict)
+    #: `kind:name` -> who holds it, until when (ms); and the latest of those times.
+    holds: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
+    held: int = 0
     #: Newest last: id of the line before, kind, name, stamp.
     log: deque[tuple[bytes, bytes, bytes, int]] = field(default_factory=lambda: deque(maxlen=_SCAN))
 
@@ -185,6 +192,22 @@ class Call:
         marks = [(tag, book.marks.get(b"t:" + tag, 0)) for tag in dict.fromkeys(tags)]
         floor = book.tagfloor if marks else 0
         return function, marks, max(least, book.star, function, floor, *(mark for _, mark in marks))
+
+    def believable(self, expiry: int) -> int:
+        """The expiry of a hold, or 0 where the clock must have been set back since."""
+        return expiry if expiry <= self.now_ms + LONGEST_MS + SKEW_MS else 0
+
+    def held_since(self, since: int, key: bytes, name: bytes, tags: list[bytes]) -> bool:
+        """Whether any of these was held at some moment from `since` (ms) on."""
+        holds = self.book.holds
+        if not holds or self.believable(self.book.held) < since:
+            return False
+        scopes = [b"k:" + key, b"f:" + name, *(b"t:" + tag for tag in tags)]
+        return any(self.latest(holds.get(scope, {})) >= since for scope in scopes)
+
+    def latest(self, holders: dict[bytes, int]) -> int:
+        """Until when a scope is held; 0 if it never was."""
+        return max(map(self.believable, holders.values()), default=0)
 
     def look(self, least: int, name: bytes, tags: list[bytes]) -> View:
         """The entry and what covers it and what the caller says of it."""

@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from evercache.errors import ServerError
-from evercache.wire.memory_call import HEADER, LIMIT, MAGIC, Call, expiries, parse, patched
+from evercache.wire.memory_call import (
+    HEADER,
+    LIMIT,
+    MAGIC,
+    REMEMBERED_MS,
+    SKEW_MS,
+    Call,
+    expiries,
+    parse,
+    patched,
+)
 from evercache.wire.types import Reply
 
 __all__ = ["PORTS"]
-
-_SKEW_MS = 1000
 
 
 def _lease(call: Call) -> Reply:
@@ -37,8 +45,10 @@ def _lease(call: Call) -> Reply:
     if not take:
         return call.reply(b"late" if late else b"miss", known)
     stale = entry.raw if view.fresh and entry is not None else b""
+    if call.held_since(call.now_ms, call.entry_key, name, tags):
+        return call.reply(b"held", known, stale)
     held = call.lease()
-    if held is not None and held[1] >= view.least and held[2] <= call.now_ms + _SKEW_MS:
+    if held is not None and held[1] >= view.least and held[2] <= call.now_ms + SKEW_MS:
         holder, stamp, granted, expected = held
         if holder == token:
             _extend(call, lease_ms)
@@ -66,7 +76,7 @@ def _renew(call: Call) -> Reply:
     held = call.lease()
     if held is None or held[0] != token:
         return call.reply(b"lost")
-    if held[2] > call.now_ms + _SKEW_MS:
+    if held[2] > call.now_ms + SKEW_MS:
         _grant(call, token, held[1], held[3], lease_ms)
     else:
         _extend(call, lease_ms)
@@ -94,6 +104,9 @@ def _store(call: Call) -> Reply:
         return call.reply(b"refused", b"newer")
     if soft_ms + span_ms <= 0:
         return call.reply(b"refused", b"expired")
+    written = parse(envelope)
+    if written is not None and written.tags and call.held_since(held[2], b"", b"", written.tags):
+        return call.reply(b"refused", b"held")
     soft = call.now_ms + soft_ms
     call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
     return call.reply(b"ok", soft)
@@ -112,6 +125,32 @@ def _invalidate(call: Call) -> Reply:
         call.server.unlink(call.entry_key)
         call.server.unlink(call.lease_key)
     return call.reply(b"ok", stamp, existed, line)
+
+
+def _hold(call: Call) -> Reply:
+    id, span_ms, not_after_us = call.text(), call.number(), call.number()
+    most, life, scopes = call.number(), call.text(), call.words()
+    if span_ms > 0 and 0 < not_after_us < call.now_us:
+        return call.reply(b"late")
+    book = call.book
+    if span_ms > 0:
+        call.ensure_generation(life)
+        if 0 < book.held < call.now_ms - REMEMBERED_MS or len(book.holds) + len(scopes) > most:
+            book.holds = {name: who for name, who in book.holds.items() if call.latest(who) >= call.now_ms}
+            if len(book.holds) + len(scopes) > most:
+                return call.reply(b"full")
+        for scope in scopes:
+            book.holds.setdefault(scope, {})[id] = call.now_ms + span_ms
+        book.held = max(call.believable(book.held), call.now_ms + span_ms)
+        return call.reply(b"ok")
+    for scope in scopes:
+        holders = book.holds.get(scope, {})
+        holders.pop(id, None)
+        if not holders:
+            book.holds.pop(scope, None)
+    if not book.holds:
+        book.held = 0
+    return call.reply(b"ok")
 
 
 def _untouched(call: Call, since: int) -> bool:
@@ -142,8 +181,9 @@ def _set(call: Call) -> Reply:
         return call.reply(b"exists")
     if mode == b"since":
         written = parse(envelope)
-        over = call.covering(least, name, tags + (written.tags if written else []))[2]
-        if since < over or not _untouched(call, since):
+        tags = tags + (written.tags if written else [])
+        held = call.held_since(call.now_ms - REMEMBERED_MS, call.entry_key, name, tags)
+        if held or since < call.covering(least, name, tags)[2] or not _untouched(call, since):
             return call.reply(b"outdated")
     stamp, _ = call.mark(b"k", call.entry_key, id, False, limit, life)
     soft = call.now_ms + soft_ms
@@ -250,6 +290,7 @@ def _checked(port: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
 PORTS: dict[str, Callable[[Call], Reply]] = {
     name: _checked(port)
     for name, port in {
+        "hold": _hold,
         "incr": _incr,
         "invalidate": _invalidate,
         "lease": _lease,

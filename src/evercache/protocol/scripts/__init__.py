@@ -11,6 +11,7 @@ from types import MappingProxyType
 __all__ = ["SCRIPTS", "Script"]
 
 _NAMES = (
+    "hold",
     "incr",
     "invalidate",
     "lease",

@@ -11,6 +11,9 @@ local MAGIC, HEADER, LIMIT = '\231\202', 38, 9007199254740992 -- 2^53: whole num
 local SKEW = 1000 -- ms by which clocks of servers may differ without anybody minding
 local LEAP = 4294967296 -- us, some 72 minutes: further than clocks step back
 local LEAPT = 4503599627370496 -- 2^52: no leap goes beyond, so that enough stamps are left
+local HELD = 'h:' -- before the fields of the state that say who holds what
+local LONGEST = 600000 -- ms: no hold lasts longer; one that seems to is of a clock that was set back since
+local REMEMBERED = 300000 -- ms for which a hold that nobody let go of counts for what began under it
 
 local now_us, now_ms, replid
 local full = false -- the server is at maxmemory and can't evict (known only to scripts that store a value)
@@ -187,11 +190,55 @@ end
 
 local function read_state()
   book()
-  local f = redis.call('HMGET', STATE, 'tip', '*', 'tagfloor', 'gens', 'last', 'life')
+  local f = redis.call('HMGET', STATE, 'tip', '*', 'tagfloor', 'gens', 'last', 'life', 'held')
+  local fields = 0
+  for i = 1, 7 do
+    fields = fields + (f[i] and 1 or 0)
+  end
   return {
     tip = tonumber(f[1] or 0), star = tonumber(f[2] or 0), tagfloor = tonumber(f[3] or 0),
     gens = f[4] or '', last = f[5] or '0-0', life = f[6] or '', exists = f[4] and true or false,
+    held = tonumber(f[7] or 0), fields = fields,
   }
+end
+
+-- Holds (rule 22): 'h:' .. scope in the state -> 'id:expiry_ms id:expiry_ms'; 'held' is the latest expiry of all.
+
+-- An expiry, or 0 where the clock must have been set back since.
+local function believable(expiry)
+  return expiry <= now_ms + LONGEST + SKEW and expiry or 0
+end
+
+local function latest(holders)
+  local last = 0
+  for expiry in string.gmatch(holders or '', ':(%d+)') do
+    last = math.max(last, believable(tonumber(expiry)))
+  end
+  return last
+end
+
+-- Whether any of these was held at some moment from `since` (ms) on. `held`: that field of the state.
+local function held_since(held, since, key, name, tags)
+  if believable(held) < since then
+    return false
+  end
+  local scopes = {}
+  if key then
+    scopes[1] = HELD .. 'k:' .. key
+  end
+  if name ~= '' then
+    scopes[#scopes + 1] = HELD .. 'f:' .. name
+  end
+  for _, tag in ipairs(tags) do
+    scopes[#scopes + 1] = HELD .. 't:' .. tag
+  end
+  book()
+  for _, holders in ipairs(redis.call('HMGET', STATE, unpack(scopes))) do
+    if latest(holders) >= since then
+      return true
+    end
+  end
+  return false
 end
 
 local function union(tags, more)

@@ -31,6 +31,10 @@ if not take then
 end
 
 local stale = fresh and entry.raw or ''
+if held_since(state.held, now_ms, ENTRY, name, tags) then
+  -- What it is computed from is being changed (rule 22): compute, and store nothing.
+  return {'held', now_us, replid, known, stale}
+end
 local holder, stamp, granted, expected, generation = lease_value()
 -- A lease granted before a mark is free: its value would be dead on arrival.
 if holder and stamp >= marks.least and granted_here(granted, generation) then

@@ -57,8 +57,11 @@ if mode == 'add' and fresh then
   return {'exists', now_us, replid}
 end
 if mode == 'since' then
-  local over = covering(state, least, name, union(tags, parse(envelope).tags))
-  if since < over.least or not untouched(state) then
+  tags = union(tags, parse(envelope).tags)
+  local over = covering(state, least, name, tags)
+  -- A stamp does not tell the time at which it was taken: holds that nobody let go of count for a while (rule 22).
+  local held = held_since(state.held, now_ms - REMEMBERED, ENTRY, name, tags)
+  if held or since < over.least or not untouched(state) then
     return {'outdated', now_us, replid}
   end
 end

@@ -6,9 +6,9 @@ if bad then return bad end
 
 local token, stamp, soft_ms, span_ms, envelope = text(), number(), number(), number(), text()
 local entry = load_entry()
-local holder, granted = lease_value()
+local holder, under, granted, _, generation = lease_value()
 
-if holder ~= token or granted ~= stamp then
+if holder ~= token or under ~= stamp then
   if entry and entry.id == token then
     return {'ok', now_us, replid, entry.soft} -- the same call again
   end
@@ -25,6 +25,16 @@ if soft_ms + span_ms <= 0 then
 end
 if full then
   return {'refused', now_us, replid, 'full'}
+end
+-- Of tags that only the result knew the lease script could not know whether they are held (rule 22). Where another
+-- generation granted the lease, the clock that it was granted by says nothing here.
+if string.byte(envelope, 4) % 4 >= 2 then
+  book()
+  local held = tonumber(redis.call('HGET', STATE, 'held') or 0)
+  if held > 0 and held_since(held, generation == replid and granted or 1, nil, '', parse(envelope).tags) then
+    return {'refused', now_us, replid, 'held'}
+  end
+  data()
 end
 
 local soft = now_ms + soft_ms
