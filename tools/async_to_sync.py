@@ -64,6 +64,7 @@ NAMES = {
 #: The methods for tasks in the public surface, and those for threads.
 NAMES |= {
     "aadd": "add",
+    "achanging": "changing",
     "aclear": "clear",
     "adelete": "delete",
     "adelete_many": "delete_many",

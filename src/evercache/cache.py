@@ -21,7 +21,9 @@ from evercache.decorators import Decorators
 from evercache.engine.engine import Engine
 from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.errors import ConfigurationError
+from evercache.faces._async.changes import AsyncChanging
 from evercache.faces._async.keys import AsyncKeys
+from evercache.faces._sync.changes import SyncChanging
 from evercache.faces._sync.keys import SyncKeys
 from evercache.faces.core import FunctionCore
 from evercache.faces.raw import RawFace
@@ -42,7 +44,7 @@ C = TypeVar("C", bound=type)
 _switched_off: ContextVar[frozenset[Cache]] = ContextVar("evercache_switched_off", default=frozenset())
 
 
-class Cache(Decorators, SyncKeys, AsyncKeys, RawFace):
+class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFace):
     """A cache on the servers of a URL; nothing is opened before the first use. Safe for threads and tasks.
 
     `url` (default: the environment variable `EVERCACHE_URL`, else `memory://`) is described in docs/urls.md.

@@ -64,6 +64,7 @@ calls = st.one_of(
     op("restore", st.lists(marks, max_size=6), everything=stamps, tagfloor=stamps),
     op("sweep", keys, least=stamps),
     op("tip"),
+    op("hold", st.lists(scopes, max_size=3, unique=True), id=ids, span_ms=st.sampled_from([0, 500_000])),
     op("raw", keys, value=st.sampled_from(["newer", "foreign", "expired", "counter", "tagged"])),
 )  # fmt: skip
 runs = st.lists(st.tuples(calls, st.sampled_from([0, 0, 0, FAR + 7]), st.integers(0, 9)), max_size=40)

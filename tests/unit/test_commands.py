@@ -36,7 +36,7 @@ def test_a_script_goes_by_its_hash_and_then_whole() -> None:
 
 
 def test_every_script_is_loaded_once_with_the_prelude() -> None:
-    assert len({script.sha for script in SCRIPTS.values()}) == len(SCRIPTS) == 12
+    assert len({script.sha for script in SCRIPTS.values()}) == len(SCRIPTS) == 13
     for name, script in SCRIPTS.items():
         assert script.name == name
         assert script.text.startswith("-- What all scripts share")

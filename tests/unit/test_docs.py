@@ -172,4 +172,4 @@ def test_rules_that_the_code_names_exist() -> None:
         for number in re.findall(r"\d+", group)
     }
     assert named
-    assert named <= set(range(1, 22))
+    assert named <= set(range(1, 23))

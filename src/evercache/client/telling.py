@@ -28,11 +28,13 @@ def unconfirmed(engine: Engine, counters: Counters) -> None:
     engine.events.emit(events.Unconfirmed("available"))
 
 
-def unleased(engine: Engine, subject: Subject, counters: Counters, keys: int = 1) -> None:
-    """A function is about to run without a lease, once, for so many keys."""
+def unleased(engine: Engine, subject: Subject, counters: Counters, keys: int = 1, *, held: bool = False) -> None:
+    """A function is about to run without a lease, once, for so many keys. `held`: as somebody changes it."""
     counters.misses += keys
     counters.computed_unleased += 1
     state = engine.state
+    if held:
+        return
     if engine.trouble is not None or engine.closed:
         why = "there is no background"
     elif state.master_down or not state.ready:

@@ -1,4 +1,4 @@
-"""The chores of the background beside the tail: renewing leases, bringing pending invalidations, forgetting."""
+"""The chores of the background beside the tail: leases, holds, pending invalidations, forgetting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from evercache.engine.holds import Holds
 from evercache.engine.state import HeldLease
 from evercache.errors import NoScript, ServerChanged, ServerError, UnavailableError
 from evercache.observe import events
@@ -33,6 +34,7 @@ class Chores:
         self._engine = engine
         self._wake = asyncio.Event()
         self._releases: set[asyncio.Task[None]] = set()
+        self.holds = Holds(engine, self._run)
 
     def release_later(self, leases: Sequence[tuple[str, str]]) -> None:
         """Give back leases (key, token) of a computation that came to nothing. On the background's loop only."""
@@ -74,6 +76,7 @@ class Chores:
             due = [lease for lease in list(state.leases.values()) if self._renewable(lease, now)]
             if due:
                 await asyncio.gather(*(self._renew(lease) for lease in due))
+            await self.holds.visit()
 
     def _renewable(self, lease: HeldLease, now: float) -> bool:
         if lease.lost or now - lease.granted > self._engine.settings.max_compute:

@@ -20,7 +20,7 @@ from evercache.engine.former import FormerMasters
 from evercache.engine.process import background_trouble, gevent_patched, reset_after_fork
 from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.spool import Spool
-from evercache.engine.state import State
+from evercache.engine.state import Hold, State
 from evercache.engine.tail import Tail
 from evercache.engine.watch import Watch
 from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerError, UnavailableError
@@ -453,6 +453,10 @@ class Engine:
         """Give leases (key, token) back, in the background."""
         if leases:
             self.post(lambda: self.chores.release_later(leases))
+
+    def let_go_soon(self, hold: Hold) -> None:
+        """Let go of what was held, in the background."""
+        self.post(lambda: self.chores.holds.let_go_later(hold))
 
     def confirmed(self, now: float) -> bool:
         """Whether the master is confirmed within `max_staleness` (strict consistency, rule 17)."""

@@ -23,7 +23,7 @@ from evercache.protocol.lease import LEASE
 from evercache.protocol.replies import KnownMarks, LogLine, ResyncReply
 from evercache.protocol.scope import Scope, Subject
 
-__all__ = ["HeldLease", "State"]
+__all__ = ["HeldLease", "Hold", "State"]
 
 #: What others issued and the present master lacks is issued again within this time (seconds), not all at once.
 REPLAY_JITTER = 0.2
@@ -51,6 +51,21 @@ class HeldLease:
         """Whether the background could not come by for longer than the lease lives: the function holds the
         interpreter. A lease that was lost, or a master that did not answer, says nothing of the kind."""
         return max(self.gap, now - self.seen) > self.lease
+
+
+@dataclass(eq=False, slots=True)
+class Hold:
+    """What this process changes at present, so that nobody may fill it (rule 22). `until`: monotonic seconds."""
+
+    id: str
+    scopes: tuple[Scope, ...]
+    until: float
+    #: Its caller is asking the master for it.
+    asking: bool = True
+    #: As it was when a master answered; after another resync it is to be asked for anew.
+    resyncs: int = -1
+    #: The master refuses fills.
+    held: bool = False
 
 
 class State:
@@ -83,6 +98,8 @@ class State:
         #: Who waits for one of them, by its future.
         self.joining: dict[Any, list[Any]] = {}
         self.leases: dict[str, HeldLease] = {}
+        #: What is being changed, by id.
+        self.holds: dict[str, Hold] = {}
         self._life, self._lives = token(), count()
         #: The replication id of the master's data that all the rest was learnt from (rule 5).
         self.generation = ""
@@ -358,6 +375,20 @@ class State:
         with self.lock:
             self.leases.pop(held.token, None)
 
+    # -- holds
+
+    def change(self, scopes: Sequence[Scope], seconds: float) -> Hold:
+        """Something is about to be changed; until it is over, each new master is told."""
+        hold = Hold(self.new_id(), tuple(scopes), self.now() + seconds)
+        with self.lock:
+            self.holds[hold.id] = hold
+        return hold
+
+    def changed(self, hold: Hold) -> bool:
+        """It is over; False when that is another process's matter (after a fork)."""
+        with self.lock:
+            return self.holds.pop(hold.id, None) is not None
+
     # -- fork
 
     def after_fork(self) -> None:
@@ -365,6 +396,7 @@ class State:
         self.lock = threading.Lock()
         self._ready_waiters = []
         self.leases.clear()
+        self.holds.clear()
         self.flights.clear()
         self.reading, self.joining = {}, {}
         self.gutter.clear()

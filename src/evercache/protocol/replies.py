@@ -69,7 +69,7 @@ class ScriptReply:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReply(ScriptReply):
-    """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes), `held` (compute, and store
+    """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes), `held` (compute, store
     nothing), `miss` (peek) or `late`.
 
     With `lead`, `wait` and `held`, `entry` is the stale entry if there is one. `left_ms`: until the other's lease

@@ -13,8 +13,10 @@ from evercache.cache import Cache, _Clients
 from evercache.engine.engine import Engine
 from evercache.policy import Seconds
 from evercache.testing._async.batches import AsyncRecordingBatches
+from evercache.testing._async.changes import AsyncRecordingChanges
 from evercache.testing._async.operations import AsyncRecordingOperations
 from evercache.testing._sync.batches import SyncRecordingBatches
+from evercache.testing._sync.changes import SyncRecordingChanges
 from evercache.testing._sync.operations import SyncRecordingOperations
 from evercache.testing.clock import Clock
 from evercache.testing.recording import Log, Recording
@@ -92,6 +94,8 @@ class _RecordedStores(MemoryStores):
         log = Log(cache, self.recording, stored=self._stored)
         clients.sync.batches = SyncRecordingBatches(clients.sync.batches, log)
         clients.asynchronous.batches = AsyncRecordingBatches(clients.asynchronous.batches, log)
+        clients.sync.changes = SyncRecordingChanges(clients.sync.changes, log)
+        clients.asynchronous.changes = AsyncRecordingChanges(clients.asynchronous.changes, log)
         clients.sync.operations = SyncRecordingOperations(clients.sync.operations, log)
         clients.asynchronous.operations = AsyncRecordingOperations(clients.asynchronous.operations, log)
         return clients

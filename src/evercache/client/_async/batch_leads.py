@@ -77,6 +77,8 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 elif reply.status == "lead":
                     counters.misses += 1
                     granted[index] = grant
+                elif reply.status == "held":
+                    alone = [*alone, index]
                 else:
                     waits[index] = reply
             if renewed:
@@ -215,12 +217,12 @@ class AsyncBatchLeads(AsyncBatchComputing):
         tokens = {index: state.new_id() for index in rest}
         waiting, waited, seen = Waiting(), 0.0, dict[int, str]()
         granted: dict[int, Grant] = {}
+        alone: list[int] = []
         limit = wait_limit(requests[0].usual.seconds, self._engine.settings.max_compute)
         turns = 0
         while rest:
             waits: dict[int, LeaseReply] = {}
             entries: list[int] = []
-            alone: list[int] = []
             try:
                 replies = await self._ask_many(batch, rest, needs, tokens, deadline, seen)
             except UnavailableError as error:
@@ -228,7 +230,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 if policy.on_error == "raise":
                     self._engine.release_soon(*((requests[i].subject.key, g.token) for i, g in granted.items()))
                     raise
-                replies, alone = {}, rest
+                replies, alone = {}, [*alone, *rest]
             for index, reply in replies.items():
                 if reply.status == "lead":
                     granted[index] = Grant(tokens[index], reply)
@@ -239,7 +241,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                     else:
                         seen[index] = entry.id.hex()
                         entries.append(index)
-                elif waited > limit:
+                elif reply.status == "held" or waited > limit:
                     alone.append(index)
                 else:
                     waits[index] = reply  # computed now, but perhaps begun before what this caller wants to see
@@ -249,7 +251,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 continue
             if granted or alone:
                 await self.compute_many(batch, granted, alone, outcomes, left=deadline - state.now())
-                granted = {}
+                granted, alone = {}, []
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)
                 left_ms = min(reply.left_ms for reply in waits.values())

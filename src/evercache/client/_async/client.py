@@ -5,6 +5,7 @@ from __future__ import annotations
 from evercache.client._async.batch_leads import AsyncBatchLeads
 from evercache.client._async.batch_reads import AsyncBatchReads
 from evercache.client._async.batches import AsyncBatches
+from evercache.client._async.changes import AsyncChanges
 from evercache.client._async.hits import AsyncHits
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.operations import AsyncOperations
@@ -22,6 +23,7 @@ class AsyncClient:
         link = AsyncLink(engine)
         self.hits = AsyncHits(engine, link)
         self.writes = AsyncWrites(engine, link)
+        self.changes = AsyncChanges(engine, link, self.writes)
         self.leads = AsyncBatchLeads(engine, link, self.writes)
         self.reads = AsyncBatchReads(engine, link, self.leads, self.hits.serving)
         self.operations = AsyncOperations(engine, self.hits, self.reads, self.leads, self.writes)

@@ -26,7 +26,7 @@ from evercache.protocol.replies import (
 from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack
 
-__all__ = ["AsyncWrites", "Write"]
+__all__ = ["AsyncWrites", "Beside", "Write"]
 
 #: By so much a server's clock may be slewed between two answers without a write being refused as from the future.
 _SLACK_US = 20_000
@@ -48,6 +48,15 @@ class Write:
     lifetime: tuple[int, int]
     mode: Literal["set", "add", "since"] = "set"
     since: int = 0
+
+
+@dataclass(slots=True)
+class Beside:
+    """A script that goes with invalidations in one write: before them, or after. Used by one call only."""
+
+    build: Build
+    first: bool
+    reply: Any = None
 
 
 class AsyncWrites:
@@ -76,6 +85,7 @@ class AsyncWrites:
         function: str = "",
         strict: bool = False,
         on_error: OnError = "absorb",
+        beside: Beside | None = None,
     ) -> list[Ack]:
         """The same for several scopes, in one round trip. With "raise" a failure is raised (and still queued)."""
         state = self._state
@@ -84,7 +94,7 @@ class AsyncWrites:
         deadline = state.now() + budget
         items = [state.begin(scope, function) for scope in scopes]
         try:
-            acks = await self._send(items, deadline, strict)
+            acks = await self._send(items, deadline, strict, beside)
         except UnavailableError as error:
             for item in items:
                 state.given_up(item)
@@ -105,7 +115,7 @@ class AsyncWrites:
         counters.queued += sum(ack.queued for ack in acks)
         return acks
 
-    async def _send(self, items: list[Pending], deadline: float, strict: bool) -> list[Ack]:
+    async def _send(self, items: list[Pending], deadline: float, strict: bool, beside: Beside | None) -> list[Ack]:
         state, commands = self._state, self._engine.commands
 
         def build(item: Pending) -> Any:
@@ -114,7 +124,12 @@ class AsyncWrites:
             )
 
         replicas = self._engine.replicas_to_wait_for() if strict else 0
-        raw = await self._link.run_many([build(item) for item in items], deadline, replicas=replicas)
+        builds = [build(item) for item in items]
+        if beside is not None:
+            builds.insert(0 if beside.first else len(builds), beside.build)
+        raw = await self._link.run_many(builds, deadline, replicas=replicas)
+        if beside is not None:
+            beside.reply = raw.pop(0 if beside.first else len(items))
         replies = [parse_invalidate(reply) for reply in raw[: len(items)]]
         if strict and not await self._safe(raw, replicas, deadline):
             raise MasterUnknown("the master could not be confirmed", maybe_run=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from evercache.client._sync.batch_leads import SyncBatchLeads
 from evercache.client._sync.batch_reads import SyncBatchReads
 from evercache.client._sync.batches import SyncBatches
+from evercache.client._sync.changes import SyncChanges
 from evercache.client._sync.hits import SyncHits
 from evercache.client._sync.link import SyncLink
 from evercache.client._sync.operations import SyncOperations
@@ -23,6 +24,7 @@ class SyncClient:
         link = SyncLink(engine)
         self.hits = SyncHits(engine, link)
         self.writes = SyncWrites(engine, link)
+        self.changes = SyncChanges(engine, link, self.writes)
         self.leads = SyncBatchLeads(engine, link, self.writes)
         self.reads = SyncBatchReads(engine, link, self.leads, self.hits.serving)
         self.operations = SyncOperations(engine, self.hits, self.reads, self.leads, self.writes)

@@ -236,12 +236,12 @@ class SyncComputing:
         request.counters.store_refused += 1
         return 0
 
-    def compute_plain(self, request: Request, flight: Flight | None = None) -> Outcome:
-        """Run the function with no lease; the result goes to no server (rule 6)."""
+    def compute_plain(self, request: Request, flight: Flight | None = None, *, held: bool = False) -> Outcome:
+        """Run the function with no lease; the result goes to no server (rule 6). `held`: as it is being changed."""
         state = self._state
         with state.lock:
             stamp, sequence = state.marks.newest, state.journal.sequence
-        telling.unleased(self._engine, request.subject, request.counters)
+        telling.unleased(self._engine, request.subject, request.counters, held=held)
         value, error = self._run(request, flight)
         if error is not None:
             return Outcome(stamp, "computed", error=error, sequence=sequence)

@@ -92,6 +92,8 @@ class SyncLeads(SyncComputing):
                 return self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
             if answer.verdict == "stale" and entry is not None:
                 return self._stale(request, entry)
+            if reply.status == "held":
+                return self.compute_plain(request, flight, held=True)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)
             if waited > wait_limit(expected, self._engine.settings.max_compute):
                 break
@@ -298,6 +300,8 @@ class SyncLeads(SyncComputing):
                     return self.compute_plain(request)
                 seen = entry.id.hex()
                 continue
+            if reply.status == "held":
+                return self.compute_plain(request, held=True)
             # Somebody computes now, but may have begun before what this caller wants to see.
             began = state.now()
             SyncWaits.pause(

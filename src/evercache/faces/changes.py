@@ -1,0 +1,69 @@
+"""What is being changed: the answer of `changing`, and the scopes that its arguments name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from evercache.engine.state import Hold
+from evercache.errors import ConfigurationError
+from evercache.faces.core import as_tags
+from evercache.faces.function import CallableFace
+from evercache.faces.keyspace import Keyspace
+from evercache.policy import Seconds, seconds
+from evercache.protocol.scope import Scope
+from evercache.results import Ack
+
+__all__ = ["AT_MOST", "Change", "Changed", "longest", "scopes_of"]
+
+#: What can be changed: a key, as `f.key(7)` or as in `cache.get(key)`, or a cached function with all its entries.
+Changed = str | CallableFace[..., Any]
+
+#: Seconds for which fills are refused by default, if nobody says that the change is over; and at most.
+AT_MOST: Final = 30
+_LONGEST: Final = 600.0
+
+
+def scopes_of(keyspace: Keyspace, what: Iterable[Changed], tag: str | Iterable[str]) -> list[Scope]:
+    """What a change covers; TypeError for nothing at all."""
+    scopes = [
+        Scope.of_function(item._core.name)
+        if isinstance(item, CallableFace)
+        else Scope.of_key(keyspace._subject(item, ()).key)
+        for item in what
+    ]
+    scopes += map(Scope.of_tag, as_tags(tag))
+    if not scopes:
+        raise TypeError("name what is being changed: keys (f.key(7)), cached functions (f), or tag=")
+    return list(dict.fromkeys(scopes))
+
+
+def longest(at_most: Seconds) -> float:
+    """`at_most` in seconds; ConfigurationError for more than ten minutes."""
+    found = seconds(at_most, "at_most")
+    if not 0 < found <= _LONGEST:
+        raise ConfigurationError(f"at_most={at_most!r}: fills can be refused for up to {_LONGEST:.0f} s; use less")
+    return found
+
+
+class Change:
+    """A change under way, or over. Used by one thread or task."""
+
+    def __init__(self, hold: Hold | None, now: Callable[[], float]) -> None:
+        self._hold, self._now = hold, now
+        #: Of the marks at its end; empty before it.
+        self.acks: list[Ack] = []
+
+    def __repr__(self) -> str:
+        return f"<Change held={self.held} done={self.done}>"
+
+    @property
+    def held(self) -> bool:
+        """Whether the master refuses fills now: false without a master, and once `at_most` is over."""
+        hold = self._hold
+        return hold is not None and hold.held and not self.acks and self._now() < hold.until
+
+    @property
+    def done(self) -> bool:
+        """After the end: whether the master has all marks; else they are queued."""
+        return bool(self.acks) and all(ack.done for ack in self.acks)
