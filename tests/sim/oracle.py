@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Invalidation", "Oracle", "Violation", "Window"]
 
 _SLACK = 0.03
+#: What is served from there was stored; else it was computed a moment ago.
+_CACHES = ("near", "replica", "master")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Invalidation:
     id: str = ""
     heard: dict[Any, int] = field(default_factory=dict)
     exempt: bool = False
+    #: A commit while fills were refused: in no cache may be what is older, though nobody was told. The life of the
+    #: process that had them refused, and when it began to.
+    holder: Any = None
+    held_since: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -211,8 +217,24 @@ class Oracle:
     def died(self, process: Any) -> None:
         """Promise 6 holds unless everybody who had heard is gone."""
         for it in self.invalidations:
-            if not it.exempt and (process in it.heard or it.process is process):
+            if not it.exempt and it.holder is None and (process in it.heard or it.process is process):
                 it.exempt = not any(p.tag.alive for p in it.heard)
+
+    # -- changes
+
+    def held(self, process: Any, tag: Any, scope: str, key: str, began: float) -> None:
+        """A row was committed while the master refused fills of this scope: from now on no older one is cached."""
+        self.counts["held commits"] += 1
+        it = Invalidation(f"commit under {scope}", process, {key: len(self.versions[key])}, self.now)
+        it.acknowledged, it.holder, it.held_since = self.now, tag, began
+        self.invalidations.append(it)
+        self._by_key[key].append(it)
+
+    def _unheld(self, it: Invalidation) -> bool:
+        """What excuses it: its time is that of a clock that was changed, or it was lost with its master and, before
+        it could be put there again, with its process."""
+        lost = any(w.begin <= self.now and w.end >= it.held_since - 0.3 for w in self.windows)
+        return self.clock_at >= it.held_since - 0.3 or (lost and not it.holder.alive)
 
     # -- reads
 
@@ -233,6 +255,8 @@ class Oracle:
             if heard is not None and heard < number:
                 return self.bad("P2", f"{what}, heard before it began")
             if it.acknowledged is None or it.exempt:
+                continue
+            if it.holder is not None and (not how.startswith(_CACHES) or self._unheld(it)):
                 continue
             since = it.acknowledged
             if not (self._world.strict and it.told):

@@ -18,6 +18,7 @@ from evercache.topology import SentinelTopology
 from evercache.url import Location
 from evercache.wire.types import ConnectionOptions
 from tests.sim.batches import Batches, Failed
+from tests.sim.changers import Changer
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
@@ -157,6 +158,8 @@ class Process:
     async def _begin(self) -> None:
         for _ in range(VISITORS):
             self.spawn(self._visitor())
+        if self.world.plan.workload["changes"]:
+            self.spawn(Changer(self).run())
         if self.world.plan.workload["extras"]:
             self.spawn(self.batches.run())
             self.spawn(Extras(self, f"extras {self.world.plan.seed} {self.slot} {self.born}").run())
@@ -272,9 +275,13 @@ class Process:
             return f"k:{key}"
         return self.rng.choice([f"f:{key[0]}", f"t:{int(key[1:]) % 3}", f"t:{int(key[1:]) % 3}", "*"])
 
+    def beginning(self, scope: str) -> Invalidation:
+        """Tell the oracle that an invalidation of functions' entries begins."""
+        return self.world.oracle.begin(self, scope, [k for k in covered(scope) if k != "s" or scope == "*"])
+
     async def invalidate(self, scope: str) -> None:
         """Invalidate, and tell the oracle."""
-        it = self.world.oracle.begin(self, scope, [k for k in covered(scope) if k != "s" or scope == "*"])
+        it = self.beginning(scope)
         kind, _, name = scope.partition(":")
         reset = invalidation_of_task.set(it)
         try:
@@ -289,9 +296,10 @@ class Process:
                     ack = await self.cache.aclear()
         finally:
             invalidation_of_task.reset(reset)
-        self._over(it, ack)
+        self.over(it, ack)
 
-    def _over(self, it: Invalidation, ack: Any) -> None:
+    def over(self, it: Invalidation, ack: Any) -> None:
+        """It returned."""
         it.returned = self.world.oracle.tick()
         it.told = ack.done
         if ack.done and it.acknowledged is None:
@@ -312,7 +320,7 @@ class Process:
                 ack = await self.cache.adelete("s")
         finally:
             invalidation_of_task.reset(reset)
-        self._over(it, ack)
+        self.over(it, ack)
 
     async def delete(self, key: str) -> None:
         """Delete a key that is set explicitly, and tell the oracle."""
@@ -322,7 +330,7 @@ class Process:
             ack = await self.cache.adelete(key)
         finally:
             invalidation_of_task.reset(reset)
-        self._over(it, ack)
+        self.over(it, ack)
 
     async def _touch(self, key: str) -> None:
         name: Any = "s" if key == "s" else self.functions[key[0]].key(int(key[1:]))

@@ -81,6 +81,9 @@ class Data:
                     keys[key][1] = effect[3]
             case "hset":
                 keys.setdefault(key, [{}, None])[0].update(effect[3])
+            case "hdel":
+                for name in effect[3] if key in keys else ():
+                    keys[key][0].pop(name, None)
             case "zadd":
                 keys.setdefault(key, [{}, None])[0].update(effect[3])
             case "zrem":
@@ -270,6 +273,24 @@ def _hget(w: Writer, key: bytes, name: bytes) -> Any:
 def _hset(w: Writer, key: bytes, *pairs: bytes) -> Any:
     w.write("hset", key, dict(zip(pairs[::2], pairs[1::2], strict=True)))
     return len(pairs) // 2
+
+
+@command("HDEL", writes=True)
+def _hdel(w: Writer, key: bytes, *fields: bytes) -> Any:
+    here = [f for f in fields if f in (w.find(key) or {})]
+    if here:
+        w.write("hdel", key, here)
+    return len(here)
+
+
+@command("HLEN")
+def _hlen(w: Writer, key: bytes) -> Any:
+    return len(w.find(key) or {})
+
+
+@command("HGETALL")
+def _hgetall(w: Writer, key: bytes) -> Any:
+    return [part for pair in (w.find(key) or {}).items() for part in pair]
 
 
 @command("ZADD", writes=True)

@@ -50,7 +50,7 @@ class Change:
     """A change under way, or over. Used by one thread or task."""
 
     def __init__(self, hold: Hold | None, now: Callable[[], float]) -> None:
-        self._hold, self._now = hold, now
+        self.hold, self._now = hold, now
         #: Of the marks at its end; empty before it.
         self.acks: list[Ack] = []
 
@@ -60,7 +60,7 @@ class Change:
     @property
     def held(self) -> bool:
         """Whether the master refuses fills now: false without a master, and once `at_most` is over."""
-        hold = self._hold
+        hold = self.hold
         return hold is not None and hold.held and not self.acks and self._now() < hold.until
 
     @property

@@ -4,27 +4,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from types import TracebackType
 
+from evercache.client._sync.client import SyncClient
 from evercache.faces.changes import AT_MOST, Change, Changed, longest, scopes_of
 from evercache.faces.keyspace import Keyspace
+from evercache.observe import Counters
 from evercache.policy import OnError, Seconds, check_choice
+from evercache.protocol.scope import Scope
 
-__all__ = ["SyncChanging"]
+__all__ = ["SyncChangeBlock", "SyncChanging"]
+
+
+class SyncChangeBlock:
+    """What `changing` returns; for one `async with`."""
+
+    def __init__(
+        self,
+        client: SyncClient | None,
+        scopes: list[Scope],
+        seconds: float,
+        counters: Counters,
+        on_error: OnError,
+    ) -> None:
+        self._client = client
+        self._scopes, self._seconds = scopes, seconds
+        self._counters, self._on_error = counters, on_error
+        self._change = Change(None, time.monotonic)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._change!r}>"
+
+    def __enter__(self) -> Change:
+        client = self._client
+        if client is not None:
+            hold, _ = client.changes.begin(self._scopes, self._seconds, self._counters, self._on_error)
+            self._change = Change(hold, client.engine.state.now)
+        return self._change
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        client, change = self._client, self._change
+        if client is not None and change.hold is not None:
+            change.acks = client.changes.end(change.hold, self._counters, self._on_error)
 
 
 class SyncChanging(Keyspace):
     """A part of `Cache`."""
 
-    @contextmanager
     def changing(
         self,
         *what: Changed,
         tag: str | Iterable[str] = (),
         at_most: Seconds = AT_MOST,
         on_error: OnError | None = None,
-    ) -> Iterator[Change]:
+    ) -> SyncChangeBlock:
         """Put around a change, its commit included: what it covers is invalidated at both ends, and in between
         computed but not cached, in all processes.
 
@@ -32,16 +68,7 @@ class SyncChanging(Keyspace):
         between, or the block takes longer, fills are allowed again after `at_most` seconds. Without a master the
         block runs all the same, and the invalidations are queued.
         """
+        chosen = on_error or self.settings.on_error
+        check_choice("on_error", chosen, ("absorb", "raise"))
         scopes, seconds = scopes_of(self, what, tag), longest(at_most)
-        on_error = on_error or self.settings.on_error
-        check_choice("on_error", on_error, ("absorb", "raise"))
-        client = self._client_sync()
-        if client is None:
-            yield Change(None, time.monotonic)
-            return
-        hold, _ = client.changes.begin(scopes, seconds, self._counters, on_error)
-        change = Change(hold, client.engine.state.now)
-        try:
-            yield change
-        finally:
-            change.acks = client.changes.end(hold, self._counters, on_error)
+        return SyncChangeBlock(self._client_sync(), scopes, seconds, self._counters, chosen)
