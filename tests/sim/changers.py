@@ -43,10 +43,12 @@ class Changer:
     async def _change(self) -> None:
         """Begin, commit some time later, end some time after that, or die before."""
         rng, world, process = self._rng, self._world, self._process
-        oracle, key = world.oracle, rng.choice(KEYS)
-        scope = rng.choice([f"k:{key}", f"f:{key[0]}", f"t:{int(key[1:]) % 3}"])
-        at_most = rng.choice([0.1, 0.5, 30.0])
-        kind, _, name = scope.partition(":")
+        oracle, work = world.oracle, world.plan.workload
+        key = rng.choice([k for k in KEYS if k[0] in work["changed"]])
+        kind = rng.choice(work["changed_by"])
+        name = {"k": key, "f": key[0], "t": str(int(key[1:]) % 3)}[kind]
+        scope = f"{kind}:{name}"
+        at_most = rng.choice(work["at_most"])
         functions = process.functions
         what: Any = {
             "k": lambda: functions[name[0]].key(int(name[1:])),
@@ -64,7 +66,7 @@ class Changer:
             world.note(f"{process.name} commits {key} v{version} in a change of {scope}, held: {change.held}")
             if change.held:
                 oracle.held(process, tag, scope, key, began)
-            if rng.random() < world.plan.workload["dies"]:
+            if rng.random() < work["dies"]:
                 world.kill(process.slot)
                 world.later(rng.uniform(0.01, 0.2), lambda: world.be_born(process.slot))
                 await asyncio.sleep(1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.mutation import Mutation, hunt
+from tests.sim.wrong_changes import CHANGES
 from tests.sim.wrong_entries import ENTRIES
 from tests.sim.wrong_hits import HITS
 from tests.sim.wrong_rules import RULES
@@ -10,4 +11,4 @@ from tests.sim.wrong_slips import SLIPS
 
 __all__ = ["MUTATIONS", "Mutation", "hunt"]
 
-MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in (*RULES, *SLIPS, *ENTRIES, *HITS)}
+MUTATIONS: dict[str, Mutation] = {m.name.replace(" ", "-"): m for m in (*RULES, *SLIPS, *ENTRIES, *HITS, *CHANGES)}

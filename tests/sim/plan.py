@@ -144,6 +144,9 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         "same_key": r.random() < 0.3,
         "extras": random.Random(f"extras {seed}").random() < 0.5,
         "changes": random.Random(f"changes {seed}").choice([0.0, 0.0, 0.5, 1.0]),
+        "changed": "fg",
+        "changed_by": "kft",
+        "at_most": (0.1, 0.5, 30.0),
         "dies": random.Random(f"dies {seed}").choice([0.0, 0.1]),
     }
     chosen: list[tuple[str, float]] = []

@@ -34,6 +34,10 @@ QUICK = (
     "hits-are-served-while-not-sure",
     "near-hits-look-at-no-version",
     "near-hits-outlive-their-time",
+    "leases-are-granted-under-a-hold",
+    "a-store-does-not-look-at-what-is-held",
+    "the-begin-of-a-change-marks-nothing",
+    "the-end-of-a-change-marks-nothing",
 )
 
 
