@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from evercache import connect, modes
 from evercache.client._async.client import AsyncClient
@@ -25,6 +25,7 @@ from evercache.faces._async.changes import AsyncChanging
 from evercache.faces._async.keys import AsyncKeys
 from evercache.faces._sync.changes import SyncChanging
 from evercache.faces._sync.keys import SyncKeys
+from evercache.faces.changes import AT_MOST, Changed
 from evercache.faces.core import FunctionCore
 from evercache.faces.raw import RawFace
 from evercache.observe import Counters, Event, Subscribers
@@ -33,6 +34,9 @@ from evercache.protocol.keys import Naming, ReadableNaming
 from evercache.results import Ack, Stats
 from evercache.topology import AddressMap
 from evercache.url import Location, parse_url
+
+if TYPE_CHECKING:
+    from evercache.integrations.sqlalchemy import AnySession
 
 __all__ = ["Cache"]
 
@@ -195,6 +199,19 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         if clients is None or (not modes.ordinary and (modes.active is not None or _switched_off.get())):
             return None
         return clients.hits_async
+
+    # -- transactions
+
+    def invalidate_on_commit(
+        self, session: AnySession, *what: Changed, tag: str | Iterable[str] = (), at_most: Seconds = AT_MOST
+    ) -> None:
+        """Have these invalidated when a session of SQLAlchemy (for threads or tasks, scoped ones too) commits.
+
+        Fills are refused from right before the COMMIT, as by `changing`. After a rollback nothing is invalidated.
+        """
+        from evercache.integrations.sqlalchemy import invalidate_on_commit
+
+        invalidate_on_commit(self, session, *what, tag=tag, at_most=at_most)
 
     # -- how it stands
 
