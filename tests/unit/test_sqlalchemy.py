@@ -255,7 +255,7 @@ async def test_for_tasks(site: Site, scoped: bool) -> None:
     await session.commit()
     assert site.told == [("begin", ["f"]), ("end", ["f"])]
     assert site.name(7) == "new"
-    project.id
+    await session.refresh(project)
     site.cache.invalidate_on_commit(session, site.name)
     await session.rollback()
     await session.commit()
