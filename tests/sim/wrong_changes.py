@@ -24,7 +24,10 @@ RESULTS = {**DEADLY, "changes": 0.2, "changed": "g", "changed_by": "t", "dies": 
 
 
 async def _ends_without_a_mark(self: AsyncChanges, hold: Hold, counters: Counters, on_error: OnError) -> list[Ack]:
-    await self.drop(hold)
+    state = self._engine.state
+    state.changed(hold)
+    with contextlib.suppress(UnavailableError):
+        await self._link.run(self._hold(hold, 0, 0.0), state.now() + 0.25)
     return [Ack(True) for _ in hold.scopes]
 
 

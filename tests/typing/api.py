@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
+from sqlalchemy.orm import Session
+
 from evercache import (
     Ack,
     AsyncCachedFunction,
@@ -321,9 +323,15 @@ def direct() -> None:
     assert_type(cache.stats().hit_ratio, float)
     with cache.disabled():
         cache.get("k", "default")
+    with cache.changing(plain.key(1), plain, tag=("a", "b"), at_most=timedelta(seconds=5)) as change:
+        assert_type(change.held, bool)
+    assert_type(change.done, bool)
+    cache.invalidate_on_commit(Session(), plain.key(1), tag="a")
     with Cache(codec=SignedPickleCodec([b"0123456789abcdef"])) as other:
         assert_type(other, Cache)
 
+    cache.changing(1)  # type: ignore[arg-type]
+    cache.invalidate_on_commit("session", plain)  # type: ignore[arg-type]
     cache.set(1, "x")  # type: ignore[arg-type]
     cache.get_or_compute("k", 3)  # type: ignore[arg-type]
     cache.get("k", on_error="ignore")  # type: ignore[arg-type]
@@ -346,6 +354,8 @@ async def direct_for_tasks() -> None:
     assert_type(await cache.aset_many({"a": 1}), dict[str, Ack])
     assert_type(await cache.adelete_many(["a"]), dict[str, Ack])
     assert_type(await cache.aget_or_compute("k", compute), int)
+    async with cache.achanging(tag="project:7") as change:
+        assert_type(change.done, bool)
     assert_type(await cache.ainvalidate_tag("project:7"), Ack)
     assert_type(await cache.aclear(), Ack)
     assert_type(await cache.ahealth(), Health)

@@ -94,6 +94,9 @@ def test_many_at_once(rows: Rows) -> None:
         assert rows.many.refresh([7, 8]) == {7: "new", 8: "old"}
         assert rows.many.peek([7]) == {}
     assert rows.many([7]) == rows.many.peek([7]) == {7: "new"}
+    with rows.cache.changing(rows.many):
+        assert rows.many([8]) == {8: "old"}
+        assert rows.many.peek([8]) == {}
 
 
 def test_a_computation_from_before_its_begin(rows: Rows) -> None:

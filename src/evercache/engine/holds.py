@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Holds"]
 
 _TIMEOUT = 0.3
-#: Holds that wait to be let go of, at most; of more, the oldest end by themselves.
+#: Holds that wait to be let go of, and those that were lately, at most; of more, the oldest end by themselves.
 _MOST = 1000
 
 
@@ -32,6 +33,9 @@ class Holds:
         self._run = run
         #: To be let go of, by id.
         self._over: dict[str, Hold] = {}
+        #: Let go of at a master that may be replaced by one that has not heard of it. Appended by any thread.
+        self.lately: deque[Hold] = deque(maxlen=_MOST)
+        self._resyncs = 0
 
     def __repr__(self) -> str:
         return f"<Holds of {self._engine!r} over={len(self._over)}>"
@@ -45,9 +49,15 @@ class Holds:
     async def visit(self) -> None:
         """See what is to be done; called every tenth of a second."""
         state = self._engine.state
-        if (not state.holds and not self._over) or not state.ready or state.master_down:
+        if not state.ready or state.master_down:
             return
         now, resyncs = state.now(), state.resyncs
+        if resyncs != self._resyncs:
+            self._resyncs = resyncs
+            for hold in list(self.lately):
+                self.let_go_later(hold)
+        if not state.holds and not self._over:
+            return
         over = list(self._over.values())
         anew = [hold for hold in list(state.holds.values()) if not hold.asking and hold.resyncs != resyncs]
         await asyncio.gather(

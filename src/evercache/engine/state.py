@@ -389,6 +389,11 @@ class State:
         with self.lock:
             return self.holds.pop(hold.id, None) is not None
 
+    def holding(self, hold: Hold) -> bool:
+        """Whether the master that is followed refuses fills for it now."""
+        here = self.ready and hold.held and hold.resyncs == self.resyncs
+        return here and hold.id in self.holds and self.now() < hold.until
+
     # -- fork
 
     def after_fork(self) -> None:

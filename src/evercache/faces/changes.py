@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
-from evercache.engine.state import Hold
+from evercache.engine.state import Hold, State
 from evercache.errors import ConfigurationError
 from evercache.faces.core import as_tags
 from evercache.faces.function import CallableFace
@@ -49,19 +49,23 @@ def longest(at_most: Seconds) -> float:
 class Change:
     """A change under way, or over. Used by one thread or task."""
 
-    def __init__(self, hold: Hold | None, now: Callable[[], float]) -> None:
-        self.hold, self._now = hold, now
+    def __init__(self) -> None:
+        self.hold: Hold | None = None
+        self._state: State | None = None
         #: Of the marks at its end; empty before it.
         self.acks: list[Ack] = []
 
     def __repr__(self) -> str:
         return f"<Change held={self.held} done={self.done}>"
 
+    def begun(self, hold: Hold, state: State) -> None:
+        """Its begin was told to the master, or was tried to."""
+        self.hold, self._state = hold, state
+
     @property
     def held(self) -> bool:
         """Whether the master refuses fills now: false without a master, and once `at_most` is over."""
-        hold = self.hold
-        return hold is not None and hold.held and not self.acks and self._now() < hold.until
+        return self.hold is not None and self._state is not None and self._state.holding(self.hold)
 
     @property
     def done(self) -> bool:

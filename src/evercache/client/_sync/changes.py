@@ -9,7 +9,6 @@ from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.writes import Beside, SyncWrites
 from evercache.engine.engine import Engine
 from evercache.engine.state import Hold
-from evercache.errors import UnavailableError
 from evercache.observe import Counters
 from evercache.policy import OnError
 from evercache.protocol.replies import parse_hold
@@ -42,7 +41,7 @@ class SyncChanges:
             acks = self._invalidate(hold, counters, on_error, beside)
         except BaseException:  # its caller was cancelled, or wants to be told: there will be no end
             if state.changed(hold):
-                engine.let_go_soon(hold)
+                self._over(hold, told=False)
             raise
         finally:
             hold.asking = False
@@ -61,20 +60,15 @@ class SyncChanges:
         try:
             return self._invalidate(hold, counters, on_error, beside if mine else None)
         finally:
-            if mine and beside.reply is None:
-                self._engine.let_go_soon(hold)
+            if mine:
+                self._over(hold, told=beside.reply is not None)
 
-    def drop(self, hold: Hold) -> None:
-        """Let go without a mark: nothing was changed."""
-        engine = self._engine
-        if engine.state.changed(hold):
-            try:
-                deadline = engine.state.now() + engine.settings.budget
-                parse_hold(self._link.run(self._hold(hold, 0, 0.0), deadline))
-            except BaseException as error:
-                engine.let_go_soon(hold)
-                if not isinstance(error, UnavailableError):
-                    raise
+    def _over(self, hold: Hold, *, told: bool) -> None:
+        """The background sees to it that the master knows, and the next one, should this one be replaced."""
+        if told:
+            self._engine.chores.holds.lately.append(hold)
+        else:
+            self._engine.let_go_soon(hold)
 
     def _invalidate(self, hold: Hold, counters: Counters, on_error: OnError, beside: Beside | None) -> list[Ack]:
         settings = self._engine.settings

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -31,7 +30,7 @@ class SyncChangeBlock:
         self._client = client
         self._scopes, self._seconds = scopes, seconds
         self._counters, self._on_error = counters, on_error
-        self._change = Change(None, time.monotonic)
+        self._change = Change()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._change!r}>"
@@ -40,7 +39,7 @@ class SyncChangeBlock:
         client = self._client
         if client is not None:
             hold, _ = client.changes.begin(self._scopes, self._seconds, self._counters, self._on_error)
-            self._change = Change(hold, client.engine.state.now)
+            self._change.begun(hold, client.engine.state)
         return self._change
 
     def __exit__(
