@@ -51,6 +51,10 @@ def test_the_documented_user_can_do_all_that_a_cache_does(cache: Cache, fresh_se
     assert cache.incr("n", 2) == 2
     assert cache.delete("a").existed
     assert cache.invalidate_tag("even")
+    with cache.changing(double, tag="even") as change:
+        assert change.held
+        assert double(1) == 2
+    assert change.done
     assert cache.clear()
     health = cache.health()
     assert health.problems == ()
