@@ -99,6 +99,17 @@ def test_many_at_once(rows: Rows) -> None:
         assert rows.many.peek([8]) == {}
 
 
+def test_nothing_is_wrong_about_it(rows: Rows) -> None:
+    client = rows.cache._client_sync()
+    assert client is not None
+    events: list[Any] = []
+    client.engine.events.emit = lambda event: events.append(event)  # type: ignore[assignment,method-assign]
+    with rows.cache.changing(tag="project:7"):
+        assert rows.row(7) == rows.row.refresh(7) == "old"
+        assert rows.many([7, 8]) == rows.many.refresh([7, 8]) == {7: "old", 8: "old"}
+    assert [type(event).__name__ for event in events if "Unleased" in type(event).__name__] == []
+
+
 def test_a_computation_from_before_its_begin(rows: Rows) -> None:
     reading, go = threading.Event(), threading.Event()
 

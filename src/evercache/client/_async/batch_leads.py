@@ -60,6 +60,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
             waits: dict[int, LeaseReply] = {}
             granted: dict[int, Grant] = {}
             renewed: dict[int, Grant] = {}
+            held: set[int] = set()
             for index, reply in replies.items():
                 request, answer = requests[index], self._weigh(requests[index], reply)
                 grant = Grant(tokens[index], reply, answer.entry)
@@ -79,6 +80,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                     granted[index] = grant
                 elif reply.status == "held":
                     alone = [*alone, index]
+                    held.add(index)
                 else:
                     waits[index] = reply
             if renewed:
@@ -94,7 +96,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 for index in (*again, *waits):
                     state.landed(flights[index], None)
                 left = deadline - state.now()
-                deadline += await self.compute_many(batch, granted, alone, outcomes, flights, left)
+                deadline += await self.compute_many(batch, granted, alone, outcomes, flights, left, held)
                 for index in alone:
                     self._into_gutter(requests[index], outcomes[index])
                 return deadline
@@ -218,6 +220,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
         waiting, waited, seen = Waiting(), 0.0, dict[int, str]()
         granted: dict[int, Grant] = {}
         alone: list[int] = []
+        held: set[int] = set()
         limit = wait_limit(requests[0].usual.seconds, self._engine.settings.max_compute)
         turns = 0
         while rest:
@@ -242,6 +245,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                         seen[index] = entry.id.hex()
                         entries.append(index)
                 elif reply.status == "held" or waited > limit:
+                    held |= {index} if reply.status == "held" else set()
                     alone.append(index)
                 else:
                     waits[index] = reply  # computed now, but perhaps begun before what this caller wants to see
@@ -250,7 +254,8 @@ class AsyncBatchLeads(AsyncBatchComputing):
             if entries:
                 continue
             if granted or alone:
-                await self.compute_many(batch, granted, alone, outcomes, left=deadline - state.now())
+                left = deadline - state.now()
+                await self.compute_many(batch, granted, alone, outcomes, left=left, held=held)
                 granted, alone = {}, []
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,15 +41,18 @@ class SyncBatchComputing(SyncLeads):
         outcomes: dict[int, Outcome],
         flights: Mapping[int, Flight] | None = None,
         left: float = 0.0,
+        held: Container[int] = (),
     ) -> float:
         """Run the function once, for what was granted and for what is computed without a lease and stored nowhere
-        (`alone`); the store may take `left` seconds. Returns the seconds that the function took."""
+        (`alone`, some of it as it is `held`); the store may take `left` seconds. Returns the seconds that the
+        function took."""
         state, requests = self._state, batch.requests
         alone = list(alone)
         with state.lock:
             newest, sequence = state.marks.newest, state.journal.sequence
         if alone:
-            telling.unleased(self._engine, requests[alone[0]].subject, requests[0].counters, len(alone))
+            subject, meant = requests[alone[0]].subject, all(index in held for index in alone)
+            telling.unleased(self._engine, subject, requests[0].counters, len(alone), held=meant)
         indexes = sorted([*granted, *alone])
         chosen = set(indexes)
         mine = {index: flight for index, flight in (flights or {}).items() if index in chosen}

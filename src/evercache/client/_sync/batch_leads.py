@@ -61,6 +61,7 @@ class SyncBatchLeads(SyncBatchComputing):
             waits: dict[int, LeaseReply] = {}
             granted: dict[int, Grant] = {}
             renewed: dict[int, Grant] = {}
+            held: set[int] = set()
             for index, reply in replies.items():
                 request, answer = requests[index], self._weigh(requests[index], reply)
                 grant = Grant(tokens[index], reply, answer.entry)
@@ -80,6 +81,7 @@ class SyncBatchLeads(SyncBatchComputing):
                     granted[index] = grant
                 elif reply.status == "held":
                     alone = [*alone, index]
+                    held.add(index)
                 else:
                     waits[index] = reply
             if renewed:
@@ -95,7 +97,7 @@ class SyncBatchLeads(SyncBatchComputing):
                 for index in (*again, *waits):
                     state.landed(flights[index], None)
                 left = deadline - state.now()
-                deadline += self.compute_many(batch, granted, alone, outcomes, flights, left)
+                deadline += self.compute_many(batch, granted, alone, outcomes, flights, left, held)
                 for index in alone:
                     self._into_gutter(requests[index], outcomes[index])
                 return deadline
@@ -219,6 +221,7 @@ class SyncBatchLeads(SyncBatchComputing):
         waiting, waited, seen = Waiting(), 0.0, dict[int, str]()
         granted: dict[int, Grant] = {}
         alone: list[int] = []
+        held: set[int] = set()
         limit = wait_limit(requests[0].usual.seconds, self._engine.settings.max_compute)
         turns = 0
         while rest:
@@ -243,6 +246,7 @@ class SyncBatchLeads(SyncBatchComputing):
                         seen[index] = entry.id.hex()
                         entries.append(index)
                 elif reply.status == "held" or waited > limit:
+                    held |= {index} if reply.status == "held" else set()
                     alone.append(index)
                 else:
                     waits[index] = reply  # computed now, but perhaps begun before what this caller wants to see
@@ -251,7 +255,8 @@ class SyncBatchLeads(SyncBatchComputing):
             if entries:
                 continue
             if granted or alone:
-                self.compute_many(batch, granted, alone, outcomes, left=deadline - state.now())
+                left = deadline - state.now()
+                self.compute_many(batch, granted, alone, outcomes, left=left, held=held)
                 granted, alone = {}, []
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)
