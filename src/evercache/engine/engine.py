@@ -377,6 +377,11 @@ class Engine:
             self.state.unready(master=bool(replid))
         self.post(self.tail.interrupt)
 
+    def flushed(self) -> None:
+        """This process emptied the master by other means: no replica is read that has not heard of it (rule 5)."""
+        self.state.unready("flush", master=not self.state.master_down)
+        self.post(self.tail.interrupt)
+
     def master_trouble(self, address: Address, error: UnavailableError) -> None:
         """The master did not answer, or not as a master."""
         if address != self.view.master:

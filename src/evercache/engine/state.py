@@ -108,7 +108,7 @@ class State:
         self.ready = False
         self.local = False
         self.resyncs = 0
-        #: Why everything must be learnt anew: start, fork, master, generation, life, gap or unreadable.
+        #: Why everything must be learnt anew: start, fork, master, generation, life, flush, gap or unreadable.
         self.unready_since = "start"
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).

@@ -229,7 +229,8 @@ class Tail:
                 tagfloor=marks.tag_floor,
             )
             await self._run(connection, call, deadline)
-        engine.events.emit(events.MarksRestored(len(members)))
+        if engine.state.unready_since != "flush":
+            engine.events.emit(events.MarksRestored(len(members)))
 
     async def _run(self, connection: AsyncConnection, call: ScriptCall, deadline: float) -> Any:
         (reply,) = await connection.execute([call.evalsha()], deadline)

@@ -1,11 +1,12 @@
 """A server inside the process, for `memory://`: tests and first steps.
 
-It knows the scripts (ported to Python in `memory_scripts`), `GET`, `TIME` and `PING`, and answers what a real
-server answers. It has no replicas and survives nothing.
+It knows the scripts (ported to Python in `memory_scripts`), `GET`, `SCAN`, `TIME` and `PING`, and answers what a
+real server answers. It has no replicas and survives nothing.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -112,6 +113,9 @@ class MemoryServer:
                 return self._script(name, words, now_us)
             if name == b"GET" and len(words) == 2:
                 return self.get(words[1], now_us // 1000)
+            if name == b"SCAN" and len(words) > 3:
+                prefix = re.sub(rb"\\(.)", rb"\1", words[3].removesuffix(b"*"))
+                return [b"0", [key for key in list(self._values) if key.startswith(prefix)]]
             if name == b"MGET" and len(words) > 1:
                 return [self.get(word, now_us // 1000) for word in words[1:]]
             if name == b"TIME":

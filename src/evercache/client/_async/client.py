@@ -9,6 +9,7 @@ from evercache.client._async.changes import AsyncChanges
 from evercache.client._async.hits import AsyncHits
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.operations import AsyncOperations
+from evercache.client._async.sweeping import AsyncSweeping
 from evercache.client._async.writes import AsyncWrites
 from evercache.engine.engine import Engine
 
@@ -20,13 +21,14 @@ class AsyncClient:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        link = AsyncLink(engine)
+        link = self.link = AsyncLink(engine)
         self.hits = AsyncHits(engine, link)
         self.writes = AsyncWrites(engine, link)
         self.changes = AsyncChanges(engine, link, self.writes)
         self.leads = AsyncBatchLeads(engine, link, self.writes)
         self.reads = AsyncBatchReads(engine, link, self.leads, self.hits.serving)
         self.operations = AsyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
+        self.sweeping = AsyncSweeping(engine, link)
         self.batches = AsyncBatches(engine, self.reads, self.leads)
 
     def __repr__(self) -> str:

@@ -118,6 +118,23 @@ class AsyncLink:
             self._check(master, generation, reply, sent)
         return replies
 
+    async def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        """Run plain commands at the master, once. Raises UnavailableError, also for an error reply to any.
+
+        What they bring is checked by nobody: not for values of entries.
+        """
+        master = await self._master(deadline)
+        given = deadline - self._engine.state.now()
+        try:
+            replies = await self._engine.endpoint_async(master).execute(commands, deadline)
+        except UnavailableError as error:
+            self._failed(master, error, given)
+            raise
+        for reply in replies:
+            if isinstance(reply, ServerError):
+                raise reply
+        return replies
+
     def _failed(self, master: Address, error: UnavailableError, given: float) -> None:
         # One broken connection, or one caller in a hurry, is no dead master, as long as the tail hears it.
         engine = self._engine

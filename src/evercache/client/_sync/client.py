@@ -10,6 +10,7 @@ from evercache.client._sync.changes import SyncChanges
 from evercache.client._sync.hits import SyncHits
 from evercache.client._sync.link import SyncLink
 from evercache.client._sync.operations import SyncOperations
+from evercache.client._sync.sweeping import SyncSweeping
 from evercache.client._sync.writes import SyncWrites
 from evercache.engine.engine import Engine
 
@@ -21,13 +22,14 @@ class SyncClient:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        link = SyncLink(engine)
+        link = self.link = SyncLink(engine)
         self.hits = SyncHits(engine, link)
         self.writes = SyncWrites(engine, link)
         self.changes = SyncChanges(engine, link, self.writes)
         self.leads = SyncBatchLeads(engine, link, self.writes)
         self.reads = SyncBatchReads(engine, link, self.leads, self.hits.serving)
         self.operations = SyncOperations(engine, self.hits, self.reads, self.leads, self.writes)
+        self.sweeping = SyncSweeping(engine, link)
         self.batches = SyncBatches(engine, self.reads, self.leads)
 
     def __repr__(self) -> str:

@@ -37,6 +37,10 @@ class _ARoutedPool(ConnectionPool):
         """Where the servers are known from."""
         return self.route.source
 
+    def set_socket_timeout(self, seconds: float) -> None:
+        """For how long connections that are made from now on wait for an answer."""
+        self.connection_kwargs["socket_timeout"] = seconds
+
     @property
     def connection_class(self) -> type[Any]:
         """See `RoutedPool.connection_class`."""
@@ -115,6 +119,13 @@ class _AManyPool(_ARoutedPool):
         """Close the connections of the running loop."""
         for pool in list(self._pools.get(asyncio.get_running_loop(), {}).values()):
             await pool.disconnect(inuse_connections)
+
+    def set_socket_timeout(self, seconds: float) -> None:
+        """See `_ARoutedPool`."""
+        self._options = {**self._options, "socket_timeout": seconds}
+        for pools in list(self._pools.values()):
+            for pool in list(pools.values()):
+                pool.set_socket_timeout(seconds)
 
     def set_retry(self, retry: Any) -> None:
         """See redis-py."""

@@ -100,6 +100,14 @@ class RawClients:
         self._source.attach(cache)
         cache._follow_life(self)
 
+    def set_socket_timeout(self, seconds: float) -> None:
+        """For how long connections that are made from now on wait for an answer."""
+        pools: tuple[Any, ...] = tuple(
+            client.connection_pool for client in (self.master, self.replica, self.amaster, self.areplica)
+        )
+        for pool in pools:
+            pool.set_socket_timeout(seconds)
+
     def follows(self, cache: Cache) -> bool:
         """Whether this is the cache that was attached last."""
         return self._source.follows(cache)

@@ -24,6 +24,8 @@ BROKEN = (RedisConnectionError, RedisTimeoutError)
 ERRORS = (ResponseError, *BROKEN)
 #: Error replies after which the command has certainly not run, and another server may take it.
 _ELSEWHERE = ("UNBLOCKED", "MASTERDOWN", "LOADING")
+#: After these the entries of the cache are gone, perhaps its bookkeeping too: it need not find that out.
+_FLUSHES = frozenset({"FLUSHALL", "FLUSHDB", "SWAPDB"})
 #: Whoever tries again sooner (seconds) than this after having waited in vain, a retry above all, waits no more.
 _AGAIN = 1.0
 
@@ -53,6 +55,7 @@ class Guard:
         self._unanswered = 0
         self._allowance = 0.0
         self._wrote: set[bytes] | None = set()
+        self._flushes = False
 
     def __repr__(self) -> str:
         return f"<Guard {self.address} unanswered={self._unanswered}>"
@@ -71,6 +74,7 @@ class Guard:
         if self.batch or len(commands) == 1:
             self._allowance += sum(blocks(words(command)) for command in commands)
         self._unanswered += len(commands)
+        self._flushes = self._flushes or any(words(command)[0] in _FLUSHES for command in commands)
         writes = self.route.source.writes
         if writes is not None and self.route.writes and self._wrote is not None:
             keys = writes.keys_of(commands)
@@ -86,6 +90,9 @@ class Guard:
     def _over(self) -> None:
         self._allowance = 0.0
         self._unanswered = 0
+        if self._flushes:
+            self._flushes = False
+            self.route.source.flushed()
         if self._wrote is None or self._wrote:
             writes, keys = self.route.source.writes, self._wrote
             self._wrote = set()

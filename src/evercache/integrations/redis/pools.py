@@ -57,6 +57,10 @@ class RoutedPool(ConnectionPool):
         """Where the servers are known from."""
         return self.route.source
 
+    def set_socket_timeout(self, seconds: float) -> None:
+        """For how long connections that are made from now on wait for an answer."""
+        self.connection_kwargs["socket_timeout"] = seconds
+
     @property
     def connection_class(self) -> type[Any]:
         """The class of new connections: that for TLS or a unix socket where the URL has it so."""
@@ -153,6 +157,12 @@ class SpreadPool(RoutedPool):
         """See redis-py."""
         self._pools, self._busy = {}, Counter()
         super().reset()
+
+    def set_socket_timeout(self, seconds: float) -> None:
+        """See `RoutedPool`."""
+        self._options = {**self._options, "socket_timeout": seconds}
+        for pool in list(self._pools.values()):
+            pool.set_socket_timeout(seconds)
 
     def set_retry(self, retry: Any) -> None:
         """See redis-py."""

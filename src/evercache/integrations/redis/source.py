@@ -200,6 +200,11 @@ class Source:
         for link in self.links():
             link.recheck()
 
+    def flushed(self) -> None:
+        """The servers were emptied through one of these clients: the cache learns everything anew at once."""
+        if self._engine is not None and not self._closed:
+            self._engine.flushed()
+
     def view_master(self) -> Address | None:
         """The master of the view; None when closed."""
         return None if self._engine is None or self._closed else self._engine.view.master

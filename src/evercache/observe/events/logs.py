@@ -64,7 +64,7 @@ class TailSure(Ends):
 
 @dataclass(frozen=True, slots=True)
 class Resynced(Occasion):
-    """Everything was learnt anew. `reason`: start, fork, master, generation, life, gap or unreadable."""
+    """Everything was learnt anew. `reason`: start, fork, master, generation, life, flush, gap or unreadable."""
 
     text: ClassVar[str] = "the marks of {e.address} were read anew ({e.reason})"
     about: ClassVar[str] = "{e.reason}"
