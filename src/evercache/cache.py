@@ -58,8 +58,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     share of reads that may be sent to a second node when the first is late. `share_reads`: tasks that read one key
     at the same moment share one round trip. `on_error`:
     "absorb" (a failure of the servers never reaches the caller) or "raise". `consistency`: "available" or
-    "strict". `bookkeeping_db`: another database number of the same servers for marks and log. `spool`: a file
-    for invalidations that no master had when the process ended. Raises ConfigurationError.
+    "strict". `fallback_codec` writes what `codec` cannot hold. `bookkeeping_db`: another database number of the same
+    servers for marks and log. `spool`: a file for invalidations that no master had when the process ended. Raises ConfigurationError.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         consistency: Consistency = "available",
         codec: Codec | None = None,
         also_read: Iterable[Codec] = (),
+        fallback_codec: Codec | None = None,
         compress_above: int = 1024,
         max_value_bytes: int = 1 << 20,
         near_bytes: int = 16 << 20,
@@ -120,6 +121,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
             compression=Compression(above=compress_above),
             max_value_bytes=max_value_bytes,
             also_read=tuple(also_read),
+            fallback=fallback_codec,
         )
         self._encoder = encoder if codec is None else encoder.with_codec(codec)
         self._address_map = address_map

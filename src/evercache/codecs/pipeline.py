@@ -11,7 +11,7 @@ from evercache.codecs.exceptions import build_exception, take_exception
 from evercache.codecs.json import JSONCodec
 from evercache.codecs.registry import TypeRegistry
 from evercache.codecs.strict import STRICT, StrictCodec
-from evercache.errors import CorruptEnvelope, ValueTooLarge
+from evercache.errors import CannotEncode, CorruptEnvelope, ValueTooLarge
 
 __all__ = ["Encoder"]
 
@@ -22,7 +22,8 @@ _STRICT = StrictCodec()
 class Encoder:
     """How the values of one function (or of the direct operations) are stored.
 
-    `codec` writes; it, the default codec, JSON and those in `also_read` can be read.
+    `codec` writes, and `fallback` what it cannot hold; these, the default codec, JSON and those in `also_read` can
+    be read.
     """
 
     codec: Codec = _STRICT
@@ -31,12 +32,14 @@ class Encoder:
     #: Limit of the payload as it is stored, in bytes.
     max_value_bytes: int = 1 << 20
     also_read: tuple[Codec, ...] = ()
+    fallback: Codec | None = None
     #: Whether no other codec stands in the place of the default one: its payloads may be read by `decode_at`.
     ordinary: bool = field(init=False, repr=False, compare=False)
     _readable: dict[int, Codec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        codecs: tuple[Codec, ...] = (JSONCodec(), _STRICT, *self.also_read, self.codec)
+        more = self.also_read if self.fallback is None else (*self.also_read, self.fallback)
+        codecs: tuple[Codec, ...] = (JSONCodec(), _STRICT, *more, self.codec)
         object.__setattr__(self, "_readable", {codec.number: codec for codec in codecs})
         object.__setattr__(self, "ordinary", type(self._readable[STRICT]) is StrictCodec)
 
@@ -53,7 +56,15 @@ class Encoder:
 
         `CannotEncode` for a value whose copy would differ, `ValueTooLarge` for one over the limit.
         """
-        return self._pack(self.codec.encode(value, self.types, context), self.codec.number)
+        codec = self.codec
+        try:
+            data = codec.encode(value, self.types, context)
+        except CannotEncode:
+            if self.fallback is None:
+                raise
+            codec = self.fallback
+            data = codec.encode(value, self.types, context)
+        return self._pack(data, codec.number)
 
     def decode(self, payload: bytes, codec: int, compressed: bool, context: bytes) -> object:
         """The value; `CorruptEnvelope`, and no other error, for anything that cannot be read."""

@@ -15,7 +15,7 @@ from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any
 
 from evercache.client.serving import NOT_ASKED, Unserved
-from evercache.protocol.keys import MAX_KEY_BYTES, ReadableNaming
+from evercache.protocol.keys import MAX_KEY_BYTES, CodedNaming
 from evercache.protocol.scope import tag_hash
 from evercache.protocol.signature import parameters_source
 
@@ -32,7 +32,7 @@ _SOURCE = """\
 {asynchronous}def {name}({parameters}):
     if {exact} and (__hits := __find()) is not None:
 {near}        try:
-            __key = f"{{__head}}({key})"
+            __key = {key}
         except ValueError:  # a number of more digits than Python writes
             __key = __too_long
         if __len(__key) <= {longest}:
@@ -69,8 +69,8 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
     if type(fn) is not FunctionType or fn.__dict__.keys() & {"__wrapped__", "__signature__"}:
         # What it shows is not what it takes: a wrapper may tell arguments by name from others, or have no defaults.
         return None
-    head = f"{core.cache.settings.namespace}:f:{core.name}"
-    if type(naming) is not ReadableNaming or signature.key is not None or core.tag_functions or not head.isascii():
+    code = naming.code(core.cache.settings.namespace, core.name) if isinstance(naming, CodedNaming) else None
+    if code is None or signature.key is not None or core.tag_functions:
         return None
     parameters = list(inspect.signature(fn).parameters.values())
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name.startswith("__") for p in parameters):
@@ -83,7 +83,7 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         "__defaults": defaults,
         # 0.0 and -0.0 are one key of a dict.
         "__exact": _EXACT - {float} if near else _EXACT,
-        "__head": head,
+        **code.names,
         # Functions may share a name and its entries, but not what their arguments mean.
         "__own": object(),
         "__too_long": " " * (MAX_KEY_BYTES + 1),
@@ -114,7 +114,7 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         name=name,
         parameters=text,
         exact=" and ".join(f"(__type_{i} := __type({one})) in __exact" for i, one in enumerate(used)) or "True",
-        key=",".join(f"{{{one}!a}}" for one in kept),
+        key=code.source.format(",".join(f"{{{one}!a}}" for one in kept)),
         longest=MAX_KEY_BYTES,
         near=_NEAR.format(values="".join(f"{one}, __type_{i}, " for i, one in enumerate(used))) if near else "",
         look=f"__hits.near_again(__arguments, __plan, __key, ({tags}))"

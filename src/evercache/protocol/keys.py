@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from evercache.errors import ConfigurationError
 from evercache.protocol.canonical import canonical, import_name
@@ -14,6 +15,8 @@ from evercache.protocol.signature import Signature, TagTemplate, check_cacheable
 __all__ = [
     "DEFAULT_NAMING",
     "MAX_KEY_BYTES",
+    "CodedNaming",
+    "KeyCode",
     "Naming",
     "ReadableNaming",
     "Signature",
@@ -60,6 +63,28 @@ class Naming(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyCode:
+    """Python source that makes the key of a call, for the code that is made for a function.
+
+    `source` has `{}` where the replacement fields of the arguments (`{number!a},{word!a}`) go, which are their
+    canonical text; so it stands inside an f-string. `names` are those that it uses, with two underscores in
+    front.
+    """
+
+    source: str
+    names: Mapping[str, object]
+
+
+@runtime_checkable
+class CodedNaming(Protocol):
+    """A `Naming` that can say what `entry_key` does as source, so that its functions are as fast as others."""
+
+    def code(self, namespace: str, function_name: str) -> KeyCode | None:
+        """What gives the same key as `entry_key`, or what is longer than `MAX_KEY_BYTES`; None: nothing does."""
+        ...
+
+
 class ReadableNaming:
     """`shop:f:app.views.stats@2(7)` and `shop:k:user:7`; what is too long is replaced by a BLAKE2b hash."""
 
@@ -88,6 +113,13 @@ class ReadableNaming:
         if len(key) <= MAX_KEY_BYTES and (key.isascii() or _size(key) <= MAX_KEY_BYTES):
             return key
         return f"{namespace}:f:{function_name}(#{_digest(canonical_args)})"
+
+    def code(self, namespace: str, function_name: str) -> KeyCode | None:
+        """See `CodedNaming`; not for classes that are derived from this one, which may name keys in another way."""
+        head = f"{namespace}:f:{function_name}"
+        if type(self) is not ReadableNaming or not head.isascii():
+            return None
+        return KeyCode('f"{{__head}}({})"', {"__head": head})
 
     def direct_key(self, namespace: str, key: str) -> str:
         """`namespace:k:key`, with the hash of a key that is long or looks like a hash."""
