@@ -15,6 +15,7 @@ TITLE = "A hit at a server, one thread"
 CONTESTANTS = (
     blocking.OURS,  # first: others read its entries
     blocking.FLOOR,
+    blocking.PYBOSSA,
     blocking.REDIS,
     blocking.VALKEY,
     blocking.MEMOIZE,
@@ -23,6 +24,7 @@ CONTESTANTS = (
     blocking.FLASK,
 )
 LIMIT = 1.25
+PYBOSSA_LIMIT = 1.35
 CALLS = 25
 
 
@@ -44,4 +46,7 @@ def run(scale: Scale) -> Result:
             tables.append(timed.table(place.name, kinds, blocking.FLOOR.name))
             ratio = timed.ratio(blocking.OURS.name, blocking.FLOOR.name)
             targets.append(Target(f"of the bare socket, {place.name}", ratio, LIMIT))
+            if blocking.PYBOSSA in there:
+                ratio = timed.ratio(blocking.PYBOSSA.name, blocking.FLOOR.name)
+                targets.append(Target(f"the drop-in for PyBossa, {place.name}", ratio, PYBOSSA_LIMIT))
     return Result("hit", TITLE, tuple(tables), tuple(targets), tuple(notes))

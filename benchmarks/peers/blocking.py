@@ -16,7 +16,19 @@ from benchmarks.harness import Contestant
 from benchmarks.values import product
 from evercache import Cache
 
-__all__ = ["DJANGO", "DOGPILE", "FLASK", "FLOOR", "MEMOIZE", "OURS", "REDIS", "VALKEY", "cached_product", "key_of"]
+__all__ = [
+    "DJANGO",
+    "DOGPILE",
+    "FLASK",
+    "FLOOR",
+    "MEMOIZE",
+    "OURS",
+    "PYBOSSA",
+    "REDIS",
+    "VALKEY",
+    "cached_product",
+    "key_of",
+]
 
 TTL = 3600
 NUMBERS = range(64)
@@ -54,6 +66,24 @@ def ours(server: Server) -> Iterator[Read]:
         yield warm(read)
         if read.stats().counters.computed != runs:
             raise RuntimeError("a call of ours did not hit")
+
+
+@contextlib.contextmanager
+def pybossa(server: Server) -> Iterator[Read]:
+    """The same under `memoize` of the drop-in for PyBossa's module."""
+    from evercache.integrations.pybossa import Sentinel, provide
+
+    module: dict[str, Any] = {"sentinel": Sentinel()}
+    provide(module)
+    module["sentinel"].configure({"REDIS_HOST": "127.0.0.1", "REDIS_PORT": server.port})
+    try:
+        read = module["memoize"](timeout=TTL)(product)
+        read(0)
+        client = module["sentinel"].home.cache
+        wait_for(lambda: client.health().ok, 5.0, "the cache of the drop-in")
+        yield warm(read)
+    finally:
+        module["sentinel"].close()
 
 
 @contextlib.contextmanager
@@ -171,6 +201,7 @@ def flask(server: Server) -> Iterator[Read]:
 
 FLOOR = Contestant("bare socket", floor, "floor")
 OURS = Contestant("evercache", ours, "ours")
+PYBOSSA = Contestant("evercache for PyBossa", pybossa, "ours", needs=("redis",))
 REDIS = Contestant("redis-py get", redis_get, needs=("redis",))
 VALKEY = Contestant("valkey-py get", valkey_get, needs=("valkey",))
 MEMOIZE = Contestant("pickle on redis-py", memoize, needs=("redis",))

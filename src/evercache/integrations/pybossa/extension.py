@@ -1,0 +1,114 @@
+"""The extension object of a site: `sentinel = Sentinel()`, and later `sentinel.init_app(app)`."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from evercache.engine.process import ForkLock
+from evercache.integrations.pybossa.home import LOG, Home
+from evercache.integrations.pybossa.settings import SiteSettings, as_mapping, load
+from evercache.integrations.redis import RawClients
+
+if TYPE_CHECKING:
+    import redis
+    from redis.sentinel import Sentinel as RedisSentinel
+
+__all__ = ["Sentinel"]
+
+_LOCAL = "settings_local"
+
+
+class Sentinel:
+    """The Redis servers of a site: two whole redis-py clients, the same objects before and after `init_app`.
+
+    Nothing is opened before the first use, and no setting raises: what is wrong is one line in the log, and
+    cached functions run. Where nothing was configured before the first use, a module `settings_local` is.
+    Guarded by: `_lock` for the configuration.
+    """
+
+    def __init__(self, app: Any = None) -> None:
+        self._clients = RawClients(read_your_writes=True)
+        #: For everything: commands go to the master.
+        self.master: redis.Redis = self._clients.master
+        #: For reads: at a replica that has what this process wrote; the master where there is none.
+        self.slave: redis.Redis = self._clients.replica
+        self._lock = ForkLock()
+        #: The cache, once it is configured.
+        self.home: Home | None = None
+        self._searched = False
+        if app is not None:
+            self.init_app(app)
+
+    def __repr__(self) -> str:
+        return f"<Sentinel {self.home.settings if self.home else 'not configured'}>"
+
+    def init_app(self, app: Any) -> None:
+        """Take the settings of a Flask application; again for another one."""
+        self.configure(app)
+
+    def configure(self, source: Any) -> bool:
+        """Take the settings from an application, a module, or a mapping; False when they are wrong (and logged)."""
+        self._searched = True
+        try:
+            home = Home(SiteSettings.read(as_mapping(source)))
+            if home.settings.location.kind != "memory":
+                self._clients.attach(home.cache)
+                self._clients.set_socket_timeout(home.settings.socket_timeout)
+        except Exception as error:  # the site must start
+            LOG.error("the cache is not configured, so every cached function runs: %s", error)
+            return False
+        with self._lock:
+            before, self.home = self.home, home
+        if before is not None:
+            before.close()
+        return True
+
+    def found(self) -> Home | None:
+        """The cache; where none is configured, of a module `settings_local`, looked for once."""
+        if self.home is None and not self._searched:
+            with self._lock:
+                first, self._searched = not self._searched, True
+            if first:
+                self._search()
+        return self.home
+
+    def _search(self) -> None:
+        try:
+            if importlib.util.find_spec(_LOCAL) is None:
+                LOG.warning("no cache is configured, so every cached function runs: call sentinel.init_app(app)")
+                return
+            settings = load(_LOCAL)
+        except Exception as error:  # the module's own
+            LOG.error("the cache is not configured, so every cached function runs: %s: %r", _LOCAL, error)
+            return
+        self.configure(settings)
+
+    @property
+    def connection(self) -> RedisSentinel | None:
+        """redis-py's own `Sentinel` for the same sentinels; None where there are none, or nothing is configured."""
+        home = self.found()
+        if home is None or home.settings.location.kind != "sentinel":
+            return None
+        from redis.sentinel import Sentinel as RedisSentinel
+
+        location = home.settings.location
+        node, own = location.node_options, location.sentinel_options.credentials
+        timeout = home.settings.socket_timeout
+        asked: dict[str, Any] = {"socket_timeout": timeout, "username": own.username, "password": own.password}
+        made: RedisSentinel = RedisSentinel(  # type: ignore[no-untyped-call]
+            [(address.host, address.port) for address in location.sentinels],
+            sentinel_kwargs=asked,
+            socket_timeout=timeout,
+            username=node.credentials.username,
+            password=node.credentials.password,
+            db=node.db,
+        )
+        return made
+
+    def close(self) -> None:
+        """End the cache and both clients; cached functions run from now on."""
+        with self._lock:
+            home, self.home = self.home, None
+        if home is not None:
+            home.close()
