@@ -56,10 +56,10 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     entry that names none, `max_ttl` the longest possible, `max_staleness` how long an invalidation may go
     unheard before reads go to the master, `lag_bound` the lag above which a replica is not read, `hedge` the
     share of reads that may be sent to a second node when the first is late. `share_reads`: tasks that read one key
-    at the same moment share one round trip. `on_error`:
-    "absorb" (a failure of the servers never reaches the caller) or "raise". `consistency`: "available" or
-    "strict". `fallback_codec` writes what `codec` cannot hold. `bookkeeping_db`: another database number of the same
-    servers for marks and log. `spool`: a file for invalidations that no master had when the process ended. Raises ConfigurationError.
+    at the same moment share one round trip. `on_error`: "absorb" (a failure of the servers never reaches the
+    caller) or "raise". `consistency`: "available" or "strict". `fallback_codec` writes what `codec` cannot hold.
+    `bookkeeping_db`: another database number of the same servers for marks and log. `spool`: a file for
+    invalidations that no master had when the process ended. Raises ConfigurationError.
     """
 
     def __init__(

@@ -29,7 +29,8 @@ def greet(options: ConnectionOptions) -> Greeter:
     """Log in, choose the database, name the connection, and ask the server what it is.
 
     Raises `AuthenticationFailed`, `AccessDenied`, `Loading` or another `ServerError` as the server says, and
-    `ProtocolError` if it is a sentinel where a node was expected or the reverse. No message holds a password.
+    `ProtocolError` if it is a sentinel where a node was expected, the reverse, or of a Cluster. No message holds a
+    password.
     """
     name = _plain(options.client_name)
     questions = _questions(options)
@@ -86,6 +87,11 @@ def _understood(options: ConnectionOptions, replies: dict[str, Any], received: f
         raise ProtocolError("a data node answers where a sentinel was expected: check the port in the URL")
     if mode == "sentinel" and not options.sentinel:
         raise ProtocolError("a sentinel answers where a data node was expected: use a sentinel:// URL")
+    if mode == "cluster":
+        raise ProtocolError(
+            "a node of a Redis Cluster answers, and Cluster is not supported: give sentinels, one server that is "
+            "no cluster node, or a primary with ?replicas="
+        )
     for name, reply in replies.items():
         if isinstance(reply, ServerError) and not name.startswith("CLIENT"):
             raise _explained(reply, name)
