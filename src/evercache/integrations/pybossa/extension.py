@@ -60,6 +60,7 @@ class Sentinel:
             return False
         with self._lock:
             before, self.home = self.home, home
+        LOG.info("the cache %r is at %s", home.settings.prefix, home.settings.location.redacted())
         if before is not None:
             before.close()
         return True
