@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -305,4 +307,39 @@ def test_a_failover(caplog: pytest.LogCaptureFixture) -> None:
         deployment.failover("COORDINATED")
         wait_for(lambda: f(1) == 1 and site.sentinel.master.get("kept") == b"1", 5)
         assert site.delete_memoized(f) in (True, False)
+        site.close()
+
+
+def test_a_client_used_before_anything_is_configured(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`settings_local` is found by the first command as well; without it the error says what to do."""
+    monkeypatch.setitem(sys.modules, "settings_local", None)
+    sentinel = Sentinel()
+    with pytest.raises(redis.RedisError, match="init_app"):
+        sentinel.master.get("a")
+    local: Any = types.ModuleType("settings_local")
+    local.__spec__ = types.SimpleNamespace(name="settings_local")
+    local.REDIS_HOST, local.REDIS_PORT = "127.0.0.1", valkey.port
+    monkeypatch.setitem(sys.modules, "settings_local", local)
+    sentinel = Sentinel()
+    assert sentinel.master.set("a", 1)
+    assert sentinel.slave.get("a") == b"1"
+    sentinel.close()
+
+
+def test_init_app_again(valkey: Server) -> None:
+    """Each test of a site makes an application; the same settings keep the cache, others exchange it."""
+    values = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": valkey.port}
+    site = Site(values)
+    f = site.memoize()(lambda n: site.runs.append(n) or n)
+    home = site.sentinel.home
+    f(1)
+    site.sentinel.init_app(_App(dict(values)))
+    assert site.sentinel.home is home
+    f(1)
+    assert site.runs == [1]
+    with Server.start("valkey") as other:
+        site.sentinel.init_app(_App(values | {"REDIS_PORT": other.port}))
+        f(1)
+        assert site.runs == [1, 1]
+        assert site.listed() == list(other.cli("KEYS", "*"))
         site.close()

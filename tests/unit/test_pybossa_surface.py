@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import types
+import unittest.mock
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -360,6 +361,36 @@ def test_the_clients_stay_the_same(site: Site) -> None:
     assert sentinel.home.settings.budget == 0.125
     sentinel.close()
     repr(sentinel)
+
+
+def test_a_warning_that_is_an_error_reaches_no_page(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Two functions of one name: said once; here warnings are errors."""
+
+    def first(x: int) -> int:
+        return x
+
+    name = first.__qualname__
+
+    def second(x: int) -> int:
+        return -x
+
+    second.__qualname__, second.__name__ = name, "first"
+    f, g = site.memoize()(first), site.memoize()(second)
+    assert (f(1), g(1)) == (1, -1)
+    assert "share their entries" in caplog.text
+
+
+def test_a_function_that_was_not_decorated(site: Site) -> None:
+    plain = site.function()
+    assert [site.delete_memoized(plain), site.delete_memoized(plain, 1)] == [False, False]
+    assert len(site.sentinel.home._made) == 1
+
+
+def test_a_mock_in_the_place_of_the_sentinel(site: Site) -> None:
+    site.names["sentinel"] = unittest.mock.MagicMock()
+    f = site.memoize()(site.function())
+    assert f(1) == (1, 0)
+    assert site.delete_memoized(f) is site.delete_cached("x") is True
 
 
 def test_one_execution_for_20_threads(site: Site) -> None:

@@ -93,3 +93,11 @@ def test_what_goes_wrong(replies: Any, kind: type[Exception], message: str) -> N
         answer(greet(ConnectionOptions(Credentials("u", "hush"), db=1)), **replies)
     assert type(caught.value) is kind or kind is ServerError
     assert "hush" not in repr(caught.value)
+
+
+def test_a_node_of_a_cluster() -> None:
+    server = SERVER.replace(b"redis_mode:standalone", b"redis_mode:cluster")
+    with pytest.raises(ProtocolError, match="Cluster is not supported"):
+        answer(
+            greet(ConnectionOptions(db=1)), INFO_server=server, SELECT=error_from("ERR DB index is out of range")
+        )

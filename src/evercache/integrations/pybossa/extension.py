@@ -28,7 +28,7 @@ class Sentinel:
     """
 
     def __init__(self, app: Any = None) -> None:
-        self._clients = RawClients(read_your_writes=True)
+        self._clients = RawClients(read_your_writes=True, missing=self._missing)
         #: For everything: commands go to the master.
         self.master: redis.Redis = self._clients.master
         #: For reads: at a replica that has what this process wrote; the master where there is none.
@@ -51,7 +51,10 @@ class Sentinel:
         """Take the settings from an application, a module, or a mapping; False when they are wrong (and logged)."""
         self._searched = True
         try:
-            home = Home(SiteSettings.read(as_mapping(source)))
+            settings = SiteSettings.read(as_mapping(source))
+            if self.home is not None and self.home.settings == settings:
+                return True  # another application of the same site, as in tests
+            home = Home(settings)
             if home.settings.location.kind != "memory":
                 self._clients.attach(home.cache)
                 self._clients.set_socket_timeout(home.settings.socket_timeout)
@@ -73,6 +76,11 @@ class Sentinel:
             if first:
                 self._search()
         return self.home
+
+    def _missing(self) -> str:
+        """A command came before any configuration: it may be in `settings_local`; else what to do."""
+        self.found()
+        return f"{self!r}: call sentinel.init_app(app) first; where it was, the log says what is wrong"
 
     def _search(self) -> None:
         try:

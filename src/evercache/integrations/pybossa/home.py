@@ -9,6 +9,7 @@ from typing import Any
 
 from evercache.cache import Cache
 from evercache.codecs import SignedPickleCodec
+from evercache.function import CachedFunction
 from evercache.integrations.pybossa.keys import SiteNaming, function_name, named
 from evercache.integrations.pybossa.migration import OldEntries
 from evercache.integrations.pybossa.settings import SiteSettings
@@ -18,6 +19,10 @@ __all__ = ["LOG", "Home", "Recipe"]
 
 #: Where all of this integration is logged.
 LOG = logging.getLogger("evercache.integrations.pybossa")
+
+
+#: Bytes of the largest entry: the site's own code knew no limit.
+_LARGEST = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +40,7 @@ class Recipe:
 
 
 class Home:
-    """Of one `Sentinel` since it was configured. Safe for threads: `functions` is only added to."""
+    """Of one `Sentinel` since it was configured. Safe for threads: its dicts are only added to."""
 
     def __init__(self, settings: SiteSettings) -> None:
         self.settings = settings
@@ -49,29 +54,44 @@ class Home:
             bookkeeping_db=settings.bookkeeping_db,
             fallback_codec=SignedPickleCodec(settings.secret) if settings.secret else None,
             budget=settings.budget,
+            max_value_bytes=_LARGEST,
             jitter=0,
             beta=0,
         )
         self.old = None if settings.old_prefix is None else OldEntries(settings.old_prefix, self.cache)
-        #: What stands for a decorated function here; itself where it cannot be cached.
-        self.functions: dict[Recipe, Any] = {}
+        #: What is called in the place of a decorated function: the code that was made for it, where there is some;
+        #: itself where it cannot be cached.
+        self.calls: dict[Recipe, Callable[..., Any]] = {}
+        self._made: dict[Recipe, CachedFunction[Any, Any] | None] = {}
+        self._plain: dict[str, Recipe] = {}
 
     def __repr__(self) -> str:
         return f"<Home {self.settings!r}>"
 
-    def function(self, recipe: Recipe) -> Any:
-        """The function, cached here."""
-        made = self.functions.get(recipe)
-        if made is None:
+    def call(self, recipe: Recipe) -> Callable[..., Any]:
+        """What is to be called, made at the first use."""
+        cached = self.cached(recipe)
+        if cached is None:
+            return self.calls.setdefault(recipe, recipe.fn)
+        template = cached._template
+        return self.calls.setdefault(recipe, cached if template is None else template.call)
+
+    def cached(self, recipe: Recipe) -> CachedFunction[Any, Any] | None:
+        """The function, cached here; None where it cannot be."""
+        if recipe not in self._made:
+            made: CachedFunction[Any, Any] | None = None
             try:
                 made = self._make(recipe)
-            except (TypeError, ValueError) as error:
+            except Exception as error:  # also a warning, where the site makes errors of those
                 LOG.warning("%s is not cached, every call runs it: %s", recipe.fn.__qualname__, error)
-                made = recipe.fn
-            made = self.functions.setdefault(recipe, made)
-        return made
+            self._made.setdefault(recipe, made)
+        return self._made[recipe]
 
-    def _make(self, recipe: Recipe) -> Any:
+    def recipe(self, fn: Callable[..., Any]) -> Recipe:
+        """Of a function that was not decorated, but is called as one that was."""
+        return self._plain.setdefault(function_name(fn), Recipe(fn, 300))
+
+    def _make(self, recipe: Recipe) -> CachedFunction[Any, Any]:
         fn, ttl = recipe.fn, recipe.timeout
         if self.old is not None:
 
@@ -82,7 +102,7 @@ class Home:
             fn = self.old.before(fn, recipe.key_prefix, subject)
             ttl = min(ttl, self.settings.migration_ttl)
         ignored = () if recipe.key_prefix is None else _parameters(recipe.fn)
-        cached: Any = self.cache.cached(ttl=ttl, name=recipe.name, ignore=ignored)(fn)
+        cached: CachedFunction[Any, Any] = self.cache.cached(ttl=ttl, name=recipe.name, ignore=ignored)(fn)
         return cached
 
     def close(self) -> None:

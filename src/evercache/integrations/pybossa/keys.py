@@ -88,8 +88,6 @@ class SiteNaming:
 
     def direct_key(self, namespace: str, key: str) -> str:
         """See `Naming`."""
-        if not isinstance(key, str) or not key:
-            raise TypeError(f"a key is a text that is not empty, not {key!r}")
         return f"{self.prefix}::{key}"
 
     def code(self, namespace: str, function_name: str) -> KeyCode | None:

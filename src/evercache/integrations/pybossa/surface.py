@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar
 
+from evercache.integrations.pybossa.extension import Sentinel
 from evercache.integrations.pybossa.home import LOG, Home, Recipe
 from evercache.observe import Counters
 from evercache.protocol.scope import Scope
@@ -63,18 +64,20 @@ class Surface:
 
         @wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
-            home = getattr(find(), "home", None)
-            if home is None:
-                home = self._home()
-            if home is None or disabled():
+            if disabled():
                 return fn(*args, **kwargs)
-            cached = home.functions.get(recipe)
-            if cached is None:
-                cached = home.function(recipe)
+            home = getattr(find(), "home", None)
+            if type(home) is not Home:
+                home = self._home()
+                if home is None:
+                    return fn(*args, **kwargs)
+            run = home.calls.get(recipe)
+            if run is None:
+                run = home.call(recipe)
             try:
-                return cached(*args, **kwargs)
+                return run(*args, **kwargs)
             except TypeError:
-                if _makes_key(cached, args, kwargs):
+                if _makes_key(home, recipe, args, kwargs):
                     raise  # it is the function's own
             LOG.warning("%s is given arguments that make no key: such calls run it", fn.__qualname__)
             return fn(*args, **kwargs)
@@ -85,17 +88,16 @@ class Surface:
     def _home(self) -> Home | None:
         """The cache of the sentinel as it is now; None where there is none."""
         sentinel = self._find()
-        found = getattr(sentinel, "found", None)
-        return cast("Home | None", found() if callable(found) else getattr(sentinel, "home", None))
+        return sentinel.found() if isinstance(sentinel, Sentinel) else None
 
     # -- deletes
 
     def delete_cached(self, key: str) -> bool:
         """Delete what `cache(key)` keeps; whether it was there."""
-        home = self._home()
-        if home is None or disabled():
+        home = None if disabled() else self._home()
+        if home is None:
             return True
-        there = bool(home.cache.delete(key).existed)
+        there = bool(home.cache.delete(str(key)).existed)
         if home.old is not None:
             there |= home.old.delete(f"{home.old.prefix}::{key}")
         return there
@@ -105,16 +107,16 @@ class Surface:
 
         `arg=` is the one argument, None for all calls, as long as the function has no parameter of that name.
         """
-        home = self._home()
-        if home is None or disabled():
+        home = None if disabled() else self._home()
+        if home is None:
             return True
         recipe = getattr(function, _RECIPE, None)
-        if recipe is None:
-            recipe = Recipe(function, _DEFAULT)
+        if not isinstance(recipe, Recipe):
+            recipe = home.recipe(function)
         if recipe.key_prefix is not None:
             return self.delete_cached(recipe.key_prefix)
-        cached = home.function(recipe)
-        if cached is recipe.fn:
+        cached = home.cached(recipe)
+        if cached is None:
             return False
         if "arg" in kwargs and not args and not _takes(recipe.fn, "arg"):
             arg = kwargs.pop("arg")
@@ -128,16 +130,17 @@ def _seconds(timeout: float | None) -> float:
     return _DEFAULT if timeout is None else timeout
 
 
-def _makes_key(cached: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    core = getattr(cached, "_core", None)
-    if core is None:
+def _makes_key(home: Home, recipe: Recipe, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    cached = home.cached(recipe)
+    if cached is None:
         return True
+    signature = cached._core.signature
     try:
-        values = core.signature.bind(*args, **kwargs)
+        values = signature.bind(*args, **kwargs)
     except TypeError:
         return True  # the call does not fit: the error says so
     try:
-        core.signature.text(values)
+        signature.text(values)
     except TypeError:
         return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,8 @@ class RawClients:
     objects. `wait`: for how long (seconds) a command waits for a server that takes it, through a failover.
     `socket_timeout`: for how long for an answer, beyond what a blocking command asks for. `retry`: how often a
     command is repeated that failed and may have run (0: never). `read_your_writes`: what was written through
-    `master` is read from a replica only once that has it. Other `options` go to redis-py's connections
+    `master` is read from a replica only once that has it. `missing`: called where a command comes and no cache is
+    attached; it may attach one, else it says what to do. Other `options` go to redis-py's connections
     (`decode_responses`, `max_connections`, `health_check_interval`, ...). Raises ConfigurationError.
     """
 
@@ -67,6 +68,7 @@ class RawClients:
         socket_timeout: float | None = 5.0,
         retry: int = 0,
         read_your_writes: bool = False,
+        missing: Callable[[], str] | None = None,
         **options: Any,
     ) -> None:
         decided = sorted(set(options) & set(_DECIDED)) + [name for name in options if name.startswith("ssl")]
@@ -74,7 +76,7 @@ class RawClients:
             raise ConfigurationError(f"{', '.join(decided)}: the URL of the cache decides this, leave it out here")
         if type(retry) is not int or retry < 0:
             raise ConfigurationError(f"retry={retry!r}: give how often a command that may have run is repeated")
-        self._source = Source(RawOptions(wait, read_your_writes))
+        self._source = Source(RawOptions(wait, read_your_writes), missing)
         self._options: Mapping[str, Any] = {"socket_timeout": socket_timeout, **options}
         once, anew = self._told(retry, Retry), self._told(_ANEW, Retry)
         #: For everything: commands go to the master.

@@ -75,8 +75,9 @@ class Source:
     Guarded by: `_lock` for the set of connections; the rest is swapped as a whole.
     """
 
-    def __init__(self, options: RawOptions) -> None:
+    def __init__(self, options: RawOptions, missing: Callable[[], str] | None = None) -> None:
         self.options = options
+        self._missing = missing
         self._home: Home | None = None
         self._closed = False
         self._lock = ForkLock()
@@ -153,7 +154,9 @@ class Source:
     def check(self) -> None:
         """Raise NotAttached or ClientsClosed where no command can be sent."""
         if self._home is None:
-            raise NotAttached(_ATTACH)
+            why = _ATTACH if self._missing is None else self._missing()
+            if self._home is None:
+                raise NotAttached(why)
         if self._closed:
             raise ClientsClosed(_CLOSED)
 
