@@ -4,7 +4,7 @@ PY := .venv/bin/python
 STAMPS := .venv/.stamps
 BENCH := .venv-bench
 
-.PHONY: demo test unit real long sim faults soak bench bench-invalidate bench-profile lint types twins format clean
+.PHONY: demo test unit real long suites sim faults soak bench bench-invalidate bench-profile lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -20,6 +20,9 @@ real: $(STAMPS)/dev ## the tests on real servers only
 
 long: $(STAMPS)/dev ## the long matrices, which `make test` leaves out
 	$(PY) -m pytest tests -m long
+
+suites: $(STAMPS)/dev ## other people's tests, unchanged: those of cachelib and Flask-Caching, on memory, one server, Sentinel
+	$(PY) -m tests.suites $(ARGS)
 
 bench: $(BENCH)/.ready ## ours and other libraries, measured in turn; ARGS="--quick" for a look, "--only hit"
 	$(BENCH)/bin/python -m benchmarks $(ARGS)

@@ -1,0 +1,1 @@
+"""Other people's test suites, run unchanged against this library: `make suites`."""

@@ -1,0 +1,1 @@
+"""Loaded into the run of cachelib's suite: nothing to change there."""

@@ -1,0 +1,130 @@
+"""Takes the source packages from the registry, starts what they are to run on, and counts what passes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.deployment import Deployment
+from tests.server import Server
+from tests.suites.left_out import LEFT_OUT, MEMORY_ONLY
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PLACES = ("memory", "standalone", "sentinel")
+#: Seconds that a replica is behind in the last place.
+LAG = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One package whose tests are run. `least`: how many must pass, by the place."""
+
+    package: str
+    least: dict[str, int]
+
+
+SUITES = {
+    "cachelib": Suite("cachelib", {"memory": 42, "standalone": 42, "sentinel": 42}),
+    "flask": Suite("flask-caching", {"memory": 262, "standalone": 127, "sentinel": 127}),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for; the number of places in which too few tests passed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.suites", description=__doc__)
+    parser.add_argument("suites", nargs="*", metavar="suite", help=" or ".join(SUITES))
+    parser.add_argument("--on", action="append", choices=PLACES, help="where; default: everywhere")
+    parser.add_argument("--keep", type=Path, default=ROOT / ".venv" / ".suites", help="folder for the packages")
+    options, more = parser.parse_known_args(arguments)
+    wrong = 0
+    for name in options.suites or list(SUITES):
+        source = fetched(SUITES[name].package, options.keep)
+        for place in options.on or PLACES:
+            with servers(place) as url:
+                passed, summary = run(name, source, place, url, more)
+            enough = passed >= SUITES[name].least[place] or bool(more)
+            wrong += not enough
+            print(f"{'ok ' if enough else 'BAD'} {source.name} on {place}: {summary}", flush=True)
+    for test, reason in LEFT_OUT.items():
+        print(f"left out: {test}: {reason}")
+    return wrong
+
+
+def fetched(package: str, folder: Path) -> Path:
+    """The unpacked source package, taken from the registry unless it is here already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = f"{package.replace('-', '?')}-*.tar.gz"
+    if not list(folder.glob(pattern)):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        subprocess.run([*command, "--dest", str(folder), package], check=True, timeout=300)
+    archive = max(folder.glob(pattern))
+    target = folder / archive.name.removesuffix(".tar.gz")
+    shutil.rmtree(target, ignore_errors=True)  # unchanged: always as it was packed
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return target
+
+
+@contextlib.contextmanager
+def servers(place: str) -> Iterator[str]:
+    """The URL of what is to hold the entries."""
+    if place == "memory":
+        yield "memory://"
+    elif place == "standalone":
+        server = Server.start("valkey")
+        try:
+            yield f"redis://127.0.0.1:{server.port}"
+        finally:
+            server.close()
+    else:
+        with Deployment.start("valkey", replicas=1, sentinels=3, replica_delays=[LAG]) as deployment:
+            yield deployment.url
+
+
+def run(name: str, source: Path, place: str, url: str, more: list[str]) -> tuple[int, str]:
+    """The number of tests that passed, and pytest's last line."""
+    tests = source / "tests"
+    wanted = [str(tests)]
+    if name == "cachelib":
+        # One more backend beside theirs, which runs their common tests.
+        wanted = [str(shutil.copy(HERE / "cachelib_backend.py", tests / "test_evercache.py"))]
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-rfE",
+            "--tb=short",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+        ),
+        *("-o", "asyncio_default_fixture_loop_scope=function", "-p", f"tests.suites.{name}_plugin"),
+        *("--rootdir", str(source), "--timeout", "60", *more, *wanted),
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(tests)]),
+        "EVERCACHE_SUITE_URL": url,
+        "EVERCACHE_SUITE_PLACE": place,
+    }
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=540)
+    lines = done.stdout.strip().splitlines() or [done.stderr[-500:]]
+    if done.returncode or more:
+        print(done.stdout[-20000:], done.stderr[-2000:])
+    found = re.search(r"(\d+) passed", lines[-1])
+    return int(found[1]) if found else 0, lines[-1]
+
+
+__all__ = ["MEMORY_ONLY", "main"]
