@@ -18,7 +18,7 @@ LEFT_OUT: dict[str, str] = {
     "test_serializer.py::test_values_are_stored_in_the_configured_format": "looks into SimpleCache's dict",
     "test_cachelib.py::test_backend_uses_cachelib_serializer": _SERIALIZER,
     "test_backend_cache.py::TestSimpleCache::test_purge": "names a backend's class, and looks into its dict",
-    "test_backend_cache.py::TestRedisCache::test_compat": "writes past the cache, which has to read what is not signed",
+    "test_backend_cache.py::TestRedisCache::test_compat": "writes past the cache, which must not read that",
     "test_backend_cache.py::TestRedisCacheClientsOverride": "puts other clients and pickles into a backend's class",
     "test_backend_cache.py::TestMemcachedCache": "needs Memcached",
     "test_init.py::test_init_nullcache[MemcachedCache]": "needs Memcached",

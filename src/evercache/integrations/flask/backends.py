@@ -68,7 +68,7 @@ class EvercacheBackend(CachelibCache):
         self.key_prefix = settings.key_prefix
 
     def _begin_with(self, kind: str, config: Mapping[str, Any]) -> None:
-        self._begin(FlaskSettings.of({**DEFAULTS, "CACHE_TYPE": kind, **config}))
+        self._begin(FlaskSettings.of({**DEFAULTS, "EVERCACHE_URL": None, "CACHE_TYPE": kind, **config}))
 
     def _prefix(self) -> str:
         # Keys need none: the prefix is the namespace of the cache.

@@ -10,45 +10,30 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from cachelib import BaseCache
-from cachelib.serializers import BaseSerializer
 from flask import Flask, Response, current_app, g
-from werkzeug.utils import ImportStringError, import_string
 
-from evercache.errors import ConfigurationError
 from evercache.integrations.flask import commands
-from evercache.integrations.flask.backends import (
-    EvercacheBackend,
-    FileSystemCache,
-    NullCache,
-    RedisCache,
-    RedisSentinelCache,
-    SimpleCache,
-)
+from evercache.integrations.flask.backends import EvercacheBackend
 from evercache.integrations.flask.fragments import CACHE_ATTRIBUTE, CacheExtension
+from evercache.integrations.flask.making import made, serializer_of
 from evercache.integrations.flask.memo import Memo
 from evercache.integrations.flask.names import QueryArgs, Timeout
+from evercache.integrations.flask.operations import Operations
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
-from evercache.integrations.flask.telling import logger, tell_once
-from evercache.integrations.flask.views import CachedView
-from evercache.results import Ack
+from evercache.integrations.flask.telling import tell_once
+from evercache.integrations.flask.views import CachedView, variants_tag
 
 __all__ = ["Cache"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_TYPES: dict[str | None, type[EvercacheBackend]] = {
-    "simple": SimpleCache,
-    "redis": RedisCache,
-    "sentinel": RedisSentinelCache,
-    "url": EvercacheBackend,
-}
 #: What instrumentation overrides; then the decorators have to go through it.
 _PUBLIC = ("get", "set", "has", "get_many", "set_many")
 
 
-class Cache:
+class Cache(Operations):
     """A cache for one or several applications, by their settings `CACHE_*` and `EVERCACHE_URL`."""
 
     def __init__(
@@ -94,8 +79,8 @@ class Cache:
         self.source_check, self.enable_signals = settings.source_check, settings.signals
         self.http = settings.http
         self.hash_method = settings.hash_method
-        self.serializer = _serializer(merged["CACHE_SERIALIZER"])
-        backend = self._backend(app, settings, merged)
+        self.serializer = serializer_of(merged["CACHE_SERIALIZER"])
+        backend = made(app, settings, merged)
         if self.serializer is not None:
             if hasattr(backend, "serializer"):
                 backend.serializer = self.serializer
@@ -115,25 +100,6 @@ class Cache:
         self.app = app
         self._only = backend if len(self._apps) == 1 else None
         self._forget()
-
-    def _backend(self, app: Flask, settings: FlaskSettings, merged: dict[str, Any]) -> Any:
-        if settings.kind == "null":
-            return NullCache(default_timeout=int(settings.default_timeout))
-        try:
-            if settings.kind == "files":
-                return FileSystemCache.factory(app, merged, settings.arguments, _foreign_options(settings))
-            if settings.kind is not None:
-                return _TYPES[settings.kind].of(app, settings)
-            return _foreign(app, settings, merged)
-        except (ConfigurationError, ImportStringError, ImportError) as error:
-            logger.error(
-                "the cache is off: CACHE_TYPE=%r cannot be used here (%s). Set EVERCACHE_URL (docs/urls.md), or "
-                "CACHE_TYPE to 'RedisCache', 'RedisSentinelCache', 'SimpleCache', 'NullCache' or the import path "
-                "of a cachelib backend",
-                settings.type,
-                error,
-            )
-            return NullCache()
 
     @property
     def hash_method(self) -> Callable[..., Any] | None:
@@ -172,7 +138,7 @@ class Cache:
         return True
 
     def _call(self, f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        app = self.app
+        app = current_app or self.app
         return f(*args, **kwargs) if app is None else app.ensure_sync(f)(*args, **kwargs)
 
     @property
@@ -185,66 +151,6 @@ class Cache:
         if app is None:
             raise RuntimeError("the cache has no application: call cache.init_app(app) first")
         return app.extensions["cache"][self]
-
-    # -- operations
-
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """The value of a key, or None."""
-        return self.cache.get(*args, **kwargs)
-
-    def has(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether a key has a value."""
-        return bool(self.cache.has(*args, **kwargs))
-
-    def set(self, *args: Any, **kwargs: Any) -> bool | None:
-        """`set(key, value, timeout=None)`: whether it was written."""
-        kept: bool | None = self.cache.set(*args, **kwargs)
-        return kept
-
-    def add(self, *args: Any, **kwargs: Any) -> bool:
-        """`set`, unless the key has a value."""
-        return bool(self.cache.add(*args, **kwargs))
-
-    def delete(self, *args: Any, **kwargs: Any) -> bool:
-        """Delete a key; whether there was a value."""
-        return bool(self.cache.delete(*args, **kwargs))
-
-    def delete_many(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Delete many keys; those that are gone."""
-        gone: list[str] = self.cache.delete_many(*args, **kwargs)
-        return gone
-
-    def clear(self) -> bool:
-        """End everything that this cache keeps."""
-        return bool(self.cache.clear())
-
-    def get_many(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """The values of many keys."""
-        values: list[Any] = self.cache.get_many(*args, **kwargs)
-        return values
-
-    def set_many(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """`set_many(mapping, timeout=None)`: the keys that were written."""
-        kept: list[Any] = self.cache.set_many(*args, **kwargs)
-        return kept
-
-    def get_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The values of many keys by key."""
-        values: dict[str, Any] = self.cache.get_dict(*args, **kwargs)
-        return values
-
-    def unlink(self, *args: Any, **kwargs: Any) -> list[str]:
-        """`delete_many`, by the backend's own `unlink` where it has one."""
-        unlink = getattr(self.cache, "unlink", None)
-        gone: list[str] = unlink(*args, **kwargs) if callable(unlink) else self.delete_many(*args, **kwargs)
-        return gone
-
-    def invalidate_tag(self, tag: str) -> Ack:
-        """End everything with a tag, in one step; a backend that is not ours has no tags."""
-        backend = self.cache
-        if not isinstance(backend, EvercacheBackend):
-            return Ack(False, reason="unavailable")
-        return backend.evercache.invalidate_tag(tag)
 
     # -- decorators
 
@@ -306,14 +212,20 @@ class Cache:
             def cached(*args: Any, **kwargs: Any) -> Any:
                 return view.call(args, kwargs)
 
-            return _adorned(cached, view, f, timeout)  # type: ignore[no-any-return]
+            wrapper = _adorned(cached, view, f, timeout)
+            wrapper._evercache_view = view
+            return wrapper  # type: ignore[no-any-return]
 
         return decorate
 
     def delete_cached(
         self, f: Any, path: str | None = None, query_args: QueryArgs | None = None, **kwargs: Any
     ) -> bool:
-        """Delete what a view under `cached` returned for a path, or for its arguments."""
+        """Delete what a view under `cached` returned for a path, or for its arguments; all that `vary` made."""
+        view = getattr(f, "_evercache_view", None)
+        if view is not None and view.vary and isinstance(self.cache, EvercacheBackend):
+            key = f.make_cache_key(path=path, query_args=query_args, **kwargs)
+            return bool(self.invalidate_tag(variants_tag(key)))
         return self.delete(f.make_cache_key(path=path, query_args=query_args, **kwargs))
 
     def memoize(
@@ -391,40 +303,6 @@ def _memo_of(f: Any) -> Memo:
     if not isinstance(memo, Memo):
         raise TypeError(f"{f!r} is no memoized function: give the function itself, not its name")
     return memo
-
-
-def _foreign(app: Flask, settings: FlaskSettings, merged: dict[str, Any]) -> Any:
-    """A backend by its import path, made as Flask-Caching makes it."""
-    if "." not in settings.type:
-        raise ConfigurationError("there is no such type here")
-    factory = import_string(settings.type)
-    options = _foreign_options(settings)
-    if settings.type.startswith("cachelib."):
-        return factory(*settings.arguments, **options)
-    if isinstance(factory, type) and hasattr(factory, "factory"):
-        factory = factory.factory
-    return factory(app, merged, settings.arguments, options)
-
-
-def _foreign_options(settings: FlaskSettings) -> dict[str, Any]:
-    return {
-        "default_timeout": settings.default_timeout,
-        "ignore_delete_many_errors": settings.ignore_errors,
-        **settings.options,
-    }
-
-
-def _serializer(given: Any) -> Any:
-    if given is None:
-        return None
-    if isinstance(given, type) and issubclass(given, BaseSerializer):
-        try:
-            return given()
-        except TypeError as error:
-            raise ValueError(f"Couldn't instantiate serializer: {given!r}: give an object of it") from error
-    if not isinstance(given, BaseSerializer):
-        raise ValueError("`CACHE_SERIALIZER` must be a class or an object of `cachelib.serializers.BaseSerializer`")
-    return given
 
 
 def _indicated(response: Response) -> Response:

@@ -21,7 +21,7 @@ from evercache.faces.keyspace import Key
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.integrations.flask import plain
 from evercache.integrations.flask.backends import EvercacheBackend
-from evercache.integrations.flask.names import caching_id, function_namespace, joined, timeout_seconds
+from evercache.integrations.flask.names import caching_id, function_namespace, joined, loop_runs, timeout_seconds
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.signals import cache_memoize_hit, cache_memoize_miss
 from evercache.integrations.flask.telling import tell_once
@@ -93,13 +93,15 @@ class Memo:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of the function; of a coroutine function an awaitable, where a loop runs in this thread."""
         owner, options = self.owner, self.options
-        if self.is_async and _loop_runs():
+        if self.is_async and loop_runs():
             return self._acall(args, kwargs)
         if options.bypassed(self.f, args, kwargs):
             return owner._call(self.f, args, kwargs)
         backend = owner.cache
         if owner._goes_plain(backend):
             return plain.memoized(self, args, kwargs)
+        if self.is_async and backend.evercache._client_sync() is None:  # switched off
+            return owner._call(self.f, args, kwargs)
         inner = self.inner(backend)
         if options.looks or owner.enable_signals:
             return self._observed(backend, inner, args, kwargs)
@@ -300,11 +302,3 @@ def argument_text(memo: Memo, name: str, value: object) -> str:
             describe(value),
         )
         return f"repr{{{canonical(repr(value))}}}"
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import string
@@ -20,6 +21,7 @@ __all__ = [
     "caching_id",
     "function_namespace",
     "joined",
+    "loop_runs",
     "make_template_fragment_key",
     "positional_names",
     "query_pairs",
@@ -103,3 +105,12 @@ def joined(value: Any) -> Any:
         if all(isinstance(part, kind) for part in parts):
             return kind().join(parts)
     return parts
+
+
+def loop_runs() -> bool:
+    """Whether an event loop runs in this thread, so that a coroutine can be awaited there."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

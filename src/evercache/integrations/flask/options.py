@@ -26,6 +26,10 @@ class Options:
     stale: float = 0
     stale_if_error: float = 0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.tags, str):
+            raise TypeError(f"tags={self.tags!r}: give a sequence of tags, such as ({self.tags!r},)")
+
     @property
     def looks(self) -> bool:
         """Whether a call has to look at what is cached before it is served."""

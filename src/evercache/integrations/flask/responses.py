@@ -14,6 +14,10 @@ from evercache.integrations.flask.names import Timeout, timeout_seconds
 __all__ = ["CachedResponse", "HTTPRules", "StoredError", "StoredResponse", "freeze", "thaw"]
 
 
+#: Status codes whose responses may be kept although they do not say so (RFC 9110, 15.1).
+_CACHEABLE = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
+
+
 class CachedResponse(Response):
     """A response that says how long it is to be cached: `CachedResponse(make_response("hi"), 10)`."""
 
@@ -78,11 +82,16 @@ class HTTPRules:
     stale: float = 0
     stale_if_error: float = 0
 
-    def why_not(self, response: AnyResponse) -> str | None:
-        """Why a shared cache must not keep a response; None where it may."""
+    def why_not(self, response: AnyResponse, *, authorized: bool = False) -> str | None:
+        """Why a shared cache must not keep a response (RFC 9111, 3); None where it may."""
         told = response.cache_control
         if told.no_store or told.private:
             return "its Cache-Control says no-store or private"
+        explicit = told.max_age is not None or told.s_maxage is not None
+        if response.status_code in (206, 304) or (response.status_code not in _CACHEABLE and not explicit):
+            return f"a response with status {response.status_code} is kept only if it says for how long"
+        if authorized and not (told.public or told.must_revalidate or told.s_maxage is not None):
+            return "the request had an Authorization, and the response does not say Cache-Control: public"
         known = {name.lower() for name in (*self.vary, "accept-encoding")}
         others = sorted({name.lower() for name in response.vary} - known)
         return f"it varies by {', '.join(others)}: name that in vary=" if others else None

@@ -85,7 +85,7 @@ class FlaskSettings:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> FlaskSettings:
         """Read them; ValueError for what cannot be meant."""
-        url = config.get("EVERCACHE_URL") or os.environ.get("EVERCACHE_URL")
+        url = config["EVERCACHE_URL"] if "EVERCACHE_URL" in config else os.environ.get("EVERCACHE_URL")
         cache_type = str(config.get("CACHE_TYPE") or ("evercache" if url else "NullCache"))
         kind = kind_of(cache_type)
         method = config["CACHE_HASH_METHOD"]
@@ -135,6 +135,11 @@ class FlaskSettings:
         keys = self.pickle_keys or ((os.urandom(32),) if self.kind == "simple" else ())
         if keys:
             chosen.setdefault("fallback_codec", SignedPickleCodec(keys))
+        else:
+            logger.warning(
+                "neither SECRET_KEY nor CACHE_PICKLE_KEYS is set, so objects that can only be pickled are not "
+                "cached: nothing is unpickled here that this application did not sign"
+            )
         return chosen
 
 

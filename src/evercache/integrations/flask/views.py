@@ -14,9 +14,17 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from evercache.client.request import Request
+from evercache.faces.core import as_tags
 from evercache.integrations.flask import plain
 from evercache.integrations.flask.backends import EvercacheBackend
-from evercache.integrations.flask.names import QueryArgs, joined, positional_names, query_pairs, timeout_seconds
+from evercache.integrations.flask.names import (
+    QueryArgs,
+    joined,
+    loop_runs,
+    positional_names,
+    query_pairs,
+    timeout_seconds,
+)
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.responses import CachedResponse, HTTPRules, StoredResponse, freeze, thaw
 from evercache.integrations.flask.signals import cache_view_hit, cache_view_miss
@@ -25,7 +33,7 @@ from evercache.integrations.flask.telling import logger, tell_once
 if TYPE_CHECKING:
     from evercache.integrations.flask.extension import Cache
 
-__all__ = ["CachedView"]
+__all__ = ["CachedView", "variants_tag"]
 
 
 class CachedView:
@@ -95,30 +103,36 @@ class CachedView:
 
     def _key(self, args: Any, kwargs: Mapping[str, Any]) -> str:
         if callable(self.own_key):
-            key = str(self.own_key(*args, **kwargs))
-        else:
-            key = self.wrapper.make_cache_key(*args, use_request=True, **kwargs)
-        if self.vary:
-            key += "".join(f"|{name.lower()}={request.headers.get(name, '')}" for name in self.vary)
+            return str(self.own_key(*args, **kwargs))
+        key: str = self.wrapper.make_cache_key(*args, use_request=True, **kwargs)
         return key
+
+    def variant(self, key: str) -> str:
+        """The key for the request headers of `vary`."""
+        headers = [(name.lower(), request.headers.get(name)) for name in self.vary]
+        return f"{key}|{headers!a}" if headers else key
 
     # -- calls
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of the view; of a coroutine function an awaitable, where a loop runs in this thread."""
         owner = self.owner
+        awaits = self.is_async and loop_runs()
         if self.options.bypassed(self.f, args, kwargs):
-            return owner._call(self.f, args, kwargs)
+            return self.f(*args, **kwargs) if awaits else owner._call(self.f, args, kwargs)
         try:
             key = self._key(args, kwargs)
         except Exception:
             if owner.app.debug:
                 raise
             logger.exception("no key for a call of %r, so it runs without the cache", self)
-            return owner._call(self.f, args, kwargs)
+            return self.f(*args, **kwargs) if awaits else owner._call(self.f, args, kwargs)
         backend = owner.cache
         if owner._goes_plain(backend):
-            return self._plainly(key, args, kwargs)
+            key = self.variant(key)
+            return (
+                asyncio.to_thread(self._plainly, key, args, kwargs) if awaits else self._plainly(key, args, kwargs)
+            )
         call = ViewCall(self, backend, key, args, kwargs)
         return call.answer_async() if call.awaits else call.answer()
 
@@ -174,11 +188,11 @@ class ViewCall:
     ) -> None:
         app = backend._app
         assert app is not None
-        self.view, self.backend, self.key = view, backend, key
+        self.view, self.backend, self.base, self.key = view, backend, key, view.variant(key)
         self.app: Flask = app
         self.args, self.kwargs = args, kwargs
         self.http = (view.owner.http if view.http is None else view.http) and has_request_context()
-        self.awaits = view.is_async and _loop_runs()
+        self.awaits = view.is_async and loop_runs()
         self.ran, self.value, self.ttl = False, None, 0.0
         self._thread = threading.get_ident()
         later = view.options.stale and has_request_context()
@@ -189,7 +203,9 @@ class ViewCall:
 
     def _request(self) -> Request:
         options = self.view.options
-        tags = options.tags(*self.args, **self.kwargs) if callable(options.tags) else options.tags
+        tags = as_tags(options.tags(*self.args, **self.kwargs) if callable(options.tags) else options.tags)
+        if self.view.vary:
+            tags = (*tags, variants_tag(self.base))
         return self.backend.evercache._request(
             self.key,
             ttl=lambda stored: self.ttl,
@@ -283,13 +299,14 @@ class ViewCall:
     def _frozen(self, value: Any) -> Any:
         self.ran, self.value = threading.get_ident() == self._thread, value
         shown = value.get_response() if isinstance(value, HTTPException) else value
-        if not self.view.options.kept(shown) or self._is_private(shown):
+        options = self.view.options
+        if not options.kept(shown) or self._is_private(shown) or (options.stale_if_error and _failed(shown)):
             raise NotShared(self, value)
         stored = freeze(self.app, value, whole=self.http)
         self.ttl = max(0.0, self.backend.ttl(self.view.timeout(value)))
         if self.http:
             response = thaw(self.app, stored)
-            why = self.view.rules.why_not(response)
+            why = self.view.rules.why_not(response, authorized="Authorization" in request.headers)
             if why is not None:
                 tell_once(self.view.owner._said, f"{self.view!r} {why}", "%r is not cached: %s", self.view, why)
                 raise NotShared(self, value)
@@ -331,9 +348,13 @@ def _copy(environ: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {"wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}
 
 
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _failed(value: Any) -> bool:
+    """Whether a result says that the server failed (RFC 5861, 4)."""
+    if isinstance(value, AnyResponse):
+        return value.status_code >= 500
+    return isinstance(value, tuple) and len(value) > 1 and isinstance(value[1], int) and value[1] >= 500
+
+
+def variants_tag(key: str) -> str:
+    """The tag of all that is kept under a key for different request headers."""
+    return f"variants {key}"
