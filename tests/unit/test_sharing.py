@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +35,7 @@ def state() -> State:
 def under_way(state: State, patience: float = 0.1) -> asyncio.Future[Any]:
     """A read that was sent just now."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    state.reading[KEY] = future, REPLICA, replace(PLAN, patience=patience)
+    state.reading[KEY] = future, REPLICA, 0.5 + patience
     return future
 
 
@@ -116,6 +115,14 @@ async def test_who_waits_for_an_answer_that_is_late_asks_another_node(state: Sta
     task = await joined(state)
     del state.reading[KEY]
     future.set_result(object())  # an exchange, or an error
+    assert await task == NODE
+
+
+async def test_late_answers_in_a_row_are_not_waited_for_beyond_the_callers_time(state: State) -> None:
+    future = under_way(state)
+    task = await joined(state)
+    under_way(state, 0.15)  # who leads next began later, and has time for longer
+    future.set_result(object())
     assert await task == NODE
 
 

@@ -16,9 +16,10 @@ from evercache.wire.types import Address
 
 __all__ = ["SharedRead", "join"]
 
-#: A `GET` under way: its reply, who was asked, and for whom. A plain tuple, since nearly every read makes one and
+#: A `GET` under way: its reply, who was asked, and until when (monotonic
+#: seconds). A plain tuple, since nearly every read makes one and
 #: nobody joins it.
-SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, Plan]
+SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float]
 
 
 def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[Any]) -> None:
@@ -44,12 +45,12 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
         shared = state.reading.get(key)
         if shared is None or shared is before:
             return tried
-        future, reader, leader = before = shared
-        # No future: a connection is made first. The leader's time is over before that of this caller.
+        future, reader, deadline = before = shared
+        # No future: a connection is made first. The leader's time must be over before that of this caller.
         if (
             not isinstance(future, asyncio.Future)
             or future.get_loop() is not loop
-            or leader.patience > plan.patience
+            or deadline > began + plan.patience
         ):
             return tried
         if not future.done():

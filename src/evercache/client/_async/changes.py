@@ -47,7 +47,7 @@ class AsyncChanges:
         if beside.reply is not None:
             reply = parse_hold(beside.reply)
             if reply.status == "late":
-                state.clock_was_wrong(reply.now_us)
+                state.clock_was_wrong(reply.now_us, reply.replid)
             else:
                 hold.resyncs, hold.held = resyncs, reply.status == "ok"
         return hold, acks

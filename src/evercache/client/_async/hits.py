@@ -64,10 +64,11 @@ class AsyncHits:
         if replicas and engine.hedges.share:
             until = asked + min(engine.hedges.delay, LATEST * plan.patience)
         endpoint = reader.endpoint_async or engine.attach_async(reader)
+        deadline = began + plan.patience
         try:
-            answer = endpoint.get(key, asked, began + plan.patience, reader.expected, until)
+            answer = endpoint.get(key, asked, deadline, reader.expected, until)
             # async-only
-            reading[key] = answer, reader, plan
+            reading[key] = answer, reader, deadline
             # end async-only
             data: Any = await answer
         except UnavailableError as error:
@@ -81,7 +82,7 @@ class AsyncHits:
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, resyncs)
-            taken = await self._link.odd(reader, data, key, asked, began + plan.patience, plan.counters)
+            taken = await self._link.odd(reader, data, key, asked, deadline, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)

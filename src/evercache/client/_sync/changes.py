@@ -48,7 +48,7 @@ class SyncChanges:
         if beside.reply is not None:
             reply = parse_hold(beside.reply)
             if reply.status == "late":
-                state.clock_was_wrong(reply.now_us)
+                state.clock_was_wrong(reply.now_us, reply.replid)
             else:
                 hold.resyncs, hold.held = resyncs, reply.status == "ok"
         return hold, acks

@@ -46,8 +46,9 @@ class SyncHits:
         if replicas and engine.hedges.share:
             until = asked + min(engine.hedges.delay, LATEST * plan.patience)
         endpoint = reader.endpoint_sync or engine.attach_sync(reader)
+        deadline = began + plan.patience
         try:
-            answer = endpoint.get(key, asked, began + plan.patience, reader.expected, until)
+            answer = endpoint.get(key, asked, deadline, reader.expected, until)
             data: Any = answer
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
@@ -56,7 +57,7 @@ class SyncHits:
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, resyncs)
-            taken = self._link.odd(reader, data, key, asked, began + plan.patience, plan.counters)
+            taken = self._link.odd(reader, data, key, asked, deadline, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
