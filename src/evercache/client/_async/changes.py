@@ -9,7 +9,7 @@ from evercache.client._async.writes import AsyncWrites, Beside
 from evercache.engine.engine import Engine
 from evercache.engine.state import Hold
 from evercache.observe import Counters
-from evercache.policy import OnError
+from evercache.policy import WAITED, OnError
 from evercache.protocol.replies import parse_hold
 from evercache.protocol.scope import Scope
 from evercache.results import Ack
@@ -34,7 +34,7 @@ class AsyncChanges:
         """Refuse fills for so long, and invalidate. Without a master the invalidations are queued."""
         engine, state = self._engine, self._engine.state
         hold = state.change(scopes, seconds)
-        deadline, resyncs = state.now() + engine.settings.budget, state.resyncs
+        deadline, resyncs = state.now() + WAITED * engine.settings.budget, state.resyncs
         beside = Beside(self._hold(hold, int(seconds * 1000), deadline), first=True)
         try:
             acks = await self._invalidate(hold, counters, on_error, beside)
@@ -75,7 +75,7 @@ class AsyncChanges:
         settings = self._engine.settings
         return await self._writes.invalidate_many(
             list(hold.scopes),
-            settings.budget,
+            WAITED * settings.budget,
             counters,
             strict=settings.consistency == "strict",
             on_error=on_error,

@@ -10,7 +10,7 @@ from evercache.client._sync.writes import Beside, SyncWrites
 from evercache.engine.engine import Engine
 from evercache.engine.state import Hold
 from evercache.observe import Counters
-from evercache.policy import OnError
+from evercache.policy import WAITED, OnError
 from evercache.protocol.replies import parse_hold
 from evercache.protocol.scope import Scope
 from evercache.results import Ack
@@ -35,7 +35,7 @@ class SyncChanges:
         """Refuse fills for so long, and invalidate. Without a master the invalidations are queued."""
         engine, state = self._engine, self._engine.state
         hold = state.change(scopes, seconds)
-        deadline, resyncs = state.now() + engine.settings.budget, state.resyncs
+        deadline, resyncs = state.now() + WAITED * engine.settings.budget, state.resyncs
         beside = Beside(self._hold(hold, int(seconds * 1000), deadline), first=True)
         try:
             acks = self._invalidate(hold, counters, on_error, beside)
@@ -74,7 +74,7 @@ class SyncChanges:
         settings = self._engine.settings
         return self._writes.invalidate_many(
             list(hold.scopes),
-            settings.budget,
+            WAITED * settings.budget,
             counters,
             strict=settings.consistency == "strict",
             on_error=on_error,
