@@ -40,17 +40,17 @@ class AsyncBatchComputing(AsyncLeads):
         outcomes: dict[int, Outcome],
         flights: Mapping[int, Flight] | None = None,
         left: float = 0.0,
-        held: Container[int] = (),
+        changing: Container[int] = (),
     ) -> float:
         """Run the function once, for what was granted and for what is computed without a lease and stored nowhere
-        (`alone`, some of it as it is `held`); the store may take `left` seconds. Returns the seconds that the
+        (`alone`, some of it as it is `changing`); the store may take `left` seconds. Returns the seconds that the
         function took."""
         state, requests = self._state, batch.requests
         alone = list(alone)
         with state.lock:
             newest, sequence = state.marks.newest, state.journal.sequence
         if alone:
-            subject, meant = requests[alone[0]].subject, all(index in held for index in alone)
+            subject, meant = requests[alone[0]].subject, all(index in changing for index in alone)
             telling.unleased(self._engine, subject, requests[0].counters, len(alone), held=meant)
         indexes = sorted([*granted, *alone])
         chosen = set(indexes)

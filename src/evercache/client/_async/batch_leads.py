@@ -255,7 +255,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 continue
             if granted or alone:
                 left = deadline - state.now()
-                await self.compute_many(batch, granted, alone, outcomes, left=left, held=held)
+                await self.compute_many(batch, granted, alone, outcomes, left=left, changing=held)
                 granted, alone = {}, []
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)

@@ -256,7 +256,7 @@ class SyncBatchLeads(SyncBatchComputing):
                 continue
             if granted or alone:
                 left = deadline - state.now()
-                self.compute_many(batch, granted, alone, outcomes, left=left, held=held)
+                self.compute_many(batch, granted, alone, outcomes, left=left, changing=held)
                 granted, alone = {}, []
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)
