@@ -17,6 +17,7 @@ OPERATIONS = [
 CACHE = {
     *("cached", "cached_many", "register", "stats", "subscribe", "disabled", "close", "aclose"),
     *("master", "replica", "amaster", "areplica", "raw"),
+    *("changing", "achanging", "invalidate_on_commit"),
     *("__enter__", "__exit__", "__aenter__", "__aexit__"),
     *OPERATIONS,
     *(f"a{name}" for name in OPERATIONS),
