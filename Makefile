@@ -75,7 +75,7 @@ $(STAMPS)/dev: pyproject.toml | .venv/bin/python
 # All other libraries at once; if that fails one by one, and what cannot be installed is left out.
 $(BENCH)/.ready: pyproject.toml benchmarks/peers.txt
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --editable '.[server]'
+	$(BENCH)/bin/python -m pip install --quiet --editable '.[server,flask]'
 	$(BENCH)/bin/python -m pip install --quiet -r benchmarks/peers.txt || \
 	  grep -v '^#' benchmarks/peers.txt | while read -r peer; do \
 	    $(BENCH)/bin/python -m pip install --quiet "$$peer" || echo "left out: $$peer"; done

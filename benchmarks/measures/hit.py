@@ -22,9 +22,10 @@ CONTESTANTS = (
     blocking.DOGPILE,
     blocking.DJANGO,
     blocking.FLASK,
+    blocking.FLASK_OURS,
 )
 LIMIT = 1.25
-PYBOSSA_LIMIT = 1.35
+PYBOSSA_LIMIT, FLASK_LIMIT = 1.35, 1.6
 CALLS = 25
 
 
@@ -46,7 +47,11 @@ def run(scale: Scale) -> Result:
             tables.append(timed.table(place.name, kinds, blocking.FLOOR.name))
             ratio = timed.ratio(blocking.OURS.name, blocking.FLOOR.name)
             targets.append(Target(f"of the bare socket, {place.name}", ratio, LIMIT))
-            if blocking.PYBOSSA in there:
-                ratio = timed.ratio(blocking.PYBOSSA.name, blocking.FLOOR.name)
-                targets.append(Target(f"the drop-in for PyBossa, {place.name}", ratio, PYBOSSA_LIMIT))
+            for one, text, limit in (
+                (blocking.PYBOSSA, "the drop-in for PyBossa", PYBOSSA_LIMIT),
+                (blocking.FLASK_OURS, "the drop-in for Flask-Caching", FLASK_LIMIT),
+            ):
+                if one in there:
+                    ratio = timed.ratio(one.name, blocking.FLOOR.name)
+                    targets.append(Target(f"{text}, {place.name}", ratio, limit))
     return Result("hit", TITLE, tuple(tables), tuple(targets), tuple(notes))

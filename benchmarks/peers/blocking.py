@@ -20,6 +20,7 @@ __all__ = [
     "DJANGO",
     "DOGPILE",
     "FLASK",
+    "FLASK_OURS",
     "FLOOR",
     "MEMOIZE",
     "OURS",
@@ -199,6 +200,19 @@ def flask(server: Server) -> Iterator[Read]:
         yield warm(cache.memoize()(product))
 
 
+@contextlib.contextmanager
+def flask_ours(server: Server) -> Iterator[Read]:
+    from flask import Flask
+
+    from evercache.integrations.flask import Cache as FlaskCache
+
+    app = Flask("bench")
+    options = {"EVERCACHE_URL": server.url, "SECRET_KEY": "bench", "CACHE_DEFAULT_TIMEOUT": TTL}
+    cache = FlaskCache(app, config=options)
+    with app.app_context(), cache.cache.evercache:
+        yield warm(cache.memoize()(product))
+
+
 FLOOR = Contestant("bare socket", floor, "floor")
 OURS = Contestant("evercache", ours, "ours")
 PYBOSSA = Contestant("evercache for PyBossa", pybossa, "ours", needs=("redis",))
@@ -208,3 +222,4 @@ MEMOIZE = Contestant("pickle on redis-py", memoize, needs=("redis",))
 DOGPILE = Contestant("dogpile.cache", dogpile, needs=("dogpile.cache", "redis"))
 DJANGO = Contestant("Django cache.get", django, needs=("django", "redis"))
 FLASK = Contestant("Flask-Caching memoize", flask, needs=("flask_caching", "redis"))
+FLASK_OURS = Contestant("evercache for Flask memoize", flask_ours, needs=("flask", "cachelib"))

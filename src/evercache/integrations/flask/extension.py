@@ -21,6 +21,7 @@ from evercache.integrations.flask.names import QueryArgs, Timeout
 from evercache.integrations.flask.operations import Operations
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
+from evercache.integrations.flask.shown import Cached, Memoized
 from evercache.integrations.flask.telling import tell_once
 from evercache.integrations.flask.views import CachedView, variants_tag
 
@@ -174,7 +175,7 @@ class Cache(Operations):
         stale_if_error: float = 0,
         vary: tuple[str, ...] = (),
         http: bool | None = None,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    ) -> Callable[[Callable[P, R]], Cached[P, R]]:
         """Cache what a view returns, by default under the path of the request.
 
         As in Flask-Caching up to `response_hit_indication`. `tags`: texts, or a callable of the arguments that
@@ -195,7 +196,7 @@ class Cache(Operations):
             stale_if_error=stale_if_error,
         )
 
-        def decorate(f: Callable[P, R]) -> Callable[P, R]:
+        def decorate(f: Callable[P, R]) -> Cached[P, R]:
             view = CachedView(
                 self,
                 f,
@@ -244,7 +245,7 @@ class Cache(Operations):
         tags: Any = (),
         stale: float = 0,
         stale_if_error: float = 0,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    ) -> Callable[[Callable[P, R]], Memoized[P, R]]:
         """Cache what a function returns, by its arguments.
 
         As in Flask-Caching up to `args_to_ignore`; the others as in `cached`, with the names of parameters in
@@ -263,7 +264,7 @@ class Cache(Operations):
             stale_if_error=stale_if_error,
         )
 
-        def decorate(f: Callable[P, R]) -> Callable[P, R]:
+        def decorate(f: Callable[P, R]) -> Memoized[P, R]:
             memo = Memo(self, f, options, make_name, args_to_ignore)
 
             @functools.wraps(f)
