@@ -31,7 +31,7 @@ def url_of(**config: Any) -> str | None:
                 "CACHE_REDIS_PASSWORD": "p@ss",
                 "CACHE_REDIS_PORT": 1,
             },
-            "redis://:p%40s@[::1]:1",
+            "redis://:p%40ss@[::1]:1",
         ),
         ({"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": "redis://h:1", "CACHE_REDIS_DB": 2}, "redis://h:1/2"),
         ({"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": "redis://h:1/4", "CACHE_REDIS_DB": 2}, "redis://h:1/4"),

@@ -176,7 +176,7 @@ class NotShared(Exception):
     """A result that is not to be cached, nor given to whoever waits for it; not an error of anybody's."""
 
     def __init__(self, call: ViewCall, value: Any) -> None:
-        super().__init__("the view's result is not to be shared")
+        super().__init__("a result that is not to be cached or shared")
         self.call, self.value = call, value
 
 
@@ -297,7 +297,6 @@ class ViewCall:
         return self._frozen(value)
 
     def _frozen(self, value: Any) -> Any:
-        self.ran, self.value = threading.get_ident() == self._thread, value
         shown = value.get_response() if isinstance(value, HTTPException) else value
         options = self.view.options
         if not options.kept(shown) or self._is_private(shown) or (options.stale_if_error and _failed(shown)):
@@ -308,10 +307,11 @@ class ViewCall:
             response = thaw(self.app, stored)
             why = self.view.rules.why_not(response, authorized="Authorization" in request.headers)
             if why is not None:
-                tell_once(self.view.owner._said, f"{self.view!r} {why}", "%r is not cached: %s", self.view, why)
+                tell_once(self.view.owner._said, f"{id(self.view)} {why}", "%r is not cached: %s", self.view, why)
                 raise NotShared(self, value)
             self.ttl = self.view.rules.lifetime(response, self.ttl)
             stored = self.view.rules.complete(stored, self.ttl)
+        self.ran, self.value = threading.get_ident() == self._thread, value
         return stored
 
     def _is_private(self, value: Any) -> bool:
@@ -330,7 +330,7 @@ class ViewCall:
             return False
         tell_once(
             self.view.owner._said,
-            f"cookie {self.view!r}",
+            f"cookie {id(self.view)}",
             "%r sets a cookie, so its response is not cached: everybody would get that cookie. Set cookies "
             "elsewhere (after_request), or leave such responses out with unless=",
             self.view,
