@@ -6,9 +6,9 @@ if bad then return bad end
 
 local token, stamp, soft_ms, span_ms, envelope = text(), number(), number(), number(), text()
 local entry = load_entry()
-local holder, under, granted, _, generation = lease_value()
+local holder, granted, began, _, generation = lease_value()
 
-if holder ~= token or under ~= stamp then
+if holder ~= token or granted ~= stamp then
   if entry and entry.id == token then
     return {'ok', now_us, replid, entry.soft} -- the same call again
   end
@@ -31,7 +31,7 @@ end
 if string.byte(envelope, 4) % 4 >= 2 then
   book()
   local held = tonumber(redis.call('HGET', STATE, 'held') or 0)
-  if held > 0 and held_since(held, generation == replid and granted or 1, nil, '', parse(envelope).tags) then
+  if held > 0 and held_since(held, generation == replid and began or 1, nil, '', parse(envelope).tags) then
     return {'refused', now_us, replid, 'held'}
   end
   data()
