@@ -23,6 +23,9 @@ from evercache.protocol.replies import LeaseReply, parse_lease
 
 __all__ = ["Answer", "SyncLeads"]
 
+#: A question that is answered within so many seconds costs no budget while somebody else computes.
+_PROMPT = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -64,7 +67,7 @@ class SyncLeads(SyncComputing):
         while True:
             if state.journal.covers(subject):
                 break  # nothing a server says can be believed, and nothing can be stored
-            resyncs = state.resyncs
+            resyncs, asked = state.resyncs, state.now()
             try:
                 reply = self._ask(request, need, token, deadline)
             except UnavailableError as error:
@@ -105,8 +108,8 @@ class SyncLeads(SyncComputing):
             )
             began = state.now()
             # To wait for a computation is the function's own time, not the cache's: each later question, and then
-            # the store, has what the first one left of the budget.
-            left = deadline - began if left is None else left
+            # the store, has what the first one left of the budget, and what later ones were late by is gone too.
+            left = deadline - began if left is None else left - max(0.0, began - asked - _PROMPT)
             SyncWaits.pause(pause)
             waited += state.now() - began
             flight.spent += state.now() - began
