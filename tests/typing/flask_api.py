@@ -32,7 +32,7 @@ class Adder:
         return b
 
     def inside(self) -> int:
-        return self.add(1) + self.of_class(2)
+        return self.add(1)
 
 
 adder = Adder()

@@ -163,3 +163,26 @@ def test_several_applications_and_caches(evercache_memory: object) -> None:
         assert (f(1), len(calls)) == ("f1", 2)
         assert cache.get("k") is None
     assert isinstance(one.extensions["cache"][cache], SimpleCache)
+
+
+def test_sessions_by_flask_session(evercache_memory: object) -> None:
+    from flask import session
+    from flask_session import Session
+
+    from evercache import Cache as Store
+    from evercache.integrations.cachelib import CachelibCache
+
+    app = Flask(__name__)
+    store = CachelibCache(Store("memory://", namespace="sessions"), key_prefix="session:")
+    app.config.update(SECRET_KEY="k", SESSION_TYPE="cachelib", SESSION_CACHELIB=store)
+    Session(app)
+
+    @app.route("/")
+    def visits() -> str:
+        session["visits"] = session.get("visits", 0) + 1
+        return str(session["visits"])
+
+    client = app.test_client()
+    assert [client.get("/").text for _ in range(3)] == ["1", "2", "3"]
+    store.clear()
+    assert client.get("/").text == "1"
