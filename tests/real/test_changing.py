@@ -156,7 +156,7 @@ def late(over: dict[int, float], last: dict[int, float]) -> dict[int, float]:
     }
 
 
-@pytest.mark.parametrize("way", ["changing", "on_commit"])
+@pytest.mark.parametrize("way", ["changing", pytest.param("on_commit", marks=pytest.mark.long)])
 def test_after_a_change_nobody_gets_what_was_before(
     valkey: Server, database: Path, reader: Reader, way: str
 ) -> None:
@@ -172,6 +172,7 @@ def test_after_a_change_nobody_gets_what_was_before(
     assert found["computed"] > ROUNDS
 
 
+@pytest.mark.long
 def test_the_control_an_invalidation_before_the_commit_does_not_do(
     valkey: Server, database: Path, reader: Reader
 ) -> None:

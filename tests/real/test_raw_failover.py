@@ -237,6 +237,7 @@ async def test_a_blocked_pop_of_a_task_too(shop: Deployment) -> None:
         old.thaw()
 
 
+@pytest.mark.long
 def test_no_acknowledged_increment_is_lost(shop: Deployment) -> None:
     """INCR with WAIT for a replica, while the master is frozen, and the next one killed; nothing is repeated."""
     with Cache(shop.url) as cache:
@@ -279,6 +280,7 @@ def test_no_acknowledged_increment_is_lost(shop: Deployment) -> None:
         assert acknowledged[0] <= value <= acknowledged[0] + doubtful[0]
 
 
+@pytest.mark.long
 def test_a_planned_failover_loses_nothing_that_all_replicas_had(shop: Deployment) -> None:
     with Cache(shop.url) as cache:
         stop, acknowledged = threading.Event(), [0]
