@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from tests.servers import Server
 
 from benchmarks.harness import Scale, cores, hold, move
+from benchmarks.invalidations import invalidate_keys
 from benchmarks.results import Figure, Result, Table
 from benchmarks.values import product
 from evercache import Cache
@@ -20,7 +21,6 @@ from evercache import Cache
 TITLE = "What a fleet costs its master"
 RATES = (0, 200, 1_000)
 LISTENERS = (1, 16)
-_EVERY = 0.01
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -94,19 +94,7 @@ def run(scale: Scale) -> Result:
 
 
 def _load(cache: Cache, rate: int, seconds: float) -> None:
-    """Invalidate single keys at the rate."""
-    asyncio.run(_invalidate(cache, rate, seconds))
-
-
-async def _invalidate(cache: Cache, rate: int, seconds: float) -> None:
-    done, began = 0, time.monotonic()
-    while (passed := time.monotonic() - began) < seconds:
-        due = min(int(passed * rate) - done, 500)
-        acks = await asyncio.gather(*[cache.adelete(f"key:{number}") for number in range(done, done + due)])
-        if not all(acks):
-            raise RuntimeError("an invalidation was not acknowledged")
-        done += due
-        await asyncio.sleep(_EVERY)
+    asyncio.run(invalidate_keys(cache, rate, seconds))
 
 
 def _share(server: Server, during: Callable[[], None]) -> float:

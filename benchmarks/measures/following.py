@@ -14,7 +14,7 @@ from typing import Any
 from tests.servers import Server
 
 from benchmarks.harness import Scale, cores, hold, move
-from benchmarks.measures.growth import invalidate_tags
+from benchmarks.invalidations import invalidate_keys, invalidate_tags
 from benchmarks.results import Figure, Result, Table
 from benchmarks.values import product
 from evercache import Cache
@@ -22,7 +22,6 @@ from evercache import Cache
 TITLE = "Hearing invalidations"
 RATE = 5_000
 MARKS = 100_000
-_EVERY = 0.01
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -78,7 +77,7 @@ def _tail(server: Server, scale: Scale, stack: ExitStack) -> Table:
     with hold(cores()[0] if cores() else None):
         load = asyncio.new_event_loop()
         stack.callback(load.close)
-        busy = _share(pipe, lambda: sent.append(load.run_until_complete(_load(cache, seconds))))
+        busy = _share(pipe, lambda: sent.append(load.run_until_complete(invalidate_keys(cache, RATE, seconds))))
         lags = load.run_until_complete(_probed(cache, pipe, 5 if scale.quick else 15))
     return Table(
         f"the tail of one process, at {RATE:,} invalidations a second",
@@ -93,23 +92,10 @@ def _tail(server: Server, scale: Scale, stack: ExitStack) -> Table:
     )
 
 
-async def _load(cache: Cache, seconds: float, over: asyncio.Event | None = None) -> int:
-    """Invalidate single keys at the rate; gives how many."""
-    done, began = 0, time.monotonic()
-    while (passed := time.monotonic() - began) < seconds and not (over and over.is_set()):
-        due = min(int(passed * RATE) - done, 500)
-        acks = await asyncio.gather(*[cache.adelete(f"key:{number}") for number in range(done, done + due)])
-        if not all(acks):
-            raise RuntimeError("an invalidation was not acknowledged")
-        done += due
-        await asyncio.sleep(_EVERY)
-    return done
-
-
 async def _probed(cache: Cache, pipe: Connection, times: int) -> list[float]:
     """How long the listener takes to hear one invalidation among the others; seconds."""
     over = asyncio.Event()
-    load = asyncio.create_task(_load(cache, 60, over))
+    load = asyncio.create_task(invalidate_keys(cache, RATE, 60, over))
     lags = []
     for _ in range(times):
         pipe.send("fill")

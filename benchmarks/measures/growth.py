@@ -13,6 +13,7 @@ from tests.servers import Server, wait_for
 
 from benchmarks.copies import copy_entries
 from benchmarks.harness import Scale, Timed, block, cores, hold, move
+from benchmarks.invalidations import invalidate_tags
 from benchmarks.results import Result, Table
 from benchmarks.values import product
 from evercache import Cache
@@ -69,13 +70,3 @@ def _marks(server: Server, count: int, stack: ExitStack) -> Callable[[], Any]:
     read(7)
     wait_for(lambda: read.peek(7) == product(7), 5.0, "the entry")
     return lambda: read(7)
-
-
-async def invalidate_tags(cache: Cache, count: int, at_once: int = 200) -> None:
-    """So many tags, each invalidated once; the first one alone, which opens the connection."""
-    await cache.ainvalidate_tag("tag:0")
-    for first in range(0, count, at_once):
-        some = range(first, min(first + at_once, count))
-        acks = await asyncio.gather(*[cache.ainvalidate_tag(f"tag:{number}") for number in some])
-        if not all(acks):
-            raise RuntimeError("an invalidation was not acknowledged")

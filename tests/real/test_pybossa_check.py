@@ -12,7 +12,7 @@ from tests.servers import Deployment, Server, free_port, wait_for
 
 from evercache.integrations.pybossa import Sentinel, provide
 from evercache.integrations.pybossa.__main__ import main
-from evercache.integrations.pybossa.surface import DISABLED
+from evercache.integrations.pybossa.decorators import DISABLED
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import redis
 from tests.servers import Server
 
 from evercache.integrations.pybossa import Sentinel, get_hash_key, get_key_to_hash, provide
-from evercache.integrations.pybossa.surface import DISABLED
+from evercache.integrations.pybossa.decorators import DISABLED
 
 PREFIX = "pybossa_cache"
 

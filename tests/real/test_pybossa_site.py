@@ -17,7 +17,7 @@ import rq
 from tests.servers import Deployment, Server, wait_for
 
 from evercache.integrations.pybossa import Sentinel, provide
-from evercache.integrations.pybossa.surface import DISABLED
+from evercache.integrations.pybossa.decorators import DISABLED
 
 SECRET = {"SECRET_KEY": "a secret of the site's"}
 

@@ -11,8 +11,8 @@ import pytest
 from evercache.errors import ConfigurationError
 from evercache.integrations.pybossa.__main__ import main
 from evercache.integrations.pybossa.advice import advise, describe
+from evercache.integrations.pybossa.decorators import DISABLED
 from evercache.integrations.pybossa.settings import DEFAULTS, EXTRA, SiteSettings, as_mapping, load
-from evercache.integrations.pybossa.surface import DISABLED
 
 GOOD: dict[str, Any] = {
     "REDIS_SENTINEL": [("a", 26379), ("b", 26379), ("c", 26379)],

@@ -20,7 +20,7 @@ import pytest
 import evercache.integrations.pybossa as module
 from evercache.errors import ConfigurationError
 from evercache.integrations.pybossa import Sentinel, provide
-from evercache.integrations.pybossa.surface import DISABLED, disabled
+from evercache.integrations.pybossa.decorators import DISABLED, disabled
 
 MEMORY = {"EVERCACHE_URL": "memory://", "SECRET_KEY": "a secret of the site's"}
 

@@ -9,7 +9,6 @@ import random
 import secrets
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from evercache.engine.background import Background, Job
 from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
 from evercache.engine.former import FormerMasters
-from evercache.engine.process import background_trouble, gevent_patched, reset_after_fork
+from evercache.engine.process import background_trouble, close_at_exit, gevent_patched, reset_after_fork
 from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.spool import Spool
 from evercache.engine.state import Hold, State
@@ -114,7 +113,7 @@ class Engine:
             self.state.ready = True
             self.state.tau = float("-inf")
             self.state.covers = float("inf")
-        self._atexit = _close_at_exit(self)
+        self._atexit = close_at_exit(self)
         reset_after_fork(self)
 
     def __repr__(self) -> str:
@@ -472,45 +471,3 @@ class Engine:
         self.post(self.chores.wake)
         if isinstance(error, UnavailableError):
             self.events.emit(events.InvalidationQueued(len(self.state.journal.pending), str(error)))
-
-    def members(self) -> list[tuple[Address, str]]:
-        """The nodes known now, with the role that each has."""
-        view = self.view
-        master = [] if view.master is None else [(view.master, "master")]
-        return master + [(address, "replica") for address in view.replicas]
-
-    def use_of(self, address: Address, now: float) -> str:
-        """What a node is used for, or why it is not."""
-        state, view = self.state, self.view
-        if address == view.master:
-            if state.master_down or not state.ready:
-                return "nothing: it does not serve as master now"
-            alone = not self.replicas.admitted(state.tau, now, self.settings.lag_bound)
-            return "writes and reads" if alone else "writes"
-        replica = self.replicas.get(address)
-        if replica is None:
-            return "nothing: not looked at yet"
-        if replica.admits(state.tau, now, self.settings.lag_bound):
-            return "reads"
-        if replica.open:
-            return "nothing: it did not answer"
-        return "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
-
-    def lag_of(self, address: Address, now: float) -> float | None:
-        """Seconds behind the master, or None when that is not known."""
-        if address == self.view.master:
-            return 0.0
-        lag = self.monitor.table.lag_seconds(address, now)
-        return lag if lag < 1e6 else None
-
-
-def _close_at_exit(engine: Engine) -> Callable[[], None]:
-    reference = weakref.ref(engine)
-
-    def close() -> None:
-        living = reference()
-        if living is not None:
-            living.close()
-
-    atexit.register(close)
-    return close

@@ -1,18 +1,24 @@
-"""What the process allows: threads, forks, gevent. Said once, never silent."""
+"""What the process allows and goes through: threads, forks, gevent, its end. Said once, never silent."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["ForkLock", "background_trouble", "gevent_patched", "reset_after_fork"]
+__all__ = ["ForkLock", "background_trouble", "close_at_exit", "gevent_patched", "reset_after_fork"]
 
 
 class _Forked(Protocol):
     def after_fork(self) -> None: ...
+
+
+class _Closed(Protocol):
+    def close(self) -> object: ...
 
 
 #: Who must be told in the child of a fork; weak, so that nobody is kept alive by it.
@@ -71,3 +77,16 @@ def gevent_patched() -> bool:
     """Whether gevent has replaced threads and sockets."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def close_at_exit(engine: _Closed) -> Callable[[], None]:
+    """Have `engine.close()` called at the end of the process, unless it is gone by then; what was registered."""
+    reference = weakref.ref(engine)
+
+    def close() -> None:
+        living = reference()
+        if living is not None:
+            living.close()
+
+    atexit.register(close)
+    return close

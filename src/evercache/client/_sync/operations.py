@@ -18,6 +18,7 @@ from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.values import counter_payload, sealed, value_of
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
+from evercache.engine.nodes import lag_of, members, use_of
 from evercache.errors import CannotEncode, CorruptEnvelope, MasterUnknown, ServerError, UnavailableError
 from evercache.observe import Counters, events
 from evercache.policy import WAITED, OnError
@@ -335,7 +336,7 @@ class SyncOperations:
             return [NodeHealth("memory://", "master", "writes and reads", 0.0, None)]
         if engine.start() and not engine.state.ready:
             self._reads.until_ready(engine.settings.budget * 4)
-        return [self._node(address, role) for address, role in engine.members()]
+        return [self._node(address, role) for address, role in members(engine)]
 
     def _node(self, address: Any, role: str) -> NodeHealth:
         engine = self._engine
@@ -350,4 +351,4 @@ class SyncOperations:
             eviction = facts.get("maxmemory_policy") if facts.get("maxmemory", "0") != "0" else "noeviction"
         except UnavailableError as error:
             return NodeHealth(str(address), role, f"nothing: {error}")
-        return NodeHealth(str(address), role, engine.use_of(address, now), engine.lag_of(address, now), eviction)
+        return NodeHealth(str(address), role, use_of(engine, address, now), lag_of(engine, address, now), eviction)

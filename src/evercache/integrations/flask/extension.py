@@ -14,16 +14,16 @@ from flask import Flask, Response, current_app, g
 
 from evercache.integrations.flask import commands
 from evercache.integrations.flask.backends import EvercacheBackend
+from evercache.integrations.flask.factory import made, serializer_of
 from evercache.integrations.flask.fragments import CACHE_ATTRIBUTE, CacheExtension
-from evercache.integrations.flask.making import made, serializer_of
-from evercache.integrations.flask.memo import Memo
+from evercache.integrations.flask.memoize import Memo
 from evercache.integrations.flask.names import QueryArgs, Timeout
 from evercache.integrations.flask.operations import Operations
 from evercache.integrations.flask.options import Options
+from evercache.integrations.flask.protocols import Cached, Memoized
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
-from evercache.integrations.flask.shown import Cached, Memoized
-from evercache.integrations.flask.telling import tell_once
 from evercache.integrations.flask.views import CachedView, variants_tag
+from evercache.integrations.flask.warn_once import tell_once
 
 __all__ = ["Cache"]
 

@@ -10,7 +10,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from evercache.integrations.flask.names import Timeout, make_template_fragment_key, timeout_seconds
-from evercache.integrations.flask.telling import logger
+from evercache.integrations.flask.warn_once import logger
 
 __all__ = ["CACHE_ATTRIBUTE", "CacheExtension"]
 

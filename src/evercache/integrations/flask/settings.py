@@ -14,7 +14,7 @@ from urllib.parse import quote
 from evercache.cache import Cache
 from evercache.codecs import SignedPickleCodec
 from evercache.integrations.flask.names import timeout_seconds
-from evercache.integrations.flask.telling import logger
+from evercache.integrations.flask.warn_once import logger
 
 __all__ = ["DEFAULTS", "FlaskSettings", "kind_of"]
 

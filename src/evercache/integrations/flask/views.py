@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from evercache.client.request import Request
 from evercache.faces.core import as_tags
-from evercache.integrations.flask import plain
+from evercache.integrations.flask import get_and_set
 from evercache.integrations.flask.backends import EvercacheBackend
 from evercache.integrations.flask.names import (
     QueryArgs,
@@ -28,7 +28,7 @@ from evercache.integrations.flask.names import (
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.responses import CachedResponse, HTTPRules, StoredResponse, freeze, thaw
 from evercache.integrations.flask.signals import cache_view_hit, cache_view_miss
-from evercache.integrations.flask.telling import logger, tell_once
+from evercache.integrations.flask.warn_once import logger, tell_once
 
 if TYPE_CHECKING:
     from evercache.integrations.flask.extension import Cache
@@ -147,7 +147,7 @@ class CachedView:
     def _plainly(self, key: str, args: Any, kwargs: dict[str, Any]) -> Any:
         owner, options = self.owner, self.options
         try:
-            found, value = plain.looked_up(owner, options, key, args, kwargs)
+            found, value = get_and_set.looked_up(owner, options, key, args, kwargs)
         except Exception:
             if owner.app.debug:
                 raise
@@ -161,7 +161,7 @@ class CachedView:
                 value = error
             shown = value.get_response() if isinstance(value, HTTPException) else value
             if options.response_filter is None or options.response_filter(shown):
-                plain.stored(owner, key, value, self.timeout(value))
+                get_and_set.stored(owner, key, value, self.timeout(value))
         if isinstance(value, HTTPException):
             raise value
         return value

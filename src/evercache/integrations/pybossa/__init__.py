@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any, Final
 
+from evercache.integrations.pybossa.decorators import Surface
 from evercache.integrations.pybossa.extension import Sentinel
 from evercache.integrations.pybossa.keys import get_hash_key, get_key_to_hash
-from evercache.integrations.pybossa.surface import Surface
 
 __all__ = [
     "FIVE_MINUTES",

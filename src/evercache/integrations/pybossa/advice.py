@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from evercache.errors import ConfigurationError
+from evercache.integrations.pybossa.decorators import DISABLED
 from evercache.integrations.pybossa.settings import DEFAULTS, EXTRA, SiteSettings
-from evercache.integrations.pybossa.surface import DISABLED
 
 __all__ = ["Finding", "advise", "describe"]
 

@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from evercache.engine.process import ForkLock
-from evercache.integrations.pybossa.home import LOG, Home
+from evercache.integrations.pybossa.configured import LOG, Home
 from evercache.integrations.pybossa.settings import SiteSettings, as_mapping, load
 from evercache.integrations.redis import RawClients
 

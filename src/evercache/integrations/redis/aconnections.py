@@ -11,8 +11,15 @@ from typing import Any
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
+from evercache.integrations.redis.connection_state import (
+    BROKEN,
+    ERRORS,
+    Guard,
+    Patience,
+    connection_options,
+    not_meant,
+)
 from evercache.integrations.redis.errors import NotSent
-from evercache.integrations.redis.guard import BROKEN, ERRORS, Guard, Patience, connection_options, not_meant
 from evercache.integrations.redis.routes import Route
 from evercache.wire.types import ConnectionOptions
 

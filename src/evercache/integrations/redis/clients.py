@@ -17,8 +17,8 @@ from redis.retry import Retry
 
 from evercache.errors import ConfigurationError
 from evercache.integrations.redis.apools import AMasterPool, ASpreadPool
+from evercache.integrations.redis.connection_state import BROKEN
 from evercache.integrations.redis.errors import Stale
-from evercache.integrations.redis.guard import BROKEN
 from evercache.integrations.redis.pools import MasterPool, SpreadPool
 from evercache.integrations.redis.routes import needing
 from evercache.integrations.redis.source import RawOptions, Source

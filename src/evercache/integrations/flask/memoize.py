@@ -19,12 +19,12 @@ from evercache.client.request import Request
 from evercache.faces.core import FunctionCore
 from evercache.faces.keyspace import Key
 from evercache.function import AsyncCachedFunction, CachedFunction
-from evercache.integrations.flask import plain
+from evercache.integrations.flask import get_and_set
 from evercache.integrations.flask.backends import EvercacheBackend
 from evercache.integrations.flask.names import caching_id, function_namespace, joined, loop_runs, timeout_seconds
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.signals import cache_memoize_hit, cache_memoize_miss
-from evercache.integrations.flask.telling import tell_once
+from evercache.integrations.flask.warn_once import tell_once
 from evercache.protocol.canonical import canonical, describe
 from evercache.protocol.scope import Subject
 
@@ -99,7 +99,7 @@ class Memo:
             return owner._call(self.f, args, kwargs)
         backend = owner.cache
         if owner._goes_plain(backend):
-            return plain.memoized(self, args, kwargs)
+            return get_and_set.memoized(self, args, kwargs)
         if self.is_async and backend.evercache._client_sync() is None:  # switched off
             return owner._call(self.f, args, kwargs)
         inner = self.inner(backend)
@@ -116,7 +116,7 @@ class Memo:
             return await self.f(*args, **kwargs)
         backend = owner.cache
         if owner._goes_plain(backend):
-            return await asyncio.to_thread(plain.memoized, self, args, kwargs)
+            return await asyncio.to_thread(get_and_set.memoized, self, args, kwargs)
         inner = self._ainner.get(backend)
         if inner is None:
             core = self._core(backend, is_async=True)
@@ -188,7 +188,7 @@ class Memo:
             raise ValueError(f"{self.f.__qualname__}: give `{self.first}` as the first positional argument")
         backend = self.owner.cache
         if self.owner._goes_plain(backend):
-            return plain.memo_key(self, args, kwargs)
+            return get_and_set.memo_key(self, args, kwargs)
         return self.key(backend, args, kwargs)
 
     def delete(self, f: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -202,7 +202,7 @@ class Memo:
             return
         backend = self.owner.cache
         if self.owner._goes_plain(backend):
-            plain.reset(self, f)
+            get_and_set.reset(self, f)
         elif instance is not None and self.first == "self" and "self" not in self.ignored:
             backend.evercache.invalidate_tag(instance_tag(self.name, instance))
         else:
@@ -211,7 +211,7 @@ class Memo:
     def delete_version(self, f: Any) -> None:
         """What `delete_memoized_verhash` does: the same, whatever the arguments."""
         if self.owner._goes_plain(self.owner.cache):
-            self.owner.delete_many(*plain.version_keys(function_namespace(f))[-1:])
+            self.owner.delete_many(*get_and_set.version_keys(function_namespace(f))[-1:])
         else:
             self.delete(f, (), {})
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from evercache.integrations.flask.names import function_namespace, joined, timeout_seconds
 from evercache.integrations.flask.signals import cache_memoize_hit, cache_memoize_miss
-from evercache.integrations.flask.telling import logger
+from evercache.integrations.flask.warn_once import logger
 
 if TYPE_CHECKING:
     from evercache.integrations.flask.extension import Cache
-    from evercache.integrations.flask.memo import Memo
+    from evercache.integrations.flask.memoize import Memo
     from evercache.integrations.flask.options import Options
 
 __all__ = ["looked_up", "memo_key", "memoized", "reset", "stored", "version_keys"]
@@ -70,7 +70,7 @@ def memoized(memo: Memo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def memo_key(memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """The key of a call: a hash of its arguments, and the versions of the function and the object."""
-    from evercache.integrations.flask.memo import argument_text, caching_text
+    from evercache.integrations.flask.memoize import argument_text, caching_text
 
     versions = _versions(memo, function_namespace(memo.f, args))
     bound = inspect.signature(memo.f).bind(*args, **kwargs)

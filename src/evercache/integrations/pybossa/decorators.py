@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
+from evercache.integrations.pybossa.configured import LOG, Home, Recipe
 from evercache.integrations.pybossa.extension import Sentinel
-from evercache.integrations.pybossa.home import LOG, Home, Recipe
 from evercache.observe import Counters
 from evercache.protocol.scope import Scope
 from evercache.results import Ack

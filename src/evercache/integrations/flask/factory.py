@@ -18,7 +18,7 @@ from evercache.integrations.flask.backends import (
     SimpleCache,
 )
 from evercache.integrations.flask.settings import FlaskSettings
-from evercache.integrations.flask.telling import logger
+from evercache.integrations.flask.warn_once import logger
 
 __all__ = ["made", "serializer_of"]
 

@@ -1,0 +1,40 @@
+"""The nodes that an engine knows, for people: their roles, what each is used for, and how far behind it is."""
+
+from __future__ import annotations
+
+from evercache.engine.engine import Engine
+from evercache.wire.types import Address
+
+__all__ = ["lag_of", "members", "use_of"]
+
+
+def members(engine: Engine) -> list[tuple[Address, str]]:
+    """The nodes known now, with the role that each has."""
+    view = engine.view
+    master = [] if view.master is None else [(view.master, "master")]
+    return master + [(address, "replica") for address in view.replicas]
+
+
+def use_of(engine: Engine, address: Address, now: float) -> str:
+    """What a node is used for, or why it is not."""
+    state, replicas, bound = engine.state, engine.replicas, engine.settings.lag_bound
+    if address == engine.view.master:
+        if state.master_down or not state.ready:
+            return "nothing: it does not serve as master now"
+        return "writes" if replicas.admitted(state.tau, now, bound) else "writes and reads"
+    replica = replicas.get(address)
+    if replica is None:
+        return "nothing: not looked at yet"
+    if replica.admits(state.tau, now, bound):
+        return "reads"
+    if replica.open:
+        return "nothing: it did not answer"
+    return "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
+
+
+def lag_of(engine: Engine, address: Address, now: float) -> float | None:
+    """Seconds behind the master, or None when that is not known."""
+    if address == engine.view.master:
+        return 0.0
+    lag = engine.monitor.table.lag_seconds(address, now)
+    return lag if lag < 1e6 else None

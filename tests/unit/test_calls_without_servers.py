@@ -1,0 +1,93 @@
+"""Calls where no server can be used: no thread, no confirmed master, a closed cache, a host that is none."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from evercache import Cache
+
+
+def test_no_thread_can_be_begun_so_the_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Cache("memory://", namespace="attack") as cache:
+
+        @cache.cached(ttl=60)
+        def page(number: int) -> int:
+            return number
+
+        with monkeypatch.context() as patch:
+            patch.setattr("evercache.engine.background.Background.start", refuse)
+            assert page(1) == 1
+        assert page(1) == 1
+        assert page(1) == 1
+        assert page.stats().counters.hits == 1
+
+
+def test_rule_17_strict_serves_nothing_from_a_master_that_is_not_confirmed() -> None:
+    """Neither what its lease script hands out nor what was computed a while ago: others may have invalidated it."""
+    versions = iter(range(100))
+    with Cache("memory://", namespace="strict", consistency="strict") as cache:
+
+        @cache.cached(ttl=60)
+        def page(number: int) -> int:
+            return next(versions)
+
+        @cache.cached(ttl=0.05, stale=60)
+        def stale(number: int) -> int:
+            return next(versions)
+
+        first, old = page(1), stale(1)
+        assert page(1) == first
+        time.sleep(0.06)
+        engine = cache._client_sync().engine  # type: ignore[union-attr]
+        engine.confirmed = lambda now: False
+        assert page(1) > first
+        assert stale(1) > old
+        engine.state.master_down = True
+        second = page(1)
+        assert page(1) > second
+
+
+def test_a_closed_cache_acknowledges_nothing() -> None:
+    """An invalidation that was never sent must not be taken for one that the master has."""
+    cache = Cache("memory://", namespace="closed")
+
+    @cache.cached(ttl=60)
+    def page(number: int) -> int:
+        return number
+
+    assert page(1) == 1
+    cache.close()
+    acks = [
+        page.invalidate(1),
+        page.invalidate_all(),
+        cache.clear(),
+        cache.invalidate_tag("t"),
+        cache.set("k", 1),
+        cache.add("k", 1),
+        cache.delete("k"),
+        *cache.set_many({"k": 1}).values(),
+    ]
+    assert [ack.reason for ack in acks if not ack] == ["closed"] * len(acks)
+    assert page(1) == 1
+
+
+def test_a_host_that_is_no_host_never_reaches_the_caller() -> None:
+    for url in ("redis://a..b:6379", f"redis://{'x' * 70}:6379", "redis://127.0.0.1:1"):
+        with Cache(url, namespace="nohost") as cache:
+
+            @cache.cached(ttl=60)
+            def page(number: int) -> int:
+                return number
+
+            for _ in range(3):
+                began = time.monotonic()
+                assert page(1) == 1
+                assert time.monotonic() - began < 0.4
+            assert cache.get("k", "none") == "none"
+            assert not cache.set("k", 1)
