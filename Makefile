@@ -10,7 +10,8 @@ demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while 
 	$(PY) -m evercache demo
 
 test: $(STAMPS)/dev lint types ## everything that must pass before a change lands
-	$(PY) -m pytest tests -n 2 --dist loadfile
+	$(PY) -m pytest tests/unit tests/sim -n 2 --dist worksteal
+	$(PY) -m pytest tests/real -n 2 --dist worksteal
 
 unit: $(STAMPS)/dev ## the pure part only, in seconds
 	$(PY) -m pytest tests/unit

@@ -56,7 +56,7 @@ class Fault:
 DYING = Bounds(
     dying=True,
     why="what a master acknowledged in its last 100 ms nobody else may have heard (“last moments”): "
-    "it is replayed within a second of the promotion",
+    "it is replayed within a second of the promotion, or of the restart",
 )
 
 CATALOG: dict[str, Fault] = {}

@@ -142,7 +142,8 @@ def _all_restarted(scene: Scene) -> Iterator[None]:
 
 @fault(
     "master loading",
-    "restarted with a file that it takes seconds to load; it answers LOADING meanwhile",
+    "restarted with an older file that it takes seconds to load; it answers LOADING meanwhile",
+    bounds=DYING,
     options={"save": "3600 1", "loading-process-events-interval-bytes": 1024},
     seconds=4,
     repeats=False,

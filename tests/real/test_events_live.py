@@ -41,7 +41,9 @@ class Told:
     def wait(self, kind: type[Event], timeout: float = 15.0) -> Event:
         """The newest event of a kind, once it was told."""
         wait_for(lambda: kind.__name__ in self.names(), timeout, f"{kind.__name__} among {self.names()}")
-        return next(event for event in reversed(self.seen) if event.kind == kind.__name__)
+        event = next(event for event in reversed(self.seen) if event.kind == kind.__name__)
+        wait_for(lambda: event in self.logged(), 5, f"{event} in the log")  # the thread that met it logs it
+        return event
 
     def agree(self, before: dict[str, int] | None = None) -> Health:
         """The log, the counters (since `before`), health and the subscribers say the same."""

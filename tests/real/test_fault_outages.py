@@ -21,7 +21,6 @@ from tests.servers import CliError, Deployment, Server, wait_for
 ENTRIES, STILL_HIT = 1000, 0.99
 #: Seconds.
 FIRST_HIT, GUTTER, FUNCTION, EXTRA = 1.0, 1.5, 0.02, 0.25
-OUTAGE = 10.0
 MANY = 10
 
 
@@ -131,10 +130,12 @@ def ended(every: list[Caller]) -> list[Seen]:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("rounds", [1, pytest.param(MANY, marks=pytest.mark.long)], ids=["once", "often"])
+@pytest.mark.parametrize(
+    ("rounds", "outage"), [(1, 4.0), pytest.param(MANY, 10.0, marks=pytest.mark.long)], ids=["once", "often"]
+)
 @pytest.mark.parametrize("tasks", [False, True], ids=["threads", "tasks"])
 def test_without_any_server_the_function_runs_once_per_key_process_and_gutter_time(
-    tasks: bool, rounds: int
+    tasks: bool, rounds: int, outage: float
 ) -> None:
     for _ in range(rounds):
         with Deployment.start() as deployment:
@@ -145,7 +146,7 @@ def test_without_any_server_the_function_runs_once_per_key_process_and_gutter_ti
                     one.mark()
                 gone = time.monotonic()
                 all_at_once([*deployment.nodes, *deployment.sentinels], Server.kill)
-                time.sleep(OUTAGE)
+                time.sleep(outage)
                 over = time.monotonic()
                 for number, seen in enumerate(ended(every)):
                     between = gutter_times(seen, gone)
