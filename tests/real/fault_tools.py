@@ -80,7 +80,7 @@ class Seen:
 
     def product(self, begin: float, end: float) -> float:
         """The length of an interval (seconds) without the process's stalls."""
-        return end - begin - self.stalled(begin, end)
+        return self._stalls.without(begin, end)
 
     def longest_gap(self, since: float, until: float) -> float:
         """Between two answers, without stalls."""

@@ -46,6 +46,10 @@ class Stalls:
         """The seconds of an interval in which this process did not run when it wanted to."""
         return sum(max(0.0, min(end, due + late) - max(begin, due)) for due, late in self.late)
 
+    def without(self, begin: float, end: float) -> float:
+        """The seconds of an interval in which it did."""
+        return end - begin - self.within(begin, end)
+
 
 class Answering:
     """Threads that ask nodes all the time and note when an answer took long: the servers' own stalls."""
