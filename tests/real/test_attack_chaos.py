@@ -47,7 +47,10 @@ def restart(master: Server, _: random.Random) -> None:
     master.restart()
 
 
-@pytest.mark.parametrize("trouble", [freeze, drop, forget_scripts, flush, restart])
+@pytest.mark.parametrize(
+    "trouble",
+    [freeze, restart, *(pytest.param(one, marks=pytest.mark.long) for one in (drop, forget_scripts, flush))],
+)
 def test_who_invalidated_never_sees_the_older_value_again(
     nodes: tuple[Server, Server], trouble: Callable[[Server, random.Random], None]
 ) -> None:

@@ -116,7 +116,7 @@ def test_a_third_replica_takes_its_part() -> None:
     assert answers.slowest < BUDGET
 
 
-@pytest.mark.parametrize("tasks", [False, True], ids=["thread", "task"])
+@pytest.mark.parametrize("tasks", [pytest.param(False, marks=pytest.mark.long), True], ids=["thread", "task"])
 def test_a_frozen_replica_takes_no_read_after_its_first_time_out(tasks: bool) -> None:
     with Deployment.start(replicas=2, down_after_ms=60_000) as deployment, shop(deployment, 2) as (cache, page):
         frozen, other = deployment.replicas

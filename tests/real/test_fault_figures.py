@@ -99,7 +99,7 @@ def first_read(proxy: CountingProxy, since: float) -> float:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("tasks", [False, True], ids=["threads", "tasks"])
+@pytest.mark.parametrize("tasks", [False, pytest.param(True, marks=pytest.mark.long)], ids=["threads", "tasks"])
 def test_a_frozen_replica_is_left_and_taken_back_and_a_new_one_is_taken(tasks: bool, rounds: int) -> None:
     with Counted() as counted, Stalls() as here:
         frozen = counted.deployment.nodes[1]

@@ -83,7 +83,7 @@ def pair(deployment: Deployment, **job: Any) -> tuple[Job, Job]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("rounds", [1, pytest.param(MANY, marks=pytest.mark.long)], ids=["once", "often"])
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("how", [pytest.param("SIGTERM", marks=pytest.mark.long), "SIGKILL"])
 def test_everything_restarted_is_warm_at_once(how: str, rounds: int) -> None:
     kept = {"save": "3600 1000000"} if how == "SIGTERM" else {"appendonly": "yes", "appendfsync": "everysec"}
     # Sentinels that are patient: on a slow machine a start may take long enough to set off a failover.

@@ -9,7 +9,7 @@ from evercache import Cache
 from evercache.observe import events
 
 
-@pytest.mark.parametrize("scope", ["key", "function", "everything"])
+@pytest.mark.parametrize("scope", ["key", pytest.param("function", marks=pytest.mark.long), "everything"])
 def test_what_a_former_master_acknowledges_is_issued_again(scope: str) -> None:
     runs: list[int] = []
 

@@ -114,6 +114,7 @@ def test_status_for_programs_and_for_people(
     assert "it does not know the service 'nosuch'" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_killed_master_stays_dead_until_up_and_another_is_promoted(local: LocalDeployment) -> None:
     old = local.master_node()
     command(local, old, "SET", "kept", "1")

@@ -137,7 +137,7 @@ def _listen(client: Any, got: list[tuple[float, bytes]], ready: threading.Event,
                 got.append((time.monotonic(), message["data"]))
 
 
-@pytest.mark.parametrize("how", ["planned", "killed", "frozen"])
+@pytest.mark.parametrize("how", ["planned", "killed", pytest.param("frozen", marks=pytest.mark.long)])
 def test_pub_sub_subscribes_anew_within_a_second(shop: Deployment, how: str) -> None:
     with Cache(shop.url) as cache:
         got: list[tuple[float, bytes]] = []
@@ -166,7 +166,7 @@ def test_pub_sub_subscribes_anew_within_a_second(shop: Deployment, how: str) -> 
             old.thaw()
 
 
-@pytest.mark.parametrize("how", ["planned", "frozen"])
+@pytest.mark.parametrize("how", ["planned", pytest.param("frozen", marks=pytest.mark.long)])
 def test_listen_goes_on_though_it_blocks_for_ever(shop: Deployment, how: str) -> None:
     with Cache(shop.url) as cache:
         pubsub = cache.master.pubsub(ignore_subscribe_messages=True)

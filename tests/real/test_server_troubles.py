@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from tests.real.trouble_tools import MESSAGE, Site, heard, reading, sees, timed, warm
+from tests.real.trouble_tools import MESSAGE, Site, heard, position, reading, sees, timed, warm
 from tests.servers import CliError, Server, wait_for
 
 from evercache import Cache
@@ -119,8 +119,9 @@ def test_a_restart_from_an_older_file(how: str, survivor: str) -> None:
         resyncs = two.stats().resyncs
         version = site.change()
         assert invalidate(one, page, how)
-        wait_for(lambda: other(1) == version, 2, "the other process to hear of it")
+        wait_for(lambda: other(1) == version, 2, "the other process to see it")
         if survivor == "a hearer":
+            wait_for(lambda: position(two) == position(one), 2, "the other process to hear of it")
             one.close()
         server.kill()
         server.restart()

@@ -92,6 +92,11 @@ def test_a_throttled_link_is_slow(valkey: Server) -> None:
         assert time.monotonic() - begun > 0.3
 
 
+@pytest.mark.parametrize(
+    "server_kind",
+    ["valkey", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("redis6", "redis7"))],
+    indirect=True,
+)
 def test_a_deployment_promotes_when_the_master_is_killed(server_kind: str) -> None:
     with Deployment.start(server_kind, password="p/w", sentinel_password="s?w") as deployment:
         assert deployment.url.endswith("/evercache?sentinel_password=s%3Fw")

@@ -35,11 +35,12 @@ def run_race(server: Server, seconds: float, keys: int, step: float, timeout: fl
     assert slowest < seconds + 1.5
 
 
-@pytest.mark.parametrize(("seconds", "step"), [(0.01, 0.3), (0.4, 0.7)])
+@pytest.mark.parametrize(("seconds", "step"), [(0.01, 0.3), pytest.param(0.4, 0.7, marks=pytest.mark.long)])
 def test_a_cold_key_is_computed_once_ten_times_out_of_ten(valkey: Server, seconds: float, step: float) -> None:
     run_race(valkey, seconds, 10, step)
 
 
+@pytest.mark.long
 def test_a_cold_key_of_three_seconds_is_computed_once(valkey: Server) -> None:
     # The ten keys at one moment: 240 callers wait.
     run_race(valkey, 3.0, 3, 0.0)

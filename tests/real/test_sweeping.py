@@ -79,7 +79,9 @@ async def test_for_tasks(valkey: Server) -> None:
         assert (await client.sweeping.sweep("*", ack.stamp, 5.0, Counters())).removed == 50
 
 
-@pytest.mark.parametrize("how", ["FLUSHALL", "pipeline", "async"])
+@pytest.mark.parametrize(
+    "how", ["FLUSHALL", *(pytest.param(how, marks=pytest.mark.long) for how in ("pipeline", "async"))]
+)
 def test_a_flush_is_heard_at_once(how: str) -> None:
     """A replica that lags would serve what was flushed, for as long as nobody knows of it."""
     runs: list[int] = []

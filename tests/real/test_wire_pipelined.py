@@ -253,8 +253,11 @@ def test_a_loop_that_ends_leaves_nothing(valkey: Server) -> None:
 def test_loops_of_several_threads(valkey: Server) -> None:
     endpoint = endpoint_of(valkey.address)
     failures: list[Any] = []
+    connected_all = threading.Barrier(4, timeout=20)
 
     async def work(thread: int) -> None:
+        await ask(endpoint, "PING")  # a `disconnect` fails those who wait for a connection
+        await asyncio.to_thread(connected_all.wait)
         for number in range(30):
             texts = [f"{thread}:{number}:{one}".encode() for one in range(10)]
             if await asyncio.gather(*[ask(endpoint, "ECHO", text) for text in texts]) != texts:

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.servers import wait_for
 
 from evercache import Cache
 
-__all__ = ["MESSAGE", "Answers", "Site", "heard", "reading", "sees", "timed", "warm"]
+__all__ = ["MESSAGE", "Answers", "Site", "acknowledged", "heard", "position", "reading", "sees", "timed", "warm"]
 
 #: What one message may take on a busy machine of two cores (seconds).
 MESSAGE = 0.1
@@ -130,6 +130,18 @@ def sees(page: Any, version: int) -> None:
 def warm(cache: Cache) -> None:
     """The cache follows its servers."""
     wait_for(lambda: cache.stamp() is not None, what="the master to be followed")
+
+
+def position(cache: Cache) -> object:
+    """How far it has heard the log of invalidations."""
+    client = cache._client_sync()
+    assert client is not None
+    return client.engine.state.position
+
+
+def acknowledged(invalidate: Callable[[], object]) -> None:
+    """Invalidate until the master has it: on a machine that stalls, one try may be late."""
+    wait_for(invalidate, 5, "the acknowledgement", pause=0.001)
 
 
 def heard(cache: Cache) -> None:
