@@ -21,6 +21,7 @@ __all__ = [
     "DeploymentUnknown",
     "DiskFull",
     "EvercacheError",
+    "FailoverRefused",
     "Loading",
     "MasterUnknown",
     "NoScript",
@@ -187,4 +188,8 @@ class DiskFull(DeploymentError):
 
 
 class NotWhole(DeploymentError):
-    """A deployment was started but did not become whole in time."""
+    """A deployment was started, or failed over, but did not become whole in time."""
+
+
+class FailoverRefused(DeploymentError):
+    """A planned failover would do harm, or could not work now; nothing was changed. The message says why."""

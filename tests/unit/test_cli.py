@@ -106,6 +106,7 @@ def test_exit_codes_are_those_that_are_documented() -> None:
         errors.PortTaken: 5,
         errors.DiskFull: 6,
         errors.NotWhole: 7,
+        errors.FailoverRefused: 8,
         errors.DeploymentError: 1,
         errors.ConnectionFailed: 1,
     }

@@ -18,6 +18,7 @@ from evercache.cli import exits
 from evercache.cli.show import as_json, as_tables, bench_as_json, bench_as_table, console
 from evercache.errors import ConfigurationError, EvercacheError
 from evercache.ops.bench import bench
+from evercache.ops.failover import Failover
 from evercache.ops.local import LocalDeployment
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import Survey, survey
@@ -137,6 +138,35 @@ def status(name: str | None, address: str | None, json_: bool, watch: bool) -> i
         while True:
             time.sleep(1)
             live.update(as_tables(title, look()), refresh=True)
+
+
+@cli.command()
+@click.option("--name", help="Which local deployment.  [default: EVERCACHE_URL if set, else default]")
+@click.option("--url", "address", help="Any deployment, by its URL, instead of a local one.")
+@click.option("--check", is_flag=True, help="Only say whether it could be done now.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def failover(name: str | None, address: str | None, check: bool, yes: bool) -> None:
+    """Have a replica promoted in the place of a healthy master, without losing a write.
+
+    Writes stand still for about two seconds; reads go on. It is refused, with the reasons and exit code 8, where it
+    would do harm or could not work.
+    """
+    if name and address:
+        raise click.UsageError("give --name or --url, not both")
+    address = address or (None if name else os.environ.get("EVERCACHE_URL"))
+    targets = targets_of(address) if address else LocalDeployment.open(name or "default").targets
+    messages = Console(stderr=True, highlight=False)
+    handing = Failover(targets, lambda text: messages.print(text, markup=False, soft_wrap=True))
+    facts = handing.check()
+    after = " or ".join(map(str, facts.candidates))
+    click.echo(f"{facts.master} is the master; after it {after}. Nothing speaks against it.", err=True)
+    if check:
+        return
+    if not yes:
+        click.confirm("Writes will stand still for about two seconds. Go on?", abort=True, err=True)
+    done = handing.run()
+    click.echo(f"whole again after {done.whole_after:.1f} s ({done.way})", err=True)
+    click.echo(str(done.new))
 
 
 def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Survey]]:

@@ -9,7 +9,8 @@
 | 4 | no server program |
 | 5 | a remembered port is taken by another program |
 | 6 | the disk is full |
-| 7 | started, but not whole in time |
+| 7 | started, or failed over, but not whole in time |
+| 8 | `failover`: it would do harm or could not work, and nothing was changed |
 | 130 | interrupted by Ctrl-C |
 """
 
@@ -20,6 +21,7 @@ from evercache.errors import (
     DeploymentUnknown,
     DiskFull,
     EvercacheError,
+    FailoverRefused,
     NotWhole,
     PortTaken,
     ServerMissing,
@@ -37,6 +39,7 @@ _CODES: dict[type[EvercacheError], int] = {
     PortTaken: 5,
     DiskFull: 6,
     NotWhole: 7,
+    FailoverRefused: 8,
 }
 
 

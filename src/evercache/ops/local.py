@@ -354,6 +354,11 @@ class LocalDeployment:
         secret = config.sentinel_password if sentinel else config.password
         return ConnectionOptions(Credentials(None, secret), client_name="evercache-ops", sentinel=sentinel)
 
+    @property
+    def targets(self) -> Targets:
+        """Whom to ask for its state; DeploymentUnknown."""
+        return self._targets(self.config)
+
     def _targets(self, config: DeploymentConfig) -> Targets:
         return Targets(
             {node.name: Address(HOST, node.port) for node in config.data_nodes},

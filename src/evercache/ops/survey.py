@@ -19,15 +19,20 @@ __all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "survey"]
 LAG_BOUND = 10.0
 
 
-def ask(address: Address, options: ConnectionOptions, *commands: Command, timeout: float = 0.6) -> list[Any]:
-    """Run commands on a connection of its own; raises `UnavailableError`, also for an error reply."""
+def ask(
+    address: Address, options: ConnectionOptions, *commands: Command, timeout: float = 0.6, errors: bool = False
+) -> list[Any]:
+    """Run commands on a connection of its own; raises `UnavailableError`, also for an error reply.
+
+    With `errors`, an error reply stands in the list instead.
+    """
     endpoint = BlockingWire().endpoint(address, options)
     try:
         replies = endpoint.execute(commands, time.monotonic() + timeout)
     finally:
         endpoint.disconnect()
     for reply in replies:
-        if isinstance(reply, ServerError):
+        if isinstance(reply, ServerError) and not errors:
             raise reply
     return replies
 

@@ -1,0 +1,247 @@
+"""A planned failover that loses no write: the master hands over, instead of going on while another is promoted.
+
+A plain `SENTINEL FAILOVER` promotes a replica while the old master takes writes for up to ten more seconds, which
+are lost. Two ways avoid that. Valkey 9 has `SENTINEL FAILOVER name COORDINATED`: the master itself lets writes
+wait, and hands over once the replica has everything. On other servers, `CLIENT PAUSE … WRITE` lets writes wait at
+the master until its replicas have caught up and one of them is promoted; then the old master is made its replica,
+so that what waited is refused there (`READONLY`) instead of being acknowledged and lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from evercache.errors import DeploymentError, FailoverRefused, NotWhole, ServerError, UnavailableError
+from evercache.ops.handover import Facts, obstacles
+from evercache.ops.survey import Targets, ask, survey
+from evercache.wire.types import Address
+
+__all__ = ["Failover", "HandedOver"]
+
+Say = Callable[[str], None]
+
+#: Writes wait at most so long (seconds); a promotion takes one to three.
+_PAUSE = 10.0
+#: For so long the replicas may take to get what the master had when its writes began to wait.
+_CATCH_UP = 2.0
+_POLL = 0.01
+#: Until the sentinels agree and the old master follows the new one.
+_WHOLE = 45.0
+_COORDINATED, _PAUSED = "coordinated by the servers", "writes paused at the master"
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """What a planned failover was like. Times are in seconds."""
+
+    old: Address
+    new: Address
+    way: str
+    #: From the moment at which writes had to wait to that at which the new master took them.
+    stood_still: float
+    #: From the beginning until every sentinel named the new master and every node followed it.
+    whole_after: float
+
+
+class Failover:
+    """One planned failover, to be checked and then done. Used by one thread."""
+
+    def __init__(self, targets: Targets, say: Say = lambda text: None) -> None:
+        self._targets = targets
+        self._say = say
+        self._service = targets.service or ""
+        self._facts = Facts()
+
+    def __repr__(self) -> str:
+        return f"<Failover of {self._service!r} from {self._facts.master}>"
+
+    def check(self) -> Facts:
+        """Look at everybody; raises FailoverRefused with every reason why it would do harm or could not work."""
+        if not self._targets.sentinels:
+            raise FailoverRefused(
+                "these servers have no Sentinel, so there is nobody to promote a replica: give a sentinel:// URL"
+            )
+        self._facts = facts = Facts.gather(self._targets, survey(self._targets))
+        found = obstacles(facts)
+        if found:
+            raise FailoverRefused("no failover now, nothing was changed:\n" + "\n".join(f"  - {o}" for o in found))
+        return facts
+
+    def run(self) -> HandedOver:
+        """Check, hand over, and wait until it is whole again; FailoverRefused, NotWhole, DeploymentError."""
+        facts = self.check()
+        began = time.monotonic()
+        done = self._coordinated(facts) or self._paused(facts)
+        new, way, since, until = done
+        self._say(f"{new} is the master; writes stood still for {until - since:.2f} s")
+        self._say("waiting until every sentinel names it, and every node follows it")
+        assert facts.master is not None
+        self._wait_whole(facts, new)
+        return HandedOver(facts.master, new, way, until - since, time.monotonic() - began)
+
+    # -- the two ways
+
+    def _coordinated(self, facts: Facts) -> tuple[Address, str, float, float] | None:
+        """None where the servers do not know how."""
+        master = facts.master
+        assert master is not None
+        try:
+            self._order("COORDINATED")
+        except ServerError as error:
+            if _refused(error):
+                raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
+            return None
+        self._say(f"{master} hands over")
+        since, end = time.monotonic(), time.monotonic() + _PAUSE
+        waiting = False
+        while time.monotonic() < end:
+            new = self._promoted(facts)
+            if new is not None:
+                return new, _COORDINATED, since, time.monotonic()
+            if not waiting:
+                waiting = self._hands_over(master)
+                since = time.monotonic()
+            time.sleep(_POLL)
+        raise DeploymentError(
+            f"the sentinels accepted the failover, but {master} has not handed over within {_PAUSE:.0f} s. "
+            "It gives that up by itself; see `evercache status`, and the log of the sentinel"
+        )
+
+    def _hands_over(self, master: Address) -> bool:
+        with contextlib.suppress(UnavailableError):
+            (info,) = ask(master, self._targets.node_options, ("INFO", "replication"), timeout=0.3)
+            return "master_failover_state:no-failover" not in _text(info)
+        return False
+
+    def _paused(self, facts: Facts) -> tuple[Address, str, float, float]:
+        master = facts.master
+        assert master is not None
+        with _undisturbed(self._say), self._pause(master):
+            since = time.monotonic()
+            self._say(f"writes wait at {master}")
+            self._wait_caught_up(facts)
+            try:
+                self._order()
+            except ServerError as error:
+                raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
+            self._say("the replicas have everything; a sentinel promotes one of them")
+            while time.monotonic() < since + _PAUSE - 1:
+                new = self._promoted(facts)
+                if new is not None:
+                    until = time.monotonic()
+                    # Before its writes go on: what waited there is refused, not acknowledged and lost.
+                    self._tell(master, ("REPLICAOF", new.host, new.port))
+                    return new, _PAUSED, since, until
+                time.sleep(_POLL)
+        raise DeploymentError(
+            f"no replica was promoted within {_PAUSE - 1:.0f} s, so {master} takes writes again. "
+            "See the log of the sentinels, and `evercache status`"
+        )
+
+    @contextlib.contextmanager
+    def _pause(self, master: Address) -> Iterator[None]:
+        """Writes wait there, at the longest for `_PAUSE`, also when this process is killed."""
+        try:
+            self._tell(master, ("CLIENT", "PAUSE", int(_PAUSE * 1000), "WRITE"))
+        except ServerError as error:
+            raise FailoverRefused(
+                f"{master} refuses to let writes wait ({error}); nothing was changed. "
+                "It takes Redis 6.2 or Valkey, and a user that may run CLIENT PAUSE"
+            ) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(UnavailableError):
+                self._tell(master, ("CLIENT", "UNPAUSE"))
+
+    def _wait_caught_up(self, facts: Facts) -> None:
+        """Each replica that may be promoted has all that the master wrote before its writes began to wait."""
+        master = facts.master
+        assert master is not None
+        wanted = self._offset(master, "master_repl_offset")
+        end = time.monotonic() + _CATCH_UP
+        for replica in facts.candidates:
+            while self._offset(replica, "slave_repl_offset") < wanted:
+                if time.monotonic() > end:
+                    raise FailoverRefused(
+                        f"{replica} did not catch up with the master within {_CATCH_UP:.0f} s, and might have been "
+                        "promoted; nothing was changed. Look at its link and its load"
+                    )
+                time.sleep(_POLL)
+
+    # -- asking and telling
+
+    def _offset(self, address: Address, field: str) -> int:
+        (info,) = ask(address, self._targets.node_options, ("INFO", "replication"))
+        fields = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
+        return int(fields.get(field, "0"))
+
+    def _tell(self, address: Address, command: tuple[Any, ...]) -> None:
+        ask(address, self._targets.node_options, command, timeout=2.0)
+
+    def _order(self, *arguments: str) -> None:
+        """Tell the sentinel that was asked before; ServerError when it refuses."""
+        assert self._facts.sentinel is not None
+        command = ("SENTINEL", "FAILOVER", self._service, *arguments)
+        ask(self._facts.sentinel, self._targets.sentinel_options, command, timeout=2.0)
+
+    def _promoted(self, facts: Facts) -> Address | None:
+        for replica in facts.candidates:
+            with contextlib.suppress(UnavailableError):
+                (role,) = ask(replica, self._targets.node_options, ("ROLE",), timeout=0.3)
+                if _text(role[0]) == "master":
+                    return replica
+        return None
+
+    def _wait_whole(self, facts: Facts, new: Address) -> None:
+        """Until it is as whole as before: what was down then may be so still."""
+        assert facts.seen is not None
+        used = {node.address for node in facts.seen.nodes if node.use != "nothing"}
+        end = time.monotonic() + _WHOLE
+        while True:
+            seen = survey(self._targets)
+            idle = [node for node in seen.nodes if node.address in used and node.use == "nothing"]
+            if seen.master == new and seen.settled and not idle:
+                return
+            if time.monotonic() > end:
+                raise NotWhole(
+                    f"{new} is the master, but after {_WHOLE:.0f} s not all is whole: {'; '.join(seen.problems)}"
+                )
+            time.sleep(0.25)
+
+
+@contextlib.contextmanager
+def _undisturbed(say: Say) -> Iterator[None]:
+    """Ctrl-C waits until the end: to go away between the pause and the promotion is what loses writes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        say("interrupted: the failover is brought to its end first")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            raise KeyboardInterrupt
+
+
+def _refused(error: ServerError) -> bool:
+    """Whether a sentinel knows the order, and will not do it now."""
+    return error.code in ("INPROG", "NOGOODSLAVE", "NOPERM") or "No such master" in str(error)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
