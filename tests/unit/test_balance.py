@@ -8,7 +8,7 @@ from time import perf_counter
 
 import pytest
 
-from evercache.protocol.balance import WARM_UP, Balancer, LatencyScore
+from evercache.protocol.balance import NOISE, WARM_UP, Balancer, LatencyScore
 
 
 class Node:
@@ -93,6 +93,38 @@ def test_outstanding_requests_count() -> None:
     balancer = Balancer(random.Random(3).random)
     served = Counter(balancer.choose([a, b], 0.0) is a for _ in range(1000))
     assert served[True] < 30
+
+
+@pytest.mark.parametrize("mean", [0.0001, 0.001], ids=["quick", "not quick"])
+@pytest.mark.parametrize(
+    ("queues", "share"), [((0, 0), 0.5), ((1, 0), 0.5), ((2, 0), 0.1), ((5, 1), 0.1), ((9, 0), 0.0099)]
+)
+def test_the_dearer_one_keeps_its_share(mean: float, queues: tuple[int, int], share: float) -> None:
+    """1 / (1 + ratio²) beyond a factor of two, however the choice is arrived at, and whichever comes first."""
+    nodes = [Node(mean), Node(mean)]
+    for node, queue in zip(nodes, queues, strict=True):
+        node.outstanding = queue
+        for _ in range(WARM_UP):
+            node.score.record(mean, 0.0)
+    balancer = Balancer(random.Random(5).random)
+    for order in (nodes, nodes[::-1]):
+        served = sum(balancer.choose(order, 0.0) is nodes[0] for _ in range(20_000))
+        assert served / 20_000 == pytest.approx(share, rel=0.15, abs=0.003)
+
+
+def test_quick_says_when_another_quick_sample_changes_nothing() -> None:
+    score = LatencyScore()
+    for _ in range(WARM_UP):
+        assert not score.quick, "not known yet"
+        score.record(0.0001, 1.0)
+    assert score.quick
+    for _ in range(4):
+        score.record(0.01, 1.0)
+    assert not score.quick
+    assert score.value > NOISE
+    for _ in range(20):
+        score.record(0.0001, 1.0)
+    assert score.quick
 
 
 def test_an_unused_score_fades() -> None:

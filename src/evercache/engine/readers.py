@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from evercache.errors import ServerChanged, UnavailableError
+from evercache.protocol.balance import LatencyScore
 from evercache.wire.types import Address, AsyncEndpoint, Greeting, SyncEndpoint
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Reader(Protocol):
 
     address: Address
     role: str
+    score: LatencyScore
     endpoint_sync: SyncEndpoint | None
     endpoint_async: AsyncEndpoint | None
 
@@ -45,6 +47,8 @@ class MasterReader:
     """
 
     role = "master"
+    #: Not looked at: nothing is chosen by it.
+    score = LatencyScore()
     endpoint_sync: SyncEndpoint | None = None
     endpoint_async: AsyncEndpoint | None = None
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from math import exp, inf
 from typing import Protocol, TypeVar
 
-__all__ = ["Balancer", "Candidate", "Hedges", "LatencyScore", "Retries"]
+__all__ = ["LATEST", "NOISE", "Balancer", "Candidate", "Hedges", "LatencyScore", "Retries"]
 
 #: Seconds after which an unused score has lost all but 1/e of itself (Finagle's default).
 DECAY = 10.0
@@ -56,9 +56,11 @@ RETRIES_SAVED = 100.0
 class LatencyScore:
     """Peak-EWMA of latency in seconds. No lock: a sample lost to a race between two threads does no harm."""
 
-    __slots__ = ("at", "samples", "value")
+    __slots__ = ("at", "quick", "samples", "value")
 
     def __init__(self) -> None:
+        #: Known, and below `NOISE`: another sample below that would change no choice, and need not be recorded.
+        self.quick = False
         self.value = 0.0
         self.at = 0.0
         self.samples = 0
@@ -81,6 +83,7 @@ class LatencyScore:
             if now - self.at > DECAY / 2:  # before, what is lost with time is less
                 weight = max(WEIGHT, 1.0 - exp((self.at - now) / DECAY))
             self.value = value + (latency - value) * weight
+        self.quick = self.value < NOISE and self.samples >= WARM_UP
         self.at = now
 
     def decayed(self, now: float) -> float:
@@ -133,13 +136,21 @@ class Balancer:
             two = candidates[second if second < first else second + 1]
         # What is left of `draw` is uniform again in [0, 1): the coin.
         if one.score.value < NOISE and two.score.value < NOISE:
+            # Both are quick, only the queues tell: the coin first, since where it falls there is mostly none.
+            if draw >= 0.5:
+                one, two = two, one
+                draw -= 0.5
+            queue = one.outstanding
+            if not queue:
+                return one
+            ratio = (queue + 1) / (two.outstanding + 1)
+            # Twice the share of a dearer one, since the coin has been thrown.
+            return one if ratio <= EQUAL or draw * (1.0 + ratio * ratio) < 1.0 else two
+        a, b = one.score.decayed(now), two.score.decayed(now)
+        if not a or not b:  # not known yet: only the queues tell
             a = b = 1.0
-        else:
-            a, b = one.score.decayed(now), two.score.decayed(now)
-            if not a or not b:  # not known yet: only the queues tell
-                a = b = 1.0
-            elif a < NOISE or b < NOISE:
-                a, b = max(a, NOISE), max(b, NOISE)
+        elif a < NOISE or b < NOISE:
+            a, b = max(a, NOISE), max(b, NOISE)
         a *= one.outstanding + 1
         b *= two.outstanding + 1
         if a > EQUAL * b:

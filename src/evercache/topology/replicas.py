@@ -32,6 +32,7 @@ class Replica:
         "address",
         "endpoint_async",
         "endpoint_sync",
+        "record",
         "score",
     )
 
@@ -47,6 +48,8 @@ class Replica:
         self._changed = changed
         self._standing = Standing(address)
         self.score = LatencyScore()
+        #: A read was answered in so many seconds, at a moment.
+        self.record: Callable[[float, float], None] = self.score.record
         self.endpoint_sync: SyncEndpoint | None = None
         self.endpoint_async: AsyncEndpoint | None = None
         self._breaker = Breaker()
@@ -96,13 +99,9 @@ class Replica:
         fit = standing.caught >= tau and now - standing.caught <= lag_bound
         return fit and self._breaker.closed and (unlinked or standing.link_up)
 
-    def record(self, latency: float, now: float) -> None:
-        """A read was answered in so many seconds."""
-        self.score.record(latency, now)
-
     def expected(self, greeting: Greeting) -> bool:
         """Whether a connection leads to the process that was verified (rule 7)."""
-        return greeting.run_id == self.standing.run_id
+        return greeting.run_id == self._standing.run_id
 
     def fail(self, now: float, error: UnavailableError | None = None) -> None:
         """A read timed out or its connection failed: no more reads until the monitor has probed it."""

@@ -11,7 +11,7 @@ from evercache.client.serving import NOT_ASKED, Serving, Unserved
 from evercache.client.sharing import join
 from evercache.engine.engine import Engine
 from evercache.errors import UnavailableError
-from evercache.protocol.balance import LATEST
+from evercache.protocol.balance import LATEST, NOISE
 
 __all__ = ["AsyncHits"]
 
@@ -91,7 +91,9 @@ class AsyncHits:
                 return Unserved(began, None, reader.role, resyncs)
             now = self._now()
         elif replicas:
-            reader.record(now - asked, now)
+            took = now - asked
+            if took >= NOISE or not reader.score.quick:
+                reader.record(took, now)
             if until != inf:
-                engine.hedges.record(now - asked)
+                engine.hedges.record(took)
         return self.serving.value(plan, key, tags, data, reader.role, resyncs, began, now)

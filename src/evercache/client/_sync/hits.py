@@ -11,7 +11,7 @@ from evercache.client.request import Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
 from evercache.engine.engine import Engine
 from evercache.errors import UnavailableError
-from evercache.protocol.balance import LATEST
+from evercache.protocol.balance import LATEST, NOISE
 
 __all__ = ["SyncHits"]
 
@@ -66,7 +66,9 @@ class SyncHits:
                 return Unserved(began, None, reader.role, resyncs)
             now = self._now()
         elif replicas:
-            reader.record(now - asked, now)
+            took = now - asked
+            if took >= NOISE or not reader.score.quick:
+                reader.record(took, now)
             if until != inf:
-                engine.hedges.record(now - asked)
+                engine.hedges.record(took)
         return self.serving.value(plan, key, tags, data, reader.role, resyncs, began, now)
