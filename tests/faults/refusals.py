@@ -11,7 +11,7 @@ from typing import Any
 
 import hiredis
 
-from tests.faults.catalog import Scene, fault
+from tests.faults.catalog import DYING, Scene, fault
 from tests.faults.judge import Bounds
 from tests.server import CliError, Server, wait_for
 
@@ -58,7 +58,12 @@ def _misconf(scene: Scene) -> Iterator[None]:
     away.rename(master.dir)
 
 
-@fault("password changed", "and changed back; who connects anew is refused meanwhile", password="first-secret")
+@fault(
+    "password changed",
+    "on all nodes, and changed back; every client is dropped, and who connects anew is refused meanwhile",
+    bounds=DYING,
+    password="first-secret",
+)
 def _password(scene: Scene) -> Iterator[None]:
     nodes = [scene.master, *scene.replicas]
     for node in nodes:
