@@ -16,7 +16,8 @@ from evercache.near.near import Near
 from evercache.protocol.caught import ReplicaTable
 from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
-from evercache.topology.replicas import Replica, ReplicaSet
+from evercache.topology import replicas
+from evercache.topology.replicas import ReplicaSet
 from tests.sim.mutation import Mutation, edit, never, no, nothing, put, yes
 from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, GAP, IN_PLACE, LOST, LOST_AND_DEAD, SLOW, STALLS, lags
 
@@ -176,7 +177,7 @@ RULES = [
     Mutation(
         "another process behind the address is trusted",
         7,
-        (put(Replica, "expected", yes),),
+        (put(replicas, "leads_to", lambda run_id: yes),),
         settings={"max_staleness": 0.25, "lag_bound": 0.7, **CALM},
         workload={"near": 0.0, "writes": 0.04, "pace": 0.02, "wide": 0.1},
         # A process that was born after what the restarted replicas have forgotten.

@@ -15,7 +15,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from evercache.client.request import Plan
-from evercache.codecs import STRICT, decode_at, tail
+from evercache.codecs import SMALL, STRICT, decode_at
 from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
 from evercache.near import NearEntry, copier
@@ -182,7 +182,8 @@ class Serving:
                     if stamp < known(data[at : at + 8], 0):
                         return Unserved(began, data, source, resyncs)
         left_ms = (soft_hi << 32 | soft_lo) - now * 1e3 - offset_us / 1e3
-        if left_ms <= 0 or crc32(tail(data, HEADER_BYTES)) != crc:
+        body = data[HEADER_BYTES:] if len(data) < SMALL else memoryview(data)[HEADER_BYTES:]
+        if left_ms <= 0 or crc32(body) != crc:
             return Unserved(began, data, source, resyncs)
         compute_ms = (slow << 16 | quick) / 10
         if left_ms < compute_ms * plan.beta * LARGEST_DRAW and refresh_early(

@@ -8,9 +8,10 @@ from evercache.codecs.json import JSONCodec
 from evercache.codecs.pipeline import Encoder
 from evercache.codecs.registry import TypeRegistry
 from evercache.codecs.signed_pickle import SignedPickleCodec
-from evercache.codecs.strict import STRICT, StrictCodec, decode_at, tail
+from evercache.codecs.strict import SMALL, STRICT, StrictCodec, decode_at
 
 __all__ = [
+    "SMALL",
     "STRICT",
     "Codec",
     "Compression",
@@ -20,5 +21,4 @@ __all__ = [
     "StrictCodec",
     "TypeRegistry",
     "decode_at",
-    "tail",
 ]

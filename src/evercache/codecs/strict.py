@@ -26,10 +26,12 @@ from evercache.codecs.shapes import MISSING, Shape
 from evercache.errors import CannotEncode, CorruptEnvelope
 from evercache.protocol.canonical import describe
 
-__all__ = ["STRICT", "StrictCodec", "decode_at", "tail"]
+__all__ = ["SMALL", "STRICT", "StrictCodec", "decode_at"]
 
 #: The number of this codec in envelopes.
 STRICT = 1
+#: Up to so many bytes a copy costs less than a view.
+SMALL = 4096
 
 _BYTEARRAY, _MARK, _OBJECT, _MISSING = 2, 64, 65, 66
 _MAX_DEPTH = 100
@@ -82,23 +84,18 @@ class StrictCodec:
         return decode_at(data, 0, types)
 
 
-def tail(data: bytes, start: int) -> bytes | memoryview:
-    """The bytes from `start` on: up to a few kilobytes a copy costs less than a view."""
-    return data[start:] if len(data) < 4096 else memoryview(data)[start:]
-
-
 def decode_at(data: bytes, start: int, types: TypeRegistry) -> object:
     """What `StrictCodec.decode` gives for the bytes from `start` on, which are not copied."""
     try:
         form = data[start]
         if not form:
             try:
-                return _decode_plain(tail(data, start + 1))
+                return _decode_plain(data[start + 1 :] if len(data) < SMALL else memoryview(data)[start + 1 :])
             # Damaged, text with lone surrogates, or a caller so deep that recursion would end; msgpack's has none.
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
             return msgpack.unpackb(
-                tail(data, start + 1),
+                memoryview(data)[start + 1 :],
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
                 ext_hook=_plain_extension,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evercache.errors import ServerChanged, UnavailableError
 from evercache.protocol.balance import LatencyScore
-from evercache.wire.types import Address, AsyncEndpoint, Greeting, SyncEndpoint
+from evercache.wire.types import Address, AsyncEndpoint, Expectation, Greeting, SyncEndpoint
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine
@@ -23,12 +23,11 @@ class Reader(Protocol):
     address: Address
     role: str
     score: LatencyScore
+    #: Whether a connection leads to the process that was verified (rule 7). The same object as long as that is the
+    #: same process, so that a connection remembers that it did.
+    expected: Expectation
     endpoint_sync: SyncEndpoint | None
     endpoint_async: AsyncEndpoint | None
-
-    def expected(self, greeting: Greeting) -> bool:
-        """Whether a connection leads to the process that was verified (rule 7)."""
-        ...
 
     def record(self, latency: float, now: float) -> None:
         """A read was answered, in so many seconds."""
@@ -56,12 +55,12 @@ class MasterReader:
         self.address = address
         self._engine = engine
         self.run_id = run_id
+        self.expected: Expectation = self._expected
 
     def __repr__(self) -> str:
         return f"<MasterReader {self.address}>"
 
-    def expected(self, greeting: Greeting) -> bool:
-        """See `Reader`."""
+    def _expected(self, greeting: Greeting) -> bool:
         return greeting.run_id == self.run_id and greeting.role == "master"
 
     def record(self, latency: float, now: float) -> None:

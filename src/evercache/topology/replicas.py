@@ -12,9 +12,18 @@ from evercache.errors import UnavailableError
 from evercache.protocol.balance import Balancer, LatencyScore
 from evercache.protocol.breaker import Breaker
 from evercache.protocol.caught import NEVER, Standing
-from evercache.wire.types import Address, AsyncEndpoint, Greeting, SyncEndpoint
+from evercache.wire.types import Address, AsyncEndpoint, Expectation, Greeting, SyncEndpoint
 
 __all__ = ["Replica", "ReplicaSet"]
+
+
+def leads_to(run_id: str) -> Expectation:
+    """Of connections to that process only."""
+
+    def expected(greeting: Greeting) -> bool:
+        return greeting.run_id == run_id
+
+    return expected
 
 
 class Replica:
@@ -32,6 +41,7 @@ class Replica:
         "address",
         "endpoint_async",
         "endpoint_sync",
+        "expected",
         "record",
         "score",
     )
@@ -47,6 +57,8 @@ class Replica:
         self.address = address
         self._changed = changed
         self._standing = Standing(address)
+        #: Whether a connection leads to the process that was verified (rule 7).
+        self.expected: Expectation = leads_to("")
         self.score = LatencyScore()
         #: A read was answered in so many seconds, at a moment.
         self.record: Callable[[float, float], None] = self.score.record
@@ -69,6 +81,8 @@ class Replica:
 
     @standing.setter
     def standing(self, standing: Standing) -> None:
+        if standing.run_id != self._standing.run_id:
+            self.expected = leads_to(standing.run_id)  # first: who sees the new standing must expect that process
         self._standing = standing
         self._changed()
 
@@ -98,10 +112,6 @@ class Replica:
         standing = self.standing
         fit = standing.caught >= tau and now - standing.caught <= lag_bound
         return fit and self._breaker.closed and (unlinked or standing.link_up)
-
-    def expected(self, greeting: Greeting) -> bool:
-        """Whether a connection leads to the process that was verified (rule 7)."""
-        return greeting.run_id == self._standing.run_id
 
     def fail(self, now: float, error: UnavailableError | None = None) -> None:
         """A read timed out or its connection failed: no more reads until the monitor has probed it."""

@@ -176,7 +176,7 @@ class BlockingEndpoint:
             usable = (
                 (now - connection.used <= _QUIET or not connection.check(0))
                 and connection.epoch == self._epoch
-                and expect(connection.greeting)
+                and (connection.met is expect or connection.meets(expect))
             )
             reply = connection.ask(command, now, deadline, until) if usable else None
         except BaseException as error:

@@ -26,7 +26,7 @@ from evercache.wire.resp import (
     is_message,
 )
 from evercache.wire.sockets import input_check
-from evercache.wire.types import Address, Command, Greeting, Over, Reply
+from evercache.wire.types import Address, Command, Expectation, Greeting, Over, Reply
 
 __all__ = ["Channel", "Exchange"]
 
@@ -158,6 +158,8 @@ class Channel(asyncio.Protocol):
         self._alone = True  # one caller at a time, as far as the last write showed
         self._paused = False
         self._retired = False
+        #: The last expectation that its greeting met.
+        self.met: Expectation | None = None
         self._failure: ConnectionFailed | None = None
         self._heard = 0
         self._watchdog: asyncio.TimerHandle | None = None
@@ -193,6 +195,13 @@ class Channel(asyncio.Protocol):
         finally:
             self._guard = None
             self.close()
+
+    def meets(self, expect: Expectation) -> bool:
+        """Whether it leads to the process that is meant; the hot path looks at `met` first."""
+        if not expect(self.greeting):
+            return False
+        self.met = expect
+        return True
 
     @property
     def usable(self) -> bool:

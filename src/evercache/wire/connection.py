@@ -27,7 +27,7 @@ from evercache.wire.sockets import (
     tls_context,
     why,
 )
-from evercache.wire.types import Address, ConnectionOptions, Greeting
+from evercache.wire.types import Address, ConnectionOptions, Expectation, Greeting
 
 __all__ = ["LATE", "Connection", "open_socket"]
 
@@ -55,6 +55,7 @@ class Connection:
         "decoder",
         "epoch",
         "greeting",
+        "met",
         "replies",
         "sock",
         "used",
@@ -74,11 +75,19 @@ class Connection:
         self.replies: list[Any] = []  # of a request that is not answered yet
         self.check = input_check(sock)
         self.used = 0.0  # when it was asked last (monotonic seconds)
+        self.met: Expectation | None = None  # the last one that its greeting met
         self.decoder = Decoder()
         self.epoch = epoch
 
     def __repr__(self) -> str:
         return f"<Connection {self.address} fd={self.sock.fileno()}>"
+
+    def meets(self, expect: Expectation) -> bool:
+        """Whether it leads to the process that is meant; the hot path looks at `met` first."""
+        if not expect(self.greeting):
+            return False
+        self.met = expect
+        return True
 
     def request(self, data: bytes, count: int, deadline: float, until: float = inf) -> list[Any] | None:
         """Send, and read `count` replies; None when they are not there at `until`: `settle` takes them then.

@@ -205,7 +205,7 @@ class PipelinedEndpoint:
                 channel is not None
                 and channel.loop is asyncio.get_running_loop()
                 and channel.usable
-                and expect(channel.greeting)
+                and (channel.met is expect or channel.meets(expect))
             ):
                 return channel.get(key, now, deadline, until)
         return self._get(key, deadline, expect, until)
