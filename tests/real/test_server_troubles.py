@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from tests.real.trouble_tools import MESSAGE, Site, heard, position, reading, sees, timed, warm
+from tests.real.trouble_tools import MESSAGE, Site, acknowledged, heard, position, reading, sees, timed, warm
 from tests.servers import CliError, Server, wait_for
 
 from evercache import Cache
@@ -193,6 +193,25 @@ def test_a_full_server(fresh_server: Server) -> None:
         assert page(7) == 0
         assert other(7) == 0
         wait_for(lambda: one.health().ok, 1, f"{one.health().problems} to be over")
+
+
+def test_a_log_that_is_refused_is_not_waited_for(fresh_server: Server) -> None:
+    """The master acknowledges what is not heard here: nothing is served from this process or by plain reads."""
+    site = Site()
+    with Cache(fresh_server.url) as one, Cache(fresh_server.url) as two:
+        page, other = site.on(one), site.on(two, near=30)
+        told: list[str] = []
+        two.subscribe(lambda event: told.append(event.kind))
+        assert other(1) == 0
+        wait_for(lambda: other(1) == 0 and other.stats().counters.near_hits, 5, "a near hit")
+        fresh_server.cli("ACL", "SETUSER", "default", "-xread")
+        wait_for(lambda: "LogNotFollowed" in told, 5, "the refusal")
+        version = site.change()
+        acknowledged(lambda: page.invalidate(1))
+        assert other(1) == version
+        fresh_server.cli("ACL", "SETUSER", "default", "+xread")
+        wait_for(lambda: two.health().ok, 5, "the log to be heard again")
+        sees(other, version)
 
 
 async def test_a_full_server_and_tasks(fresh_server: Server) -> None:

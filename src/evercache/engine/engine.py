@@ -406,7 +406,10 @@ class Engine:
 
     def log_refused(self, address: Address, error: ServerError) -> None:
         """The master answers, but not what the tail asks: it is not down, reads go to it by script (rule 14)."""
-        self.state.master_down = False
+        with self.state.lock:
+            self.state.master_down = False
+            # It may acknowledge invalidations that are not heard here: blind at once, not after `max_staleness`.
+            self.state.covers = float("-inf")
         self.events.emit(events.LogNotFollowed(str(address), str(error)))
 
     def master_heard(self, address: Address) -> None:
