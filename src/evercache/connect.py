@@ -30,7 +30,9 @@ __all__ = ["engine", "health"]
 def engine(location: Location, settings: Settings, address_map: AddressMap | None = None) -> Engine:
     """An engine for the servers of a URL; nothing is opened yet."""
     if location.kind == "memory":
-        server = MemoryServer(lambda: time.time_ns() // 1000, secrets.token_hex(20))
+        server = MemoryServer(
+            lambda: time.time_ns() // 1000, secrets.token_hex(20), max_entries=location.max_entries
+        )
         memory = Engine(location, settings, MemoryTopology(), SyncMemoryWire(server), AsyncMemoryWire(server))
         memory.state.generation = memory.state.master_run_id = server.replid
         return memory

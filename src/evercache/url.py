@@ -21,6 +21,7 @@ __all__ = ["Location", "parse_url"]
 Kind = Literal["memory", "standalone", "replicated", "sentinel"]
 
 _PORT: Final = 6379
+_MAX_ENTRIES: Final = 10_000
 _SENTINEL_PORT: Final = 26379
 
 #: Scheme -> (group, TLS).
@@ -43,6 +44,7 @@ _TLS: Final = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostn
 _OF_GROUP: Final[dict[str, tuple[str, ...]]] = {
     "server": (*_COMMON, *_TLS, "replicas"),
     "unix": _COMMON,
+    "memory": ("max_entries",),
     "sentinel": (*_COMMON, *_TLS, "sentinel_username", "sentinel_password"),
 }
 _ALL: Final = sorted({name for names in _OF_GROUP.values() for name in names})
@@ -63,6 +65,8 @@ class Location:
     service: str | None = None
     node_options: ConnectionOptions = field(default_factory=ConnectionOptions)
     sentinel_options: ConnectionOptions = field(default_factory=lambda: ConnectionOptions(sentinel=True))
+    #: Of memory: how many values are kept; of more, the least recently used leave.
+    max_entries: int = _MAX_ENTRIES
 
     def redacted(self) -> str:
         """The URL without passwords and settings, for logs."""
@@ -89,7 +93,7 @@ def parse_url(url: str) -> Location:
 
     `redis[s]://[user:pass@]host[:port][/db][?replicas=host:port,...]` (also `valkey[s]://`),
     `unix://[user:pass@]/path[?db=n]`, `redis[s]+sentinel://[user:pass@]host[:port],.../service[/db]` (short:
-    `sentinel[s]://`) and `memory://`. User names, passwords, paths and values are percent-decoded.
+    `sentinel[s]://`) and `memory://[?max_entries=n]`. User names, passwords, paths and values are percent-decoded.
     """
     if not isinstance(url, str):
         raise URLError(f"the URL is a {type(url).__name__}: give a str such as 'redis://127.0.0.1:6379'")
@@ -100,9 +104,7 @@ def parse_url(url: str) -> Location:
         raise URLError("the URL has no scheme: it begins with redis://, sentinel://, unix:// or memory://")
     group, secure = _group_of(scheme.lower())
     if group == "memory":
-        if rest:
-            raise URLError("memory:// takes nothing after it: there is no server to name")
-        return Location("memory")
+        return _memory(rest)
     if "#" in rest:
         raise URLError(f"the URL has a # in it, which is not used here: {_ENCODE}")
     before_query, _, query = rest.partition("?")
@@ -121,6 +123,17 @@ def parse_url(url: str) -> Location:
     if group == "sentinel":
         return _sentinel(hosts, path, parameters, credentials, tls)
     return _server(hosts, path, parameters, credentials, tls)
+
+
+def _memory(rest: str) -> Location:
+    before, _, query = rest.partition("?")
+    if before:
+        raise URLError("memory:// takes only ?max_entries= after it: there is no server to name")
+    parameters = _parameters(query, "memory", False, "memory")
+    entries = _number(parameters.get("max_entries", str(_MAX_ENTRIES)), 9)
+    if not entries:
+        raise URLError("max_entries= is not a number from 1 to 999999999")
+    return Location("memory", max_entries=entries)
 
 
 def _server(

@@ -14,7 +14,8 @@ H = Address("h")
 
 
 def test_memory() -> None:
-    assert parse_url("memory://") == Location("memory")
+    assert parse_url("memory://") == Location("memory", max_entries=10_000)
+    assert parse_url("memory://?max_entries=3") == Location("memory", max_entries=3)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey", "REDIS", "rediss", "valkeys"])
@@ -106,8 +107,8 @@ def test_database_by_parameter() -> None:
         ("http://h", "known are redis://"),
         ("redis-cluster://h", "Cluster is not supported"),
         ("rediss+cluster://h", "Cluster is not supported"),
-        ("memory://x", "nothing after it"),
-        ("memory://?db=1", "nothing after it"),
+        ("memory://x", "takes only"),
+        ("memory://?max_entries=0", "max_entries= is not a number"),
         ("redis://", "names no server"),
         ("redis:///0", "names no server"),
         ("redis://h/x", r"not a number.*redis\+sentinel"),

@@ -68,7 +68,8 @@ class MemoryStores:
     def _open(self, cache: Cache) -> _Clients:
         # The spool file belongs to the real servers, and there is one database only.
         settings = replace(cache.settings, spool=None, bookkeeping_db=None)
-        server = MemoryServer(self._clock.server_us, secrets.token_hex(20))
+        entries = cache.location.max_entries
+        server = MemoryServer(self._clock.server_us, secrets.token_hex(20), max_entries=entries)
         engine = Engine(
             parse_url("memory://"),
             settings,

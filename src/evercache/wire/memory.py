@@ -99,6 +99,16 @@ class MemoryServer:
         """The bookkeeping that goes by this key of its state."""
         return self._books.setdefault(state_key, Book())
 
+    def held(self) -> dict[bytes, float]:
+        """The keys of what has not expired, oldest first, and when it does (seconds since 1970; 0: never)."""
+        with self._lock:
+            now_ms = self._now_us() // 1000
+            return {
+                key: 0.0 if expires is None else expires / 1000
+                for key, (_, expires) in self._values.items()
+                if expires is None or expires > now_ms
+            }
+
     # Commands.
 
     def execute(self, commands: Sequence[Command]) -> list[Reply | ServerError]:
