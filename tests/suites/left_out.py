@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["LEFT_OUT", "MEMORY_ONLY"]
 
 _VERSION = "looks at the key of a version that Flask-Caching keeps for each function; here a mark ends its entries"
-_SERIALIZER = "looks at the object by which cachelib pickles; values are stored by the codecs of the library here"
 
 #: Not run anywhere: about internals, or about what differs on purpose (docs/migrate-from-flask-caching.md).
 LEFT_OUT: dict[str, str] = {
@@ -13,11 +12,6 @@ LEFT_OUT: dict[str, str] = {
     "test_memoize.py::test_memoize_version_key_expires_once_its_entries_have": _VERSION,
     "test_memoize.py::test_memoize_verhash_delete": _VERSION,
     "test_memoize.py::test_memoize_annotated_delete": _VERSION,
-    "test_memoize.py::test_memoize_kwargs_to_args": "calls a private method",
-    "test_serializer.py::test_default_keeps_the_cachelib_serializer": _SERIALIZER,
-    "test_serializer.py::test_values_are_stored_in_the_configured_format": "looks into SimpleCache's dict",
-    "test_cachelib.py::test_backend_uses_cachelib_serializer": _SERIALIZER,
-    "test_backend_cache.py::TestSimpleCache::test_purge": "names a backend's class, and looks into its dict",
     "test_backend_cache.py::TestRedisCache::test_compat": "writes past the cache, which must not read that",
     "test_backend_cache.py::TestRedisCacheClientsOverride": "puts other clients and pickles into a backend's class",
     "test_backend_cache.py::TestMemcachedCache": "needs Memcached",
@@ -28,6 +22,7 @@ LEFT_OUT: dict[str, str] = {
 MEMORY_ONLY: dict[str, str] = {
     "test_backend_cache.py": "names the classes of backends",
     "test_init.py::test_init_nullcache": "names the classes of backends",
+    "test_serializer.py::test_values_are_stored_in_the_configured_format": "looks into the dict of this process",
     "test_cachelib.py": "names cachelib's own backends",
     "test_basic_app.py::test_app_custom_cache_backend": "brings a backend of its own",
     "test_hash_method.py::test_file_hash_method_is_independent": "names FileSystemCache",

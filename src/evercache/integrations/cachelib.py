@@ -74,11 +74,17 @@ class CachelibCache(BaseCache):
         longest = self.evercache.settings.max_ttl
         return longest if seconds == 0 else min(math.ceil(seconds), longest)
 
+    def _chosen_serializer(self) -> Any:
+        """The serializer that stands in the place of this library's codecs; None: nobody set one."""
+        return self.serializer
+
     def _pack(self, value: Any) -> Any:
-        return value if self.serializer is None else self.serializer.dumps(value)
+        chosen = self._chosen_serializer()
+        return value if chosen is None else chosen.dumps(value)
 
     def _unpack(self, value: Any) -> Any:
-        return value if self.serializer is None or value is None else self.serializer.loads(value)
+        chosen = self._chosen_serializer()
+        return value if chosen is None or value is None else chosen.loads(value)
 
     # -- reading
 
@@ -151,7 +157,7 @@ class CachelibCache(BaseCache):
 
     def inc(self, key: str, delta: int = 1) -> int | None:
         """Add to a counter and return its value, atomically; None when no master answers."""
-        if self.serializer is not None:
+        if self._chosen_serializer() is not None:
             counted: int | None = super().inc(key, delta)
             return counted
         prefix = self._prefix()

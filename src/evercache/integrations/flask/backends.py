@@ -13,7 +13,10 @@ from flask import Flask
 from evercache.cache import Cache
 from evercache.integrations.cachelib import CachelibCache
 from evercache.integrations.flask.responses import StoredError, StoredResponse, freeze, thaw
+from evercache.integrations.flask.serializers import OwnRedisSerializer, OwnSerializer, OwnSimpleSerializer
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
+from evercache.integrations.flask.stored import Stored
+from evercache.wire.memory import MemoryServer
 
 __all__ = [
     "BaseCache",
@@ -46,6 +49,8 @@ class EvercacheBackend(CachelibCache):
     """On the servers of a URL; the base of those below, which are its names in Flask-Caching."""
 
     _app: Flask | None = None
+    _serializer: Any = None
+    _own_serializer: type[OwnSerializer] = OwnRedisSerializer
 
     @classmethod
     def of(cls, app: Flask, settings: FlaskSettings) -> Self:
@@ -66,6 +71,7 @@ class EvercacheBackend(CachelibCache):
             ignore_delete_many_errors=settings.ignore_errors,
         )
         self.key_prefix = settings.key_prefix
+        self._codecs = self._own_serializer(cache._encoder)
 
     def _begin_with(self, kind: str, config: Mapping[str, Any]) -> None:
         self._begin(FlaskSettings.of({**DEFAULTS, "EVERCACHE_URL": None, "CACHE_TYPE": kind, **config}))
@@ -73,6 +79,18 @@ class EvercacheBackend(CachelibCache):
     def _prefix(self) -> str:
         # Keys need none: the prefix is the namespace of the cache.
         return ""
+
+    @property
+    def serializer(self) -> Any:
+        """How values are stored: by the codecs of this library, until another of cachelib's is put here."""
+        return self._codecs if self._serializer is None else self._serializer
+
+    @serializer.setter
+    def serializer(self, chosen: Any) -> None:
+        self._serializer = None if isinstance(chosen, OwnSerializer) else chosen
+
+    def _chosen_serializer(self) -> Any:
+        return self._serializer
 
     def _pack(self, value: Any) -> Any:
         return super()._pack(value if self._app is None else freeze(self._app, value))
@@ -91,11 +109,13 @@ class EvercacheBackend(CachelibCache):
 
 
 class SimpleCache(EvercacheBackend):
-    """In this process."""
+    """In this process. `threshold`: as many entries are kept, and one more as in cachelib; None: 10,000."""
+
+    _own_serializer = OwnSimpleSerializer
 
     def __init__(
         self,
-        threshold: int = 500,
+        threshold: int | None = None,
         default_timeout: int = 300,
         ignore_delete_many_errors: bool = False,
         ignore_errors: bool | None = None,
@@ -105,8 +125,21 @@ class SimpleCache(EvercacheBackend):
             {
                 "CACHE_DEFAULT_TIMEOUT": default_timeout,
                 "CACHE_IGNORE_ERRORS": _ignoring(ignore_delete_many_errors, ignore_errors),
+                "CACHE_THRESHOLD": threshold,
             },
         )
+
+    @property
+    def _cache(self) -> Stored:
+        """What is kept, by key, for who looks at Flask-Caching's dict; AttributeError where servers hold it."""
+        client = self.evercache._client_sync()
+        view = None if client is None else client.engine.view
+        if client is None or view is None or view.master is None:
+            raise AttributeError("_cache: the cache is switched off")
+        server = getattr(client.engine.sync_endpoints.get(view.master), "server", None)
+        if not isinstance(server, MemoryServer):
+            raise AttributeError("_cache: servers hold the entries, not this process")
+        return Stored(self, server)
 
 
 class RedisCache(EvercacheBackend):
@@ -190,7 +223,7 @@ class FileSystemCache(CachelibFileSystemCache):
     ) -> FileSystemCache:
         """As the settings say."""
         options = {
-            "threshold": config["CACHE_THRESHOLD"],
+            "threshold": 500 if config["CACHE_THRESHOLD"] is None else config["CACHE_THRESHOLD"],
             "hash_method": config["CACHE_FILE_HASH_METHOD"],
             **options,
         }

@@ -17,7 +17,7 @@ from evercache.integrations.flask.backends import EvercacheBackend
 from evercache.integrations.flask.factory import made, serializer_of
 from evercache.integrations.flask.fragments import CACHE_ATTRIBUTE, CacheExtension
 from evercache.integrations.flask.memoize import Memo
-from evercache.integrations.flask.names import QueryArgs, Timeout
+from evercache.integrations.flask.names import QueryArgs, Timeout, positional_values
 from evercache.integrations.flask.operations import Operations
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.protocols import Cached, Memoized
@@ -128,7 +128,7 @@ class Cache(Operations):
         """Whether the decorators have to go by `get` and `set`."""
         if not isinstance(backend, EvercacheBackend):
             return True
-        if not self._overridden and backend.serializer is None:
+        if not self._overridden and backend._chosen_serializer() is None:
             return False
         tell_once(
             self._said,
@@ -278,6 +278,37 @@ class Cache(Operations):
             return wrapper  # type: ignore[no-any-return]
 
         return decorate
+
+    def _memoize_kwargs_to_args(
+        self, f: Callable[..., Any], *args: Any, args_to_ignore: list[str] | None = None, **kwargs: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call's arguments by position, and those that have none: for who makes keys as Flask-Caching does."""
+        return positional_values(f, args, kwargs, args_to_ignore or ())
+
+    def _memoize_make_cache_key(
+        self,
+        make_name: Callable[[str], str] | None = None,
+        timeout: Any = None,
+        forced_update: Any = None,
+        hash_method: Callable[..., Any] | None = None,
+        source_check: bool | None = None,
+        args_to_ignore: list[str] | None = None,
+    ) -> Callable[..., str]:
+        """What makes the key of a call, `(f, *args, **kwargs)`, as `memoize` with these options has it.
+
+        Decorators of other packages use it, for any function. `timeout` and `forced_update` have no part in a key.
+        """
+        options = Options(hash_method=hash_method, source_check=source_check)
+        memos: dict[Any, Memo] = {}
+
+        def make_cache_key(f: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+            plain = getattr(f, "uncached", f)
+            memo = memos.get(plain)
+            if memo is None:
+                memo = memos[plain] = Memo(self, plain, options, make_name, args_to_ignore)
+            return memo.make_cache_key(f, *args, **kwargs)
+
+        return make_cache_key
 
     def delete_memoized(self, f: Any, *args: Any, **kwargs: Any) -> None:
         """Delete what a memoized function returned for these arguments; without any, everything of it.

@@ -24,6 +24,7 @@ __all__ = [
     "loop_runs",
     "make_template_fragment_key",
     "positional_names",
+    "positional_values",
     "query_pairs",
     "takes",
     "timeout_seconds",
@@ -46,6 +47,33 @@ def positional_names(f: Callable[..., Any]) -> list[str]:
     """The names of the parameters that can be given by position or by name."""
     parameters = inspect.signature(f).parameters.values()
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def positional_values(
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], ignored: Iterable[str] = ()
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call by position, with defaults; then those by name that have no position, sorted.
+
+    What is ignored is None, and an object or class whose method it is what identifies it. Names win over positions.
+    """
+    parameters = inspect.signature(f).parameters
+    names, ignored = positional_names(f), frozenset(ignored)
+    if names and names[0] in ("self", "cls") and names[0] not in ignored and not args:
+        raise ValueError(f"{f.__qualname__}: give `{names[0]}` as the first positional argument")
+    left, values = list(args), []
+    for place, name in enumerate(names):
+        value = parameters[name].default
+        if name in kwargs:
+            value = kwargs[name]
+        elif left:
+            value = left.pop(0)
+        if name in ignored or value is inspect.Parameter.empty:
+            value = None
+        elif place == 0 and name in ("self", "cls"):
+            value = caching_id(value)
+        values.append(value)
+    more = {name: kwargs[name] for name in sorted(kwargs) if name not in names and name not in ignored}
+    return (*values, *left), more
 
 
 def takes(f: Callable[..., Any], count: int) -> bool:

@@ -33,7 +33,7 @@ DEFAULTS: Mapping[str, Any] = {
     "CACHE_PICKLE_KEYS": None,
     "CACHE_SERIALIZER": None,
     "CACHE_SOURCE_CHECK": False,
-    "CACHE_THRESHOLD": 500,
+    "CACHE_THRESHOLD": None,
 }
 
 #: Old and new names of the types that are served here, without `flask_caching.backends.`.
@@ -155,7 +155,9 @@ def _pickle_keys(config: Mapping[str, Any]) -> tuple[bytes | str, ...]:
 
 def _url(kind: str, url: str | None, config: Mapping[str, Any]) -> str:
     if kind == "simple":
-        return "memory://"
+        threshold = int(config.get("CACHE_THRESHOLD") or 0)
+        # cachelib makes room before it writes, so it keeps one more.
+        return f"memory://?max_entries={threshold + 1}" if threshold > 0 else "memory://"
     if url:
         return str(url)
     if kind == "url":
