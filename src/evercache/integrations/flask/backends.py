@@ -38,7 +38,9 @@ def _ignoring(ignore_delete_many_errors: bool, ignore_errors: bool | None) -> bo
 
 
 class NullCache(BaseCache):
-    """Keeps nothing."""
+    """Keeps nothing. `problem`: what is wrong with the settings of the cache in whose place it is."""
+
+    problem: str | None = None
 
     def has(self, key: str) -> bool:
         """Never."""

@@ -1,18 +1,25 @@
-"""`flask cache status` and `flask cache clear`."""
+"""`flask cache status`, `doctor`, `warm` and `clear`."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
+from evercache.integrations.flask import doctor as doctoring
+from evercache.integrations.flask import warm as warming
 from evercache.integrations.flask.backends import EvercacheBackend
 
 __all__ = ["add", "group"]
+
+_INTERRUPTED = 130
 
 
 @click.group("cache")
@@ -43,6 +50,105 @@ def status(json_: bool) -> None:
             for problem in report["problems"]:
                 click.echo(f"  ! {problem}")
     raise SystemExit(0 if all(report["ok"] for report in reports) else 1)
+
+
+@group.command()
+@click.option("--json", "json_", is_flag=True, help="One line of JSON.")
+@click.option("--patience", type=click.FloatRange(0), default=5.0, help="Seconds in which all has to be well (5).")
+@with_appcontext
+def doctor(json_: bool, patience: float) -> None:
+    """What is wrong with settings and servers, or will be, each with what mends it.
+
+    The exit code is 0 when there is nothing to mend, 1 when there are risks, 2 when the cache does not work.
+    """
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    findings = doctoring.examine(app, patience=patience)
+    if json_:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for level in ("error", "risk", "note"):
+            for finding in findings:
+                if finding.level == level:
+                    click.echo(f"{level}: {finding.problem}\n  mend: {finding.mend}")
+        if not findings:
+            click.echo("nothing to mend")
+    raise SystemExit(doctoring.exit_code(findings))
+
+
+@group.command()
+@click.argument("calls", type=click.File(encoding="utf-8"), metavar="FILE")
+@click.option("--function", "-f", default="", help="The memoized function of lines that name none.")
+@click.option("--jobs", "-j", type=click.IntRange(1, 64), default=4, help="Calls at a time (4).")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Calls that begin in a second, at most.")
+@with_appcontext
+def warm(calls: TextIO, function: str, jobs: int, rate: float | None) -> None:
+    """Call what the lines of FILE name (- is the standard input), unless it is cached already.
+
+    A line is a path (/project/7), or JSON: {"path": ..., "headers": {...}} or {"function": "shop.stats.totals",
+    "args": [7], "kwargs": {}}. With --function it is the arguments: a JSON list by position, an object by name,
+    another value or a text as the only one.
+
+    Run it again to go on where it ended. The exit code is 1 when a call failed or nothing can be kept.
+    """
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    ours = [backend for backend in _backends() if isinstance(backend, EvercacheBackend)]
+    for backend in ours:
+        if not _reached(backend):
+            click.echo(
+                f"no master can be reached, so nothing would be kept: {backend.evercache.location.redacted()}"
+            )
+            raise SystemExit(1)
+    lines: Iterable[str]
+    if calls.seekable():
+        total = sum(1 for _ in calls)
+        calls.seek(0)
+        lines = calls
+    else:
+        lines = list(calls)
+        total = len(lines)
+    before, report, began = _lost(ours), warming.Report(), time.monotonic()
+    with click.progressbar(length=total, label="warming", file=sys.stderr) as bar:
+        last = 0
+
+        def done(outcome: warming.Outcome) -> None:
+            nonlocal last
+            bar.update(max(0, outcome.line - last))
+            last = max(last, outcome.line)
+
+        try:
+            warming.warm(
+                warming.Warmer(app), warming.parse(lines, function), report, jobs=jobs, rate=rate, done=done
+            )
+            stopped = False
+        except KeyboardInterrupt:
+            stopped = True
+    for failure in report.failures:
+        click.echo(f"line {failure.line}: {failure.why}", err=True)
+    if report.failed > len(report.failures):
+        click.echo(f"... and {report.failed - len(report.failures)} more", err=True)
+    not_kept = _lost(ours) - before
+    told = f"{report.warmed} warmed, {report.cached} cached already, {report.failed} failed"
+    told += f", {not_kept} results not kept (None, refused, or no master)" if not_kept else ""
+    click.echo(
+        f"{told}, in {time.monotonic() - began:.1f} s" + ("; stopped: run it again to go on" if stopped else "")
+    )
+    away = not_kept and not all(map(_reached, ours))
+    raise SystemExit(_INTERRUPTED if stopped else 1 if report.failed or away else 0)
+
+
+def _reached(backend: EvercacheBackend) -> bool:
+    until = time.monotonic() + 5
+    while backend.evercache.stamp() is None:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _lost(backends: list[EvercacheBackend]) -> int:
+    """How many results were computed and not stored, since the process began."""
+    counters = [backend.evercache.stats().counters for backend in backends]
+    return sum(max(0, one.computed - one.raised - one.stored) for one in counters)
 
 
 @group.command()

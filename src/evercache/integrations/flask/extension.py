@@ -52,6 +52,9 @@ class Cache(Operations):
         self._hash_method: Callable[..., Any] | None = None
         self._memos: weakref.WeakSet[Memo] = weakref.WeakSet()
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+        #: What `flask cache doctor` looks at: the settings, and all names that were given.
+        self._settings: weakref.WeakKeyDictionary[Flask, tuple[FlaskSettings, dict[str, Any]]]
+        self._settings = weakref.WeakKeyDictionary()
         #: The backend, while there is one application only.
         self._only: BaseCache | None = None
         self._said: set[str] = set()
@@ -98,6 +101,7 @@ class Cache(Operations):
             after.append(_indicated)
         commands.add(app)
         self._apps.add(app)
+        self._settings[app] = settings, merged
         self.app = app
         self._only = backend if len(self._apps) == 1 else None
         self._forget()

@@ -48,7 +48,9 @@ def made(app: Flask, settings: FlaskSettings, merged: dict[str, Any]) -> Any:
             settings.type,
             error,
         )
-        return NullCache()
+        nothing = NullCache()
+        nothing.problem = f"CACHE_TYPE={settings.type!r} cannot be used here ({error})"
+        return nothing
 
 
 def _foreign(app: Flask, settings: FlaskSettings, merged: dict[str, Any]) -> Any:

@@ -85,10 +85,23 @@ class Memo:
     @property
     def base_name(self) -> str:
         """As `make_name` gives it, else `module.qualname`."""
-        name = f"{self.f.__module__}.{self.f.__qualname__}"
-        return self.make_name(name) if callable(self.make_name) else name
+        return self.make_name(self.plain_name) if callable(self.make_name) else self.plain_name
+
+    @property
+    def plain_name(self) -> str:
+        """`module.qualname` of the function itself."""
+        return f"{self.f.__module__}.{self.f.__qualname__}"
 
     # -- calls
+
+    def is_cached(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call would be answered without running the function; no call is made."""
+        backend = self.owner.cache
+        if self.owner._goes_plain(backend):
+            return bool(self.owner.has(get_and_set.memo_key(self, args, kwargs)))
+        client = backend.evercache._client_sync()
+        request = self.inner(backend)._core.request(args, kwargs)
+        return client is not None and client.operations.peek(request, _NOTHING) is not _NOTHING
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of the function; of a coroutine function an awaitable, where a loop runs in this thread."""

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from werkzeug.datastructures import MultiDict
 
 __all__ = [
+    "SEEN",
     "QueryArgs",
     "Timeout",
     "caching_id",
@@ -32,6 +33,9 @@ __all__ = [
 
 QueryArgs = str | Mapping[str, Any] | Iterable[tuple[str, Any]]
 Timeout = int | float | timedelta
+
+#: Where a request of `flask cache warm` has views note whether they were found cached.
+SEEN = "evercache.seen"
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.")
 

@@ -13,10 +13,12 @@ from urllib.parse import quote
 
 from evercache.cache import Cache
 from evercache.codecs import SignedPickleCodec
+from evercache.errors import URLError
 from evercache.integrations.flask.names import timeout_seconds
 from evercache.integrations.flask.warn_once import logger
+from evercache.url import Location, parse_url
 
-__all__ = ["DEFAULTS", "FlaskSettings", "kind_of"]
+__all__ = ["DEFAULTS", "REDIS", "FlaskSettings", "kind_of"]
 
 DEFAULTS: Mapping[str, Any] = {
     "CACHE_ARGS": [],
@@ -36,6 +38,14 @@ DEFAULTS: Mapping[str, Any] = {
     "CACHE_THRESHOLD": None,
 }
 
+#: The addresses that a URL stands in the place of.
+REDIS: frozenset[str] = frozenset(
+    f"CACHE_REDIS_{name}"
+    for name in (
+        *("DB", "HOST", "PASSWORD", "PORT", "SENTINELS", "SENTINEL_MASTER", "SENTINEL_PASSWORD", "URL", "USERNAME"),
+    )
+)
+
 #: Old and new names of the types that are served here, without `flask_caching.backends.`.
 _KINDS = {
     "nullcache": "null",
@@ -51,7 +61,8 @@ _KINDS = {
     "filesystem": "files",
 }
 _OWN = re.compile(r"(?:flask_caching\.(?:backends\.)?|evercache\.integrations\.flask\.backends\.)?(?:\w+\.)?(\w+)")
-#: What `Cache` takes; `CACHE_OPTIONS` may hold them, and what is for redis-py is passed over.
+#: What `CACHE_OPTIONS` may hold: what cachelib takes, and `Cache`; what is for redis-py is passed over.
+_OF_CACHELIB = ("default_timeout", "ignore_delete_many_errors")
 _OPTIONS = frozenset(inspect.signature(Cache).parameters) - {"url", "namespace", "default_ttl"}
 
 
@@ -120,18 +131,27 @@ class FlaskSettings:
         plain = re.sub(r"[^a-z0-9_.-]", "-", prefix.lower()).strip("-_.")[:20]
         return f"{plain or 'flask'}-{hashlib.blake2b(prefix.encode(), digest_size=4).hexdigest()}"
 
+    def location(self) -> Location | None:
+        """The servers; None where there are none, or the URL is wrong."""
+        try:
+            return None if self.url is None else parse_url(self.url)
+        except URLError:
+            return None
+
+    def passed_over(self) -> list[str]:
+        """The names in `CACHE_OPTIONS` that nothing here takes."""
+        return [name for name in self.options if name not in _OPTIONS and name not in _OF_CACHELIB]
+
     def cache_options(self) -> dict[str, Any]:
         """Options of `Cache`: entries live as long as was said, and large pages fit."""
         chosen: dict[str, Any] = {"jitter": 0.0, "beta": 0.0, "max_value_bytes": 16 << 20}
-        for name, value in self.options.items():
-            if name in _OPTIONS:
-                chosen[name] = value
-            elif name not in ("default_timeout", "ignore_delete_many_errors"):
-                logger.warning(
-                    "CACHE_OPTIONS[%r] is no option of evercache.Cache, and passed over; of redis-py's, put those "
-                    "that have a meaning here into the URL (docs/urls.md)",
-                    name,
-                )
+        chosen |= {name: value for name, value in self.options.items() if name in _OPTIONS}
+        for name in self.passed_over():
+            logger.warning(
+                "CACHE_OPTIONS[%r] is no option of evercache.Cache, and passed over; of redis-py's, put those "
+                "that have a meaning here into the URL (docs/urls.md)",
+                name,
+            )
         keys = self.pickle_keys or ((os.urandom(32),) if self.kind == "simple" else ())
         if keys:
             chosen.setdefault("fallback_codec", SignedPickleCodec(keys))

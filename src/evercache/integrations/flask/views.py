@@ -18,6 +18,7 @@ from evercache.faces.core import as_tags
 from evercache.integrations.flask import get_and_set
 from evercache.integrations.flask.backends import EvercacheBackend
 from evercache.integrations.flask.names import (
+    SEEN,
     QueryArgs,
     joined,
     loop_runs,
@@ -140,6 +141,8 @@ class CachedView:
         """Tell of a hit or a miss."""
         if self.indicate:
             g.evercache_hit = found
+        if has_request_context() and (noted := request.environ.get(SEEN)) is not None:
+            noted.append(found)
         if self.owner.enable_signals:
             signal = cache_view_hit if found else cache_view_miss
             signal.send(cache=self.owner, cache_key=key, args=args, kwargs=kwargs)
@@ -344,7 +347,7 @@ def _pairs(value: Any) -> bool:
 
 def _copy(environ: Mapping[str, Any]) -> dict[str, Any]:
     """What a later request of the same kind needs of this one; its body was read."""
-    kept = {name: value for name, value in environ.items() if not name.startswith(("werkzeug.", "flask."))}
+    kept = {name: value for name, value in environ.items() if not name.startswith(("werkzeug.", "flask.", SEEN))}
     return kept | {"wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}
 
 
