@@ -351,3 +351,41 @@ def test_the_page_lists_every_kind_with_its_level_and_form() -> None:
             assert getattr(example(getattr(events, first)), "state", "") in ends
     assert set(listed) == set(events.__all__)
     assert {name: logging.getLevelName(getattr(events, name).level) for name in listed} == listed
+
+
+# -- before the first master
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_wrong_settings_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """What follows from there never having been a master is counted, and a problem, but no line of its own."""
+    hub = EventHub()
+    hub.emit(events.MasterLost("a:1", "check the password", "WRONGPASS"))
+    for _ in range(100):
+        hub.emit(events.InvalidationQueued(1, "check the password"))
+        hub.emit(events.ReplicaEjected("b:1", "check the password", "WRONGPASS"))
+        hub.emit(events.GutterUsed())
+    assert warnings(caplog) == ["the master a:1 does not serve: check the password"]
+    assert len(said(caplog)) == 4, "at the level of DEBUG"
+    assert len(hub.problems()) == 4
+    assert hub.counts() == {"MasterLost": 1, "InvalidationQueued": 1, "ReplicaEjected": 1, "GutterUsed": 1}
+
+
+def test_with_the_first_master_what_is_still_wrong_with_replicas_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    hub = EventHub()
+    hub.emit(events.ReplicaEjected("b:1", "no answer"))
+    hub.emit(events.ReplicaEjected("c:1", "no answer"))
+    hub.emit(events.ReplicaReturned("c:1"))
+    hub.emit(events.InvalidationQueued(1, "no master"))
+    assert warnings(caplog) == []
+    hub.emit(events.Resynced("a:1", "start"))
+    assert warnings(caplog) == ["replica b:1: no answer"]
+    hub.emit(events.ReplicaEjected("d:1", "no answer"))
+    hub.emit(events.QueueEmptied())
+    hub.emit(events.InvalidationQueued(2, "no master"))
+    assert warnings(caplog)[1:] == ["replica d:1: no answer", "2 invalidations wait for the master: no master"]
+    hub.emit(events.Resynced("a:1", "gap"))
+    assert len(warnings(caplog)) == 3

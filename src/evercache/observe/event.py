@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 __all__ = ["Begins", "Ends", "Event", "Occasion"]
 
@@ -20,6 +20,9 @@ class Event:
     level: ClassVar[int] = logging.INFO
     text: ClassVar[str] = ""
     closes: ClassVar[tuple[str, ...]] = ()
+    #: For what follows where settings are wrong, which one line has said: until this process has reached a master
+    #: for the first time it is logged as `DEBUG`. "quiet": and that was it; "later": then as it is, if it lasts.
+    before_contact: ClassVar[Literal["", "quiet", "later"]] = ""
 
     @property
     def kind(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
-from evercache.observe.events import EventsDropped, SubscriberDropped
+from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
 from evercache.observe.subscribers import Callback, Subscribers
 
 __all__ = ["QUIET", "Emit", "EventHub"]
@@ -41,6 +41,8 @@ class EventHub:
         self.subscribers = subscribers or Subscribers()
         self._lock = threading.Lock()
         self.open: dict[str, Begins] = {}
+        #: Whether there has been a master. A lost update tells a line twice.
+        self._reached = False
         self._met: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._recent: deque[tuple[float, Event]] = deque(maxlen=_RECENT)
@@ -63,7 +65,12 @@ class EventHub:
             if not self._note(event, self._now()):
                 return
             fits = self.subscribers.tell(event, self._dropped)
-        self._logger.log(event.level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
+        level = logging.DEBUG if event.before_contact and not self._reached else event.level
+        self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
+        if not self._reached and isinstance(event, Resynced):
+            self._reached = True
+            for late in [held for held in list(self.open.values()) if held.before_contact == "later"]:
+                self._logger.log(late.level, "%s", late, extra={"evercache_event": late})
         if not fits and not isinstance(event, EventsDropped):
             self.emit(EventsDropped())
 

@@ -25,6 +25,11 @@ _LEAST_SECRET = 16
 _KNOWN = frozenset({*DEFAULTS, *REDIS, "CACHE_TYPE", "EVERCACHE_URL", "CACHE_MEMCACHED_SERVERS"})
 #: By a part of a problem that `health()` tells: what mends it. The first that fits.
 _MENDS = (
+    ("nothing listens there", "start the server, or correct its address in the URL"),
+    ("check the user name", "correct them in the URL, or the ACL of that user on the server"),
+    ("Cluster is not supported", "name sentinels, or one server that is no node of a cluster"),
+    ("check the service name", "correct the last part of the URL, or `sentinel monitor`"),
+    ("check that they run", "start the sentinels, or correct their addresses in the URL"),
     (
         "no master is known",
         "see that the servers run and that EVERCACHE_URL names them: evercache status --url URL",
@@ -185,8 +190,8 @@ def _live(backend: EvercacheBackend, patience: float) -> Iterator[Finding]:
         time.sleep(0.1)
         health = cache.health()
     yield from of_health(health)
-    if health.master is None:
-        return
+    if _down(health):
+        return  # what was written now would wait
     key, value = f"doctor {uuid.uuid4().hex}", uuid.uuid4().hex
     ack = cache.set(key, value, ttl=60)
     if not ack:
@@ -210,5 +215,9 @@ def of_health(health: Health) -> Iterator[Finding]:
         mend = next(
             (mend for part, mend in _MENDS if part in problem), "look at the log of evercache; docs/errors.md"
         )
-        level: Level = "error" if health.master is None else "risk"
+        level: Level = "error" if _down(health) else "risk"
         yield Finding(level, f"{health.url}: {problem}", mend)
+
+
+def _down(health: Health) -> bool:
+    return health.master is None or any("does not serve" in problem for problem in health.problems)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from evercache.observe.event import Begins, Ends, Occasion
 
@@ -29,6 +29,7 @@ class GutterUsed(Begins):
 
     text: ClassVar[str] = "no server can be reached: results are kept in the process for moments"
     opens: ClassVar[str] = "gutter"
+    before_contact: ClassVar[Literal["", "quiet", "later"]] = "quiet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
 
@@ -96,6 +96,7 @@ class InvalidationQueued(Begins):
 
     text: ClassVar[str] = "{e.count} invalidations wait for the master: {e.why}"
     opens: ClassVar[str] = "queue"
+    before_contact: ClassVar[Literal["", "quiet", "later"]] = "quiet"
     count: int
     why: str
 
@@ -114,6 +115,7 @@ class PendingMerged(Occasion):
 
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "too many invalidations wait for the master: they were widened, to {e.left} in all"
+    before_contact: ClassVar[Literal["", "quiet", "later"]] = "quiet"
     left: int
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
 
@@ -29,6 +29,7 @@ class ReplicaEjected(Begins):
 
     text: ClassVar[str] = "replica {e.address}: {e.why}"
     opens: ClassVar[str] = "replica {e.address}"
+    before_contact: ClassVar[Literal["", "quiet", "later"]] = "later"
     address: str
     why: str
     cause: str = ""
