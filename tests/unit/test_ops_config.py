@@ -121,8 +121,26 @@ def test_files_of_a_new_deployment(tmp_path: Path) -> None:
     assert sentinel.count("known-sentinel") == 2
     assert sentinel.count("known-replica") == 2
     assert "sentinel down-after-milliseconds evercache 1000" in sentinel
+    assert "sentinel parallel-syncs evercache 1" in sentinel
     assert config.password not in (config.folder / "supervisord.conf").read_text()
     assert config.password not in (config.folder / "run.sh").read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "line"),
+    [
+        ("9.1.2", "sentinel primary-reboot-down-after-period evercache 10000"),
+        ("7.0.15", "sentinel master-reboot-down-after-period evercache 10000"),
+        ("6.2.14", None),
+    ],
+)
+def test_a_master_that_loads_for_long_is_given_up_where_the_server_knows_how(
+    version: str, line: str | None, tmp_path: Path
+) -> None:
+    server = program(tmp_path / "server", f'echo "Redis server v={version} sha=0"')
+    DeploymentConfig.create("shop", tmp_path / "shop", server).write_files()
+    lines = (tmp_path / "shop" / "sentinel-1" / "server.conf").read_text().splitlines()
+    assert [one for one in lines if "reboot" in one] == ([line] if line else [])
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

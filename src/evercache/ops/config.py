@@ -18,7 +18,8 @@ from pathlib import Path
 from random import SystemRandom
 from urllib.parse import quote
 
-from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull
+from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull, ServerMissing
+from evercache.ops.binary import server_version
 
 __all__ = ["DeploymentConfig", "NodeConfig", "disk_errors", "free_ports", "home_folder", "write_private"]
 
@@ -138,6 +139,7 @@ class DeploymentConfig:
     memory: str = "256mb"
     down_after_ms: int = 1000
     failover_timeout_ms: int = 2000
+    reboot_down_after_ms: int = 10_000
 
     @classmethod
     def locate(cls, name: str, home: Path | None) -> Path:
@@ -207,6 +209,7 @@ class DeploymentConfig:
             "memory": self.memory,
             "down_after_ms": self.down_after_ms,
             "failover_timeout_ms": self.failover_timeout_ms,
+            "reboot_down_after_ms": self.reboot_down_after_ms,
             "nodes": [
                 {"name": n.name, "port": n.port, "sentinel": n.sentinel, "ident": n.ident} for n in self.nodes
             ],
@@ -278,8 +281,12 @@ class DeploymentConfig:
             f"sentinel auth-pass {service} {self.password}",
             f"sentinel down-after-milliseconds {service} {self.down_after_ms}",
             f"sentinel failover-timeout {service} {self.failover_timeout_ms}",
-            f"sentinel parallel-syncs {service} 5",
+            # One at a time, so that a failover leaves a replica to read from.
+            f"sentinel parallel-syncs {service} 1",
         ]
+        if word := self._word_of_reboots():
+            # A master that is back and loads its data for long answers, and would count as alive.
+            lines.append(f"sentinel {word}-reboot-down-after-period {service} {self.reboot_down_after_ms}")
         lines += [
             f"sentinel known-replica {service} {HOST} {other.port}" for other in self.data_nodes if other != master
         ]
@@ -289,6 +296,13 @@ class DeploymentConfig:
             if other != node
         ]
         write_private(folder / "server.conf", "\n".join(lines) + "\n")
+
+    def _word_of_reboots(self) -> str:
+        """How the setting begins: Redis has it since 7.0. A Valkey that reads the old name writes both later on."""
+        with suppress(ServerMissing):
+            version = server_version(self.server)
+            return "primary" if version >= (9,) else "master" if version >= (7,) else ""
+        return ""
 
     def _common(self, node: NodeConfig, password: str) -> list[str]:
         folder = self.folder / node.name
