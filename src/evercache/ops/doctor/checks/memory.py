@@ -1,0 +1,75 @@
+"""How much memory, what goes when it is full, and whether that holds for replicas as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evercache.ops.doctor.checks.words import cli, size
+from evercache.ops.doctor.facts import Facts, NodeFacts, number
+from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
+
+__all__: list[str] = []
+
+#: The part of a machine's memory that its nodes may fill: a save copies the pages that change meanwhile.
+SHARE = 0.7
+
+
+@check(
+    "maxmemory",
+    "a bound of memory, an eviction policy, room for copies",
+    Severity.warning,
+    why="Without a bound the kernel ends the server when memory is full. Without an eviction policy it refuses "
+    "writes; allkeys-* can evict the marks of invalidations. A save needs room for what changes meanwhile, and a "
+    "replica with other bounds evicts on its own or fails when it is promoted.",
+    mend="`CONFIG SET maxmemory …`, at most 70 % of the machine for all its nodes; `maxmemory-policy volatile-lru`",
+    of="nodes",
+)
+def maxmemory(facts: Facts) -> Iterator[Finding]:
+    """Each node; the nodes of one host together; all nodes alike."""
+    bounds: dict[str, list[tuple[NodeFacts, float]]] = {}
+    for node in facts.up_nodes:
+        where = facts.label(node.address)
+        bound, policy = number(node.info, "maxmemory"), node.info.get("maxmemory_policy")
+        if bound is None or policy is None:
+            yield unseen(f"{where}: {node.hidden.get('INFO', 'INFO shows no maxmemory')}")
+            continue
+        total = number(node.info, "total_system_memory")
+        if not bound:
+            half = f"{int((total or 2 << 30) / 2) >> 20}mb"
+            yield found(f"{where} has no maxmemory", cli(node.address, f"CONFIG SET maxmemory {half}"))
+        elif total:
+            bounds.setdefault(facts.ip(node.address.host), []).append((node, bound))
+        if not policy.startswith("volatile-"):
+            what = (
+                "refuses writes when it is full" if policy == "noeviction" else "may evict marks of invalidations"
+            )
+            yield found(
+                f"{where}: maxmemory-policy {policy} {what}",
+                cli(node.address, "CONFIG SET maxmemory-policy volatile-lru"),
+            )
+    for host, nodes in bounds.items():
+        total = number(nodes[0][0].info, "total_system_memory") or 0.0
+        asked = sum(bound for _, bound in nodes)
+        if asked > SHARE * total:
+            who = "its node" if len(nodes) == 1 else f"its {len(nodes)} nodes"
+            yield found(
+                f"{host}: {who} may fill {size(asked)} of {size(total)}, which leaves no room for a save",
+                cli(nodes[0][0].address, f"CONFIG SET maxmemory {int(SHARE * total / len(nodes)) >> 20}mb"),
+            )
+    yield from _unlike(facts)
+
+
+def _unlike(facts: Facts) -> Iterator[Finding]:
+    top = facts.master_node
+    if top is None or top.error:
+        return
+    for node in facts.replicas:
+        for field in ("maxmemory", "maxmemory_policy"):
+            ours, theirs = node.info.get(field), top.info.get(field)
+            if ours is not None and theirs is not None and ours != theirs:
+                name = field.replace("_", "-")
+                shown = (size(float(ours)), size(float(theirs))) if field == "maxmemory" else (ours, theirs)
+                yield found(
+                    f"{facts.label(node.address)}: {name} {shown[0]}, its master has {shown[1]}",
+                    cli(node.address, f"CONFIG SET {name} {theirs}"),
+                )

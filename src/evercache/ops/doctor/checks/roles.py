@@ -1,0 +1,178 @@
+"""Who is master, and whether everybody can be reached by the address that is told."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from evercache.ops.doctor.checks.words import cli
+from evercache.ops.doctor.facts import Facts, address_of, flags_of, number
+from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
+from evercache.wire.types import Address
+
+__all__: list[str] = []
+
+
+@check(
+    "one-master",
+    "exactly one node says that it is master",
+    Severity.critical,
+    why="With two masters some writes go to one that will be thrown away; with none nobody can write.",
+    mend="make the wrong one follow: `REPLICAOF <host> <port>` of the master that the sentinels name",
+    of="nodes",
+)
+def one_master(facts: Facts) -> Iterator[Finding]:
+    """Of all nodes that answer, whoever named them."""
+    masters = [one for one in facts.up_nodes if one.role == "master"]
+    silent = [one for one in facts.nodes if one.error]
+    if len(masters) == 1:
+        return
+    if not masters:
+        if silent:
+            names = ", ".join(facts.label(one.address) for one in silent)
+            yield found(
+                f"no node that answers is master ({names} does not answer)",
+                "start it, or see the checks of the sentinels: why was no other promoted?",
+            )
+        elif facts.up_nodes:
+            first = facts.up_nodes[0].address
+            yield found("every node says that it is a replica", cli(first, "REPLICAOF NO ONE"))
+        return
+    right = facts.master
+    for node in masters:
+        if right is not None and facts.place(node.address) != facts.place(right):
+            yield found(
+                f"{facts.label(node.address)} says that it is master, beside {facts.label(right)}",
+                cli(node.address, f"REPLICAOF {right.host} {right.port}"),
+            )
+    if right is None:
+        names = ", ".join(facts.label(one.address) for one in masters)
+        yield found(
+            f"{len(masters)} nodes say that they are master: {names}",
+            "REPLICAOF <host> <port> on those that are not to be it",
+        )
+
+
+@check(
+    "named-master",
+    "the master that the sentinels name is one",
+    Severity.critical,
+    why="Clients ask the sentinels. When the node that they name is down or a replica, no write succeeds, and "
+    "when all nodes are replicas the sentinels never mend that by themselves.",
+    mend="`REPLICAOF NO ONE` on the node that is named, or `SENTINEL FAILOVER <name>`",
+    sentinel=True,
+)
+def named_master(facts: Facts) -> Iterator[Finding]:
+    """It answers, and says master."""
+    address, node = facts.master, facts.master_node
+    if address is None:
+        return
+    if node is None:
+        yield unseen(f"{facts.label(address)} was not asked")
+    elif node.error:
+        downs = [one for one, group in facts.groups() if {"s_down", "o_down"} & flags_of(group.master)]
+        if downs:
+            yield found(
+                f"{facts.label(address)} is down ({node.error}), and still named as master",
+                f"start it; or see why nothing is promoted: SENTINEL CKQUORUM {facts.client.service}",
+            )
+        else:
+            yield unseen(f"{facts.label(address)}: {node.error}")
+    elif node.role != "master":
+        source = f" of {facts.label(node.source)}" if node.source else ""
+        yield found(
+            f"{facts.label(address)} is named as master, and says that it is a replica{source}",
+            cli(address, "REPLICAOF NO ONE"),
+        )
+
+
+@check(
+    "reachable",
+    "every address that is told can be reached from here",
+    Severity.critical,
+    why="Clients go where the sentinels send them. Behind NAT or in containers that may be an address that "
+    "exists inside only, or another server's.",
+    mend="`replica-announce-ip` and `-port` on the node, `sentinel announce-ip` and `-port` on the sentinel",
+)
+def reachable(facts: Facts) -> Iterator[Finding]:
+    """What sentinels hold for healthy answers here as well, and is the server that they mean."""
+    entries = [
+        (entry, facts.label(sentinel.address), kind)
+        for sentinel, group in facts.groups()
+        for kind, several in (("node", (group.master, *group.replicas)), ("sentinel", group.sentinels))
+        for entry in several
+    ]
+    # What the sentinels know to be down is another check's matter.
+    down = {facts.place(address_of(one)) for one, _, _ in entries if {"s_down", "disconnected"} & flags_of(one)}
+    told: dict[str, tuple[Address, str, str]] = {}
+    for entry, by, kind in entries:
+        told.setdefault(facts.place(address_of(entry)), (address_of(entry), by, kind))
+    for address in facts.named:
+        told.setdefault(facts.place(address), (address, "the URL", "URL"))
+    errors = {facts.place(one.address): one.error for one in facts.servers}
+    for place, (address, by, kind) in told.items():
+        if errors.get(place) and place not in down:
+            mend = {
+                "node": f"if it is not down: replica-announce-ip in the configuration of {facts.label(address)}",
+                "sentinel": f"if it is not down: `sentinel announce-ip` in the file of {facts.label(address)}",
+                "URL": "start it, or give its right address in the URL",
+            }[kind]
+            yield found(f"{facts.label(address)}, told by {by}: {errors[place]}", mend)
+    yield from _others(facts)
+
+
+def _others(facts: Facts) -> Iterator[Finding]:
+    """Another server answers at an announced address: the run ids differ, and the sentinel's is no old one."""
+    for sentinel, group in facts.groups():
+        for entry in (group.master, *group.replicas):
+            node = facts.node(address_of(entry))
+            age = number(entry, "info-refresh")
+            if node is None or node.error or age is None or not entry.get("runid"):
+                continue
+            uptime = number(node.info, "uptime_in_seconds") or 0.0
+            if node.info.get("run_id") not in (None, entry["runid"]) and uptime > age / 1000 + 5:
+                yield found(
+                    f"{facts.label(node.address)} is not the server that {facts.label(sentinel.address)} means: "
+                    f"run id {node.info['run_id'][:8]}… here, {entry['runid'][:8]}… there",
+                    "replica-announce-ip and -port of the server that is meant",
+                )
+                return
+
+
+@check(
+    "names-mixed",
+    "addresses are all IPs or all host names",
+    Severity.warning,
+    why="A sentinel compares texts: one server known by its IP here and by its name there is two servers, one of "
+    "which never comes back.",
+    mend="IPs everywhere; or names everywhere, with `sentinel resolve-hostnames yes` and `announce-hostnames yes`",
+    sentinel=True,
+    of="nodes",
+)
+def names_mixed(facts: Facts) -> Iterator[Finding]:
+    """Of masters and replicas, as the sentinels and the nodes themselves tell them."""
+    hosts: dict[str, str] = {}
+    for sentinel, group in facts.groups():
+        for entry in (group.master, *group.replicas):
+            hosts.setdefault(entry.get("ip", ""), f"told by {facts.label(sentinel.address)}")
+            if other := entry.get("master-host", "").strip("?"):
+                hosts.setdefault(other, f"followed by {facts.label(address_of(entry))}")
+    for node in facts.replicas:
+        if node.source is not None:
+            hosts.setdefault(node.source.host, f"followed by {facts.label(node.address)}")
+    names = {host: by for host, by in hosts.items() if host and not _is_ip(host)}
+    numbers = [host for host in hosts if _is_ip(host)]
+    if names and numbers:
+        some = ", ".join(f"{host} ({by})" for host, by in names.items())
+        yield found(
+            f"host names ({some}) beside IPs ({', '.join(numbers)})",
+            "; ".join(f"{host} → {facts.ip(host)}" for host in names) + " in `replicaof` and `sentinel monitor`",
+        )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,315 @@
+"""Ask every server of a deployment, all at once, and only by commands that change nothing.
+
+Three rounds: the servers of the URL, those that the sentinels name, those that the nodes name. Each server has
+`PATIENCE` seconds, so dead and frozen ones hold nobody up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from evercache.errors import AccessDenied, AuthenticationFailed, ConfigurationError, ServerError, UnavailableError
+from evercache.ops.doctor.facts import ClientFacts, Clock, Facts, Group, NodeFacts, SentinelFacts, address_of
+from evercache.ops.doctor.secrets import masked, scrubbed
+from evercache.url import Location, parse_url
+from evercache.wire.blocking import BlockingWire
+from evercache.wire.names import resolver
+from evercache.wire.types import Address, Command, ConnectionOptions, Credentials
+
+__all__ = ["PATIENCE", "SENTINEL_COMMANDS", "gather"]
+
+#: Seconds for one server; there are three rounds.
+PATIENCE = 1.2
+#: What a sentinel runs at a node; on Valkey 9 it also ends a failover that is under way.
+SENTINEL_COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("PING",),
+    ("INFO",),
+    ("ROLE",),
+    ("PUBLISH", "__sentinel__:hello", "x"),
+    ("SUBSCRIBE", "__sentinel__:hello"),
+    ("MULTI",),
+    ("EXEC",),
+    ("SLAVEOF", "NO", "ONE"),
+    ("CONFIG", "REWRITE"),
+    ("CLIENT", "SETNAME", "x"),
+    ("CLIENT", "KILL", "TYPE", "normal"),
+    ("SCRIPT", "KILL"),
+)
+_SINCE_VALKEY_9: tuple[tuple[str, ...], ...] = (("FAILOVER", "ABORT"),)
+
+_T = TypeVar("_T")
+Tables = tuple[dict[str, str], ...]
+
+
+class _Talk:
+    """One connection to one server, within the patience; what is refused is noted in `hidden`."""
+
+    def __init__(self, address: Address, options: ConnectionOptions) -> None:
+        self.address = address
+        self.options = replace(options, connect_timeout=PATIENCE, client_name="evercache-doctor", max_connections=1)
+        self.hidden: dict[str, str] = {}
+        self.end = time.monotonic() + PATIENCE
+        self._endpoint = BlockingWire().endpoint(address, self.options)
+
+    def ask(self, *commands: Command) -> list[Any]:
+        """The replies; errors are values. Raises `UnavailableError`."""
+        return self._endpoint.execute(commands, self.end)
+
+    def note(self, what: str, reply: Any, understand: Callable[[Any], _T], nothing: _T) -> _T:
+        """What the reply says, or `nothing` and a note why."""
+        if isinstance(reply, ServerError):
+            self.hidden[what] = f"{what}: {str(reply).partition(chr(10))[0][:160]}"
+            return nothing
+        return understand(reply)
+
+    def close(self) -> None:
+        self._endpoint.disconnect()
+
+
+def gather(
+    url: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    client: Callable[[ClientFacts], ClientFacts] | None = None,
+) -> Facts:
+    """The facts about the deployment behind a URL; takes less than 4 seconds whatever the servers do.
+
+    Raises `URLError` for a bad URL, `ConfigurationError` for `memory://`.
+    """
+    place = parse_url(url)
+    if place.kind == "memory":
+        raise ConfigurationError("memory:// has no servers to look at: give the URL of a deployment")
+    begun, taken = time.monotonic(), time.time()
+    with ThreadPoolExecutor(max_workers=32, thread_name_prefix="evercache-doctor") as pool:
+        sentinels = list(pool.map(lambda a: _sentinel(a, place), dict.fromkeys(place.sentinels)))
+        seen = {one.address for one in sentinels}
+        more = [a for a in _others(sentinels, place) if a not in seen]
+        nodes_of = dict.fromkeys((*place.nodes, *place.replicas, *_named_nodes(sentinels, place)))
+        asked = [pool.submit(_sentinel, a, place) for a in more]
+        nodes = list(pool.map(lambda a: _node(a, place), nodes_of))
+        sentinels += [one.result() for one in asked]
+        further = dict.fromkeys((*_listed(nodes), *_named_nodes(sentinels, place)))
+        nodes += pool.map(lambda a: _node(a, place), [a for a in further if a not in nodes_of])
+        told = [*(one.address for one in sentinels), *(one.address for one in nodes), *_mentioned(sentinels)]
+        hosts = {one.host for one in told}
+        resolved = dict(zip(hosts, pool.map(_resolved, hosts), strict=True))
+    facts = Facts(
+        client=client(_client(place)) if client else _client(place),
+        sentinels=tuple(sentinels),
+        nodes=tuple(nodes),
+        named=tuple(dict.fromkeys((*place.sentinels, *place.nodes, *place.replicas))),
+        resolved={host: found for host, found in resolved.items() if host},
+        names=dict(names or {}),
+        taken=taken,
+        seconds=time.monotonic() - begun,
+    )
+    return scrubbed(facts, _secrets(place))
+
+
+def _client(place: Location) -> ClientFacts:
+    # A cached call is bounded by its budget, whatever the URL says.
+    timeout = place.node_options.connect_timeout
+    return ClientFacts(place.redacted(), place.kind, place.service, timeout, 0.25)
+
+
+def _secrets(place: Location) -> list[str]:
+    options = (place.node_options, place.sentinel_options)
+    return [one.credentials.password for one in options if one.credentials.password]
+
+
+# -- whom to ask
+
+
+def _others(sentinels: Iterable[SentinelFacts], place: Location) -> list[Address]:
+    views = [group for one in sentinels if (group := one.group(place.service))]
+    return list(dict.fromkeys(address_of(other) for group in views for other in group.sentinels))
+
+
+def _named_nodes(sentinels: Iterable[SentinelFacts], place: Location) -> list[Address]:
+    views = [group for one in sentinels if (group := one.group(place.service))]
+    found = [address_of(entry) for group in views for entry in (group.master, *group.replicas)]
+    return [one for one in dict.fromkeys(found) if one.port]
+
+
+def _listed(nodes: Iterable[NodeFacts]) -> list[Address]:
+    """Whom the nodes name: their replicas, and whom they follow."""
+    found: list[Address] = []
+    for node in nodes:
+        if node.source is not None:
+            found.append(node.source)
+        for name, value in node.info.items():
+            if name[:5] == "slave" and name[5:].isdigit():
+                pairs = dict(part.split("=", 1) for part in value.split(",") if "=" in part)
+                found.append(address_of(pairs))
+    return [one for one in dict.fromkeys(found) if one.port]
+
+
+def _mentioned(sentinels: Iterable[SentinelFacts]) -> list[Address]:
+    groups = [group for one in sentinels for group in one.groups]
+    return [address_of(entry) for g in groups for entry in (g.master, *g.replicas, *g.sentinels)]
+
+
+def _resolved(host: str) -> tuple[str, ...]:
+    try:
+        records = resolver.records(Address(host, 1), time.monotonic() + 0.5)
+    except OSError:
+        return ()
+    found = dict.fromkeys(str(where[0]) for _, where in records)
+    # `localhost` is both: servers listen on the IPv4 address, mostly.
+    return tuple(sorted(found, key=lambda ip: ":" in ip))
+
+
+# -- one server
+
+
+def _sentinel(address: Address, place: Location) -> SentinelFacts:
+    talk = _Talk(address, place.sentinel_options)
+    try:
+        sent = time.time()
+        myid, masters, config, info = talk.ask(
+            ("SENTINEL", "MYID"),
+            ("SENTINEL", "MASTERS"),
+            ("SENTINEL", "CONFIG", "GET", "*"),
+            ("INFO", "everything"),
+        )
+        received = time.time()
+        entries: Tables = talk.note("SENTINEL MASTERS", masters, _tables, ())
+        known: dict[str, str] = talk.note("INFO", info, lines, {})
+        facts = SentinelFacts(
+            address,
+            myid=talk.note("SENTINEL MYID", myid, text, ""),
+            groups=tuple(_group(talk, entry) for entry in entries),
+            config=masked(talk.note("SENTINEL CONFIG", config, texts, {})),
+            info=_kept(known),
+            clock=_clock(known, sent, received),
+        )
+    except UnavailableError as error:
+        return SentinelFacts(address, error=_why(error))
+    finally:
+        talk.close()
+    is_open = _open(address, place.sentinel_options, talk)
+    return replace(facts, open=is_open, hidden=talk.hidden)
+
+
+def _tables(reply: Any) -> Tables:
+    return tuple(texts(one) for one in reply)
+
+
+def _group(talk: _Talk, entry: dict[str, str]) -> Group:
+    name = entry.get("name", "")
+    replicas, sentinels, quorum = talk.ask(
+        ("SENTINEL", "REPLICAS", name), ("SENTINEL", "SENTINELS", name), ("SENTINEL", "CKQUORUM", name)
+    )
+
+    return Group(
+        name,
+        entry,
+        talk.note("SENTINEL REPLICAS", replicas, _tables, ()),
+        talk.note("SENTINEL SENTINELS", sentinels, _tables, ()),
+        str(quorum) if isinstance(quorum, ServerError) else text(quorum),
+    )
+
+
+def _node(address: Address, place: Location) -> NodeFacts:
+    talk = _Talk(address, place.node_options)
+    try:
+        sent = time.time()
+        role, info, config, user, clients = talk.ask(
+            ("ROLE",), ("INFO", "everything"), ("CONFIG", "GET", "*"), ("ACL", "WHOAMI"), ("CLIENT", "LIST")
+        )
+        received = time.time()
+        known: dict[str, str] = talk.note("INFO", info, lines, {})
+        said = talk.note("ROLE", role, lambda reply: text(reply[0]), known.get("role", ""))
+        facts = NodeFacts(
+            address,
+            role=said,
+            info=_kept(known),
+            config=masked(talk.note("CONFIG", config, texts, {})),
+            user=talk.note("ACL", user, text, ""),
+            clock=_clock(known, sent, received),
+            sentinel_users=_users(talk, talk.note("CLIENT LIST", clients, text, ""), known),
+        )
+    except UnavailableError as error:
+        return NodeFacts(address, error=_why(error))
+    finally:
+        talk.close()
+    is_open = _open(address, place.node_options, talk)
+    return replace(facts, open=is_open, hidden=talk.hidden)
+
+
+def _users(talk: _Talk, clients: str, info: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Whether the users of the sentinels may do what a failover needs: `ACL DRYRUN`, which runs nothing."""
+    rows = [dict(part.split("=", 1) for part in row.split() if "=" in part) for row in clients.splitlines()]
+    users = {row.get("user", "default") for row in rows if row.get("name", "").startswith("sentinel-")}
+    major = info.get("valkey_version", "0").partition(".")[0]
+    commands = SENTINEL_COMMANDS + (_SINCE_VALKEY_9 if major.isdigit() and int(major) >= 9 else ())
+    found: dict[str, dict[str, str]] = {}
+    for user in sorted(users):
+        replies = talk.ask(*(("ACL", "DRYRUN", user, *command) for command in commands))
+        refused = next((one for one in replies if isinstance(one, ServerError)), None)
+        if refused is not None:
+            talk.note("ACL DRYRUN", refused, text, "")
+            continue
+        found[user] = {" ".join(c): text(r) for c, r in zip(commands, replies, strict=True)}
+    return found
+
+
+def _open(address: Address, options: ConnectionOptions, talk: _Talk) -> bool | None:
+    """Whether a stranger is answered."""
+    if options.credentials == Credentials():
+        return True
+    stranger = _Talk(address, replace(options, credentials=Credentials()))
+    stranger.end = time.monotonic() + PATIENCE / 2
+    try:
+        stranger.ask(("PING",))
+    except AuthenticationFailed:
+        return False
+    except AccessDenied:
+        return False  # logged in without a password, and refused everything that matters
+    except UnavailableError as error:
+        if "DENIED" in str(error):
+            return False
+        talk.hidden["open"] = f"a connection without a password: {_why(error)}"
+        return None
+    finally:
+        stranger.close()
+    return True
+
+
+def _clock(info: Mapping[str, str], sent: float, received: float) -> Clock | None:
+    micros = info.get("server_time_usec", "")
+    return Clock(int(micros) / 1e6, sent, received) if micros.isdigit() else None
+
+
+def _kept(info: Mapping[str, str]) -> dict[str, str]:
+    """INFO without what no check asks for and everybody would have to read past."""
+    dropped = ("cmdstat_", "latency_percentiles_", "errorstat_", "module", "engine")
+    return {name: value for name, value in info.items() if not name.startswith(dropped)}
+
+
+def _why(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__
+
+
+def text(value: Any) -> str:
+    """A reply as text."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, dict) and "txt" in value:  # a verbatim string
+        return text(value["txt"])
+    return str(value)
+
+
+def texts(reply: Any) -> dict[str, str]:
+    """A map reply (RESP3) or a flat list of pairs (RESP2) as a dictionary of texts."""
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {text(name): text(value) for name, value in pairs}
+
+
+def lines(reply: Any) -> dict[str, str]:
+    """The reply to INFO."""
+    return dict(line.split(":", 1) for line in text(reply).splitlines() if ":" in line)

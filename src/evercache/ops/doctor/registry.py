@@ -1,0 +1,169 @@
+"""The list of checks: each a pure function of the facts, with its name, its weight, its reason and its mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts
+
+__all__ = [
+    "Check",
+    "Finding",
+    "Result",
+    "Severity",
+    "check",
+    "examine",
+    "fine",
+    "found",
+    "registered",
+    "unseen",
+    "verdict",
+]
+
+State = Literal["found", "fine", "cannot see"]
+
+
+class Severity(IntEnum):
+    """How urgent it is."""
+
+    note = 0
+    #: It works, until something happens.
+    warning = 1
+    #: It does not work, or the next fault loses data or service.
+    critical = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check says of one thing."""
+
+    state: State
+    #: What was seen, with addresses; or why nothing could be seen.
+    seen: str
+    #: The command or the setting that mends it, filled in.
+    mend: str = ""
+    #: Whether a shell on the host would show it.
+    host: bool = False
+    #: Where it differs from that of the check.
+    severity: Severity | None = None
+    #: Whether the server that it is about told nothing at all.
+    silent: bool = False
+
+
+def found(seen: str, mend: str, severity: Severity | None = None) -> Finding:
+    """Something is wrong."""
+    return Finding("found", seen, mend, severity=severity)
+
+
+def fine(seen: str) -> Finding:
+    """Nothing is wrong, and why that needs a word."""
+    return Finding("fine", seen)
+
+
+def unseen(why: str, *, host: bool = False) -> Finding:
+    """It could not be looked at: that is never good news."""
+    return Finding("cannot see", why, host=host)
+
+
+Of = Literal["", "nodes", "sentinels", "servers"]
+Run = Callable[[Facts], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check. `run` yields what it found and what it could not see; nothing means that all is fine."""
+
+    name: str
+    title: str
+    subject: str
+    severity: Severity
+    why: str
+    mend: str
+    #: Whether it needs sentinels; without any there is nothing to check.
+    sentinel: bool
+    #: Whom it looks at one by one: of those that do not answer it can see nothing.
+    of: Of
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A check and what it said, at least one finding."""
+
+    check: Check
+    findings: tuple[Finding, ...]
+
+    @property
+    def state(self) -> State:
+        """The worst: found, then cannot see, then fine."""
+        states = {one.state for one in self.findings}
+        return "found" if "found" in states else "cannot see" if "cannot see" in states else "fine"
+
+    @property
+    def severity(self) -> Severity | None:
+        """The gravest of what was found; None when nothing was."""
+        grave = [
+            self.check.severity if one.severity is None else one.severity
+            for one in self.findings
+            if one.state == "found"
+        ]
+        return max(grave, default=None)
+
+
+_CHECKS: list[Check] = []
+
+
+def check(
+    name: str, title: str, severity: Severity, *, why: str, mend: str, sentinel: bool = False, of: Of = ""
+) -> Callable[[Run], Run]:
+    """Register a function as a check; its subject is the name of its module."""
+
+    def register(run: Run) -> Run:
+        subject = run.__module__.rpartition(".")[2]
+        _CHECKS.append(Check(name, title, subject, severity, why, mend, sentinel, of, run))
+        return run
+
+    return register
+
+
+def registered() -> tuple[Check, ...]:
+    """All checks, in the order in which they are shown."""
+    from evercache.ops.doctor import checks
+
+    order = [name.rpartition(".")[2] for name in checks.SUBJECTS]
+    return tuple(sorted(_CHECKS, key=lambda one: order.index(one.subject)))
+
+
+def examine(facts: Facts) -> tuple[Result, ...]:
+    """Every check on these facts."""
+    return tuple(Result(one, _findings(one, facts)) for one in registered())
+
+
+def _findings(one: Check, facts: Facts) -> tuple[Finding, ...]:
+    if one.sentinel and not facts.watched:
+        return (fine("there are no sentinels in this deployment"),)
+    if one.sentinel and not any(True for _ in facts.groups()):
+        return (unseen(f"no sentinel answers that knows {facts.client.service!r}"),)
+    return (*one.run(facts), *_silent(one, facts)) or (fine(""),)
+
+
+def _silent(one: Check, facts: Facts) -> Iterator[Finding]:
+    servers: dict[Of, tuple[NodeFacts | SentinelFacts, ...]] = {
+        "": (),
+        "nodes": facts.nodes,
+        "sentinels": facts.sentinels,
+        "servers": facts.servers,
+    }
+    for server in servers[one.of]:
+        if server.error:
+            yield Finding("cannot see", f"{facts.label(server.address)}: {server.error}", silent=True)
+    if one.of and not servers[one.of]:
+        yield Finding("cannot see", "no server is known", silent=True)
+
+
+def verdict(results: Iterable[Result]) -> Severity | None:
+    """The gravest of all; None when all is sound as far as can be seen."""
+    return max((one.severity for one in results if one.severity is not None), default=None)

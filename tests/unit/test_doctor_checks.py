@@ -1,0 +1,416 @@
+"""Every check of the doctor as a function of facts: it fires, it does not, and it says what it cannot see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from tests.unit.doctor_facts import (
+    HOSTS,
+    NAME,
+    NOW,
+    client,
+    config,
+    entry,
+    group,
+    host,
+    info,
+    node,
+    process,
+    program,
+    sentinel,
+    sound,
+)
+
+from evercache.ops.doctor import Facts, Result, Severity, examine, registered, verdict
+from evercache.ops.doctor.facts import Clock, Group
+from evercache.wire.types import Address
+
+Change = Callable[[Facts], Facts]
+GONE = {"error": "it does not answer"}
+NO_CONFIG = {"config": {}, "hidden": {"CONFIG": "CONFIG: NOPERM"}}
+
+
+def all_of(*changes: Change) -> Change:
+    def change(facts: Facts) -> Facts:
+        for one in changes:
+            facts = one(facts)
+        return facts
+
+    return change
+
+
+def result_of(name: str, facts: Facts) -> Result:
+    return next(one for one in examine(facts) if one.check.name == name)
+
+
+def only_two_sentinels(facts: Facts) -> Facts:
+    facts = replace(facts, sentinels=facts.sentinels[:2])
+    return all_of(*(group(place, sentinels=facts.sentinels[place].groups[0].sentinels[:1]) for place in (0, 1)))(
+        facts
+    )
+
+
+def on_one_loopback(facts: Facts) -> Facts:
+    return replace(facts, resolved=dict.fromkeys(HOSTS, ("127.0.0.1",)))
+
+
+def moved(place: int, to: int) -> Change:
+    """A sentinel as the others know it, on the host of another."""
+    others = [one for one in range(3) if one != place]
+    return all_of(*(entry(o, "sentinels", place - (place > o), {"ip": HOSTS[to]}) for o in others))
+
+
+def without_replicas(facts: Facts) -> Facts:
+    return all_of(*(group(place, replicas=()) for place in range(3)))(replace(facts, nodes=facts.nodes[:1]))
+
+
+def no_hosts(facts: Facts) -> Facts:
+    return replace(facts, hosts=())
+
+
+def ahead(seconds: float) -> Change:
+    return node(1, clock=Clock(NOW + seconds, NOW, NOW + 0.02))
+
+
+def two_groups(facts: Facts) -> Facts:
+    own = facts.sentinels[0].groups[0]
+    return sentinel(0, groups=(own, Group("other", {**own.master, "name": "other"})))(facts)
+
+
+def everyone(change: Callable[[int], Change]) -> Change:
+    return all_of(*(change(place) for place in range(3)))
+
+
+DENIED = {"FAILOVER ABORT": "User sentinel has no permissions to run the 'failover' command"}
+
+#: (check, what is changed, a part of what is said, a part of what mends it).
+FOUND: list[tuple[str, Change, str, str]] = [
+    ("three-sentinels", only_two_sentinels, "2 sentinels: 10.0.0.1:26379, 10.0.0.2:26379", "start 1 more"),
+    ("sentinel-hosts", moved(1, 0), "2 of 3 sentinels are on 10.0.0.1", "move one of the sentinels"),
+    ("ckquorum", group(1, ckquorum="NOQUORUM 1 usable Sentinels. Not enough"), "1 usable Sentinels", "CKQUORUM"),
+    ("ckquorum", sentinel(1, groups=()), "does not know 'shop'", f"SENTINEL MONITOR {NAME} 10.0.0.1 6379"),
+    ("quorum", group(0, {"quorum": "1"}), "quorum 1 of 3", f"SENTINEL SET {NAME} quorum 2"),
+    ("quorum", group(0, {"quorum": "3"}), "quorum 3 of 3", f"SENTINEL SET {NAME} quorum 2"),
+    (
+        "own-myid",
+        sentinel(2, myid="id1"),
+        "10.0.0.2:26379 and 10.0.0.3:26379 have the same id",
+        "remove `sentinel myid`",
+    ),
+    (
+        "same-master",
+        group(2, {"ip": HOSTS[1]}),
+        "names 10.0.0.2:6379 at epoch 7",
+        "SENTINEL MONITOR shop 10.0.0.1 6379 2",
+    ),
+    ("same-master", group(2, {"config-epoch": "5"}), "at epoch 5, the others at 7", "SENTINEL REMOVE shop"),
+    (
+        "dead-remembered",
+        all_of(entry(0, "replicas", 1, {"flags": "slave,s_down"}), node(2, **GONE)),
+        "replica 10.0.0.3:6379 is down, and remembered by 1 sentinel",
+        "SENTINEL RESET shop",
+    ),
+    ("groups-apart", two_groups, "10.0.0.1:6379 is in the groups other and shop", "SENTINEL REMOVE other"),
+    ("reboot-period", process(1, 1, directives=()), "sets no primary-reboot-down-after-period", "period 10000"),
+    (
+        "one-master",
+        node(2, role="master"),
+        "10.0.0.3:6379 says that it is master, beside 10.0.0.1",
+        "REPLICAOF 10.0.0.1",
+    ),
+    ("one-master", node(0, role="slave"), "every node says that it is a replica", "REPLICAOF NO ONE"),
+    ("one-master", node(0, **GONE), "no node that answers is master", "start it"),
+    (
+        "named-master",
+        node(0, role="slave"),
+        "is named as master, and says that it is a replica",
+        "REPLICAOF NO ONE",
+    ),
+    (
+        "named-master",
+        all_of(node(0, **GONE), group(1, {"flags": "master,s_down"})),
+        "is down (it does not answer), and still named",
+        "SENTINEL CKQUORUM shop",
+    ),
+    ("reachable", node(1, **GONE), "10.0.0.2:6379, told by 10.0.0.1:26379: it does not", "replica-announce-ip"),
+    ("reachable", info(1, run_id="another"), "is not the server that 10.0.0.1:26379 means", "replica-announce-ip"),
+    (
+        "reachable",
+        lambda facts: replace(
+            facts,
+            named=(*facts.named, Address("10.0.0.9", 26379)),
+            sentinels=(*facts.sentinels, replace(facts.sentinels[0], address=Address("10.0.0.9", 26379), **GONE)),
+        ),
+        "10.0.0.9:26379, told by the URL",
+        "right address in the URL",
+    ),
+    (
+        "names-mixed",
+        all_of(
+            info(2, master_host="cache-1.example"),
+            lambda facts: replace(facts, resolved={**facts.resolved, "cache-1.example": (HOSTS[0],)}),
+        ),
+        "cache-1.example (followed by 10.0.0.3:6379)",
+        "cache-1.example → 10.0.0.1",
+    ),
+    (
+        "replicas-follow",
+        info(1, master_host=HOSTS[2]),
+        "follows 10.0.0.3:6379, not 10.0.0.1",
+        "REPLICAOF 10.0.0.1 6379",
+    ),
+    (
+        "replicas-follow",
+        info(1, master_link_status="down", master_link_down_since_seconds="42"),
+        "its link to 10.0.0.1:6379 is down for 42 s",
+        "INFO replication",
+    ),
+    (
+        "replicas-follow",
+        info(1, master_last_io_seconds_ago="60"),
+        "heard nothing of its master for 60 s",
+        "see its log",
+    ),
+    ("replicas-follow", info(0, master_repl_offset="999000000"), "behind its master", "INFO replication"),
+    ("backlog", info(2, repl_backlog_size="16384"), "repl-backlog-size 16 KB", "repl-backlog-size 2mb"),
+    ("backlog", info(0, instantaneous_output_repl_kbps="9000"), "holds 15 s at 4 MB/s", "repl-backlog-size 512mb"),
+    (
+        "backlog",
+        config(1, {"client-output-buffer-limit": "slave 1048576 524288 1"}),
+        "cut at 1 MB",
+        '"replica 256mb 64mb 60"',
+    ),
+    ("promotable", everyone(lambda place: info(place, slave_priority="0")), "priority 0", "replica-priority 100"),
+    ("promotable", config(0, {"min-replicas-to-write": "2"}), "with 2 replicas", "min-replicas-to-write 1"),
+    ("promotable", without_replicas, "has no replica", "replicaof 10.0.0.1 6379"),
+    (
+        "persistence",
+        all_of(info(1, aof_enabled="0"), config(1, {"appendonly": "no", "save": '""'})),
+        "no save points; supervisor restarts it",
+        "CONFIG SET appendonly yes",
+    ),
+    ("saves-and-clocks", info(0, rdb_last_bgsave_status="err"), "save of a snapshot failed", "/var/lib/valkey"),
+    ("saves-and-clocks", info(0, aof_last_write_status="err"), "last write to the append-only", "see its log"),
+    (
+        "saves-and-clocks",
+        sentinel(1, info={"sentinel_tilt": "1", "sentinel_tilt_since_seconds": "7"}),
+        "in TILT for 7 s",
+        "30 quiet seconds",
+    ),
+    ("saves-and-clocks", group(1, {"parallel-syncs": "2"}), "parallel-syncs 2 with 2", "parallel-syncs 1"),
+    ("saves-and-clocks", ahead(30.0), "10.0.0.2:6379 is 30.0 s before that of", "a time service"),
+    ("restart-delay", program(0, restart_delay=0.0), "supervisor restarts it after 0 s, the", "sleep 7; exec"),
+    (
+        "restart-delay",
+        program(0, kind="systemd", name="valkey.service", restart_delay=0.1),
+        "systemd restarts it after 0.1 s",
+        "RestartSec=7",
+    ),
+    (
+        "stop-timeout",
+        all_of(program(0, stop_timeout=10.0), info(0, used_memory="4000000000")),
+        "killed 10 s after the request to stop; to save 3.7 GB takes about 20 s",
+        "stopwaitsecs=60",
+    ),
+    ("stop-timeout", program(0, stop_signal="KILL"), "stops it by SIGKILL", "stopsignal=TERM"),
+    ("foreground", config(1, {"daemonize": "yes"}), "daemonize yes", "daemonize no in /etc/valkey/valkey.conf"),
+    ("foreground", process(1, 1, daemonized=True), "10.0.0.2:26379: daemonize yes", "/etc/valkey/sentinel.conf"),
+    ("config-writable", info(1, config_file=""), "runs without a configuration file", "a file of its own"),
+    (
+        "config-writable",
+        process(1, 1, unwritable="/etc/valkey is read-only"),
+        "is read-only",
+        "SENTINEL FLUSHCONFIG",
+    ),
+    ("passwords", config(0, {"masterauth": ""}), "10.0.0.1:6379 has no masterauth", "CONFIG SET masterauth"),
+    ("passwords", node(2, open=True), "10.0.0.3:6379 asks for no password", "CONFIG SET requirepass"),
+    (
+        "passwords",
+        entry(1, "replicas", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "300"}),
+        "10.0.0.2:26379 is refused by node 10.0.0.2:6379: errors for 90 s",
+        "SENTINEL SET shop auth-pass",
+    ),
+    (
+        "passwords",
+        entry(1, "sentinels", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "300"}),
+        "is refused by sentinel 10.0.0.1:26379",
+        "sentinel-pass",
+    ),
+    (
+        "sentinel-acl",
+        node(1, sentinel_users={"sen": DENIED}),
+        "the user sen of the sentinels may",
+        "SETUSER sen +failover",
+    ),
+    ("open-door", node(1, open=True), "answers from here without a password", "CONFIG SET requirepass"),
+    ("open-door", sentinel(1, open=True), "10.0.0.2:26379 answers", "requirepass in its file"),
+    (
+        "open-door",
+        all_of(on_one_loopback, node(1, open=True), config(1, {"bind": "* -::*", "protected-mode": "no"})),
+        "and listens on * -::*",
+        "bind 127.0.0.1",
+    ),
+    ("maxmemory", info(0, maxmemory="0"), "has no maxmemory", "CONFIG SET maxmemory 2048mb"),
+    ("maxmemory", info(0, maxmemory_policy="noeviction"), "refuses writes", "maxmemory-policy volatile-lru"),
+    ("maxmemory", info(0, maxmemory_policy="allkeys-lru"), "may evict marks", "maxmemory-policy volatile-lru"),
+    (
+        "maxmemory",
+        info(1, maxmemory="536870912"),
+        "maxmemory 512 MB, its master has 1.0 GB",
+        "maxmemory 1073741824",
+    ),
+    ("maxmemory", info(1, total_system_memory="1200000000"), "leaves no room for a save", "maxmemory 801mb"),
+    ("kernel", host(1, overcommit="0"), "host1: vm.overcommit_memory is 0", "sysctl vm.overcommit_memory=1"),
+    ("kernel", host(1, huge_pages="always"), "huge pages", "echo never"),
+    ("kernel", host(1, swap_bytes=2 << 30), "2048 MB of swap", "swapoff -a"),
+    ("timeouts", client(answer_timeout=None), "no time-out for an answer", "socket_timeout=1"),
+    ("timeouts", client(connect_timeout=5.0), "5 s for a connection", "connect_timeout=0.2"),
+]
+
+HIDDEN = {"hidden": {"CLIENT LIST": "CLIENT LIST: NOPERM"}, "sentinel_users": {}}
+NOT_ASKED = {"open": None, "hidden": {"open": "a connection without a password: timed out"}}
+
+#: (check, what is changed, why it says that nothing can be seen, whether a shell on the host would show it).
+UNSEEN: list[tuple[str, Change, str, bool]] = [
+    ("three-sentinels", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
+    ("sentinel-hosts", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
+    ("quorum", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
+    ("names-mixed", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
+    ("dead-remembered", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
+    ("ckquorum", sentinel(1, **GONE), "10.0.0.2:26379: it does not answer", False),
+    ("ckquorum", group(1, ckquorum="NOPERM no permission"), "NOPERM", False),
+    ("own-myid", sentinel(1, myid="", hidden={"SENTINEL MYID": "NOPERM"}), "NOPERM", False),
+    ("same-master", group(2, {"ip": HOSTS[1], "flags": "failover_in_progress"}), "failover is under way", False),
+    ("groups-apart", sentinel(1, hidden={"SENTINEL MASTERS": "NOPERM"}), "NOPERM", False),
+    ("reboot-period", no_hosts, "in its file only", True),
+    ("one-master", lambda f: replace(f, nodes=()), "no server is known", False),
+    ("one-master", node(2, **GONE), "10.0.0.3:6379: it does not answer", False),
+    ("replicas-follow", node(2, **GONE), "10.0.0.3:6379: it does not answer", False),
+    ("named-master", node(0, **GONE), "it does not answer", False),
+    ("backlog", node(1, **NO_CONFIG), "NOPERM", False),
+    ("backlog", info(1, repl_backlog_size=None), "no repl_backlog_size", False),
+    ("promotable", node(1, **NO_CONFIG), "NOPERM", False),
+    ("persistence", all_of(info(1, aof_enabled="0"), node(1, **NO_CONFIG)), "NOPERM", False),
+    ("saves-and-clocks", info(1, rdb_last_bgsave_status=None), "nothing of persistence", False),
+    ("restart-delay", no_hosts, "seen on its host only", True),
+    ("restart-delay", process(0, 0, hidden={"program": "its parent is runsv"}), "its parent is runsv", True),
+    ("stop-timeout", node(1, **NO_CONFIG), "NOPERM", False),
+    ("stop-timeout", no_hosts, "seen on its host only", True),
+    ("foreground", no_hosts, "a sentinel tells no daemonize", True),
+    ("config-writable", no_hosts, "seen on its host only", True),
+    ("config-writable", process(0, 0, hidden={"config_file": "run it as root"}), "run it as root", True),
+    ("passwords", node(1, **NO_CONFIG), "masterauth: CONFIG: NOPERM", False),
+    ("passwords", node(1, **NOT_ASKED), "timed out", False),
+    ("sentinel-acl", node(1, **HIDDEN), "CLIENT LIST: NOPERM", False),
+    ("sentinel-acl", node(1, sentinel_users={}), "no sentinel is connected", False),
+    ("open-door", node(1, **NOT_ASKED), "timed out", False),
+    ("maxmemory", info(1, maxmemory=None), "no maxmemory", False),
+    ("kernel", no_hosts, "the kernel of 10.0.0.1", True),
+    ("kernel", host(1, hidden={"swap": "/proc/meminfo: no"}), "/proc/meminfo", True),
+]  # fmt: skip
+
+#: (check, what is changed): it looks odd, and is right.
+FINE: list[tuple[str, Change]] = [
+    ("sentinel-hosts", on_one_loopback),
+    ("quorum", only_two_sentinels),
+    ("dead-remembered", entry(0, "replicas", 1, {"flags": "slave,disconnected"})),
+    ("reachable", all_of(node(2, **GONE), entry(0, "replicas", 1, {"flags": "slave,s_down"}))),
+    ("reachable", all_of(info(1, run_id="restarted", uptime_in_seconds="3"))),
+    ("persistence", all_of(info(1, aof_enabled="0"), config(1, {"appendonly": "no"}))),
+    (
+        "persistence",
+        all_of(
+            info(1, aof_enabled="0"), config(1, {"appendonly": "no", "save": ""}), program(1, autorestart=False)
+        ),
+    ),
+    ("saves-and-clocks", node(1, clock=Clock(NOW + 0.9, NOW, NOW + 0.02))),
+    ("saves-and-clocks", node(1, clock=Clock(NOW + 4.0, NOW, NOW + 4.5))),
+    ("restart-delay", program(0, restart_delay=0.0, autorestart=False)),
+    ("stop-timeout", all_of(no_hosts, everyone(lambda place: config(place, {"save": ""})))),
+    ("foreground", all_of(no_hosts, client(kind="replicated"), lambda facts: replace(facts, sentinels=()))),
+    ("passwords", everyone(lambda place: all_of(node(place, open=True), config(place, {"masterauth": ""})))),
+    ("passwords", entry(1, "replicas", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "90000"})),
+    ("open-door", all_of(on_one_loopback, node(1, open=True))),
+    ("kernel", host(1, huge_pages="madvise")),
+    ("reboot-period", all_of(no_hosts, everyone(lambda p: sentinel(p, info={"redis_version": "6.2.14"})))),
+    ("backlog", lambda facts: replace(facts, nodes=facts.nodes[:1])),
+]
+
+
+def test_a_sound_deployment_is_fine_in_every_check() -> None:
+    results = examine(sound())
+    assert {one.check.name: one.findings for one in results if one.state != "fine"} == {}
+    assert verdict(results) is None
+
+
+@pytest.mark.parametrize(("name", "change", "seen", "mend"), FOUND)
+def test_it_fires(name: str, change: Change, seen: str, mend: str) -> None:
+    result = result_of(name, change(sound()))
+    assert result.state == "found", result
+    found = [one for one in result.findings if one.state == "found"]
+    assert any(seen in one.seen and mend in one.mend for one in found), found
+    assert result.severity in (Severity.warning, Severity.critical)
+
+
+@pytest.mark.parametrize(("name", "change", "why", "shell"), UNSEEN)
+def test_it_says_what_it_cannot_see(name: str, change: Change, why: str, shell: bool) -> None:
+    result = result_of(name, change(sound()))
+    assert result.state == "cannot see", result
+    assert result.severity is None
+    hidden = [one for one in result.findings if one.state == "cannot see"]
+    assert any(why in one.seen and one.host is shell for one in hidden), hidden
+
+
+@pytest.mark.parametrize(("name", "change"), FINE)
+def test_it_does_not_fire(name: str, change: Change) -> None:
+    result = result_of(name, change(sound()))
+    assert result.state == "fine", result
+
+
+def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
+    names = {one.name for one in registered()}
+    assert len(registered()) == len(names) == 28
+    assert {name for name, *_ in FOUND} == names
+    # The client's own settings are always known, and whom we reach.
+    assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}
+
+
+def test_what_is_registered_reads_well() -> None:
+    for one in registered():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", one.name)
+        assert one.why.endswith(".")
+        assert one.title[0].islower()
+        assert one.mend
+        assert "\n" not in one.why + one.mend + one.title
+
+
+def test_without_sentinels_their_checks_have_nothing_to_do() -> None:
+    facts = client(kind="replicated", service=None)(replace(sound(), sentinels=()))
+    results = examine(facts)
+    assert {one.check.name for one in results if one.state == "found"} == set()
+    assert all(one.state == "fine" for one in results if one.check.sentinel)
+
+
+def test_nothing_at_all_is_never_fine() -> None:
+    """Nobody answers: no check that looks at servers finds them well."""
+    facts = sound()
+    silent = replace(
+        facts,
+        hosts=(),
+        sentinels=tuple(replace(one, error="silent", groups=(), info={}) for one in facts.sentinels),
+        nodes=tuple(replace(one, error="silent", role="", info={}, config={}) for one in facts.nodes),
+    )
+    assert not silent.up_servers
+    assert {r.check.name for r in examine(silent) if r.state == "fine"} == {"timeouts"}
+
+
+def test_one_process_under_two_addresses_is_one() -> None:
+    facts = sound()
+    again = replace(facts.sentinels[0], address=Address("cache.example", 26379))
+    other = replace(facts.nodes[0], address=Address("cache.example", 6379))
+    doubled = replace(facts, sentinels=(*facts.sentinels, again), nodes=(*facts.nodes, other))
+    assert verdict(examine(doubled)) is None
+    assert len(doubled.known_sentinels) == 3
