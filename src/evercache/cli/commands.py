@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from evercache.cli import exits
+from evercache.cli.doctor import UNSEEN, doctor
 from evercache.cli.show import as_json, as_tables, bench_as_json, bench_as_table, console
 from evercache.errors import ConfigurationError, EvercacheError
 from evercache.ops.bench import bench
@@ -38,7 +39,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        # Of `doctor`, 2 would tell a monitoring system of a fault that nobody saw.
+        return UNSEEN if context is not None and context.command is doctor else error.exit_code
     except EvercacheError as error:
         click.echo(f"evercache: {error}", err=True)
         return exits.exit_code(error)
@@ -200,6 +203,9 @@ def bench_(address: str | None, name: str | None, seconds: float, namespace: str
         click.echo(bench_as_json(measured))
     else:
         console().print(bench_as_table(measured))
+
+
+cli.add_command(doctor)
 
 
 def _on_node(verb: str, done: str, text: str) -> None:

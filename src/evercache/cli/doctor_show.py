@@ -1,0 +1,177 @@
+"""How a diagnosis looks: for people at 80 columns and more, and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from evercache.ops.doctor import Facts, Finding, Result, Severity, verdict
+
+__all__ = ["doctor_as_json", "doctor_as_tables"]
+
+_STYLES = {Severity.critical: "bold red", Severity.warning: "yellow", Severity.note: "cyan"}
+_MARKS = {Severity.critical: "●", Severity.warning: "▲", Severity.note: "○"}
+
+
+#: The server that a command is for.
+_COMMAND = re.compile(r"valkey-cli -h \S+ -p \d+ ")
+
+
+def doctor_as_tables(facts: Facts, results: Sequence[Result], *, verbose: bool = False) -> RenderableType:
+    """What was found, the gravest first; what could not be seen; and a line that says how it stands."""
+    parts: list[RenderableType] = [_head(facts)]
+    for result in sorted(results, key=_weight):
+        if result.severity is not None:
+            parts.append(_found(result))
+    if any(one.state == "cannot see" for result in results for one in result.findings):
+        parts.append(_hidden(results, verbose=verbose))
+    if verbose:
+        parts.append(_fine(results))
+    parts.append(_end(facts, results))
+    return Group(*parts)
+
+
+def _weight(result: Result) -> int:
+    return -int(result.severity or Severity.note) if result.severity is not None else 1
+
+
+def _head(facts: Facts) -> RenderableType:
+    seen = len(facts.up_nodes), len(facts.up_sentinels)
+    silent = [one for one in facts.servers if one.error]
+    text = Text.assemble(
+        (facts.client.url, "bold"),
+        f"\n{_count(seen[0], 'node')} and {_count(seen[1], 'sentinel')} answered in {facts.seconds:.1f} s",
+    )
+    if silent:
+        text.append(f"; {len(silent)} did not", style="yellow")
+    text.append(f", {datetime.fromtimestamp(facts.taken, UTC):%Y-%m-%d %H:%M:%S} UTC")
+    for one in silent:
+        text.append(f"\n  {facts.label(one.address)}: {one.error}", style="yellow")
+    if facts.hosts:
+        text.append(f"\nshells on: {', '.join(host.name for host in facts.hosts)}")
+    return Padding(text, (0, 0, 1, 0), expand=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+def _found(result: Result) -> RenderableType:
+    severity = result.severity or Severity.note
+    style = _STYLES[severity]
+    heading = Text.assemble(
+        (f"{_MARKS[severity]} {severity.name}", style),
+        "  ",
+        (result.check.title, "bold"),
+        (f"  {result.check.name}", "dim"),
+    )
+    table = Table.grid(padding=(0, 1), expand=False)
+    table.add_column(width=5, style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    found = [one for one in result.findings if one.state == "found"]
+    for mend, seen in _by_mend(found):
+        for one in seen:
+            table.add_row("seen", Text(one))
+        table.add_row("mend", Text(mend, style="green"))
+    table.add_row("why", Text(result.check.why, style="dim"))
+    return Group(heading, Padding(table, (0, 0, 1, 2), expand=False))
+
+
+def _by_mend(found: Sequence[Finding]) -> Iterator[tuple[str, list[str]]]:
+    """One mend for all that it mends."""
+    groups: dict[str, list[Finding]] = {}
+    for one in found:
+        groups.setdefault(_COMMAND.sub("", one.mend), []).append(one)
+    for mend, several in groups.items():
+        whole = {one.mend for one in several}
+        yield whole.pop() if len(whole) == 1 else f"on each: {mend}", [one.seen for one in several]
+
+
+def _hidden(results: Sequence[Result], *, verbose: bool) -> RenderableType:
+    table = Table.grid(padding=(0, 2), expand=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", style="dim")
+    host = False
+    for result in results:
+        hidden = [one for one in result.findings if one.state == "cannot see" and not one.silent]
+        if not hidden:
+            continue
+        host = host or any(one.host for one in hidden)
+        first = hidden[0].seen + (f" (and {len(hidden) - 1} more)" if len(hidden) > 1 and not verbose else "")
+        mark = " *" if any(one.host for one in hidden) else ""
+        table.add_row(f"{result.check.name}{mark}", Text(first))
+        if verbose:
+            for one in hidden[1:]:
+                table.add_row("", Text(one.seen))
+    silent = [result.check.name for result in results if any(one.silent for one in result.findings)]
+    if silent:
+        table.add_row("silent servers", Text(f"nothing for {', '.join(silent)}"))
+    parts: list[RenderableType] = [Rule("could not be seen", align="left", style="dim"), table]
+    if host:
+        parts.append(
+            Text("* a shell shows it: run `evercache doctor --host --save FILE` there, then --from", style="dim")
+        )
+    return Padding(Group(*parts), (0, 0, 1, 0))
+
+
+def _fine(results: Sequence[Result]) -> RenderableType:
+    table = Table.grid(padding=(0, 2), expand=False)
+    table.add_column(no_wrap=True, style="green")
+    table.add_column(overflow="fold")
+    for result in results:
+        if result.state == "fine":
+            words = [one.seen for one in result.findings if one.seen]
+            title = result.check.title + (f": {'; '.join(words)}" if words else "")
+            table.add_row(f"✓ {result.check.name}", Text(title))
+    return Padding(Group(Rule("fine", align="left", style="dim"), table), (0, 0, 1, 0))
+
+
+def _end(facts: Facts, results: Sequence[Result]) -> Text:
+    fine = sum(result.state == "fine" for result in results)
+    hidden = sum(result.state == "cannot see" for result in results)
+    counts = {level: sum(result.severity is level for result in results) for level in Severity}
+    rest = f"{fine} of {len(results)} checks are fine" + (f", {hidden} could not be seen" if hidden else "")
+    if not facts.up_servers:
+        return Text("could not look: nobody answers", style="bold red")
+    gravest = verdict(results)
+    if gravest is None:
+        return Text(f"sound, as far as can be seen: {rest}", style="green")
+    told = [f"{counts[level]} {level.name}" for level in sorted(Severity, reverse=True) if counts[level]]
+    return Text(f"{', '.join(told)}; {rest}", style=_STYLES[gravest])
+
+
+def doctor_as_json(facts: Facts, results: Sequence[Result]) -> str:
+    """One line of JSON. It holds no password."""
+    gravest = verdict(results)
+    state = "unseen" if not facts.up_servers else gravest.name if gravest is not None else "sound"
+    document: dict[str, Any] = {
+        "url": facts.client.url,
+        "taken": facts.taken,
+        "state": state,
+        "checks": [
+            {
+                "name": result.check.name,
+                "subject": result.check.subject,
+                "state": result.state,
+                "severity": result.severity.name if result.severity is not None else None,
+                "why": result.check.why,
+                "findings": [
+                    {"state": one.state, "seen": one.seen, "mend": one.mend or None, "needs_host": one.host}
+                    for one in result.findings
+                    if one.seen
+                ],
+            }
+            for result in results
+        ],
+        "silent": {str(one.address): one.error for one in facts.servers if one.error},
+    }
+    return json.dumps(document)

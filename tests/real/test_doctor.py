@@ -1,0 +1,536 @@
+"""Deployments that are really broken, one way after the other: each fires its check, and only what it implies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.real.doctor_tools import NAME, NODE_SECRET, SENTINEL_SECRET, SOUND, Hall, Loose, findings, fired
+from tests.servers import Server, free_port, wait_for
+
+from evercache.cli import main
+from evercache.errors import DeploymentUnknown
+from evercache.ops.doctor import Facts, examine, gather, load
+from evercache.ops.doctor.shell import with_host
+from evercache.ops.doctor.snapshot import dump
+from evercache.ops.local import LocalDeployment
+
+#: What else is wrong, always or for moments, when this is wrong.
+IMPLIED: dict[str, set[str]] = {
+    "ckquorum": {"quorum"},
+    "own-myid": {"dead-remembered", "ckquorum", "sentinel-hosts", "three-sentinels", "quorum"},
+    "same-master": {"promotable", "ckquorum", "sentinel-hosts"},
+    "named-master": {"one-master"},
+    "passwords": {"promotable"},
+    "three-sentinels": {"promotable"},
+}
+
+Break = Callable[[Hall], contextlib.AbstractContextManager[str]]
+BREAKS: dict[str, tuple[str, Break]] = {}
+
+
+def breaks(check: str) -> Callable[[Callable[[Hall], Iterator[str]]], None]:
+    """A way to break the hall so that `check` fires; it yields the URL to look at, and mends all at its end."""
+
+    def register(function: Callable[[Hall], Iterator[str]]) -> None:
+        BREAKS[function.__name__] = (check, contextlib.contextmanager(function))
+
+    return register
+
+
+@pytest.fixture(scope="module")
+def module_hall() -> Iterator[Hall]:
+    with Hall.open() as hall:
+        yield hall
+
+
+@pytest.fixture
+def hall(module_hall: Hall) -> Hall:
+    """Sound before each test."""
+    module_hall.wait_sound()
+    return module_hall
+
+
+# -- one way to break it after the other
+
+
+@breaks("three-sentinels")
+def one_sentinel_is_lost_and_forgotten(hall: Hall) -> Iterator[str]:
+    hall.sentinels[2].kill()
+    try:
+        for sentinel in hall.sentinels[:2]:
+            sentinel.cli("SENTINEL", "RESET", NAME)
+        yield hall.url(hall.where(0), hall.where(1))
+    finally:
+        hall.sentinels[2].restart()
+
+
+@breaks("sentinel-hosts")
+def two_sentinels_on_one_host(hall: Hall) -> Iterator[str]:
+    hall.sentinels[1].cli("SENTINEL", "CONFIG", "SET", "announce-ip", "127.0.0.1")
+    try:
+        yield hall.url(hall.where(0), f"127.0.0.1:{hall.sentinels[1].port}", hall.where(2))
+    finally:
+        hall.sentinels[1].cli("SENTINEL", "CONFIG", "SET", "announce-ip", "127.0.0.2")
+
+
+@breaks("ckquorum")
+def a_quorum_that_nobody_reaches(hall: Hall) -> Iterator[str]:
+    with hall.sentinel_set(0, "quorum", 5, 2):
+        yield hall.url()
+
+
+@breaks("quorum")
+def a_quorum_of_one(hall: Hall) -> Iterator[str]:
+    with hall.sentinel_set(0, "quorum", 1, 2):
+        yield hall.url()
+
+
+@breaks("own-myid")
+def a_copied_file(hall: Hall) -> Iterator[str]:
+    copy = hall.sentinel([f"sentinel myid {hall.ids[2]}", "sentinel announce-ip 127.0.0.1"])
+    with copy:
+        yield hall.url(*(hall.where(place) for place in range(3)), f"127.0.0.1:{copy.port}")
+
+
+@breaks("same-master")
+def a_sentinel_that_was_set_up_apart(hall: Hall) -> Iterator[str]:
+    odd = hall.sentinels[2]
+
+    def watch(host: str, port: int) -> None:
+        odd.cli("SENTINEL", "REMOVE", NAME)
+        odd.cli("SENTINEL", "MONITOR", NAME, host, port, 2)
+        for name, value in (
+            ("auth-pass", NODE_SECRET),
+            ("parallel-syncs", 1),
+            ("down-after-milliseconds", 3000),
+            ("failover-timeout", 60000),
+        ):
+            odd.cli("SENTINEL", "SET", NAME, name, value)
+
+    watch("127.0.0.2", hall.nodes[1].port)
+    try:
+        yield hall.url()
+    finally:
+        watch("127.0.0.1", hall.nodes[0].port)
+
+
+@breaks("one-master")
+def a_second_master(hall: Hall) -> Iterator[str]:
+    hall.nodes[2].cli("REPLICAOF", "NO", "ONE")
+    try:
+        yield hall.url()
+    finally:
+        hall.nodes[2].cli("REPLICAOF", "127.0.0.1", hall.nodes[0].port)
+
+
+@breaks("named-master")
+def nobody_is_master(hall: Hall) -> Iterator[str]:
+    hall.nodes[0].cli("REPLICAOF", "127.0.0.2", hall.nodes[1].port)
+    try:
+        yield hall.url()
+    finally:
+        hall.nodes[0].cli("REPLICAOF", "NO", "ONE")
+
+
+@breaks("replicas-follow")
+def a_replica_of_another(hall: Hall) -> Iterator[str]:
+    hall.nodes[2].cli("REPLICAOF", "127.0.0.2", hall.nodes[1].port)
+    try:
+        yield hall.url()
+    finally:
+        hall.nodes[2].cli("REPLICAOF", "127.0.0.1", hall.nodes[0].port)
+
+
+@breaks("replicas-follow")
+def a_link_that_is_down(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[2], "masterauth", "wrong"):
+        hall.nodes[0].cli("CLIENT", "KILL", "TYPE", "replica")
+        wait_for(lambda: hall.nodes[2].info("replication")["master_link_status"] == "down")
+        wait_for(lambda: hall.nodes[1].info("replication")["master_link_status"] == "up")
+        yield hall.url()
+
+
+@breaks("dead-remembered")
+def a_sentinel_is_dead(hall: Hall) -> Iterator[str]:
+    hall.sentinels[2].kill()
+    try:
+        yield hall.url(hall.where(0), hall.where(1))
+    finally:
+        hall.sentinels[2].restart()
+
+
+@breaks("dead-remembered")
+def a_replica_is_dead(hall: Hall) -> Iterator[str]:
+    hall.nodes[2].kill()
+    try:
+        yield hall.url()
+    finally:
+        hall.nodes[2].restart()
+
+
+@breaks("reachable")
+def an_address_where_nobody_is(hall: Hall) -> Iterator[str]:
+    yield hall.url(*(hall.where(place) for place in range(3)), f"127.0.0.3:{free_port()}")
+
+
+@breaks("names-mixed")
+def a_host_name_among_ips(hall: Hall) -> Iterator[str]:
+    hall.nodes[2].cli("REPLICAOF", "localhost", hall.nodes[0].port)
+    try:
+        yield hall.url()
+    finally:
+        hall.nodes[2].cli("REPLICAOF", "127.0.0.1", hall.nodes[0].port)
+
+
+@breaks("groups-apart")
+def one_server_in_two_groups(hall: Hall) -> Iterator[str]:
+    hall.sentinels[1].cli("SENTINEL", "MONITOR", "other", "127.0.0.1", hall.nodes[0].port, 2)
+    try:
+        yield hall.url()
+    finally:
+        hall.sentinels[1].cli("SENTINEL", "REMOVE", "other")
+
+
+@breaks("persistence")
+def a_node_that_keeps_nothing(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[0], "appendonly", "no"):
+        yield hall.url()
+
+
+@breaks("passwords")
+def a_node_that_could_not_follow(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[0], "masterauth", ""):
+        yield hall.url()
+
+
+@breaks("passwords")
+def a_node_without_a_password(hall: Hall) -> Iterator[str]:
+    with hall.without_password(hall.nodes[2]):
+        yield hall.url()
+
+
+@breaks("passwords")
+def a_sentinel_with_a_wrong_password(hall: Hall) -> Iterator[str]:
+    with hall.sentinel_set(2, "auth-pass", "wrong", NODE_SECRET):
+        yield hall.url()
+
+
+@breaks("sentinel-acl")
+def a_user_of_before_valkey_9(hall: Hall) -> Iterator[str]:
+    rules = "on >sen-Secret allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info"
+    rules += " +client|setname +client|kill +script|kill"
+    for node in hall.nodes:
+        node.cli("ACL", "SETUSER", "sen", *rules.split())
+    sentinel = hall.sentinels[0]
+    sentinel.cli("SENTINEL", "SET", NAME, "auth-user", "sen", "auth-pass", "sen-Secret")
+    try:
+        yield hall.url()
+    finally:
+        sentinel.cli("SENTINEL", "SET", NAME, "auth-user", "default", "auth-pass", NODE_SECRET)
+        for node in hall.nodes:
+            node.cli("ACL", "DELUSER", "sen")
+
+
+@breaks("maxmemory")
+def no_bound(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[0], "maxmemory", 0):
+        yield hall.url()
+
+
+@breaks("maxmemory")
+def no_eviction(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[1], "maxmemory-policy", "noeviction"):
+        yield hall.url()
+
+
+@breaks("maxmemory")
+def no_room_for_a_copy(hall: Hall) -> Iterator[str]:
+    total = hall.nodes[0].info("memory")["total_system_memory"]
+    with contextlib.ExitStack() as stack:
+        for node in hall.nodes:
+            stack.enter_context(hall.set(node, "maxmemory", total))
+        yield hall.url()
+
+
+@breaks("backlog")
+def a_small_backlog(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[0], "repl-backlog-size", 16384):
+        yield hall.url()
+
+
+@breaks("backlog")
+def a_small_output_buffer(hall: Hall) -> Iterator[str]:
+    master = hall.nodes[0]
+    master.cli("CONFIG", "SET", "client-output-buffer-limit", "replica 1048576 524288 1")
+    try:
+        yield hall.url()
+    finally:
+        master.cli("CONFIG", "SET", "client-output-buffer-limit", "replica 268435456 67108864 60")
+
+
+@breaks("promotable")
+def nobody_may_be_promoted(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[1], "replica-priority", 0), hall.set(hall.nodes[2], "replica-priority", 0):
+        yield hall.url()
+
+
+@breaks("promotable")
+def each_replica_is_needed(hall: Hall) -> Iterator[str]:
+    with hall.set(hall.nodes[0], "min-replicas-to-write", 2):
+        yield hall.url()
+
+
+@breaks("saves-and-clocks")
+def all_replicas_copy_at_once(hall: Hall) -> Iterator[str]:
+    with hall.sentinel_set(1, "parallel-syncs", 5, 1):
+        yield hall.url()
+
+
+@breaks("saves-and-clocks")
+def a_save_that_fails(hall: Hall) -> Iterator[str]:
+    node = hall.nodes[2]
+    file = node.dir / "dump.rdb"
+    file.unlink(missing_ok=True)
+    (file / "in the way").mkdir(parents=True)  # a folder where the snapshot is to go
+
+    def saved(status: str) -> Callable[[], bool]:
+        def ended() -> bool:
+            info = node.info("persistence")
+            return info["rdb_bgsave_in_progress"] == "0" and info["rdb_last_bgsave_status"] == status
+
+        return ended
+
+    node.cli("BGSAVE")
+    wait_for(saved("err"))
+    try:
+        yield hall.url()
+    finally:
+        (file / "in the way").rmdir()
+        file.rmdir()
+        node.cli("BGSAVE")
+        wait_for(saved("ok"))
+
+
+@breaks("timeouts")
+def a_long_time_out(hall: Hall) -> Iterator[str]:
+    yield hall.url(more="&connect_timeout=5")
+
+
+@pytest.mark.parametrize("way", BREAKS)
+def test_what_is_broken_is_found_and_nothing_else(way: str, hall: Hall) -> None:
+    check, broken = BREAKS[way]
+    allowed = {check} | IMPLIED.get(check, set())
+    with broken(hall) as url:
+        last: list[Facts] = []
+
+        def only_that() -> bool:
+            last[:] = [gather(url)]
+            return check in (seen := fired(last[0])) and seen <= allowed
+
+        try:
+            wait_for(only_that, 20, f"{check} alone", 0.1)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}: {findings(last[0])}") from error
+        for result in examine(last[0]):
+            for one in result.findings:
+                if one.state == "found":
+                    assert one.seen, one
+                    assert one.mend, one
+                    assert "…" not in one.mend
+        assert not [secret for secret in (NODE_SECRET, SENTINEL_SECRET) if secret in dump(last[0])]
+
+
+def test_nothing_listens_beyond_loopback_without_a_password(hall: Hall) -> None:
+    """By the facts of a real server, as a test must not open a door."""
+    with hall.without_password(hall.nodes[2]):
+        facts = gather(hall.url())
+    node = next(one for one in facts.nodes if one.address.port == hall.nodes[2].port)
+    assert node.open
+    wide = replace(node, config={**node.config, "bind": "* -::*", "protected-mode": "no"})
+    others = tuple(one for one in facts.nodes if one is not node)
+    assert "open-door" not in fired(facts)
+    assert "open-door" in fired(replace(facts, nodes=(*others, wide)))
+
+
+def test_dead_and_frozen_servers_hold_nobody_up() -> None:
+    # Of its own: a sentinel that was frozen is in TILT for 30 s.
+    with Hall.open() as hall, hall.nodes[2].frozen(), hall.sentinels[2].frozen():
+        facts = gather(hall.url(*(hall.where(place) for place in range(3)), f"127.0.0.1:{free_port()}"))
+    assert facts.seconds < 5
+    assert {one.address.port for one in facts.servers if not one.error} == {
+        server.port for server in (*hall.nodes[:2], *hall.sentinels[:2])
+    }
+    assert fired(facts) & {"reachable", "dead-remembered"}
+
+
+def test_a_user_who_may_not_see_is_told_so(hall: Hall) -> None:
+    """Hidden is hidden: never fine."""
+    rules = "on >see-Secret resetchannels -@all +hello +info +role +time +client|setname +client|setinfo"
+    for node in hall.nodes:
+        node.cli("ACL", "SETUSER", "seer", *rules.split())
+    try:
+        url = hall.url().replace("sentinel://:", "sentinel://seer:").replace("node-Secret%2F1", "see-Secret")
+        facts = gather(url)
+    finally:
+        for node in hall.nodes:
+            node.cli("ACL", "DELUSER", "seer")
+    assert all("NOPERM" in one.hidden["CONFIG"] for one in facts.up_nodes)
+    assert len(facts.up_nodes) == 3
+    states = {result.check.name: result.state for result in examine(facts)}
+    hidden = {name for name, state in states.items() if state == "cannot see"}
+    assert {"passwords", "promotable", "backlog", "stop-timeout", "sentinel-acl", "foreground"} <= hidden
+    assert "found" not in states.values()
+
+
+def test_the_rights_that_are_documented_show_everything(hall: Hall) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    rules = page.split("the user needs `")[1].split("`")[0].split()
+    for node in hall.nodes:
+        node.cli("ACL", "SETUSER", "seer", "on", ">see-Secret", "resetchannels", "-@all", *rules)
+    try:
+        facts = gather(
+            hall.url().replace("sentinel://:", "sentinel://seer:").replace("node-Secret%2F1", "see-Secret")
+        )
+    finally:
+        for node in hall.nodes:
+            node.cli("ACL", "DELUSER", "seer")
+    assert [one.hidden for one in facts.up_nodes] == [{}, {}, {}]
+    assert fired(facts) == set()
+
+
+# -- under a real Supervisor, with a shell on the host
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalDeployment]:
+    deployment = LocalDeployment.open("default", tmp_path_factory.mktemp("doctor"))
+    try:
+        deployment.up()
+        yield deployment
+    finally:
+        with contextlib.suppress(DeploymentUnknown):
+            deployment.down(purge=True)
+
+
+def looked(deployment: LocalDeployment) -> Facts:
+    facts = with_host(gather(deployment.url))
+    # The kernel is that of whatever machine runs the tests.
+    return replace(
+        facts, hosts=tuple(replace(h, overcommit="1", huge_pages="never", swap_bytes=0) for h in facts.hosts)
+    )
+
+
+def test_our_own_deployment_is_sound_to_the_last_check(local: LocalDeployment) -> None:
+    facts = looked(local)
+    assert {r.check.name: (r.state, r.findings) for r in examine(facts) if r.state != "fine"} == {}
+
+
+def test_what_a_shell_shows(local: LocalDeployment) -> None:
+    config = local.config
+    options = {"timeout": 5.0}
+
+    def ask(sentinel: bool, index: int, *command: str) -> None:
+        from evercache.ops.survey import ask
+        from evercache.wire.types import Address
+
+        node = (config.sentinels if sentinel else config.data_nodes)[index]
+        ask(Address("127.0.0.1", node.port), local._options(config, sentinel), command, **options)
+
+    runner = local.folder / "run.sh"
+    before = runner.read_text()
+    runner.write_text(before.replace("sleep", "true"))
+    assert fired(looked(local)) == {"restart-delay"}
+    runner.write_text(before)
+
+    ask(False, 1, "CONFIG", "SET", "save", "60 1")
+    assert fired(looked(local)) == {"stop-timeout"}
+    ask(False, 1, "CONFIG", "SET", "save", "")
+
+    ask(True, 0, "SENTINEL", "SET", config.service, "primary-reboot-down-after-period", "0")
+    assert fired(looked(local)) == {"reboot-period"}
+    ask(True, 0, "SENTINEL", "SET", config.service, "primary-reboot-down-after-period", "10000")
+
+    file = local.folder / "node-3" / "server.conf"
+    file.rename(file.with_suffix(".away"))
+    assert fired(looked(local)) == {"config-writable"}
+    file.with_suffix(".away").rename(file)
+    assert fired(looked(local)) == set()
+
+
+def test_the_command_finds_the_local_deployment(
+    local: LocalDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERCACHE_HOME", str(local.folder.parent))
+    monkeypatch.delenv("EVERCACHE_URL", raising=False)
+    file = tmp_path / "facts.json"
+    assert main(["doctor", "--save", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "sound, as far as can be seen" in out
+    assert "a shell shows it" in out
+    assert load(file).names
+    for secret in (local.config.password, local.config.sentinel_password):
+        assert secret not in file.read_text()
+        assert secret not in out
+    assert main(["doctor", "--from", str(file), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["state"] == "sound"
+    assert len(document["checks"]) == 28
+    assert main(["doctor", "redis://127.0.0.1:" + str(free_port())]) == 3
+    assert "could not look" in capsys.readouterr().out
+
+
+# -- servers that no harness starts
+
+
+def test_a_server_in_the_background(tmp_path: Path) -> None:
+    lines = [
+        "daemonize yes",
+        "save 900 1",
+        *(f"{k} {v}" for k, v in SOUND.items() if k not in ("bind", "appendonly")),
+    ]
+    with Loose(tmp_path, lines) as server:
+        assert fired(gather(f"redis://127.0.0.1:{server.port}")) == {"foreground"}
+
+
+def test_a_server_without_a_file(tmp_path: Path) -> None:
+    lines = ["save 900 1", *(f"{k} {v}" for k, v in SOUND.items() if k not in ("bind", "appendonly"))]
+    with Loose(tmp_path, lines, file=False) as server:
+        assert fired(gather(f"redis://127.0.0.1:{server.port}")) == {"config-writable"}
+
+
+def test_a_deployment_as_pybossa_ships_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentinel with quorum 2, a server in the background, no replica, no bound of memory, no time-outs."""
+    with Loose(tmp_path, ["daemonize yes", "save 900 1", "save 300 10", "save 60 10000"]) as server:
+        lines = [
+            f"sentinel myid {secrets.token_hex(20)}",
+            f"sentinel monitor mymaster 127.0.0.1 {server.port} 2",
+            "sentinel down-after-milliseconds mymaster 60000",
+            "sentinel failover-timeout mymaster 180000",
+        ]
+        with Server.start("valkey", sentinel_config="\n".join(lines) + "\n") as sentinel:
+            settings = tmp_path / "settings_local.py"
+            settings.write_text(f"REDIS_SENTINEL = [('localhost', {sentinel.port})]\nREDIS_MASTER = 'mymaster'\n")
+            assert main(["doctor", "--settings", str(settings), "--json"]) == 2
+            document = json.loads(capsys.readouterr().out)
+            assert main(["doctor", "--settings", str(settings)]) == 2
+    found = {check["name"] for check in document["checks"] if check["state"] == "found"}
+    assert found == {"three-sentinels", "ckquorum", "quorum", "promotable", "foreground", "maxmemory", "timeouts"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["redis6", "redis7"])
+def test_older_servers_are_sound(kind: str) -> None:
+    from tests.servers import find_server
+
+    if find_server(kind) is None:
+        pytest.skip(f"no {kind} server on this machine")
+    with Hall.open(kind) as hall:
+        facts = gather(hall.url())
+        assert fired(facts) == set()
+        assert facts.seconds < 5
