@@ -201,6 +201,7 @@ def test_with_all_servers_down_every_call_is_answered() -> None:
     assert f(1) == 1
     assert app.test_client().get("/").data == b"page"
     cache.delete_memoized(f)
+    assert cache.delete_many("one", "other") == cache.unlink("one") == []
     result = app.test_cli_runner().invoke(args=["cache", "status"])
     assert result.exit_code == 1
     assert "  ! " in result.output

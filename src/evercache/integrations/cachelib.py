@@ -138,13 +138,16 @@ class CachelibCache(BaseCache):
 
     def delete_many(self, *keys: str) -> list[Any]:
         """Delete many keys in one round trip; those that are gone, whether or not there was a value."""
-        prefix = self._prefix()
-        names = [self._key(key, prefix) for key in keys]
-        acks = self.evercache.delete_many(names)
-        gone = [key for key, name in zip(keys, names, strict=True) if acks[name]]
+        gone = self._gone(keys)
         if not self.ignore_delete_many_errors and len(gone) < len(keys):
             raise RuntimeError(f"Failed to delete keys: {[key for key in keys if key not in gone]}")
         return gone
+
+    def _gone(self, keys: tuple[str, ...]) -> list[Any]:
+        prefix = self._prefix()
+        names = [self._key(key, prefix) for key in keys]
+        acks = self.evercache.delete_many(names)
+        return [key for key, name in zip(keys, names, strict=True) if acks[name]]
 
     def unlink(self, *keys: str) -> list[Any]:
         """`delete_many`: no delete here holds the server."""

@@ -94,6 +94,14 @@ class EvercacheBackend(CachelibCache):
     def _chosen_serializer(self) -> Any:
         return self._serializer
 
+    def delete_many(self, *keys: str) -> list[Any]:
+        """Delete many keys; those that the master knows to be gone.
+
+        The others are gone in this process, and everywhere once there is a master: no reason for an error in a
+        page, so `CACHE_IGNORE_ERRORS`, which is False where it is not set, is for other backends.
+        """
+        return self._gone(keys)
+
     def _pack(self, value: Any) -> Any:
         return super()._pack(value if self._app is None else freeze(self._app, value))
 
