@@ -116,22 +116,67 @@ def test_a_worker_of_rq_outlives_its_master(tmp_path: Path) -> None:
             wait_for(lambda: done(path)[2] == 1, 30, "the second job, at the new master")
 
 
-def test_celery_keeps_results_there(valkey: Server) -> None:
+@contextmanager
+def celery_worker(url: str) -> Iterator[None]:
+    """A worker of Celery, a process of its own; told to end at the end."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.real.celery_site", url], stdout=subprocess.DEVNULL)
+    try:
+        yield
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def quiet_celery() -> Iterator[Any]:
+    """Its tests' site, with the warnings of its own packages left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        celery = pytest.importorskip("celery")
-        backends = pytest.importorskip("celery.backends.redis")
-        with Cache(valkey.url) as cache:
+        pytest.importorskip("celery")
+        pytest.importorskip("kombu.transport.redis")
+        from tests.real.celery_site import site
 
-            class Backend(backends.RedisBackend):  # type: ignore[misc,name-defined]
-                def _create_client(self, **_: Any) -> redis.Redis:
-                    return cache.master
+        yield site
 
-            app = celery.Celery("shop", broker="memory://", set_as_current=False)
-            backend = Backend(app=app, url=valkey.url)
-            backend.store_result("task-1", {"n": 1}, "SUCCESS")
-            assert backend.get_result("task-1") == {"n": 1}
-            assert valkey.cli("EXISTS", "celery-task-meta-task-1") == 1
+
+def test_celery_has_its_queue_and_its_results_there(valkey: Server, tmp_path: Path) -> None:
+    path = tmp_path / "done"
+    with quiet_celery() as site, Cache(valkey.url) as cache, celery_worker(valkey.url):
+        app, double = site(cache)
+        results = [double.delay(str(path), n) for n in range(50)]
+        assert [result.get(timeout=30) for result in results] == [2 * n for n in range(50)]
+        assert done(path) == Counter(range(50)), "each once"
+        assert valkey.cli("EXISTS", f"celery-task-meta-{results[0].id}") == 1
+        app.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("planned", [True, False], ids=["planned", "killed"])
+def test_each_task_of_celery_is_done_through_a_failover(planned: bool, tmp_path: Path) -> None:
+    path = tmp_path / "done"
+    shop = calm() if planned else Deployment.start()
+    with quiet_celery() as site, shop, Cache(shop.url) as cache, celery_worker(shop.url):
+        app, double = site(cache)
+        assert double.delay(str(path), 0).get(timeout=30) == 0
+        old = shop.master()
+        if planned:
+            shop.failover("COORDINATED")
+        else:
+            old.kill()
+            shop.wait_new_master(old, 30)
+        results = []
+        for n in range(1, 50):
+            for _ in range(100):  # as an application does whose tasks may run twice
+                try:
+                    results.append(double.delay(str(path), n))
+                    break
+                except (redis.RedisError, app.connection().recoverable_connection_errors):
+                    time.sleep(0.1)
+        assert [result.get(timeout=30) for result in results] == [2 * n for n in range(1, 50)]
+        assert set(done(path)) == set(range(50))
+        app.close()
 
 
 def test_flask_session_keeps_sessions_there(valkey: Server) -> None:
