@@ -167,6 +167,10 @@ def test_the_key_of_a_call_by_the_private_name(cache: Cache, caplog: pytest.LogC
     assert cache.get(make(plain, 1)) is None
     assert memoized(1) == 3
     assert cache.delete(make(plain, 1))
+    functions = len(cache.cache.evercache._functions)
+    for _ in range(50):  # as sites that make it for each call
+        assert cache._memoize_make_cache_key()(plain, 1) == make(plain, 1)
+    assert len(cache.cache.evercache._functions) == functions
     ignoring = cache._memoize_make_cache_key(args_to_ignore=["b"])
     assert ignoring(plain, 1, 5) == ignoring(plain, 1, 6)
     assert not caplog.records

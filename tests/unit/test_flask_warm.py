@@ -169,11 +169,28 @@ def test_only_the_first_failures_are_told_one_by_one(site: Site) -> None:
     assert "... and 30 more" in done.output
 
 
+def test_where_nothing_can_be_kept_nothing_is_called(site: Site) -> None:
+    assert "end with it: set EVERCACHE_URL" in site.warm("-", lines="").output
+    app = Flask(__name__)
+    app.config.update(CACHE_TYPE="NullCache", CACHE_NO_NULL_WARNING=True)
+    cache, runs = Cache(app), []
+
+    @cache.memoize()
+    def f(n: int) -> None:
+        runs.append(n)
+
+    done = app.test_cli_runner().invoke(args=["cache", "warm", "-", "-f", "f"], input="1\n2\n")
+    assert done.exit_code == 1
+    assert "the cache is off" in done.output
+    assert runs == []
+
+
 def test_a_name_of_several(site: Site) -> None:
     def elsewhere() -> None: ...
 
     elsewhere.__module__, elsewhere.__qualname__ = "shop", "totals"
     kept = site.cache.memoize()(elsewhere)
+    site.cache._memoize_make_cache_key()(elsewhere)  # has the same name, and is not to be called
     done = site.warm("-", "-f", "totals", lines="1")
     assert "'totals' is the name of several" in done.output
     assert site.warm("-", "-f", "shop.totals", lines="{}").exit_code == 0

@@ -15,7 +15,7 @@ from flask.cli import with_appcontext
 
 from evercache.integrations.flask import doctor as doctoring
 from evercache.integrations.flask import warm as warming
-from evercache.integrations.flask.backends import EvercacheBackend
+from evercache.integrations.flask.backends import EvercacheBackend, NullCache
 
 __all__ = ["add", "group"]
 
@@ -80,8 +80,11 @@ def doctor(json_: bool, patience: float) -> None:
 @click.option("--function", "-f", default="", help="The memoized function of lines that name none.")
 @click.option("--jobs", "-j", type=click.IntRange(1, 64), default=4, help="Calls at a time (4).")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Calls that begin in a second, at most.")
+@click.option(
+    "--patience", type=click.FloatRange(0), default=5.0, help="Seconds in which there has to be a master (5)."
+)
 @with_appcontext
-def warm(calls: TextIO, function: str, jobs: int, rate: float | None) -> None:
+def warm(calls: TextIO, function: str, jobs: int, rate: float | None, patience: float) -> None:
     """Call what the lines of FILE name (- is the standard input), unless it is cached already.
 
     A line is a path (/project/7), or JSON: {"path": ..., "headers": {...}} or {"function": "shop.stats.totals",
@@ -91,9 +94,15 @@ def warm(calls: TextIO, function: str, jobs: int, rate: float | None) -> None:
     Run it again to go on where it ended. The exit code is 1 when a call failed or nothing can be kept.
     """
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    ours = [backend for backend in _backends() if isinstance(backend, EvercacheBackend)]
+    backends = _backends()
+    if all(isinstance(backend, NullCache) for backend in backends):
+        click.echo("the cache is off, so nothing would be kept: see `flask cache doctor`")
+        raise SystemExit(1)
+    ours = [backend for backend in backends if isinstance(backend, EvercacheBackend)]
+    if any(backend.evercache.location.kind == "memory" for backend in ours):
+        click.echo("the entries are kept in this process, and end with it: set EVERCACHE_URL to servers", err=True)
     for backend in ours:
-        if not _reached(backend):
+        if not _reached(backend, patience):
             click.echo(
                 f"no master can be reached, so nothing would be kept: {backend.evercache.location.redacted()}"
             )
@@ -132,12 +141,12 @@ def warm(calls: TextIO, function: str, jobs: int, rate: float | None) -> None:
     click.echo(
         f"{told}, in {time.monotonic() - began:.1f} s" + ("; stopped: run it again to go on" if stopped else "")
     )
-    away = not_kept and not all(map(_reached, ours))
+    away = not_kept and not all(_reached(backend, patience) for backend in ours)
     raise SystemExit(_INTERRUPTED if stopped else 1 if report.failed or away else 0)
 
 
-def _reached(backend: EvercacheBackend) -> bool:
-    until = time.monotonic() + 5
+def _reached(backend: EvercacheBackend, patience: float) -> bool:
+    until = time.monotonic() + patience
     while backend.evercache.stamp() is None:
         if time.monotonic() > until:
             return False

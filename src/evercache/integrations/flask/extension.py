@@ -33,6 +33,9 @@ R = TypeVar("R")
 #: What instrumentation overrides; then the decorators have to go through it.
 _PUBLIC = ("get", "set", "has", "get_many", "set_many")
 
+#: How many functions are remembered whose keys are made by the private name.
+_KEYS = 1_000
+
 
 class Cache(Operations):
     """A cache for one or several applications, by their settings `CACHE_*` and `EVERCACHE_URL`."""
@@ -58,6 +61,8 @@ class Cache(Operations):
         #: The backend, while there is one application only.
         self._only: BaseCache | None = None
         self._said: set[str] = set()
+        #: What makes keys by the private name, for functions that are not memoized; a lost update does no harm.
+        self._keys: dict[tuple[Any, ...], Memo] = {}
         own = type(self)
         self._overridden = any(getattr(own, name) is not getattr(Cache, name) for name in _PUBLIC)
         if app is not None:
@@ -303,13 +308,15 @@ class Cache(Operations):
         Decorators of other packages use it, for any function. `timeout` and `forced_update` have no part in a key.
         """
         options = Options(hash_method=hash_method, source_check=source_check)
-        memos: dict[Any, Memo] = {}
 
         def make_cache_key(f: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
             plain = getattr(f, "uncached", f)
-            memo = memos.get(plain)
+            what = (plain, make_name, hash_method, source_check, tuple(args_to_ignore or ()))
+            memo = self._keys.get(what)
             if memo is None:
-                memo = memos[plain] = Memo(self, plain, options, make_name, args_to_ignore)
+                while len(self._keys) >= _KEYS:  # functions that are made for each call
+                    self._keys.pop(next(iter(self._keys)), None)
+                memo = self._keys[what] = Memo(self, plain, options, make_name, args_to_ignore)
             return memo.make_cache_key(f, *args, **kwargs)
 
         return make_cache_key

@@ -184,7 +184,8 @@ class Memo:
             cache_if=options.kept,
         )
         core = MemoCore(self, backend, is_async=is_async, **settled)
-        cache._functions.append(core)
+        if self.wrapper is not None:  # else it only makes keys
+            cache._functions.append(core)
         return core
 
     # -- keys and deletes

@@ -163,7 +163,7 @@ class Warmer:
     def _find(self, name: str) -> Memo:
         dotted = name.replace(":", ".")
         caches: Iterable[Any] = self._app.extensions.get("cache", {})
-        memos: list[Memo] = [memo for cache in caches for memo in list(cache._memos)]
+        memos: list[Memo] = [memo for cache in caches for memo in list(cache._memos) if memo.wrapper]
         whole = {memo.plain_name: memo for memo in memos}
         if dotted in whole:
             return whole[dotted]
