@@ -25,7 +25,7 @@ STALLED = ("did not answer", "could not be reached in")
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Deployment]:
-    with Deployment.start(replicas=1, name="shop", password="node-secret", down_after_ms=20_000) as deployment:
+    with Deployment.start(replicas=1, name="shop", password="node-secret", down_after_ms=10_000) as deployment:
         yield deployment
 
 
@@ -216,7 +216,25 @@ def doctor(config: dict[str, Any], patience: float = 15) -> tuple[int, str]:
 
 
 def test_the_doctor_of_a_sound_deployment(whole: Deployment) -> None:
-    assert doctor({"EVERCACHE_URL": whole.url}) == (0, "nothing to mend\n")
+    code, told = doctor({"EVERCACHE_URL": whole.url})
+    assert code == 0, told
+    assert told == "nothing to mend\n" or told.startswith("note: ")
+
+
+def test_the_doctor_of_a_deployment_that_cannot_fail_over() -> None:
+    with Deployment.start(replicas=0, sentinels=1, password="node-secret", down_after_ms=60_000) as shop:
+        shop.sentinels[0].cli("SENTINEL", "SET", shop.name, "quorum", "2")
+        code, told = doctor({"EVERCACHE_URL": shop.url})
+        assert code == 1, told
+        for words in (
+            "no failover can ever be agreed",
+            "after 60 s only",
+            "has no replica",
+            "1 sentinel(s) are named",
+        ):
+            assert words in told
+        shop.sentinels[0].kill()
+        assert "start it, or correct it in the URL" in doctor({"EVERCACHE_URL": shop.url}, patience=0.5)[1]
 
 
 def test_the_doctor_of_what_is_wrong(whole: Deployment, valkey: Server) -> None:

@@ -16,6 +16,7 @@ from flask.cli import with_appcontext
 from evercache.integrations.flask import doctor as doctoring
 from evercache.integrations.flask import warm as warming
 from evercache.integrations.flask.backends import EvercacheBackend, NullCache
+from evercache.integrations.flask.findings import exit_code
 
 __all__ = ["add", "group"]
 
@@ -72,7 +73,7 @@ def doctor(json_: bool, patience: float) -> None:
                     click.echo(f"{level}: {finding.problem}\n  mend: {finding.mend}")
         if not findings:
             click.echo("nothing to mend")
-    raise SystemExit(doctoring.exit_code(findings))
+    raise SystemExit(exit_code(findings))
 
 
 @group.command()

@@ -7,19 +7,18 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from flask import Flask
 
 from evercache.integrations.flask.backends import EvercacheBackend, NullCache
+from evercache.integrations.flask.findings import Finding, Level
+from evercache.integrations.flask.servers import survey
 from evercache.integrations.flask.settings import DEFAULTS, REDIS, FlaskSettings
 from evercache.results import Health
 from evercache.url import Location
 
-__all__ = ["Finding", "examine", "exit_code", "of_health", "of_settings"]
-
-Level = Literal["error", "risk", "note"]
+__all__ = ["examine", "of_health", "of_settings"]
 
 _LEAST_SECRET = 16
 _KNOWN = frozenset({*DEFAULTS, *REDIS, "CACHE_TYPE", "EVERCACHE_URL", "CACHE_MEMCACHED_SERVERS"})
@@ -42,21 +41,6 @@ _MENDS = (
     ("log of invalidations", "ask again in a second; if it stays, the master is overloaded or cannot be reached"),
     ("switched off", "unset EVERCACHE_DISABLED"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`error`: it does not work. `risk`: it works, until something happens. `note`: good to know."""
-
-    level: Level
-    problem: str
-    mend: str
-
-
-def exit_code(findings: list[Finding]) -> int:
-    """0: nothing to mend; 1: there are risks; 2: it does not work."""
-    levels = {finding.level for finding in findings}
-    return 2 if "error" in levels else 1 if "risk" in levels else 0
 
 
 def examine(app: Flask, *, patience: float = 5.0) -> list[Finding]:
@@ -190,6 +174,8 @@ def _live(backend: EvercacheBackend, patience: float) -> Iterator[Finding]:
         time.sleep(0.1)
         health = cache.health()
     yield from of_health(health)
+    client = cache._client_sync()
+    yield from survey(cache.location, None if client is None else client.engine.view.master)
     if _down(health):
         return  # what was written now would wait
     key, value = f"doctor {uuid.uuid4().hex}", uuid.uuid4().hex
