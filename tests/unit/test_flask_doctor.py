@@ -13,9 +13,7 @@ from flask import Flask
 from evercache.integrations.flask import Cache
 from evercache.integrations.flask.doctor import of_settings
 from evercache.integrations.flask.findings import Finding, exit_code
-from evercache.integrations.flask.servers import of_master, of_sentinels
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
-from evercache.wire.types import Address
 
 GOOD = {
     "EVERCACHE_URL": "sentinel://:p4ssw0rd@a,b,c/shop",
@@ -71,44 +69,6 @@ def test_what_is_meant_is_no_risk() -> None:
 def test_the_exit_code() -> None:
     note, risk, error = (Finding(level, "", "") for level in ("note", "risk", "error"))  # type: ignore[arg-type]
     assert [exit_code(found) for found in ([], [note], [note, risk], [risk, error])] == [0, 0, 1, 2]
-
-
-SENTINEL = {
-    "name": "shop",
-    "ip": "a",
-    "port": "1",
-    "num-other-sentinels": "2",
-    "quorum": "2",
-    "num-slaves": "2",
-    "down-after-milliseconds": "5000",
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "problem", "mend"),
-    [
-        ({"num-other-sentinels": "0", "quorum": "2"}, "no failover can ever be agreed", "run three"),
-        ({"num-other-sentinels": "1"}, "without one of them", "run three"),
-        ({"down-after-milliseconds": "60000"}, "after 60 s only", "SENTINEL SET shop down-after-milliseconds 5000"),
-        ({"num-slaves": "0"}, "no replica", "add one"),
-    ],
-)
-def test_what_sentinels_tell(change: dict[str, str], problem: str, mend: str) -> None:
-    assert list(of_sentinels([SENTINEL, SENTINEL, SENTINEL])) == list(of_sentinels([])) == []
-    (finding,) = of_sentinels([SENTINEL | change] * 3)
-    assert (finding.level, problem in finding.problem, mend in finding.mend) == ("risk", True, True)
-    (apart,) = of_sentinels([SENTINEL, SENTINEL | {"port": "2"}])
-    assert "different masters" in apart.problem
-
-
-def test_what_a_master_tells() -> None:
-    sound = {"aof_enabled": "1", "rdb_last_bgsave_status": "ok", "aof_last_write_status": "ok"}
-    address = Address("a", 1)
-    assert list(of_master(address, sound)) == []
-    (note,) = of_master(address, sound | {"aof_enabled": "0"})
-    assert (note.level, "appendonly yes" in note.mend) == ("note", True)
-    (risk,) = of_master(address, sound | {"aof_last_write_status": "err"})
-    assert (risk.level, "disk" in risk.problem) == ("risk", True)
 
 
 def doctor(app: Flask, *options: str) -> Result:

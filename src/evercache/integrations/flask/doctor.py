@@ -174,8 +174,7 @@ def _live(backend: EvercacheBackend, patience: float) -> Iterator[Finding]:
         time.sleep(0.1)
         health = cache.health()
     yield from of_health(health)
-    client = cache._client_sync()
-    yield from survey(cache.location, None if client is None else client.engine.view.master)
+    yield from survey(cache.location)
     if _down(health):
         return  # what was written now would wait
     key, value = f"doctor {uuid.uuid4().hex}", uuid.uuid4().hex

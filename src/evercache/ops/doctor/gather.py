@@ -71,7 +71,7 @@ class _Talk:
 
 
 def gather(
-    url: str,
+    url: str | Location,
     *,
     names: Mapping[str, str] | None = None,
     client: Callable[[ClientFacts], ClientFacts] | None = None,
@@ -80,7 +80,7 @@ def gather(
 
     Raises `URLError` for a bad URL, `ConfigurationError` for `memory://`.
     """
-    place = parse_url(url)
+    place = parse_url(url) if isinstance(url, str) else url
     if place.kind == "memory":
         raise ConfigurationError("memory:// has no servers to look at: give the URL of a deployment")
     begun, taken = time.monotonic(), time.time()
