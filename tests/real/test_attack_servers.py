@@ -18,6 +18,7 @@ from tests.real.fault_watch import Stalls
 from tests.servers import DelayProxy, Server, wait_for
 
 from evercache import Cache
+from evercache.client.serving import NOT_ASKED
 
 BUDGET = 0.25
 #: What a call may take longer on a busy machine of two cores before it counts as over its budget.
@@ -448,6 +449,27 @@ def test_rule_3_a_failover_learnt_between_the_answer_and_the_acknowledgement(val
             lambda: server.cli("XLEN", "late~log") >= 2 and not state.journal.pending,
             what="both to be issued again",
         )
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_rule_2_an_answer_of_the_master_that_an_invalidation_overtakes(valkey: Server, many: bool) -> None:
+    """The master looked at its marks, and then its answer was on the way: it is held against those heard since."""
+    with Cache(valkey.url, namespace="overtaken") as cache:
+        assert cache.set("k", "old")
+        client: Any = cache._client_sync()
+        reads = client.operations._reads
+        run_many = reads._link.run_many
+
+        def overtaken(*args: Any, **more: Any) -> Any:
+            replies = run_many(*args, **more)
+            reads._link.run_many = run_many
+            assert cache.delete("k")
+            return replies
+
+        client.operations._hits.get = lambda *args: NOT_ASKED
+        reads.look_many = lambda subjects, *args: [None] * len(subjects)
+        reads._link.run_many = overtaken
+        assert (cache.get_many(["k"]).get("k") if many else cache.get("k")) is None
 
 
 def test_rule_13_who_gave_up_leaves_no_lease_that_a_thawing_master_grants(pair: tuple[Server, Server]) -> None:

@@ -296,7 +296,10 @@ class SyncReads:
         if not envelope.readable:
             telling.newer(self._engine, subject, counters)
             return None
-        if state.journal.covers(subject, envelope.tags):
+        # The master looked at the marks when it answered; this process may have heard of another since.
+        if state.journal.covers(subject, envelope.tags) or not state.marks.fresh(
+            envelope.stamp, subject, envelope.tags
+        ):
             return None
         left = (envelope.soft_ms - reply.now_us / 1e3) / 1e3
         return Found(envelope, "master", left <= 0, left)
