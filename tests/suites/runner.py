@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,8 @@ from tests.suites.left_out import LEFT_OUT
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PLACES = ("memory", "standalone", "sentinel")
+#: The port at which Flask-Caching's own tests look for a server; without one they need a `redis-server` program.
+THEIRS = 6360
 #: Seconds that a replica is behind in the last place.
 LAG = 0.1
 
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> int:
     for name in options.suites or list(SUITES):
         source = fetched(SUITES[name].package, options.keep)
         for place in options.on or PLACES:
-            with servers(place) as url:
+            with servers(place) as url, their_server(place):
                 passed, summary = run(name, source, place, url, more)
             enough = passed >= SUITES[name].least[place] or bool(more)
             wrong += not enough
@@ -89,6 +92,21 @@ def servers(place: str) -> Iterator[str]:
     else:
         with Deployment.start("valkey", replicas=1, sentinels=3, replica_delays=[LAG]) as deployment:
             yield deployment.url
+
+
+@contextlib.contextmanager
+def their_server(place: str) -> Iterator[None]:
+    """A server where theirs look for one, in the place where they run with it; not if something listens there."""
+    with contextlib.ExitStack() as stack:
+        if place == "memory" and not _taken(THEIRS):
+            stack.enter_context(Server.start("valkey", port=THEIRS))
+        yield
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as asking:
+        asking.settimeout(1)
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def run(name: str, source: Path, place: str, url: str, more: list[str]) -> tuple[int, str]:
