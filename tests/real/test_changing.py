@@ -18,7 +18,7 @@ from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
 
-ROUNDS = 200
+ROUNDS = 120
 
 #: Reads for ever; puts, for each version, when the last call began that returned it.
 READER = """

@@ -125,9 +125,8 @@ def test_every_page_answers_without_any_server(tmp_path: Path) -> None:
     assert after[slowest][1] < 20
 
 
-@pytest.mark.parametrize(
-    ("line", "better"), [(OURS, True), pytest.param(OLD, False, marks=pytest.mark.long)], ids=["ours", "2013"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("line", "better"), [(OURS, True), (OLD, False)], ids=["ours", "2013"])
 def test_a_master_dies_under_traffic(line: str, better: bool, tmp_path: Path) -> None:
     """SIGKILL, while people read, edit and answer, and a worker does the jobs."""
     copy = site(tmp_path, line)

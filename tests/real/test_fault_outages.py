@@ -133,7 +133,7 @@ def ended(every: list[Caller]) -> list[Seen]:
 @pytest.mark.parametrize(
     ("rounds", "outage"), [(1, 4.0), pytest.param(MANY, 10.0, marks=pytest.mark.long)], ids=["once", "often"]
 )
-@pytest.mark.parametrize("tasks", [False, True], ids=["threads", "tasks"])
+@pytest.mark.parametrize("tasks", [pytest.param(False, marks=pytest.mark.long), True], ids=["threads", "tasks"])
 def test_without_any_server_the_function_runs_once_per_key_process_and_gutter_time(
     tasks: bool, rounds: int, outage: float
 ) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.servers import Server, free_port, wait_for
 
 SITE = """
@@ -30,6 +31,7 @@ def slow(n):
 CALLS = 60
 
 
+@pytest.mark.long
 def test_an_interrupted_run_is_gone_on_with(valkey: Server, tmp_path: Path) -> None:
     (tmp_path / "site_of_test.py").write_text(SITE)
     (tmp_path / "calls").write_text("\n".join(map(str, range(CALLS))))

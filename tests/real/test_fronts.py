@@ -108,6 +108,7 @@ def test_what_was_deleted_during_a_computation_never_comes_back(
     assert stale == [], f"reads were stale, by up to {max(stale)[0]} s"
 
 
+@pytest.mark.long
 def test_pages_through_the_death_of_the_master() -> None:
     """Threads read pages, the master is killed; what was deleted is never on a page that was asked for later."""
     pages = 6

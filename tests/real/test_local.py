@@ -175,6 +175,7 @@ def test_a_crashed_node_comes_back_by_itself_but_not_at_once(local: LocalDeploym
     assert time.monotonic() - begun > local.config.down_after_ms / 1000
 
 
+@pytest.mark.long
 def test_nodes_that_outlived_their_supervisor_are_replaced(local: LocalDeployment) -> None:
     command(local, local.master_node(), "SET", "orphan", "1")
     before = pids(local)
@@ -189,6 +190,7 @@ def test_nodes_that_outlived_their_supervisor_are_replaced(local: LocalDeploymen
     assert command(local, local.master_node(), "GET", "orphan") == b"1"
 
 
+@pytest.mark.long
 def test_a_supervisor_without_its_socket_is_replaced(local: LocalDeployment) -> None:
     before = pids(local)
     (local.folder / "supervisor.sock").unlink(missing_ok=True)

@@ -186,6 +186,7 @@ def test_listen_goes_on_though_it_blocks_for_ever(shop: Deployment, how: str) ->
             old.thaw()
 
 
+@pytest.mark.long
 async def test_asyncio_pub_sub_subscribes_anew(shop: Deployment) -> None:
     async with Cache(shop.url) as cache:
         async with cache.amaster.pubsub(ignore_subscribe_messages=True) as pubsub:
@@ -228,6 +229,7 @@ def test_a_blocked_pop_hears_of_the_new_master_at_once(shop: Deployment) -> None
         old.thaw()
 
 
+@pytest.mark.long
 async def test_a_blocked_pop_of_a_task_too(shop: Deployment) -> None:
     async with Cache(shop.url) as cache:
         task = asyncio.create_task(cache.amaster.blpop("queue", timeout=0))

@@ -88,7 +88,8 @@ def run_jobs(shop: Deployment, path: Path, jobs: int, kind: str, failovers: int)
         assert done(path) == Counter(range(jobs)), "each once"
 
 
-@pytest.mark.parametrize("kind", ["simple", pytest.param("forking", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["simple", "forking"])
 def test_each_job_of_rq_is_run_once_through_a_planned_failover(kind: str, tmp_path: Path) -> None:
     with calm() as shop:
         run_jobs(shop, tmp_path / "done", 200, kind, failovers=1)

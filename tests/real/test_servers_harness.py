@@ -113,6 +113,7 @@ def test_a_deployment_promotes_when_the_master_is_killed(server_kind: str) -> No
         assert deployment.master().cli("GET", "k") == "v"
 
 
+@pytest.mark.long
 def test_a_planned_failover_and_a_new_replica(deployment: Deployment) -> None:
     old = deployment.master()
     new = deployment.failover("COORDINATED")
