@@ -270,6 +270,35 @@ def fill(journal: Journal, count: int, function: str = "") -> None:
         journal.given_up(item, 7.0)
 
 
+@pytest.mark.parametrize("scope", SCOPES, ids=str)
+def test_rule_4_a_later_one_of_the_scope_takes_the_place_of_those_that_wait(scope: Scope) -> None:
+    journal = Journal()
+    under_way = journal.begin("0", scope)
+    first = journal.begin("1", scope)
+    journal.given_up(first, 1.0)
+    before = journal.sequence
+    other = journal.begin("2", Scope.of_key("other"))
+    journal.given_up(other, 1.0)
+    second = journal.begin("3", scope)
+    assert set(journal.pending) == {"0", "1", "2", "3"}, "it may yet be refused"
+    settled = first.settled
+    journal.given_up(second, 2.0)
+    assert set(journal.pending) == {"0", "2", "3"}
+    assert settled.done(), "who waited for it goes on"
+    assert journal.covers(ONE, after=before)
+    journal.acknowledged(second, 500, "g", 3.0)
+    assert list(journal.pending.values()) == [under_way, other]
+
+
+def test_rule_4_what_is_issued_again_keeps_its_id_and_its_place() -> None:
+    """Others know it by that id, and need not issue it as well."""
+    journal = Journal()
+    journal.acknowledged(journal.begin("1", KEY), 500, "g", 1.0)
+    assert journal.resynced([("h", 0)], 2.0, lambda: 0.0, lambda: "x") == 1
+    journal.given_up(journal.begin("2", KEY), 3.0)
+    assert set(journal.pending) == {"1", "2"}
+
+
 def test_rule_4_past_the_bound_keys_merge_into_their_functions() -> None:
     journal = Journal(pending_limit=3)
     fill(journal, 3, "app.f")
@@ -313,7 +342,7 @@ def test_rule_4_the_merged_outdate_what_began_before_the_merging() -> None:
     journal = Journal(pending_limit=3)
     fill(journal, 3)
     before = journal.sequence
-    fill(journal, 1)
+    fill(journal, 1, "app.g")
     assert journal.covers(OTHER, after=before)
 
 

@@ -86,6 +86,11 @@ class _PendingItems(dict[str, Pending]):
             del self[id]
         return here
 
+    def of_scope(self, scope: Scope) -> list[Pending]:
+        """Those of just this scope."""
+        group = self._by_scope.get(_widened(scope), {})
+        return [item for item in group.values() if item.scope == scope]
+
     def covering(self, subject: Subject, tags: Iterable[bytes]) -> list[Pending]:
         """What covers a subject, or one of the tags of its envelope."""
         found: list[Pending] = []
@@ -173,10 +178,18 @@ class Journal:
         _settle(item)
 
     def given_up(self, item: Pending, now: float) -> None:
-        """Its sender ran out of time; it stays pending and is tried again from now on."""
+        """Its sender ran out of time; it stays pending and is tried again from now on.
+
+        Earlier ones of the same scope that wait as well need not wait any longer: this one does what they would.
+        """
         item.due, item.given = now, self.sequence
         _settle(item)
         item.settled = Future()
+        if item.id in self.pending:
+            for other in self.pending.of_scope(item.scope):
+                waits = other.due is not None and other.sequence < item.sequence
+                if waits and other.own and not other.replay:
+                    self.withdrawn(other)
         if len(self.pending) > self._pending_limit:
             self._merge(now)
 
