@@ -90,6 +90,13 @@ def test_no_replica_could_be_promoted_and_why() -> None:
     assert "c: its replica-priority is 0" in only
 
 
+def test_a_replica_that_would_be_promoted_and_lacks_writes() -> None:
+    facts = changed(sound(), ONE, use="nothing", reason="its link to the master is down")
+    assert obstacles(replace(facts, promotable=(TWO,))) == []
+    (only,) = obstacles(replace(facts, promotable=(ONE, TWO)))
+    assert "lacks writes (b: its link to the master is down)" in only
+
+
 def test_a_replica_that_is_far_behind() -> None:
     (only,) = obstacles(changed(sound(), TWO, lag_bytes=50_000_000))
     assert "c is 50,000,000 bytes behind" in only

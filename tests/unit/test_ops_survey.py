@@ -8,7 +8,7 @@ import pytest
 
 from evercache.errors import ConfigurationError
 from evercache.ops.remote import targets_of
-from evercache.ops.survey import NodeReport, SentinelReport, Survey, _elected, _healthy, _judged
+from evercache.ops.survey import NodeReport, SentinelReport, Survey, _elected, _judged, healthy
 from evercache.wire.types import Address
 
 A, B, C = (Address("127.0.0.1", port) for port in (7001, 7002, 7003))
@@ -86,8 +86,8 @@ def test_settled_means_one_master_and_no_failover() -> None:
 
 
 def test_what_another_sentinel_said_of_the_master_is_not_its_own_health() -> None:
-    assert _healthy("sentinel,master_down")
-    assert not _healthy("s_down,sentinel")
+    assert healthy("sentinel,master_down")
+    assert not healthy("s_down,sentinel")
 
 
 def test_targets_of_urls() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evercache.errors import ServerError, UnavailableError
-from evercache.ops.survey import Survey, Targets, ask
+from evercache.ops.survey import Survey, Targets, ask, healthy, texts
 from evercache.wire.types import Address
 
 __all__ = ["Facts", "NodeSettings", "obstacles"]
@@ -37,6 +37,8 @@ class Facts:
     sentinel: Address | None = None
     #: What it says of the majority: begins with OK when a failover can be authorised.
     quorum: str = ""
+    #: The replicas that it would choose from, by what it knows of them.
+    promotable: tuple[Address, ...] = ()
 
     @property
     def master(self) -> Address | None:
@@ -71,7 +73,7 @@ class Facts:
             sentinel, quorum = one.address, _text(reply)
             if quorum.startswith("OK"):
                 break
-        return Facts(seen, settings, sentinel, quorum)
+        return Facts(seen, settings, sentinel, quorum, _promotable(targets, sentinel))
 
 
 def obstacles(facts: Facts) -> list[str]:
@@ -89,24 +91,33 @@ def obstacles(facts: Facts) -> list[str]:
     if not any(node.address == seen.master and node.state == "up" for node in seen.nodes):
         found.append(f"the master {seen.master} does not answer, so Sentinel will replace it by itself")
     if not facts.candidates:
-        reasons = "; ".join(_unfit(facts)) or "there is none"
+        reasons = "; ".join(_unfit(facts).values()) or "there is none"
         found.append(f"no replica could be promoted: {reasons}")
     for node in seen.nodes:
         if node.address in facts.candidates and node.lag_bytes is not None and node.lag_bytes > NEAR:
             found.append(f"{node.name} is {node.lag_bytes:,} bytes behind: writes would wait until it has them")
+    if facts.candidates:
+        unfit = _unfit(facts)
+        for address in facts.promotable:
+            if address not in facts.candidates and address != seen.master:
+                why = unfit.get(address, f"{address}: it is not known")
+                found.append(
+                    f"a replica might be promoted that lacks writes ({why}): mend that, or set its "
+                    "replica-priority to 0 and wait ten seconds"
+                )
     return found + _settings_against(facts)
 
 
-def _unfit(facts: Facts) -> list[str]:
+def _unfit(facts: Facts) -> dict[Address, str]:
     assert facts.seen is not None
-    found = []
+    found = {}
     for node in facts.seen.nodes:
         if node.address == facts.seen.master or node.address in facts.candidates:
             continue
         why = node.reason or node.detail or node.state
         if node.use == "reads":
             why = "its replica-priority is 0, so it is never promoted"
-        found.append(f"{node.name}: {why}")
+        found[node.address] = f"{node.name}: {why}"
     return found
 
 
@@ -129,6 +140,26 @@ def _settings_against(facts: Facts) -> list[str]:
                 f"(min-replicas-to-write), and {followers} would follow it"
             )
     return found
+
+
+def _promotable(targets: Targets, sentinel: Address | None) -> tuple[Address, ...]:
+    """By the rules of Sentinel: the lowest priority first, also where the link has been down for a while."""
+    if sentinel is None:
+        return ()
+    service = targets.service or ""
+    commands = (("SENTINEL", "MASTER", service), ("SENTINEL", "REPLICAS", service))
+    try:
+        master, replicas = ask(sentinel, targets.sentinel_options, *commands)
+    except UnavailableError:
+        return ()
+    patience = 10 * int(texts(master)["down-after-milliseconds"])
+    return tuple(
+        Address(one["ip"], int(one["port"]))
+        for one in map(texts, replicas)
+        if healthy(one["flags"])
+        and one.get("slave-priority") != "0"
+        and int(one.get("master-link-down-time", "0")) <= patience
+    )
 
 
 def _settings(targets: Targets, address: Address) -> NodeSettings:

@@ -13,7 +13,7 @@ from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address, Command, ConnectionOptions
 
-__all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "survey"]
+__all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "healthy", "survey", "texts"]
 
 #: A replica further behind than this many seconds serves no reads.
 LAG_BOUND = 10.0
@@ -177,8 +177,8 @@ def _sentinel(name: str, address: Address, targets: Targets) -> SentinelReport:
         if "No such master" in str(error):
             return SentinelReport(name, address, "up", f"it does not know the service {service!r}")
         return SentinelReport(name, address, _state_of(error), str(error))
-    master = _texts(facts)
-    followers = [_texts(one) for one in replicas]
+    master = texts(facts)
+    followers = [texts(one) for one in replicas]
     return SentinelReport(
         name,
         address,
@@ -187,12 +187,13 @@ def _sentinel(name: str, address: Address, targets: Targets) -> SentinelReport:
         epoch=int(master["config-epoch"]),
         flags=master["flags"],
         replicas=tuple(Address(one["ip"], int(one["port"])) for one in followers),
-        healthy_replicas=sum(_healthy(one["flags"]) for one in followers),
-        healthy_sentinels=sum(_healthy(_texts(one)["flags"]) for one in others),
+        healthy_replicas=sum(healthy(one["flags"]) for one in followers),
+        healthy_sentinels=sum(healthy(texts(one)["flags"]) for one in others),
     )
 
 
-def _healthy(flags: str) -> bool:
+def healthy(flags: str) -> bool:
+    """Whether a sentinel reaches what it gives these flags."""
     # "master_down" is what the other sentinel last said of the master, kept long after it recovered.
     return not {"s_down", "o_down", "disconnected"} & set(flags.split(","))
 
@@ -268,7 +269,7 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _texts(reply: Any) -> dict[str, str]:
+def texts(reply: Any) -> dict[str, str]:
     """A map reply (RESP3) or a flat list of pairs (RESP2) as a dictionary of texts."""
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     return {_text(name): _text(value) for name, value in pairs}

@@ -1,0 +1,48 @@
+"""`evercache failover` when something goes wrong between the pause of the writes and the promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.servers import Deployment, wait_for
+
+from evercache.errors import FailoverRefused
+from evercache.ops.failover import Failover, HandedOver
+from evercache.ops.remote import targets_of
+
+#: Its servers do not coordinate a failover: writes are paused at the master.
+KIND = "redis6"
+WAIT, ORDERED = "writes wait at", "the replicas have everything"
+
+
+def at(moment: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """Something happens when that is said."""
+
+    def say(text: str) -> None:
+        if text.startswith(moment):
+            act()
+
+    return say
+
+
+def hand_over(deployment: Deployment, say: Callable[[str], None], url: str = "") -> HandedOver:
+    return Failover(targets_of(url or deployment.url), say).run()
+
+
+def takes_writes(deployment: Deployment) -> bool:
+    return bool(deployment.nodes[0].cli("SET", "k", "v", timeout=1) == "OK")
+
+
+def test_a_replica_that_is_behind_and_would_be_preferred() -> None:
+    """Sentinel promotes the lowest priority first, also one whose link is down for a while."""
+    with Deployment.start(KIND, replica_delays=(0.001,), down_after_ms=5000) as whole:
+        master, behind = whole.nodes[:2]
+        behind.cli("CONFIG", "SET", "replica-priority", 1)
+        whole.proxies[0].cut()
+        wait_for(lambda: behind.info("replication")["master_link_status"] == "down", 10, "the link to be down")
+        assert master.cli("SET", "acknowledged", "x") == "OK"
+        with pytest.raises(FailoverRefused, match="might be promoted that lacks writes") as caught:
+            hand_over(whole, lambda text: None)
+        assert f"({behind.address}: its link to the master is down)" in str(caught.value)
+        assert takes_writes(whole)
