@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
+from tests.real.test_planned_failover import Writing, deployment_of
 from tests.servers import Deployment, wait_for
 
 from evercache.errors import FailoverRefused
@@ -46,3 +48,18 @@ def test_a_replica_that_is_behind_and_would_be_preferred() -> None:
             hand_over(whole, lambda text: None)
         assert f"({behind.address}: its link to the master is down)" in str(caught.value)
         assert takes_writes(whole)
+
+
+def test_whoever_listens_has_gone() -> None:
+    """A message that cannot be written ends nothing half-way."""
+
+    def gone() -> None:
+        raise BrokenPipeError
+
+    with deployment_of(KIND) as deployment:
+        with Writing(deployment.url) as writing:
+            done = hand_over(deployment, at(ORDERED, gone))
+            time.sleep(0.3)
+        new = deployment.master()
+        assert done.new == new.address
+        assert writing.lost(new) == []

@@ -55,7 +55,7 @@ class Failover:
 
     def __init__(self, targets: Targets, say: Say = lambda text: None) -> None:
         self._targets = targets
-        self._say = say
+        self._say = _harmless(say)
         self._service = targets.service or ""
         self._facts = Facts()
 
@@ -215,6 +215,16 @@ class Failover:
                     f"{new} is the master, but after {_WHOLE:.0f} s not all is whole: {'; '.join(seen.problems)}"
                 )
             time.sleep(0.25)
+
+
+def _harmless(say: Say) -> Say:
+    """A message that cannot be written (the terminal is closed, a pipe is broken) ends nothing half-way."""
+
+    def tell(text: str) -> None:
+        with contextlib.suppress(Exception, SystemExit):  # rich ends the process when its pipe breaks
+            say(text)
+
+    return tell
 
 
 @contextlib.contextmanager
