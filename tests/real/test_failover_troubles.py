@@ -63,3 +63,14 @@ def test_whoever_listens_has_gone() -> None:
         new = deployment.master()
         assert done.new == new.address
         assert writing.lost(new) == []
+
+
+def test_a_replica_that_falls_silent_is_not_promoted() -> None:
+    with deployment_of(KIND) as deployment:
+        replica = deployment.nodes[2]
+        try:
+            with pytest.raises(FailoverRefused, match="did not catch up"):
+                hand_over(deployment, at(WAIT, replica.freeze))
+        finally:
+            replica.thaw()
+        assert takes_writes(deployment)

@@ -168,13 +168,18 @@ class Failover:
         wanted = self._offset(master, "master_repl_offset")
         end = time.monotonic() + _CATCH_UP
         for replica in facts.candidates:
-            while self._offset(replica, "slave_repl_offset") < wanted:
+            while not self._has(replica, wanted):
                 if time.monotonic() > end:
                     raise FailoverRefused(
                         f"{replica} did not catch up with the master within {_CATCH_UP:.0f} s, and might have been "
                         "promoted; nothing was changed. Look at its link and its load"
                     )
                 time.sleep(_POLL)
+
+    def _has(self, replica: Address, wanted: int) -> bool:
+        with contextlib.suppress(UnavailableError):  # it may only be slow
+            return self._offset(replica, "slave_repl_offset") >= wanted
+        return False
 
     # -- asking and telling
 
