@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import redis
 from tests.real.test_planned_failover import Writing, deployment_of
 from tests.servers import Deployment, wait_for
 
@@ -74,3 +75,21 @@ def test_a_replica_that_falls_silent_is_not_promoted() -> None:
         finally:
             replica.thaw()
         assert takes_writes(deployment)
+
+
+def test_a_master_that_takes_no_more_connections() -> None:
+    """Callers that wait open more and more of them: the command has one of its own all the time."""
+    with deployment_of(KIND) as deployment:
+        with redis.Redis(port=deployment.master().port, password=deployment.password) as admin:
+            admin.ping()
+
+            def say(text: str) -> None:
+                if text.startswith(ORDERED):
+                    admin.config_set("maxclients", 1)
+                elif "is the master; writes stood still" in text:
+                    admin.config_set("maxclients", 1000)
+
+            with Writing(deployment.url) as writing:
+                hand_over(deployment, say)
+                time.sleep(0.3)
+        assert writing.lost(deployment.master()) == []

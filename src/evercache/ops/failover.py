@@ -21,11 +21,13 @@ from typing import Any
 from evercache.errors import DeploymentError, FailoverRefused, NotWhole, ServerError, UnavailableError
 from evercache.ops.handover import Facts, obstacles
 from evercache.ops.survey import Targets, ask, survey
+from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address
 
 __all__ = ["Failover", "HandedOver"]
 
 Say = Callable[[str], None]
+Tell = Callable[..., None]
 
 #: Writes wait at most so long (seconds); a promotion takes one to three.
 _PAUSE = 10.0
@@ -123,7 +125,7 @@ class Failover:
     def _paused(self, facts: Facts) -> tuple[Address, str, float, float]:
         master = facts.master
         assert master is not None
-        with _undisturbed(self._say), self._pause(master):
+        with _undisturbed(self._say), self._pause(master) as tell:
             since = time.monotonic()
             self._say(f"writes wait at {master}")
             self._wait_caught_up(facts)
@@ -137,7 +139,7 @@ class Failover:
                 if new is not None:
                     until = time.monotonic()
                     # Before its writes go on: what waited there is refused, not acknowledged and lost.
-                    self._tell(master, ("REPLICAOF", new.host, new.port))
+                    tell("REPLICAOF", new.host, new.port)
                     return new, _PAUSED, since, until
                 time.sleep(_POLL)
         raise DeploymentError(
@@ -146,20 +148,29 @@ class Failover:
         )
 
     @contextlib.contextmanager
-    def _pause(self, master: Address) -> Iterator[None]:
+    def _pause(self, master: Address) -> Iterator[Tell]:
         """Writes wait there, at the longest for `_PAUSE`, also when this process is killed."""
+        # One connection all the time: callers that wait open more and more, until the master takes no other.
+        endpoint = BlockingWire().endpoint(master, self._targets.node_options)
+
+        def tell(*command: Any) -> None:
+            (reply,) = endpoint.execute((command,), time.monotonic() + 2.0)
+            if isinstance(reply, ServerError):
+                raise reply
+
         try:
-            self._tell(master, ("CLIENT", "PAUSE", int(_PAUSE * 1000), "WRITE"))
+            tell("CLIENT", "PAUSE", int(_PAUSE * 1000), "WRITE")
         except ServerError as error:
             raise FailoverRefused(
                 f"{master} refuses to let writes wait ({error}); nothing was changed. "
                 "It takes Redis 6.2 or Valkey, and a user that may run CLIENT PAUSE"
             ) from error
         try:
-            yield
+            yield tell
         finally:
             with contextlib.suppress(UnavailableError):
-                self._tell(master, ("CLIENT", "UNPAUSE"))
+                tell("CLIENT", "UNPAUSE")
+            endpoint.disconnect()
 
     def _wait_caught_up(self, facts: Facts) -> None:
         """Each replica that may be promoted has all that the master wrote before its writes began to wait."""
@@ -187,9 +198,6 @@ class Failover:
         (info,) = ask(address, self._targets.node_options, ("INFO", "replication"))
         fields = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
         return int(fields.get(field, "0"))
-
-    def _tell(self, address: Address, command: tuple[Any, ...]) -> None:
-        ask(address, self._targets.node_options, command, timeout=2.0)
 
     def _order(self, *arguments: str) -> None:
         """Tell the sentinel that was asked before; ServerError when it refuses."""
