@@ -66,6 +66,18 @@ def test_whoever_listens_has_gone() -> None:
         assert writing.lost(new) == []
 
 
+def test_a_user_that_may_not_demote_the_master() -> None:
+    """Said before anybody is promoted."""
+    with deployment_of(KIND) as deployment:
+        for node in deployment.nodes:
+            node.cli("ACL", "SETUSER", "ops", "on", ">ops-secret", "~*", "&*", "+@all", "-replicaof", "-slaveof")
+        url = deployment.url.replace("://:node-secret@", "://ops:ops-secret@")
+        with pytest.raises(FailoverRefused, match="REPLICAOF") as caught:
+            hand_over(deployment, lambda text: None, url)
+        assert "secret" not in str(caught.value)
+        assert takes_writes(deployment)
+
+
 def test_a_replica_that_falls_silent_is_not_promoted() -> None:
     with deployment_of(KIND) as deployment:
         replica = deployment.nodes[2]

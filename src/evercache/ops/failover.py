@@ -158,6 +158,7 @@ class Failover:
             if isinstance(reply, ServerError):
                 raise reply
 
+        self._may_demote(master, tell)
         try:
             tell("CLIENT", "PAUSE", int(_PAUSE * 1000), "WRITE")
         except ServerError as error:
@@ -171,6 +172,17 @@ class Failover:
             with contextlib.suppress(UnavailableError):
                 tell("CLIENT", "UNPAUSE")
             endpoint.disconnect()
+
+    def _may_demote(self, master: Address, tell: Tell) -> None:
+        """FailoverRefused where it does not take the order that ends the pause: asked with a port that is none."""
+        try:
+            tell("REPLICAOF", master.host, "none")
+        except ServerError as error:
+            if error.code == "NOPERM" or "unknown command" in str(error):
+                raise FailoverRefused(
+                    f"{master} would not follow the new master ({error}); nothing was changed. "
+                    "It takes a user that may run REPLICAOF there"
+                ) from error
 
     def _wait_caught_up(self, facts: Facts) -> None:
         """Each replica that may be promoted has all that the master wrote before its writes began to wait."""
