@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import redis
 from tests.real.test_planned_failover import Writing, deployment_of
 from tests.servers import Deployment, wait_for
 
-from evercache.errors import FailoverRefused
+from evercache.errors import EvercacheError, FailoverRefused
 from evercache.ops.failover import Failover, HandedOver
 from evercache.ops.remote import targets_of
 
@@ -105,3 +106,40 @@ def test_a_master_that_takes_no_more_connections() -> None:
                 hand_over(deployment, say)
                 time.sleep(0.3)
         assert writing.lost(deployment.master()) == []
+
+
+def test_two_at_once() -> None:
+    """The one that comes too late does not let the writes go on that wait for the other's promotion."""
+    with deployment_of(KIND) as deployment:
+        ready, ordered = threading.Event(), threading.Event()
+        outcome: list[object] = []
+
+        def second() -> None:
+            def hold() -> None:
+                ready.set()
+                ordered.wait(10)
+
+            try:
+                outcome.append(hand_over(deployment, at(WAIT, hold)))
+            except EvercacheError as error:
+                outcome.append(error)
+
+        other = threading.Thread(target=second)
+
+        def first(text: str) -> None:
+            if text.startswith(WAIT):
+                other.start()
+                ready.wait(10)
+            elif text.startswith(ORDERED):
+                ordered.set()
+
+        with Writing(deployment.url) as writing:
+            done = hand_over(deployment, first)
+            other.join(60)
+            time.sleep(0.3)
+        new = deployment.master()
+        assert writing.lost(new) == []
+        assert done.new == new.address
+        (same,) = outcome
+        assert isinstance(same, HandedOver)
+        assert same.new == done.new

@@ -132,7 +132,9 @@ class Failover:
             try:
                 self._order()
             except ServerError as error:
-                raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
+                # In progress: somebody else's order came first. The writes have to wait for that one as well.
+                if error.code != "INPROG":
+                    raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
             self._say("the replicas have everything; a sentinel promotes one of them")
             while time.monotonic() < since + _PAUSE - 1:
                 new = self._promoted(facts)
