@@ -11,7 +11,8 @@ import redis
 from tests.real.test_planned_failover import Writing, deployment_of
 from tests.servers import Deployment, wait_for
 
-from evercache.errors import EvercacheError, FailoverRefused
+from evercache.errors import DeploymentError, EvercacheError, FailoverRefused
+from evercache.ops import failover
 from evercache.ops.failover import Failover, HandedOver
 from evercache.ops.remote import targets_of
 
@@ -61,6 +62,31 @@ def test_whoever_listens_has_gone() -> None:
     with deployment_of(KIND) as deployment:
         with Writing(deployment.url) as writing:
             done = hand_over(deployment, at(ORDERED, gone))
+            time.sleep(0.3)
+        new = deployment.master()
+        assert done.new == new.address
+        assert writing.lost(new) == []
+
+
+def test_it_stood_still_until_the_pause_was_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is promoted without a pause, and what may be lost is said."""
+    monkeypatch.setattr(failover, "_PAUSE", 4.0)
+    with Deployment.start(KIND, down_after_ms=20_000, failover_timeout_ms=30_000) as deployment:
+        with pytest.raises(FailoverRefused, match="nothing was changed"):
+            hand_over(deployment, at(WAIT, lambda: time.sleep(4.5)))
+        assert takes_writes(deployment)
+        with pytest.raises(DeploymentError, match=r"is the master, but .* may be lost"):
+            hand_over(deployment, at(ORDERED, lambda: time.sleep(6)))
+        assert deployment.nodes[0].cli("ROLE")[0] == "slave"
+
+
+def test_sentinels_that_replace_the_master_by_themselves_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writes wait for so long that it seems dead to them: then they wait for that promotion."""
+    monkeypatch.setattr(failover, "_PAUSE", 30.0)
+    with deployment_of(KIND) as deployment:
+        old = deployment.master()
+        with Writing(deployment.url) as writing:
+            done = hand_over(deployment, at(WAIT, lambda: deployment.wait_new_master(old, 20)))
             time.sleep(0.3)
         new = deployment.master()
         assert done.new == new.address

@@ -60,6 +60,9 @@ class Failover:
         self._say = _harmless(say)
         self._service = targets.service or ""
         self._facts = Facts()
+        #: When the pause of the writes is over at the earliest, and whether it may be ended before.
+        self._until = 0.0
+        self._let_go = True
 
     def __repr__(self) -> str:
         return f"<Failover of {self._service!r} from {self._facts.master}>"
@@ -128,26 +131,77 @@ class Failover:
         with _undisturbed(self._say), self._pause(master) as tell:
             since = time.monotonic()
             self._say(f"writes wait at {master}")
-            self._wait_caught_up(facts)
-            try:
-                self._order()
-            except ServerError as error:
-                # In progress: somebody else's order came first. The writes have to wait for that one as well.
-                if error.code != "INPROG":
-                    raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
+            behind = self._behind(facts)
+            if not self._begun(facts):
+                self._order_in_time(master, behind)
             self._say("the replicas have everything; a sentinel promotes one of them")
-            while time.monotonic() < since + _PAUSE - 1:
+            while True:
                 new = self._promoted(facts)
                 if new is not None:
                     until = time.monotonic()
-                    # Before its writes go on: what waited there is refused, not acknowledged and lost.
-                    tell("REPLICAOF", new.host, new.port)
+                    self._demote(master, new, tell)
                     return new, _PAUSED, since, until
+                if time.monotonic() > self._until - 1:
+                    break
                 time.sleep(_POLL)
         raise DeploymentError(
-            f"no replica was promoted within {_PAUSE - 1:.0f} s, so {master} takes writes again. "
-            "See the log of the sentinels, and `evercache status`"
+            f"no replica was promoted within {_PAUSE - 1:.0f} s, so {master} takes writes again. If a sentinel "
+            "still promotes one, what is acknowledged until then is lost. See the log of the sentinels, and "
+            "`evercache status`"
         )
+
+    def _order_in_time(self, master: Address, behind: Address | None) -> None:
+        """Have a replica promoted; FailoverRefused where writes could be lost."""
+        if behind is not None:
+            raise FailoverRefused(
+                f"{behind} did not catch up with the master in time, and might have been promoted; nothing was "
+                "changed. Look at its link and its load"
+            )
+        if time.monotonic() > self._until - _PAUSE / 2:
+            raise FailoverRefused(
+                f"it took so long to let writes wait at {master} that they might go on before a replica is "
+                "promoted; nothing was changed. Try again"
+            )
+        try:
+            self._order()
+        except ServerError as error:
+            # In progress: somebody else's order came first. The writes have to wait for that one as well.
+            if error.code != "INPROG":
+                raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
+        except UnavailableError as error:
+            if not error.maybe_run:
+                raise FailoverRefused(f"no sentinel could be told: {error}; nothing was changed") from error
+            self._say(f"{error}; it may have begun all the same")
+
+    def _begun(self, facts: Facts) -> bool:
+        """Whether the sentinels replace the master by themselves.
+
+        They do when its writes wait for long: their greetings are writes, and so their questions wait as well.
+        """
+        if time.monotonic() < self._until - _PAUSE + facts.down_after / 2:
+            return False
+        if self._promoted(facts) is not None:
+            return True
+        seen = survey(self._targets)
+        return not seen.settled or any("o_down" in one.flags for one in seen.sentinels)
+
+    def _demote(self, master: Address, new: Address, tell: Tell) -> None:
+        """Before its writes go on: what waited there is refused, not acknowledged and lost."""
+        self._let_go = False
+        try:
+            tell("REPLICAOF", new.host, new.port)
+        except UnavailableError as error:
+            raise DeploymentError(
+                f"{new} is the master, but {master} could not be made its replica ({error}): what it acknowledges "
+                "from the end of the pause until a sentinel does that may be lost"
+            ) from error
+        self._let_go = True
+        late = time.monotonic() - self._until
+        if late > 0:
+            raise DeploymentError(
+                f"{new} is the master, but the pause of the writes at {master} may have been over for {late:.1f} s "
+                "before it was made its replica: what it acknowledged then may be lost"
+            )
 
     @contextlib.contextmanager
     def _pause(self, master: Address) -> Iterator[Tell]:
@@ -161,6 +215,7 @@ class Failover:
                 raise reply
 
         self._may_demote(master, tell)
+        self._let_go, self._until = True, time.monotonic() + _PAUSE
         try:
             tell("CLIENT", "PAUSE", int(_PAUSE * 1000), "WRITE")
         except ServerError as error:
@@ -171,8 +226,11 @@ class Failover:
         try:
             yield tell
         finally:
-            with contextlib.suppress(UnavailableError):
-                tell("CLIENT", "UNPAUSE")
+            try:
+                if self._let_go:
+                    tell("CLIENT", "UNPAUSE")
+            except UnavailableError as error:
+                self._say(f"{error}: writes wait at {master} until {_PAUSE:.0f} s after their pause began")
             endpoint.disconnect()
 
     def _may_demote(self, master: Address, tell: Tell) -> None:
@@ -186,20 +244,18 @@ class Failover:
                     "It takes a user that may run REPLICAOF there"
                 ) from error
 
-    def _wait_caught_up(self, facts: Facts) -> None:
-        """Each replica that may be promoted has all that the master wrote before its writes began to wait."""
+    def _behind(self, facts: Facts) -> Address | None:
+        """The replica that lacks something, after a while, of what was written before writes began to wait."""
         master = facts.master
         assert master is not None
         wanted = self._offset(master, "master_repl_offset")
-        end = time.monotonic() + _CATCH_UP
+        end = time.monotonic() + min(_CATCH_UP, facts.down_after / 2)
         for replica in facts.candidates:
             while not self._has(replica, wanted):
                 if time.monotonic() > end:
-                    raise FailoverRefused(
-                        f"{replica} did not catch up with the master within {_CATCH_UP:.0f} s, and might have been "
-                        "promoted; nothing was changed. Look at its link and its load"
-                    )
+                    return replica
                 time.sleep(_POLL)
+        return None
 
     def _has(self, replica: Address, wanted: int) -> bool:
         with contextlib.suppress(UnavailableError):  # it may only be slow

@@ -14,6 +14,8 @@ __all__ = ["Facts", "NodeSettings", "obstacles"]
 
 #: A replica that is further behind (bytes) has to catch up first: writes would stand still for that long.
 NEAR = 10_000_000
+#: The patience of sentinels that do not say theirs (seconds): their default.
+_SILENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Facts:
     quorum: str = ""
     #: The replicas that it would choose from, by what it knows of them.
     promotable: tuple[Address, ...] = ()
+    #: For so long (seconds) a master may be silent before the sentinels replace it.
+    down_after: float = _SILENCE
 
     @property
     def master(self) -> Address | None:
@@ -73,7 +77,7 @@ class Facts:
             sentinel, quorum = one.address, _text(reply)
             if quorum.startswith("OK"):
                 break
-        return Facts(seen, settings, sentinel, quorum, _promotable(targets, sentinel))
+        return Facts(seen, settings, sentinel, quorum, *_promotable(targets, sentinel))
 
 
 def obstacles(facts: Facts) -> list[str]:
@@ -142,24 +146,25 @@ def _settings_against(facts: Facts) -> list[str]:
     return found
 
 
-def _promotable(targets: Targets, sentinel: Address | None) -> tuple[Address, ...]:
+def _promotable(targets: Targets, sentinel: Address | None) -> tuple[tuple[Address, ...], float]:
     """By the rules of Sentinel: the lowest priority first, also where the link has been down for a while."""
     if sentinel is None:
-        return ()
+        return (), _SILENCE
     service = targets.service or ""
     commands = (("SENTINEL", "MASTER", service), ("SENTINEL", "REPLICAS", service))
     try:
         master, replicas = ask(sentinel, targets.sentinel_options, *commands)
     except UnavailableError:
-        return ()
-    patience = 10 * int(texts(master)["down-after-milliseconds"])
-    return tuple(
+        return (), _SILENCE
+    silence = int(texts(master)["down-after-milliseconds"])
+    found = tuple(
         Address(one["ip"], int(one["port"]))
         for one in map(texts, replicas)
         if healthy(one["flags"])
         and one.get("slave-priority") != "0"
-        and int(one.get("master-link-down-time", "0")) <= patience
+        and int(one.get("master-link-down-time", "0")) <= 10 * silence
     )
+    return found, silence / 1000
 
 
 def _settings(targets: Targets, address: Address) -> NodeSettings:
