@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 import redis
-from tests.real.test_planned_failover import Writing, deployment_of
+from tests.real.test_planned_failover import Writing, command, deployment_of
 from tests.servers import Deployment, wait_for
 
 from evercache.errors import DeploymentError, EvercacheError, FailoverRefused
@@ -66,6 +67,26 @@ def test_whoever_listens_has_gone() -> None:
         new = deployment.master()
         assert done.new == new.address
         assert writing.lost(new) == []
+
+
+def test_the_terminal_is_closed() -> None:
+    """Whoever closes it, or stops the command by SIGTERM, leaves no master that is half replaced."""
+    with deployment_of(KIND) as deployment:
+        old = deployment.master()
+        with Writing(deployment.url) as writing:
+            running = command(deployment, "--yes")
+            assert running.stderr is not None
+            assert running.stdout is not None
+            for line in running.stderr:
+                if WAIT in line:
+                    break
+            running.send_signal(signal.SIGHUP)
+            running.stderr.close()
+            running.stdout.close()
+            running.wait(90)
+            assert old.cli("ROLE")[0] == "slave"
+        assert running.returncode == -signal.SIGHUP
+        assert writing.lost(deployment.wait_new_master(old)) == []
 
 
 def test_it_stood_still_until_the_pause_was_over(monkeypatch: pytest.MonkeyPatch) -> None:

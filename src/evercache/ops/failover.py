@@ -312,7 +312,8 @@ def _harmless(say: Say) -> Say:
 
 @contextlib.contextmanager
 def _undisturbed(say: Say) -> Iterator[None]:
-    """Ctrl-C waits until the end: to go away between the pause and the promotion is what loses writes."""
+    """Ctrl-C, SIGTERM and a closed terminal wait until the end: to go away between the pause and the promotion is
+    what loses writes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -322,13 +323,18 @@ def _undisturbed(say: Say) -> Iterator[None]:
         came.append(number)
         say("interrupted: the failover is brought to its end first")
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if came:
-            raise KeyboardInterrupt
+            signal.raise_signal(came[0])
 
 
 def _refused(error: ServerError) -> bool:
