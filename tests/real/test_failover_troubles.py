@@ -137,6 +137,27 @@ def test_a_replica_that_falls_silent_is_not_promoted() -> None:
         assert takes_writes(deployment)
 
 
+def test_what_became_of_it_is_said_also_after_an_interruption() -> None:
+    with deployment_of(KIND) as deployment:
+        replica = deployment.nodes[2]
+        said: list[str] = []
+
+        def say(text: str) -> None:
+            said.append(text)
+            if text.startswith(WAIT):
+                replica.freeze()
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                hand_over(deployment, say)
+        finally:
+            replica.thaw()
+        assert any("did not catch up" in text for text in said)
+        assert takes_writes(deployment)
+
+
 def test_a_master_that_takes_no_more_connections() -> None:
     """Callers that wait open more and more of them: the command has one of its own all the time."""
     with deployment_of(KIND) as deployment:

@@ -165,6 +165,7 @@ def test_interrupted_it_is_brought_to_its_end() -> None:
             out, err = running.communicate(timeout=30)
         assert running.returncode == 130, err
         assert "brought to its end first" in err
+        assert "is the master; writes stood still" in err
         assert out == ""
         new = deployment.wait_new_master(old)
         assert writing.lost(new) == []

@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from evercache.errors import DeploymentError, FailoverRefused, NotWhole, ServerError, UnavailableError
+from evercache.errors import (
+    DeploymentError,
+    EvercacheError,
+    FailoverRefused,
+    NotWhole,
+    ServerError,
+    UnavailableError,
+)
 from evercache.ops.handover import Facts, obstacles
 from evercache.ops.survey import Targets, ask, survey
 from evercache.wire.blocking import BlockingWire
@@ -85,7 +92,6 @@ class Failover:
         began = time.monotonic()
         done = self._coordinated(facts) or self._paused(facts)
         new, way, since, until = done
-        self._say(f"{new} is the master; writes stood still for {until - since:.2f} s")
         self._say("waiting until every sentinel names it, and every node follows it")
         assert facts.master is not None
         self._wait_whole(facts, new)
@@ -109,7 +115,9 @@ class Failover:
         while time.monotonic() < end:
             new = self._promoted(facts)
             if new is not None:
-                return new, _COORDINATED, since, time.monotonic()
+                until = time.monotonic()
+                self._say_done(new, since, until)
+                return new, _COORDINATED, since, until
             if not waiting:
                 waiting = self._hands_over(master)
                 since = time.monotonic()
@@ -140,6 +148,7 @@ class Failover:
                 if new is not None:
                     until = time.monotonic()
                     self._demote(master, new, tell)
+                    self._say_done(new, since, until)
                     return new, _PAUSED, since, until
                 if time.monotonic() > self._until - 1:
                     break
@@ -262,6 +271,9 @@ class Failover:
             return self._offset(replica, "slave_repl_offset") >= wanted
         return False
 
+    def _say_done(self, new: Address, since: float, until: float) -> None:
+        self._say(f"{new} is the master; writes stood still for {until - since:.2f} s")
+
     # -- asking and telling
 
     def _offset(self, address: Address, field: str) -> int:
@@ -330,6 +342,10 @@ def _undisturbed(say: Say) -> Iterator[None]:
     }
     try:
         yield
+    except EvercacheError as error:
+        if came:  # else nobody would hear of it
+            say(str(error))
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
