@@ -126,6 +126,15 @@ def test_a_user_that_may_not_demote_the_master() -> None:
         assert takes_writes(deployment)
 
 
+def test_a_user_that_may_not_ask_for_the_role() -> None:
+    """INFO, without which nothing works, says it as well."""
+    with deployment_of(KIND) as deployment:
+        for node in deployment.nodes:
+            node.cli("ACL", "SETUSER", "ops", "on", ">ops-secret", "~*", "&*", "+@all", "-role")
+        url = deployment.url.replace("://:node-secret@", "://ops:ops-secret@")
+        assert hand_over(deployment, lambda text: None, url).new == deployment.master().address
+
+
 def test_a_replica_that_falls_silent_is_not_promoted() -> None:
     with deployment_of(KIND) as deployment:
         replica = deployment.nodes[2]

@@ -290,8 +290,9 @@ class Failover:
     def _promoted(self, facts: Facts) -> Address | None:
         for replica in facts.candidates:
             with contextlib.suppress(UnavailableError):
-                (role,) = ask(replica, self._targets.node_options, ("ROLE",), timeout=0.3)
-                if _text(role[0]) == "master":
+                # Not ROLE, which its user may lack: nobody would see the promotion.
+                (info,) = ask(replica, self._targets.node_options, ("INFO", "replication"), timeout=0.3)
+                if "role:master" in _text(info).split():
                     return replica
         return None
 
