@@ -81,6 +81,12 @@ def test_a_master_that_is_dead_hands_nothing_over() -> None:
     assert "Sentinel will replace it by itself" in only
 
 
+def test_a_master_that_refuses_us_is_not_dead() -> None:
+    (only,) = obstacles(changed(sound(), MASTER, state="denied", use="nothing", detail="WRONGPASS invalid"))
+    assert "WRONGPASS invalid" in only
+    assert "Sentinel" not in only
+
+
 def test_no_replica_could_be_promoted_and_why() -> None:
     facts = changed(sound(), ONE, use="nothing", reason="its link to the master is down")
     assert obstacles(facts) == [], "there is another one"

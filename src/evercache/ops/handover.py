@@ -92,7 +92,10 @@ def obstacles(facts: Facts) -> list[str]:
         found.append("no sentinel answers that names the master: start them, or check their password")
     elif not facts.quorum.startswith("OK"):
         found.append(f"the sentinels could not authorise it ({facts.quorum}): start the missing ones")
-    if not any(node.address == seen.master and node.state == "up" for node in seen.nodes):
+    master = next((node for node in seen.nodes if node.address == seen.master), None)
+    if master is not None and master.state in ("denied", "loading"):
+        found.append(f"the master {seen.master} does not serve us: {master.reason or master.detail}")
+    elif master is None or master.state != "up":
         found.append(f"the master {seen.master} does not answer, so Sentinel will replace it by itself")
     if not facts.candidates:
         reasons = "; ".join(_unfit(facts).values()) or "there is none"
