@@ -17,6 +17,8 @@ import pytest
 from tests.proxy import DelayProxy
 from tests.servers import Server
 
+from evercache.observe import EventHub
+from evercache.observe.events import Resynced
 from evercache.protocol.topology import View
 from evercache.topology import Monitor, Replica, Round
 from evercache.topology.facts import NodeFacts
@@ -79,7 +81,10 @@ def fit(monitor: Monitor, tau: float = -1e9) -> set[Address]:
 
 
 def make(topology: Fixed, **more: Any) -> Monitor:
-    return Monitor(topology, PipelinedWire(), ConnectionOptions(), **more)
+    """In a process that has reached a master: before that, troubles of nodes are no line of the log."""
+    hub = EventHub()
+    hub.emit(Resynced(str(topology.view.master), "start"))
+    return Monitor(topology, PipelinedWire(), ConnectionOptions(), hub=hub, **more)
 
 
 async def test_a_replica_that_joins_is_discovered_and_admitted(server_kind: str) -> None:
