@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -144,6 +145,40 @@ def test_a_replica_that_falls_silent_is_not_promoted() -> None:
         finally:
             replica.thaw()
         assert takes_writes(deployment)
+
+
+def test_sentinels_that_fall_silent() -> None:
+    with deployment_of(KIND) as deployment:
+
+        def freeze() -> None:
+            for sentinel in deployment.sentinels:
+                sentinel.freeze()
+
+        try:
+            with pytest.raises(FailoverRefused, match="no sentinel could be told"):
+                hand_over(deployment, at(WAIT, freeze))
+            assert takes_writes(deployment)
+        finally:
+            for sentinel in deployment.sentinels:
+                sentinel.thaw()
+
+
+def test_a_master_that_stalls_as_its_writes_are_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the order when it goes on: that is said."""
+    with Deployment.start(KIND, down_after_ms=30_000, failover_timeout_ms=30_000) as deployment:
+        master = deployment.master()
+        allowed = Failover._may_demote
+
+        def freeze(self: Failover, *arguments: Any) -> None:
+            allowed(self, *arguments)
+            master.freeze()
+
+        monkeypatch.setattr(Failover, "_may_demote", freeze)
+        try:
+            with pytest.raises(DeploymentError, match="writes wait there for 10 s at most"):
+                hand_over(deployment, lambda text: None)
+        finally:
+            master.thaw()
 
 
 def test_what_became_of_it_is_said_also_after_an_interruption() -> None:

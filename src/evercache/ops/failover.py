@@ -223,7 +223,17 @@ class Failover:
             if isinstance(reply, ServerError):
                 raise reply
 
-        self._may_demote(master, tell)
+        try:
+            self._may_demote(master, tell)
+            self._begin_pause(master, tell)
+            try:
+                yield tell
+            finally:
+                self._end_pause(master, tell)
+        finally:
+            endpoint.disconnect()
+
+    def _begin_pause(self, master: Address, tell: Tell) -> None:
         self._let_go, self._until = True, time.monotonic() + _PAUSE
         try:
             tell("CLIENT", "PAUSE", int(_PAUSE * 1000), "WRITE")
@@ -232,15 +242,18 @@ class Failover:
                 f"{master} refuses to let writes wait ({error}); nothing was changed. "
                 "It takes Redis 6.2 or Valkey, and a user that may run CLIENT PAUSE"
             ) from error
+        except UnavailableError as error:
+            raise DeploymentError(
+                f"{error}. If {master} got the order, writes wait there for {_PAUSE:.0f} s at most; nothing else "
+                "was changed"
+            ) from error
+
+    def _end_pause(self, master: Address, tell: Tell) -> None:
         try:
-            yield tell
-        finally:
-            try:
-                if self._let_go:
-                    tell("CLIENT", "UNPAUSE")
-            except UnavailableError as error:
-                self._say(f"{error}: writes wait at {master} until {_PAUSE:.0f} s after their pause began")
-            endpoint.disconnect()
+            if self._let_go:
+                tell("CLIENT", "UNPAUSE")
+        except UnavailableError as error:
+            self._say(f"{error}: writes wait at {master} until {_PAUSE:.0f} s after their pause began")
 
     def _may_demote(self, master: Address, tell: Tell) -> None:
         """FailoverRefused where it does not take the order that ends the pause: asked with a port that is none."""
