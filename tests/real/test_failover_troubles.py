@@ -55,6 +55,7 @@ def test_a_replica_that_is_behind_and_would_be_preferred() -> None:
         assert takes_writes(whole)
 
 
+@pytest.mark.long
 def test_whoever_listens_has_gone() -> None:
     """A message that cannot be written ends nothing half-way."""
 
@@ -70,6 +71,7 @@ def test_whoever_listens_has_gone() -> None:
         assert writing.lost(new) == []
 
 
+@pytest.mark.long
 def test_the_terminal_is_closed() -> None:
     """Whoever closes it, or stops the command by SIGTERM, leaves no master that is half replaced."""
     with deployment_of(KIND) as deployment:
@@ -90,6 +92,7 @@ def test_the_terminal_is_closed() -> None:
         assert writing.lost(deployment.wait_new_master(old)) == []
 
 
+@pytest.mark.long
 def test_it_stood_still_until_the_pause_was_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is promoted without a pause, and what may be lost is said."""
     monkeypatch.setattr(failover, "_PAUSE", 4.0)
@@ -127,6 +130,7 @@ def test_a_user_that_may_not_demote_the_master() -> None:
         assert takes_writes(deployment)
 
 
+@pytest.mark.long
 def test_a_user_that_may_not_ask_for_the_role() -> None:
     """INFO, without which nothing works, says it as well."""
     with deployment_of(KIND) as deployment:
@@ -163,6 +167,7 @@ def test_sentinels_that_fall_silent() -> None:
                 sentinel.thaw()
 
 
+@pytest.mark.long
 def test_a_master_that_stalls_as_its_writes_are_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets the order when it goes on: that is said."""
     with Deployment.start(KIND, down_after_ms=30_000, failover_timeout_ms=30_000) as deployment:
@@ -181,6 +186,7 @@ def test_a_master_that_stalls_as_its_writes_are_to_wait(monkeypatch: pytest.Monk
             master.thaw()
 
 
+@pytest.mark.long
 def test_what_became_of_it_is_said_also_after_an_interruption() -> None:
     with deployment_of(KIND) as deployment:
         replica = deployment.nodes[2]
