@@ -127,6 +127,37 @@ def test_quick_says_when_another_quick_sample_changes_nothing() -> None:
     assert score.quick
 
 
+def test_pauses_now_and_then_do_not_add_up() -> None:
+    """What the hot path does not record would have brought the score down between two pauses."""
+    score = LatencyScore()
+    for _ in range(WARM_UP):
+        score.record(0.0002, 1.0)
+    for _ in range(20):
+        score.record(0.01, 1.0)
+        for _ in range(10):
+            if not score.quick:
+                score.record(0.0002, 1.0)
+        assert score.quick
+        assert score.value <= 0.00025
+
+
+def test_the_shares_are_even_on_a_busy_machine() -> None:
+    """Of ten reads one meets a pause, which is neither server's fault."""
+    source, uneven = random.Random(1), 0
+    balancer = Balancer(source.random)
+    for _ in range(150):
+        nodes, served, now = [Node(0.0002), Node(0.0002)], 0, 0.0
+        for _ in range(1000):
+            node = balancer.choose(nodes, now)
+            served += node is nodes[0]
+            took = 0.0002 if source.random() > 0.1 else source.uniform(0.004, 0.02)
+            now += took
+            if took >= NOISE or not node.score.quick:
+                node.score.record(took, now)
+        uneven += not 400 <= served <= 600
+    assert uneven <= 5
+
+
 def test_an_unused_score_fades() -> None:
     score = LatencyScore()
     for _ in range(WARM_UP):

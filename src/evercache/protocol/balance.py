@@ -34,6 +34,8 @@ EQUAL = 2.0
 FLOOR = 1e-6
 #: What is quicker (seconds) counts as this quick: differences below it are the schedulers', not the servers'.
 NOISE = 0.0005
+#: A score that is above a quick sample by no more than this factor has settled.
+SETTLED = 1.25
 
 #: A read is hedged when it is later than this share of recent ones, and never earlier than so many seconds: below
 #: that a machine's own pauses look like slow servers.
@@ -59,7 +61,8 @@ class LatencyScore:
     __slots__ = ("at", "quick", "samples", "value")
 
     def __init__(self) -> None:
-        #: Known, and below `NOISE`: another sample below that would change no choice, and need not be recorded.
+        #: Known, below `NOISE`, and as low as its samples: another sample below that would change no choice, and
+        #: need not be recorded. After a pause it is not, until it has come down: the next one doubles it again.
         self.quick = False
         self.value = 0.0
         self.at = 0.0
@@ -83,7 +86,7 @@ class LatencyScore:
             if now - self.at > DECAY / 2:  # before, what is lost with time is less
                 weight = max(WEIGHT, 1.0 - exp((self.at - now) / DECAY))
             self.value = value + (latency - value) * weight
-        self.quick = self.value < NOISE and self.samples >= WARM_UP
+        self.quick = latency < NOISE and self.value <= SETTLED * latency and self.samples >= WARM_UP
         self.at = now
 
     def decayed(self, now: float) -> float:
