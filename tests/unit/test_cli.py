@@ -51,7 +51,19 @@ def test_the_module_runs_like_the_command() -> None:
 def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in ("up", "down", "status", "logs", "kill", "freeze", "thaw", "start", "add-replica", "url"):
+    for command in (
+        "up",
+        "down",
+        "status",
+        "logs",
+        "kill",
+        "freeze",
+        "thaw",
+        "start",
+        "add-replica",
+        "url",
+        "doctor",
+    ):
         assert f"\n  {command} " in text
     for code in ("0 ", "1 ", "2 ", "3 ", "4 ", "5 ", "6 ", "7 ", "130 "):
         assert f" {code} " in text

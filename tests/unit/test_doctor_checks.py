@@ -25,7 +25,7 @@ from tests.unit.doctor_facts import (
 )
 
 from evercache.ops.doctor import Facts, Result, Severity, examine, registered, verdict
-from evercache.ops.doctor.facts import Clock, Group
+from evercache.ops.doctor.facts import Clock, Group, HostFacts
 from evercache.wire.types import Address
 
 Change = Callable[[Facts], Facts]
@@ -84,11 +84,22 @@ def everyone(change: Callable[[int], Change]) -> Change:
     return all_of(*(change(place) for place in range(3)))
 
 
+def blind(command: str) -> Change:
+    """A command that the first sentinel refuses."""
+    return sentinel(0, hidden={command: f"{command}: NOPERM"})
+
+
 DENIED = {"FAILOVER ABORT": "User sentinel has no permissions to run the 'failover' command"}
 
 #: (check, what is changed, a part of what is said, a part of what mends it).
 FOUND: list[tuple[str, Change, str, str]] = [
     ("three-sentinels", only_two_sentinels, "2 sentinels: 10.0.0.1:26379, 10.0.0.2:26379", "start 1 more"),
+    (
+        "three-sentinels",
+        group(1, sentinels=()),
+        "10.0.0.2:26379 does not know 10.0.0.1:26379 and 10.0.0.3:26379",
+        "look again in 5 s",
+    ),
     ("sentinel-hosts", moved(1, 0), "2 of 3 sentinels are on 10.0.0.1", "move one of the sentinels"),
     ("ckquorum", group(1, ckquorum="NOQUORUM 1 usable Sentinels. Not enough"), "1 usable Sentinels", "CKQUORUM"),
     ("ckquorum", sentinel(1, groups=()), "does not know 'shop'", f"SENTINEL MONITOR {NAME} 10.0.0.1 6379"),
@@ -122,7 +133,12 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "REPLICAOF 10.0.0.1",
     ),
     ("one-master", node(0, role="slave"), "every node says that it is a replica", "REPLICAOF NO ONE"),
-    ("one-master", node(0, **GONE), "no node that answers is master", "start it"),
+    (
+        "one-master",
+        all_of(node(0, **GONE), everyone(lambda place: group(place, {"flags": "master,s_down"}))),
+        "no node that answers is master; down: 10.0.0.1:6379",
+        "start it",
+    ),
     (
         "named-master",
         node(0, role="slave"),
@@ -136,6 +152,9 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "SENTINEL CKQUORUM shop",
     ),
     ("reachable", node(1, **GONE), "10.0.0.2:6379, told by 10.0.0.1:26379: it does not", "replica-announce-ip"),
+    ("reachable", node(1, error="WRONGPASS invalid"), "WRONGPASS", "the right user name and password in the URL"),
+    ("reachable", node(1, error="NOPERM User x"), "NOPERM", "what the user in the URL may do"),
+    ("reachable", node(1, error="LOADING Valkey"), "LOADING", "wait until 10.0.0.2:6379 has loaded"),
     ("reachable", info(1, run_id="another"), "is not the server that 10.0.0.1:26379 means", "replica-announce-ip"),
     (
         "reachable",
@@ -217,6 +236,12 @@ FOUND: list[tuple[str, Change, str, str]] = [
     ),
     ("stop-timeout", program(0, stop_signal="KILL"), "stops it by SIGKILL", "stopsignal=TERM"),
     ("foreground", config(1, {"daemonize": "yes"}), "daemonize yes", "daemonize no in /etc/valkey/valkey.conf"),
+    (
+        "ckquorum",
+        everyone(lambda place: sentinel(place, groups=(Group("other", {"name": "other"}),))),
+        "10.0.0.1:26379 does not know 'shop'; it watches other",
+        "name other in the URL, or valkey-cli -h 10.0.0.1 -p 26379 SENTINEL MONITOR shop <host>",
+    ),
     ("foreground", process(1, 1, daemonized=True), "10.0.0.2:26379: daemonize yes", "/etc/valkey/sentinel.conf"),
     ("config-writable", info(1, config_file=""), "runs without a configuration file", "a file of its own"),
     (
@@ -253,7 +278,9 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "and listens on * -::*",
         "bind 127.0.0.1",
     ),
-    ("maxmemory", info(0, maxmemory="0"), "has no maxmemory", "CONFIG SET maxmemory 2048mb"),
+    ("maxmemory", info(1, maxmemory_policy="volatile-ttl"), "its master has volatile-lru", "policy volatile-lru"),
+    ("maxmemory", info(0, maxmemory="0"), "has no maxmemory", "CONFIG SET maxmemory 1073741824"),
+    ("maxmemory", everyone(lambda p: info(p, maxmemory="0")), "has no maxmemory", "CONFIG SET maxmemory 2048mb"),
     ("maxmemory", info(0, maxmemory_policy="noeviction"), "refuses writes", "maxmemory-policy volatile-lru"),
     ("maxmemory", info(0, maxmemory_policy="allkeys-lru"), "may evict marks", "maxmemory-policy volatile-lru"),
     (
@@ -262,7 +289,12 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "maxmemory 512 MB, its master has 1.0 GB",
         "maxmemory 1073741824",
     ),
-    ("maxmemory", info(1, total_system_memory="1200000000"), "leaves no room for a save", "maxmemory 801mb"),
+    (
+        "maxmemory",
+        info(1, total_system_memory="1200000000"),
+        "leaves no room for a save",
+        "10.0.0.2: CONFIG SET maxmemory 801mb",
+    ),
     ("kernel", host(1, overcommit="0"), "host1: vm.overcommit_memory is 0", "sysctl vm.overcommit_memory=1"),
     ("kernel", host(1, huge_pages="always"), "huge pages", "echo never"),
     ("kernel", host(1, swap_bytes=2 << 30), "2048 MB of swap", "swapoff -a"),
@@ -287,6 +319,7 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("groups-apart", sentinel(1, hidden={"SENTINEL MASTERS": "NOPERM"}), "NOPERM", False),
     ("reboot-period", no_hosts, "in its file only", True),
     ("one-master", lambda f: replace(f, nodes=()), "no server is known", False),
+    ("one-master", node(0, error="WRONGPASS invalid"), "WRONGPASS", False),
     ("one-master", node(2, **GONE), "10.0.0.3:6379: it does not answer", False),
     ("replicas-follow", node(2, **GONE), "10.0.0.3:6379: it does not answer", False),
     ("named-master", node(0, **GONE), "it does not answer", False),
@@ -300,6 +333,10 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("stop-timeout", node(1, **NO_CONFIG), "NOPERM", False),
     ("stop-timeout", no_hosts, "seen on its host only", True),
     ("foreground", no_hosts, "a sentinel tells no daemonize", True),
+    ("foreground", process(1, 1, hidden={"config_file": "run it as root"}), "a sentinel tells no daemonize", True),
+    ("three-sentinels", all_of(group(0, sentinels=()), blind("SENTINEL SENTINELS")), "NOPERM", False),
+    ("ckquorum", all_of(sentinel(0, groups=()), blind("SENTINEL MASTERS")), "NOPERM", False),
+    ("promotable", all_of(group(0, replicas=()), blind("SENTINEL REPLICAS")), "NOPERM", False),
     ("config-writable", no_hosts, "seen on its host only", True),
     ("config-writable", process(0, 0, hidden={"config_file": "run it as root"}), "run it as root", True),
     ("passwords", node(1, **NO_CONFIG), "masterauth: CONFIG: NOPERM", False),
@@ -334,6 +371,8 @@ FINE: list[tuple[str, Change]] = [
     ("passwords", everyone(lambda place: all_of(node(place, open=True), config(place, {"masterauth": ""})))),
     ("passwords", entry(1, "replicas", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "90000"})),
     ("open-door", all_of(on_one_loopback, node(1, open=True))),
+    ("foreground", all_of(config(1, {"daemonize": "yes"}), program(1, kind="systemd"))),
+    ("kernel", lambda facts: replace(facts, hosts=(*facts.hosts, HostFacts("laptop", overcommit="0")))),
     ("kernel", host(1, huge_pages="madvise")),
     ("reboot-period", all_of(no_hosts, everyone(lambda p: sentinel(p, info={"redis_version": "6.2.14"})))),
     ("backlog", lambda facts: replace(facts, nodes=facts.nodes[:1])),

@@ -93,7 +93,7 @@ def test_a_server_under_supervisor(tmp_path: Path) -> None:
     assert (process.program.name, process.program.stop_timeout, process.program.autorestart) == ("cache", 33, True)
     assert process.program.source == str(config)
     assert process.directives == (("daemonize", "yes"), ("save", "900 1"))
-    assert process.daemonized
+    assert not process.daemonized, "it is a child of Supervisor, whatever its file says"
     assert "hunter2" not in repr(process)
     assert (
         process.unwritable == f"{file} (-rw-r--r--, user {os.getuid()}) cannot be written by the server's user 999"
@@ -110,6 +110,9 @@ def test_a_server_that_left_its_supervisor_is_found_by_its_file(tmp_path: Path) 
     program = program_of(found, 100, "/srv/cache/valkey.conf")
     assert not isinstance(program, str)
     assert not program.autorestart
+    file = tmp_path / "valkey.conf"
+    file.write_text("daemonize yes\n")
+    assert look(info(0, config_file=str(file))(on_loopback(sound())), found).processes[0].daemonized
     assert program.source.endswith("conf.d/more.conf")
 
 

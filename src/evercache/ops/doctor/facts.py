@@ -27,6 +27,7 @@ __all__ = [
     "flags_of",
     "is_loopback",
     "number",
+    "whole",
 ]
 
 #: Of the file that holds facts.
@@ -105,7 +106,7 @@ class NodeFacts:
         """Whom it follows, as it says itself."""
         if not self.replica or "master_host" not in self.info:
             return None
-        return Address(self.info["master_host"], int(self.info.get("master_port", "0")))
+        return Address(self.info["master_host"], whole(self.info, "master_port"))
 
     def setting(self, name: str) -> str | None:
         """A setting, by its present name or the one before it; None where it cannot be seen."""
@@ -246,7 +247,7 @@ class Facts:
     @property
     def master(self) -> Address | None:
         """Who is named as master: by the newest epoch; without sentinels, the node that says so."""
-        views = [(int(group.master.get("config-epoch", "0")), group) for _, group in self.groups()]
+        views = [(whole(group.master, "config-epoch"), group) for _, group in self.groups()]
         if views:
             newest = max(epoch for epoch, _ in views)
             votes = [address_of(group.master) for epoch, group in views if epoch == newest]
@@ -316,8 +317,7 @@ class Facts:
 
 def address_of(texts: Texts) -> Address:
     """The address in an entry of SENTINEL MASTERS, REPLICAS or SENTINELS."""
-    port = texts.get("port", "0")
-    return Address(texts.get("ip", ""), int(port) if port.isdigit() else 0)
+    return Address(texts.get("ip", ""), whole(texts, "port"))
 
 
 def flags_of(texts: Texts) -> frozenset[str]:
@@ -331,6 +331,12 @@ def number(texts: Texts, name: str) -> float | None:
         return float(texts[name])
     except (KeyError, ValueError):
         return None
+
+
+def whole(texts: Texts, name: str, default: int = 0) -> int:
+    """A whole number by its name; the default where there is none."""
+    text = texts.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() else default
 
 
 def is_loopback(host: str) -> bool:

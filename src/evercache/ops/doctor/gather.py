@@ -188,7 +188,7 @@ def _sentinel(address: Address, place: Location) -> SentinelFacts:
             clock=_clock(known, sent, received),
         )
     except UnavailableError as error:
-        return SentinelFacts(address, error=_why(error))
+        return SentinelFacts(address, error=_why(error, address))
     finally:
         talk.close()
     is_open = _open(address, place.sentinel_options, talk)
@@ -234,7 +234,7 @@ def _node(address: Address, place: Location) -> NodeFacts:
             sentinel_users=_users(talk, talk.note("CLIENT LIST", clients, text, ""), known),
         )
     except UnavailableError as error:
-        return NodeFacts(address, error=_why(error))
+        return NodeFacts(address, error=_why(error, address))
     finally:
         talk.close()
     is_open = _open(address, place.node_options, talk)
@@ -273,7 +273,7 @@ def _open(address: Address, options: ConnectionOptions, talk: _Talk) -> bool | N
     except UnavailableError as error:
         if "DENIED" in str(error):
             return False
-        talk.hidden["open"] = f"a connection without a password: {_why(error)}"
+        talk.hidden["open"] = f"a connection without a password: {_why(error, address)}"
         return None
     finally:
         stranger.close()
@@ -291,8 +291,9 @@ def _kept(info: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in info.items() if not name.startswith(dropped)}
 
 
-def _why(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200] or type(error).__name__
+def _why(error: Exception, address: Address) -> str:
+    text = str(error).partition("\n")[0].removeprefix(f"{address}: ")
+    return text[:200] or type(error).__name__
 
 
 def text(value: Any) -> str:

@@ -72,11 +72,6 @@ class Machine:
             pid = int(parent)
             yield pid
 
-    def daemonized(self, pid: int) -> bool:
-        """Whether its command line says so."""
-        command = self.command(pid)
-        return any(a == "--daemonize" and b == "yes" for a, b in pairwise(command))
-
     def folder(self, pid: int) -> Path:
         """The folder in which a process runs."""
         with suppress(OSError):

@@ -84,6 +84,8 @@ class Check:
     mend: str
     #: Whether it needs sentinels; without any there is nothing to check.
     sentinel: bool
+    #: Whether it has something to say when no sentinel knows the deployment's name.
+    unknown: bool
     #: Whom it looks at one by one: of those that do not answer it can see nothing.
     of: Of
     run: Run
@@ -117,13 +119,21 @@ _CHECKS: list[Check] = []
 
 
 def check(
-    name: str, title: str, severity: Severity, *, why: str, mend: str, sentinel: bool = False, of: Of = ""
+    name: str,
+    title: str,
+    severity: Severity,
+    *,
+    why: str,
+    mend: str,
+    sentinel: bool = False,
+    unknown: bool = False,
+    of: Of = "",
 ) -> Callable[[Run], Run]:
     """Register a function as a check; its subject is the name of its module."""
 
     def register(run: Run) -> Run:
         subject = run.__module__.rpartition(".")[2]
-        _CHECKS.append(Check(name, title, subject, severity, why, mend, sentinel, of, run))
+        _CHECKS.append(Check(name, title, subject, severity, why, mend, sentinel, unknown, of, run))
         return run
 
     return register
@@ -145,8 +155,9 @@ def examine(facts: Facts) -> tuple[Result, ...]:
 def _findings(one: Check, facts: Facts) -> tuple[Finding, ...]:
     if one.sentinel and not facts.watched:
         return (fine("there are no sentinels in this deployment"),)
-    if one.sentinel and not any(True for _ in facts.groups()):
-        return (unseen(f"no sentinel answers that knows {facts.client.service!r}"),)
+    if one.sentinel and not one.unknown and not any(True for _ in facts.groups()):
+        nobody = f"no sentinel answers that knows {facts.client.service!r}"
+        return (Finding("cannot see", nobody, silent=True),)
     return (*one.run(facts), *_silent(one, facts)) or (fine(""),)
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from evercache.ops.doctor.facts import Facts, HostFacts, NodeFacts, ProcessFacts, SentinelFacts
+from evercache.ops.doctor.facts import Facts, HostFacts, NodeFacts, ProcessFacts, SentinelFacts, whole
 from evercache.ops.doctor.programs import Machine, program_of
 
 __all__ = ["directives_of", "look", "unwritable", "with_host"]
@@ -73,7 +73,7 @@ def look(facts: Facts, machine: Machine) -> HostFacts:
 
 
 def _process(server: NodeFacts | SentinelFacts, machine: Machine) -> ProcessFacts:
-    pid = int(server.info.get("process_id", "0") or 0)
+    pid = whole(server.info, "process_id")
     sentinel = isinstance(server, SentinelFacts)
     file = server.info.get("config_file", "")
     facts = ProcessFacts(server.address.port, pid, sentinel, file)
@@ -101,7 +101,7 @@ def _process(server: NodeFacts | SentinelFacts, machine: Machine) -> ProcessFact
         facts,
         directives=directives,
         unwritable=why_not,
-        daemonized=("daemonize", "yes") in directives or machine.daemonized(pid),
+        daemonized=("daemonize", "yes") in directives and next(machine.parents(pid), 1) == 1,
         program=None if isinstance(program, str) else program,
         hidden=hidden,
     )

@@ -49,5 +49,5 @@ def load(path: Path) -> Facts:
 
 def merged(several: Sequence[Facts]) -> Facts:
     """The first, with the hosts that all of them saw: one file from a shell on each host."""
-    hosts = {host.name: host for facts in several for host in facts.hosts}
+    hosts = {(host.name, host.addresses): host for facts in several for host in facts.hosts}
     return replace(several[0], hosts=tuple(hosts.values()))

@@ -24,6 +24,8 @@ def kernel(facts: Facts) -> Iterator[Finding]:
     """Every host that there was a shell on; the others are named."""
     told = {address for host in facts.hosts for address in host.addresses}
     for host in facts.hosts:
+        if not host.addresses:
+            continue  # no server of the deployment runs there
         for what in ("overcommit", "huge_pages", "swap"):
             if what in host.hidden:
                 yield unseen(f"{host.name}: {host.hidden[what]}", host=True)

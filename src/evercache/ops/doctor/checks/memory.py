@@ -35,8 +35,9 @@ def maxmemory(facts: Facts) -> Iterator[Finding]:
             continue
         total = number(node.info, "total_system_memory")
         if not bound:
-            half = f"{int((total or 2 << 30) / 2) >> 20}mb"
-            yield found(f"{where} has no maxmemory", cli(node.address, f"CONFIG SET maxmemory {half}"))
+            yield found(
+                f"{where} has no maxmemory", cli(node.address, f"CONFIG SET maxmemory {_bound(facts, node)}")
+            )
         elif total:
             bounds.setdefault(facts.ip(node.address.host), []).append((node, bound))
         if not policy.startswith("volatile-"):
@@ -54,22 +55,36 @@ def maxmemory(facts: Facts) -> Iterator[Finding]:
             who = "its node" if len(nodes) == 1 else f"its {len(nodes)} nodes"
             yield found(
                 f"{host}: {who} may fill {size(asked)} of {size(total)}, which leaves no room for a save",
-                cli(nodes[0][0].address, f"CONFIG SET maxmemory {int(SHARE * total / len(nodes)) >> 20}mb"),
+                f"on each node of {host}: CONFIG SET maxmemory {int(SHARE * total / len(nodes)) >> 20}mb",
             )
     yield from _unlike(facts)
 
 
+def _bound(facts: Facts, node: NodeFacts) -> str:
+    """What the others have, or half of the machine for all its nodes."""
+    others = [bound for one in facts.up_nodes if (bound := number(one.info, "maxmemory"))]
+    if others:
+        return f"{max(others):.0f}"
+    here = sum(facts.ip(one.address.host) == facts.ip(node.address.host) for one in facts.nodes)
+    return f"{int((number(node.info, 'total_system_memory') or 2 << 30) / 2 / here) >> 20}mb"
+
+
 def _unlike(facts: Facts) -> Iterator[Finding]:
+    """Replicas that differ from their master, as far as that is right itself: what is wrong is no model."""
     top = facts.master_node
     if top is None or top.error:
         return
+    bound, policy = number(top.info, "maxmemory"), top.info.get("maxmemory_policy", "")
     for node in facts.replicas:
-        for field in ("maxmemory", "maxmemory_policy"):
-            ours, theirs = node.info.get(field), top.info.get(field)
-            if ours is not None and theirs is not None and ours != theirs:
-                name = field.replace("_", "-")
-                shown = (size(float(ours)), size(float(theirs))) if field == "maxmemory" else (ours, theirs)
-                yield found(
-                    f"{facts.label(node.address)}: {name} {shown[0]}, its master has {shown[1]}",
-                    cli(node.address, f"CONFIG SET {name} {theirs}"),
-                )
+        where, own = facts.label(node.address), number(node.info, "maxmemory")
+        if bound and own and own != bound:
+            yield found(
+                f"{where}: maxmemory {size(own)}, its master has {size(bound)}",
+                cli(node.address, f"CONFIG SET maxmemory {bound:.0f}"),
+            )
+        kept = node.info.get("maxmemory_policy", policy)
+        if policy.startswith("volatile-") and kept.startswith("volatile-") and kept != policy:
+            yield found(
+                f"{where}: maxmemory-policy {kept}, its master has {policy}",
+                cli(node.address, f"CONFIG SET maxmemory-policy {policy}"),
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evercache.ops.doctor.checks.words import cli
-from evercache.ops.doctor.facts import Clock, Facts, NodeFacts, number
+from evercache.ops.doctor.facts import Clock, Facts, NodeFacts, number, whole
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
 
 __all__: list[str] = []
@@ -81,7 +81,7 @@ def saves_and_clocks(facts: Facts) -> Iterator[Finding]:
                 "see the load and the clock of its host; it ends by itself after 30 quiet seconds",
             )
     for sentinel, group in facts.groups():
-        syncs = int(group.master.get("parallel-syncs", "1"))
+        syncs = whole(group.master, "parallel-syncs", 1)
         if syncs > 1 and syncs >= replicas > 0:
             yield found(
                 f"{facts.label(sentinel.address)}: parallel-syncs {syncs} with {replicas} replicas",

@@ -181,7 +181,7 @@ def promotable(facts: Facts) -> Iterator[Finding]:
         )
     for node in facts.up_nodes:
         least = node.setting("min-replicas-to-write")
-        if least is None:
+        if least is None or not least.isdigit():
             yield unseen(f"{facts.label(node.address)}: {node.hidden.get('CONFIG', 'CONFIG is hidden')}")
         elif known and int(least) >= len(known):
             yield found(
@@ -191,7 +191,9 @@ def promotable(facts: Facts) -> Iterator[Finding]:
                 Severity.warning,
             )
     for sentinel, group in facts.groups():
-        if not any("s_down" not in flags_of(one) for one in group.replicas) and known:
+        if "SENTINEL REPLICAS" in sentinel.hidden:
+            yield unseen(f"{facts.label(sentinel.address)}: {sentinel.hidden['SENTINEL REPLICAS']}")
+        elif not any("s_down" not in flags_of(one) for one in group.replicas) and known:
             yield found(
                 f"{facts.label(sentinel.address)} sees no replica that it could promote",
                 "see the checks `replicas-follow` and `dead-remembered`",

@@ -28,16 +28,16 @@ def one_master(facts: Facts) -> Iterator[Finding]:
     if len(masters) == 1:
         return
     if not masters:
-        if silent:
-            names = ", ".join(facts.label(one.address) for one in silent)
-            yield found(
-                f"no node that answers is master ({names} does not answer)",
-                "start it, or see the checks of the sentinels: why was no other promoted?",
-            )
-        elif facts.up_nodes:
+        if not silent and facts.up_nodes:
             first = facts.up_nodes[0].address
             yield found("every node says that it is a replica", cli(first, "REPLICAOF NO ONE"))
-        return
+        elif facts.up_nodes and all(_is_down(facts, one.address) for one in silent):
+            names = ", ".join(facts.label(one.address) for one in silent)
+            yield found(
+                f"no node that answers is master; down: {names}",
+                "start it, or see the checks of the sentinels: why was no other promoted?",
+            )
+        return  # else the master may be among those that tell us nothing
     right = facts.master
     for node in masters:
         if right is not None and facts.place(node.address) != facts.place(right):
@@ -51,6 +51,13 @@ def one_master(facts: Facts) -> Iterator[Finding]:
             f"{len(masters)} nodes say that they are master: {names}",
             "REPLICAOF <host> <port> on those that are not to be it",
         )
+
+
+def _is_down(facts: Facts, address: Address) -> bool:
+    """Whether nobody reaches it, and not only we do not."""
+    entries = [entry for _, group in facts.groups() for entry in (group.master, *group.replicas)]
+    mine = [entry for entry in entries if facts.place(address_of(entry)) == facts.place(address)]
+    return all({"s_down", "disconnected"} & flags_of(entry) for entry in mine)
 
 
 @check(
@@ -112,13 +119,22 @@ def reachable(facts: Facts) -> Iterator[Finding]:
     errors = {facts.place(one.address): one.error for one in facts.servers}
     for place, (address, by, kind) in told.items():
         if errors.get(place) and place not in down:
-            mend = {
-                "node": f"if it is not down: replica-announce-ip in the configuration of {facts.label(address)}",
-                "sentinel": f"if it is not down: `sentinel announce-ip` in the file of {facts.label(address)}",
-                "URL": "start it, or give its right address in the URL",
-            }[kind]
+            mend = _mend(kind, errors[place], facts.label(address))
             yield found(f"{facts.label(address)}, told by {by}: {errors[place]}", mend)
     yield from _others(facts)
+
+
+def _mend(kind: str, error: str, where: str) -> str:
+    if error.startswith(("WRONGPASS", "NOAUTH", "ERR invalid password")):
+        return "the right user name and password in the URL"
+    if error.startswith("NOPERM"):
+        return "what the user in the URL may do: docs/doctor.md"
+    if error.startswith(("LOADING", "MASTERDOWN", "BUSY")):
+        return f"wait until {where} has loaded its data, and look again"
+    if kind == "URL":
+        return "start it, or give its right address in the URL"
+    setting = "replica-announce-ip" if kind == "node" else "`sentinel announce-ip`"
+    return f"start it; behind NAT: {setting} in the file of {where}"
 
 
 def _others(facts: Facts) -> Iterator[Finding]:

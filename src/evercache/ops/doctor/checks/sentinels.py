@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from evercache.ops.doctor.checks.words import cli
-from evercache.ops.doctor.facts import Facts, SentinelFacts, Texts, address_of, flags_of, number
+from evercache.ops.doctor.facts import Facts, SentinelFacts, Texts, address_of, flags_of, number, whole
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
 
 __all__: list[str] = []
@@ -18,14 +18,18 @@ _DOWN = frozenset({"s_down", "o_down", "disconnected"})
     "three-sentinels",
     "at least three sentinels",
     Severity.critical,
-    why="Two cannot form a majority when one of them is lost, and one cannot when it is lost itself.",
+    why="Two cannot form a majority when one of them is lost, and one cannot when it is lost itself. Those that "
+    "do not know one another have no majority together.",
     mend="run a sentinel on each of three hosts, with the same `sentinel monitor` line",
     sentinel=True,
 )
 def three_sentinels(facts: Facts) -> Iterator[Finding]:
-    """Those that answer and those that are only known."""
+    """Those that answer and those that are only known; and whether they know one another."""
     known = facts.known_sentinels
-    if len(known) < 3:
+    hidden = [why for one, _ in facts.groups() if (why := one.hidden.get("SENTINEL SENTINELS"))]
+    if hidden:
+        yield unseen(f"which others a sentinel knows: {hidden[0]}")
+    elif len(known) < 3:
         where = ", ".join(facts.label(one) for one in known)
         service, master = facts.client.service, facts.master
         line = f"sentinel monitor {service} {master.host} {master.port} 2" if master else "sentinel monitor …"
@@ -33,6 +37,16 @@ def three_sentinels(facts: Facts) -> Iterator[Finding]:
             f"{len(known)} sentinel{'s' * (len(known) != 1)}: {where}",
             f"start {3 - len(known)} more on other hosts, with `{line}`",
         )
+    for sentinel, group in facts.groups():
+        ids = {other.get("runid", "") for other in group.sentinels} | {sentinel.myid}
+        strangers = [one for one, _ in facts.groups() if one.myid and one.myid not in ids]
+        if strangers and "SENTINEL SENTINELS" not in sentinel.hidden:
+            yield found(
+                f"{facts.label(sentinel.address)} does not know "
+                + " and ".join(facts.label(one.address) for one in strangers),
+                "look again in 5 s; they meet by messages at the master: each must reach it, with the same name, "
+                "address and password",
+            )
 
 
 @check(
@@ -66,33 +80,37 @@ def sentinel_hosts(facts: Facts) -> Iterator[Finding]:
     why="A sentinel that cannot reach the quorum or the majority starts no failover: a dead master stays dead.",
     mend="start the sentinels that are down, or lower the quorum: `SENTINEL SET <name> quorum <n>` on each",
     sentinel=True,
+    unknown=True,
+    of="sentinels",
 )
 def ckquorum(facts: Facts) -> Iterator[Finding]:
-    """What each sentinel itself says to `SENTINEL CKQUORUM`; one that is silent cannot take part either."""
+    """What each sentinel itself says to `SENTINEL CKQUORUM`."""
     service = facts.client.service
     for sentinel in facts.sentinels:
         where = facts.label(sentinel.address)
         if sentinel.error:
-            yield unseen(f"{where}: {sentinel.error}")
             continue
         group = sentinel.group(service)
-        if group is None:
-            known = ", ".join(one.name for one in sentinel.groups) or "nothing"
+        if group is None and "SENTINEL MASTERS" in sentinel.hidden:
+            yield unseen(f"{where}: {sentinel.hidden['SENTINEL MASTERS']}")
+        elif group is None:
+            known = " and ".join(one.name for one in sentinel.groups) or "nothing"
             master = facts.master
             line = f" {master.host} {master.port} <quorum>" if master else " <host> <port> <quorum>"
             yield found(
                 f"{where} does not know {service!r}; it watches {known}",
-                f"{cli(sentinel.address)} SENTINEL MONITOR {service}{line}",
+                ("" if any(True for _ in facts.groups()) else f"name {known} in the URL, or ")
+                + f"{cli(sentinel.address)} SENTINEL MONITOR {service}{line}",
             )
         elif not group.ckquorum.startswith("OK"):
             if "NOPERM" in group.ckquorum or "unknown" in group.ckquorum.lower():
                 yield unseen(f"{where}: {group.ckquorum}")
                 continue
-            total, quorum = len(facts.known_sentinels), int(group.master.get("quorum", "0"))
-            mend = f"SENTINEL SET {service} quorum {total // 2 + 1}" if quorum > total else f"CKQUORUM {service}"
-            hint = "" if quorum > total else "start the sentinels that are down, then see "
-            command = mend if quorum > total else f"SENTINEL {mend}"
-            yield found(f"{where}: {_said(group.ckquorum)}", f"{hint}{cli(sentinel.address)} {command}")
+            total, quorum = len(facts.known_sentinels), whole(group.master, "quorum")
+            mend = f"start the sentinels that are down; then {cli(sentinel.address)} SENTINEL CKQUORUM {service}"
+            if quorum > total:
+                mend = f"{cli(sentinel.address)} SENTINEL SET {service} quorum {total // 2 + 1}"
+            yield found(f"{where}: {_said(group.ckquorum)}", mend)
 
 
 @check(
@@ -112,7 +130,7 @@ def quorum(facts: Facts) -> Iterator[Finding]:
     least = 1 if total < 3 else 2
     seen = {}
     for sentinel, group in facts.groups():
-        value = int(group.master.get("quorum", "0"))
+        value = whole(group.master, "quorum")
         seen[sentinel.address] = value
         if not least <= value <= majority:
             yield found(
@@ -166,7 +184,7 @@ def own_myid(facts: Facts) -> Iterator[Finding]:
 def same_master(facts: Facts) -> Iterator[Finding]:
     """One address at one epoch. While a failover is under way they differ for moments."""
     service, right = facts.client.service, facts.master
-    views = [(one, int(group.master.get("config-epoch", "0")), group) for one, group in facts.groups()]
+    views = [(one, whole(group.master, "config-epoch"), group) for one, group in facts.groups()]
     newest = max((epoch for _, epoch, _ in views), default=0)
     for sentinel, epoch, group in views:
         address = address_of(group.master)
@@ -266,7 +284,7 @@ def reboot_period(facts: Facts) -> Iterator[Finding]:
     for sentinel, group in facts.groups():
         where = facts.label(sentinel.address)
         version = sentinel.info.get("redis_version", "")
-        if version and int(version.partition(".")[0]) < 7:
+        if version[:2] in {"5.", "6."}:
             yield fine(f"{where} runs {version}, which has no such setting")
             continue
         process = facts.process(sentinel.address)
@@ -278,8 +296,9 @@ def reboot_period(facts: Facts) -> Iterator[Finding]:
             for name, value in process.directives
             if name == "sentinel" and "reboot-down-after-period" in value and len(words := value.split()) == 3
         }
-        if not int(periods.get(group.name, "0")):
-            word = "primary" if int(sentinel.info.get("valkey_version", "0").partition(".")[0]) >= 8 else "master"
+        if not whole(periods, group.name):
+            valkey = sentinel.info.get("valkey_version", "").partition(".")[0]
+            word = "primary" if valkey.isdigit() and int(valkey) >= 8 else "master"
             down_after = number(group.master, "down-after-milliseconds") or 5000
             yield found(
                 f"{where}: {process.config_file} sets no {word}-reboot-down-after-period",

@@ -113,12 +113,15 @@ def foreground(facts: Facts) -> Iterator[Finding]:
     for server in facts.up_servers:
         where, process = facts.label(server.address), facts.process(server.address)
         said = server.config.get("daemonize") if isinstance(server, NodeFacts) else None
-        if process is not None and process.daemonized:
-            said = "yes"
+        if process is not None:
+            if process.program is not None and process.program.kind == "systemd":
+                continue  # which knows all processes of a service, in the background or not
+            if said is None and "config_file" not in process.hidden:
+                said = "yes" if process.daemonized else "no"
         if said == "yes":
             file = server.info.get("config_file") or "its command line"
             yield found(f"{where}: daemonize yes", f"daemonize no in {file}; then restart it by its supervisor")
-        elif said is None and process is None:
+        elif said is None:
             why = "a sentinel tells no daemonize"
             if isinstance(server, NodeFacts):
                 why = server.hidden.get("CONFIG", "it tells no daemonize")
