@@ -45,13 +45,27 @@ class Hall:
     @classmethod
     @contextlib.contextmanager
     def open(cls, kind: str = "valkey") -> Iterator[Hall]:
+        hall = cls.started(kind)
+        try:
+            yield hall
+        finally:
+            hall.close()
+
+    @classmethod
+    def started(cls, kind: str = "valkey") -> Hall:
+        """One that is to be closed."""
         hall = cls(kind)
         try:
             hall._start()
-            yield hall
-        finally:
-            for server in (*hall.sentinels, *hall.nodes):
-                server.close()
+        except BaseException:
+            hall.close()
+            raise
+        return hall
+
+    def close(self) -> None:
+        """Kill everything and remove it; again is fine."""
+        for server in (*self.sentinels, *self.nodes):
+            server.close()
 
     def _start(self) -> None:
         for place in range(3):
@@ -103,6 +117,11 @@ class Hall:
     def where(self, place: int) -> str:
         """The address of a sentinel."""
         return f"127.0.0.{place + 1}:{self.sentinels[place].port}"
+
+    def seen(self, place: int) -> dict[str, str]:
+        """What a sentinel says of the master."""
+        flat = self.sentinels[place].cli("SENTINEL", "MASTER", NAME)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
     def wait_sound(self, timeout: float = 45) -> None:
         """Until no check fires; a machine that stalls puts sentinels into TILT, for 30 s."""

@@ -57,7 +57,8 @@ def _head(facts: Facts) -> RenderableType:
     for one in silent:
         text.append(f"\n  {facts.label(one.address)}: {one.error}", style="yellow")
     if facts.hosts:
-        text.append(f"\nshells on: {', '.join(host.name for host in facts.hosts)}")
+        names = [host.name if host.addresses else f"{host.name} (none of the servers)" for host in facts.hosts]
+        text.append(f"\nfrom a shell: {', '.join(names)}")
     return Padding(text, (0, 0, 1, 0), expand=False)
 
 
@@ -68,19 +69,15 @@ def _count(number: int, what: str) -> str:
 def _found(result: Result) -> RenderableType:
     severity = result.severity or Severity.note
     style = _STYLES[severity]
-    heading = Text.assemble(
-        (f"{_MARKS[severity]} {severity.name}", style),
-        "  ",
-        (result.check.title, "bold"),
-        (f"  {result.check.name}", "dim"),
-    )
+    heading = Text.assemble((f"{_MARKS[severity]} {severity.name}", style), "  ", (result.check.name, "bold"))
     table = Table.grid(padding=(0, 1), expand=False)
     table.add_column(width=5, style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     found = [one for one in result.findings if one.state == "found"]
+    table.add_row("want", Text(result.check.title))
     for mend, seen in _by_mend(found):
         for one in seen:
-            table.add_row("seen", Text(one))
+            table.add_row("seen", Text(one, style="bold"))
         table.add_row("mend", Text(mend, style="green"))
     table.add_row("why", Text(result.check.why, style="dim"))
     return Group(heading, Padding(table, (0, 0, 1, 2), expand=False))
@@ -114,7 +111,7 @@ def _hidden(results: Sequence[Result], *, verbose: bool) -> RenderableType:
                 table.add_row("", Text(one.seen))
     silent = [result.check.name for result in results if any(one.silent for one in result.findings)]
     if silent:
-        table.add_row("silent servers", Text(f"nothing for {', '.join(silent)}"))
+        table.add_row("silent servers", Text(f"tell nothing for {', '.join(silent)}"))
     parts: list[RenderableType] = [Rule("could not be seen", align="left", style="dim"), table]
     if host:
         parts.append(
@@ -145,7 +142,12 @@ def _end(facts: Facts, results: Sequence[Result]) -> Text:
     gravest = verdict(results)
     if gravest is None:
         return Text(f"sound, as far as can be seen: {rest}", style="green")
-    told = [f"{counts[level]} {level.name}" for level in sorted(Severity, reverse=True) if counts[level]]
+    words = {Severity.critical: "critical", Severity.warning: "warning", Severity.note: "note"}
+    told = [
+        f"{counts[level]} {word}" + "s" * (counts[level] > 1 and level is not Severity.critical)
+        for level, word in words.items()
+        if counts[level]
+    ]
     return Text(f"{', '.join(told)}; {rest}", style=_STYLES[gravest])
 
 
