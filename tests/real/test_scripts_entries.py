@@ -110,6 +110,12 @@ def test_rule_11_a_late_request_takes_no_lease_but_reads(rig: Rig) -> None:
     assert lead(rig, not_after_us=1).status == "entry"
 
 
+def test_rules_11_and_19_a_late_request_is_not_given_what_has_expired_as_fresh(rig: Rig) -> None:
+    fill(rig, soft_ms=-1000, span_ms=20_000)
+    assert lead(rig, token=OTHER, not_after_us=1).status == "late"
+    assert peek(rig).status == "entry", "who only looks sees for himself how old it is"
+
+
 def test_a_lease_granted_in_the_future_is_free_until_its_holder_renews_it(rig: Rig) -> None:
     lead(rig)
     lease = rig.commands.bookkeeping.lease_key(KEY)

@@ -28,9 +28,9 @@ __all__ = ["PORTS"]
 def _lease(call: Call) -> Reply:
     least, name, tags = call.number(), call.text(), call.words()
     token, lease_ms, seen, expected_ms = call.text(), call.number(), call.text(), call.number()
-    take, life, not_after_us = call.text() == b"1", call.text(), call.number()
-    late = take and 0 < not_after_us < call.now_us
-    take = take and not late
+    asks, life, not_after_us = call.text() == b"1", call.text(), call.number()
+    late = asks and 0 < not_after_us < call.now_us
+    take = asks and not late
     view = call.look(least, name, tags)
     entry = view.entry
     if take:
@@ -39,7 +39,7 @@ def _lease(call: Call) -> Reply:
     if (
         view.fresh
         and entry is not None
-        and (not take or entry.newer or (call.now_ms < entry.soft and entry.id != seen))
+        and (not asks or entry.newer or (call.now_ms < entry.soft and entry.id != seen))
     ):
         return call.reply(b"entry", known, entry.raw)
     if not take:

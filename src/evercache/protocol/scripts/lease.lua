@@ -7,11 +7,11 @@ if bad then return bad end
 
 local least, name, tags = number(), text(), list()
 local token, lease_ms, seen, expected_ms = text(), number(), text(), number()
-local take, life, not_after_us = text() == '1', text(), number()
+local asks, life, not_after_us = text() == '1', text(), number()
 
 -- Whoever asked has given up: nobody would use the lease, and everybody would wait for it (rule 11).
-local late = take and (not_after_us or 0) > 0 and now_us > not_after_us
-take = take and not late
+local late = asks and (not_after_us or 0) > 0 and now_us > not_after_us
+local take = asks and not late
 
 local entry, state, marks, fresh = look(least, name, tags)
 
@@ -23,7 +23,7 @@ local known = report(state, marks)
 
 -- An entry of a newer version is handed out though it may be stale: a store would be refused anyway, so that a
 -- lease would only put those who compute in a row.
-if fresh and (not take or entry.newer or (now_ms < entry.soft and entry.id ~= seen)) then
+if fresh and (not asks or entry.newer or (now_ms < entry.soft and entry.id ~= seen)) then
   return {'entry', now_us, replid, known, entry.raw}
 end
 if not take then
