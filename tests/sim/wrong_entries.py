@@ -139,7 +139,7 @@ ENTRIES = [
         11,
         lua={
             "lease": (
-                ("local late = take and (not_after_us or 0) > 0 and now_us > not_after_us", "local late = false"),
+                ("local late = asks and (not_after_us or 0) > 0 and now_us > not_after_us", "local late = false"),
             )
         },
         scene=(("freeze_node", -0.9, {"node": "m", "for_": 0.8}),),
