@@ -64,7 +64,9 @@ class Surface:
 
         @wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if disabled():
+            environ: Any = os.environ  # as `disabled` does, without a call of it
+            kind: Any = type(environ)
+            if _DISABLED_KEY in environ._data if kind is _ENVIRON else disabled():
                 return fn(*args, **kwargs)
             home = getattr(find(), "home", None)
             if type(home) is not Home:
