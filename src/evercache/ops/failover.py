@@ -27,7 +27,8 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.ops.handover import Facts, obstacles
-from evercache.ops.survey import Targets, ask, survey
+from evercache.ops.survey import Targets, ask, survey, text_of
+from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address
 
@@ -130,7 +131,7 @@ class Failover:
     def _hands_over(self, master: Address) -> bool:
         with contextlib.suppress(UnavailableError):
             (info,) = ask(master, self._targets.node_options, ("INFO", "replication"), timeout=0.3)
-            return "master_failover_state:no-failover" not in _text(info)
+            return "master_failover_state:no-failover" not in text_of(info)
         return False
 
     def _paused(self, facts: Facts) -> tuple[Address, str, float, float]:
@@ -270,7 +271,7 @@ class Failover:
         """The replica that lacks something, after a while, of what was written before writes began to wait."""
         master = facts.master
         assert master is not None
-        wanted = self._offset(master, "master_repl_offset")
+        wanted = self._offset(master)
         end = time.monotonic() + min(_CATCH_UP, facts.down_after / 2)
         for replica in facts.candidates:
             while not self._has(replica, wanted):
@@ -281,7 +282,7 @@ class Failover:
 
     def _has(self, replica: Address, wanted: int) -> bool:
         with contextlib.suppress(UnavailableError):  # it may only be slow
-            return self._offset(replica, "slave_repl_offset") >= wanted
+            return self._offset(replica) >= wanted
         return False
 
     def _say_done(self, new: Address, since: float, until: float) -> None:
@@ -289,10 +290,9 @@ class Failover:
 
     # -- asking and telling
 
-    def _offset(self, address: Address, field: str) -> int:
+    def _offset(self, address: Address) -> int:
         (info,) = ask(address, self._targets.node_options, ("INFO", "replication"))
-        fields = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
-        return int(fields.get(field, "0"))
+        return parse_replication(info).offset
 
     def _order(self, *arguments: str) -> None:
         """Tell the sentinel that was asked before; ServerError when it refuses."""
@@ -305,7 +305,7 @@ class Failover:
             with contextlib.suppress(UnavailableError):
                 # Not ROLE, which its user may lack: nobody would see the promotion.
                 (info,) = ask(replica, self._targets.node_options, ("INFO", "replication"), timeout=0.3)
-                if "role:master" in _text(info).split():
+                if "role:master" in text_of(info).split():
                     return replica
         return None
 
@@ -370,7 +370,3 @@ def _undisturbed(say: Say) -> Iterator[None]:
 def _refused(error: ServerError) -> bool:
     """Whether a sentinel knows the order, and will not do it now."""
     return error.code in ("INPROG", "NOGOODSLAVE", "NOPERM") or "No such master" in str(error)
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

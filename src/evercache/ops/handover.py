@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evercache.errors import ServerError, UnavailableError
-from evercache.ops.survey import Survey, Targets, ask, healthy, texts
+from evercache.ops.survey import Survey, Targets, ask, healthy, text_of, texts
 from evercache.wire.types import Address
 
 __all__ = ["Facts", "NodeSettings", "obstacles"]
@@ -74,7 +74,7 @@ class Facts:
                 (reply,) = ask(one.address, targets.sentinel_options, command, errors=True)
             except UnavailableError as error:
                 reply = error
-            sentinel, quorum = one.address, _text(reply)
+            sentinel, quorum = one.address, text_of(reply)
             if quorum.startswith("OK"):
                 break
         return Facts(seen, settings, sentinel, quorum, *_promotable(targets, sentinel))
@@ -191,8 +191,4 @@ def _value(reply: Any) -> str | None:
     """Of one setting; None where the server does not say (`CONFIG` is denied or renamed)."""
     if isinstance(reply, ServerError) or not reply:
         return None
-    return _text(next(iter(reply.values())) if isinstance(reply, dict) else reply[1])
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text_of(next(iter(reply.values())) if isinstance(reply, dict) else reply[1])

@@ -183,7 +183,7 @@ def _sentinel(name: str, address: Address, targets: Targets) -> SentinelReport:
         name,
         address,
         "up",
-        master=Address(_text(where[0]), int(where[1])),
+        master=Address(text_of(where[0]), int(where[1])),
         epoch=int(master["config-epoch"]),
         flags=master["flags"],
         replicas=tuple(Address(one["ip"], int(one["port"])) for one in followers),
@@ -203,7 +203,7 @@ def _node(name: str, address: Address, options: ConnectionOptions) -> NodeReport
         (info,) = ask(address, options, ("INFO",))
     except UnavailableError as error:
         return NodeReport(name, address, _state_of(error), str(error))
-    facts = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
+    facts = dict(line.split(":", 1) for line in text_of(info).splitlines() if ":" in line)
     role = "replica" if facts.get("role") == "slave" else facts.get("role", "")
     offset = facts.get("slave_repl_offset" if role == "replica" else "master_repl_offset", "0")
     keyspace = (value for field, value in facts.items() if field[:2] == "db" and field[2:].isdigit())
@@ -265,11 +265,12 @@ def _judged(node: NodeReport, nodes: tuple[NodeReport, ...], master: Address | N
     return replace(node, in_sync=True, use="reads")
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """What a server said, as text."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def texts(reply: Any) -> dict[str, str]:
     """A map reply (RESP3) or a flat list of pairs (RESP2) as a dictionary of texts."""
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {_text(name): _text(value) for name, value in pairs}
+    return {text_of(name): text_of(value) for name, value in pairs}
