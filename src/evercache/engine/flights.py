@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.scope import Scope, Subject
@@ -82,6 +82,8 @@ class Flight:
     subject: Subject
     need: int
     started: float
+    #: What its leader does: asks a server, waits while another process runs the function, or runs it.
+    phase: Literal["asking", "waiting", "running"] = "asking"
     #: Seconds that the function took of it, here or in another process; written by the leader before it lands.
     spent: float = 0.0
     done: Future[Outcome | None] = field(default_factory=Future, repr=False)

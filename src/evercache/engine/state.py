@@ -325,6 +325,12 @@ class State:
                 return flight, False
             return self.flights.begin(subject, need, now), True
 
+    def overtaken(self, flight: Flight) -> bool:
+        """Whether a later flight of the key runs the function: of a caller whose budget ended sooner."""
+        with self.lock:
+            other = self.flights.get(flight.subject.key)
+            return other is not None and other is not flight and other.phase == "running"
+
     def landed(self, flight: Flight, outcome: Outcome | None) -> None:
         """The leader is done."""
         with self.lock:

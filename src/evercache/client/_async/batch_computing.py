@@ -55,6 +55,8 @@ class AsyncBatchComputing(AsyncLeads):
         indexes = sorted([*granted, *alone])
         chosen = set(indexes)
         mine = {index: flight for index, flight in (flights or {}).items() if index in chosen}
+        for flight in mine.values():
+            flight.phase = "running"
         resyncs = state.resyncs
         leases = [(requests[index].subject.key, grant.token) for index, grant in granted.items()]
         held = [state.hold(key, token, requests[0].usual.lease) for key, token in leases]

@@ -90,10 +90,12 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 if kept is not None:
                     outcomes[index] = kept
             self._land(flights, outcomes)
-            alone = [index for index in alone if index not in outcomes]
+            # Begun again: those that are computed already, for a caller whose budget ended before this one's.
+            overtaken = [index for index in alone if index not in held and state.overtaken(flights[index])]
+            alone = [index for index in alone if index not in outcomes and index not in overtaken]
             if granted or alone:
                 # Who waits for a key that others compute need not wait for this call's function.
-                for index in (*again, *waits):
+                for index in (*again, *waits, *overtaken):
                     state.landed(flights[index], None)
                 left = deadline - state.now()
                 deadline += await self.compute_many(batch, granted, alone, outcomes, flights, left, held)
@@ -106,6 +108,8 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 if waited > wait_limit(expected, self._engine.settings.max_compute):
                     return deadline + await self.compute_many(batch, {}, list(waits), outcomes, flights)
                 # As in `lead`: this is the function's own time, not the cache's.
+                for index in waits:
+                    flights[index].phase = "waiting"
                 took = await self._pause(waiting, soonest, min(r.left_ms for r in waits.values()), expected)
                 waited, deadline = waited + took, deadline + took
                 for index in waits:

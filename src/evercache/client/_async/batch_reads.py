@@ -10,7 +10,6 @@ from evercache.client._async.link import AsyncLink, Build
 from evercache.client._async.reads import ROUNDS, AsyncReads, Found
 from evercache.client.request import Batch, Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
-from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
 from evercache.observe import Counters
@@ -245,7 +244,7 @@ class AsyncBatchReads(AsyncReads):
         for index, flight in flights.items():
             request, waiting = requests[index], state.now()
             limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
-            outcome = await AsyncWaits.result(flight.done, start + limit - waiting)
+            outcome = await self._landing(flight, start + limit, deadline)
             # As in `fetch`: to wait for a computation is the function's own time.
             waited = state.now() - waiting
             deadline += min(waited, flight.spent) if flight.done.done() else waited

@@ -85,6 +85,8 @@ class AsyncComputing:
     async def _run(self, request: Request, flight: Flight | None) -> tuple[Any, Exception | None]:
         request.counters.computed += 1
         began = self._state.now()
+        if flight is not None:
+            flight.phase = "running"
         with computing(request.subject.key):
             try:
                 return await AsyncWaits.call(request.compute), None

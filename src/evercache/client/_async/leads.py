@@ -109,12 +109,13 @@ class AsyncLeads(AsyncComputing):
             # To wait for a computation is the function's own time, not the cache's: each later question, and then
             # the store, has what the first one left of the budget, and what later ones were late by is gone too.
             left = deadline - began if left is None else left - max(0.0, began - asked - _PROMPT)
+            flight.phase = "waiting"
             await AsyncWaits.pause(pause)
             waited += state.now() - began
             flight.spent += state.now() - began
             deadline = state.now() + left
             need = max(need, state.marks.need(subject))
-        return await self._without_master(request, flight)
+        return await self.without_master(request, flight)
 
     async def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, subject = self._state, request.subject
@@ -191,11 +192,16 @@ class AsyncLeads(AsyncComputing):
         request.counters.stale_served += 1
         return Outcome(entry.stamp, "master", entry, stale=True)
 
-    async def _without_master(self, request: Request, flight: Flight) -> Outcome:
-        """No master can be asked: the gutter, or the function, once per key in this process."""
+    async def without_master(self, request: Request, flight: Flight) -> Outcome | None:
+        """No master can be asked: the gutter, or the function, once per key in this process.
+
+        None: begin again, and join who runs the function already.
+        """
         kept = self._from_gutter(request)
         if kept is not None:
             return kept
+        if self._state.overtaken(flight):
+            return None
         outcome = await self.compute_plain(request, flight)
         self._into_gutter(request, outcome)
         return outcome

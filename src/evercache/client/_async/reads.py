@@ -92,7 +92,7 @@ class AsyncReads:
                     if overdue is None:
                         outcome = await self._leads.lead(request, need, deadline, flight)
                     else:
-                        outcome = await self._leads.compute_plain(request, flight)
+                        outcome = await self._leads.without_master(request, flight)
                 finally:
                     state.landed(flight, outcome)
                 if outcome is not None:
@@ -100,7 +100,7 @@ class AsyncReads:
             else:
                 waiting = state.now()
                 limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
-                outcome = await AsyncWaits.result(flight.done, limit)
+                outcome = await self._landing(flight, waiting + limit, deadline)
                 # To wait for a computation is the function's own time, not the cache's; to wait for a leader that
                 # waits for a server is not.
                 waited = state.now() - waiting
@@ -125,10 +125,21 @@ class AsyncReads:
                     # What can't be shared is computed by each caller.
                     return await self._leads.compute_plain(request)
                 if not flight.done.done():
-                    # Waited long enough: compute without a lease (rule 13), but one for all who waited here.
+                    # Waited long enough: compute without a lease (rule 13), one for all who waited here.
                     overdue = flight
             need = max(need, state.marks.need(subject))
         return await self._leads.compute_plain(request)
+
+    async def _landing(self, flight: Flight, until: float, deadline: float) -> Outcome | None:
+        """What somebody else's flight brings, waited for `until` then at most.
+
+        While the leader still waits for a server, no longer than to the caller's own deadline.
+        """
+        state = self._state
+        outcome = await AsyncWaits.result(flight.done, min(until, deadline) - state.now())
+        if not flight.done.done() and flight.phase != "asking":
+            outcome = await AsyncWaits.result(flight.done, until - state.now())
+        return outcome
 
     def _joinable(self, request: Request, flight: Flight, outcome: Outcome, need: int, began: float) -> bool:
         """Whether a caller that came at `began` takes what a flight brought (rule 6, and its own policy)."""

@@ -91,10 +91,12 @@ class SyncBatchLeads(SyncBatchComputing):
                 if kept is not None:
                     outcomes[index] = kept
             self._land(flights, outcomes)
-            alone = [index for index in alone if index not in outcomes]
+            # Begun again: those that are computed already, for a caller whose budget ended before this one's.
+            overtaken = [index for index in alone if index not in held and state.overtaken(flights[index])]
+            alone = [index for index in alone if index not in outcomes and index not in overtaken]
             if granted or alone:
                 # Who waits for a key that others compute need not wait for this call's function.
-                for index in (*again, *waits):
+                for index in (*again, *waits, *overtaken):
                     state.landed(flights[index], None)
                 left = deadline - state.now()
                 deadline += self.compute_many(batch, granted, alone, outcomes, flights, left, held)
@@ -107,6 +109,8 @@ class SyncBatchLeads(SyncBatchComputing):
                 if waited > wait_limit(expected, self._engine.settings.max_compute):
                     return deadline + self.compute_many(batch, {}, list(waits), outcomes, flights)
                 # As in `lead`: this is the function's own time, not the cache's.
+                for index in waits:
+                    flights[index].phase = "waiting"
                 took = self._pause(waiting, soonest, min(r.left_ms for r in waits.values()), expected)
                 waited, deadline = waited + took, deadline + took
                 for index in waits:

@@ -11,7 +11,6 @@ from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.reads import ROUNDS, Found, SyncReads
 from evercache.client.request import Batch, Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
-from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
 from evercache.observe import Counters
@@ -246,7 +245,7 @@ class SyncBatchReads(SyncReads):
         for index, flight in flights.items():
             request, waiting = requests[index], state.now()
             limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
-            outcome = SyncWaits.result(flight.done, start + limit - waiting)
+            outcome = self._landing(flight, start + limit, deadline)
             # As in `fetch`: to wait for a computation is the function's own time.
             waited = state.now() - waiting
             deadline += min(waited, flight.spent) if flight.done.done() else waited

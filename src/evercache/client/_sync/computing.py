@@ -86,6 +86,8 @@ class SyncComputing:
     def _run(self, request: Request, flight: Flight | None) -> tuple[Any, Exception | None]:
         request.counters.computed += 1
         began = self._state.now()
+        if flight is not None:
+            flight.phase = "running"
         with computing(request.subject.key):
             try:
                 return SyncWaits.call(request.compute), None

@@ -110,12 +110,13 @@ class SyncLeads(SyncComputing):
             # To wait for a computation is the function's own time, not the cache's: each later question, and then
             # the store, has what the first one left of the budget, and what later ones were late by is gone too.
             left = deadline - began if left is None else left - max(0.0, began - asked - _PROMPT)
+            flight.phase = "waiting"
             SyncWaits.pause(pause)
             waited += state.now() - began
             flight.spent += state.now() - began
             deadline = state.now() + left
             need = max(need, state.marks.need(subject))
-        return self._without_master(request, flight)
+        return self.without_master(request, flight)
 
     def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, subject = self._state, request.subject
@@ -192,11 +193,16 @@ class SyncLeads(SyncComputing):
         request.counters.stale_served += 1
         return Outcome(entry.stamp, "master", entry, stale=True)
 
-    def _without_master(self, request: Request, flight: Flight) -> Outcome:
-        """No master can be asked: the gutter, or the function, once per key in this process."""
+    def without_master(self, request: Request, flight: Flight) -> Outcome | None:
+        """No master can be asked: the gutter, or the function, once per key in this process.
+
+        None: begin again, and join who runs the function already.
+        """
         kept = self._from_gutter(request)
         if kept is not None:
             return kept
+        if self._state.overtaken(flight):
+            return None
         outcome = self.compute_plain(request, flight)
         self._into_gutter(request, outcome)
         return outcome

@@ -1,0 +1,94 @@
+"""Who joins another caller's errand waits for the function, not for that caller's server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from evercache import Cache
+from evercache.client._async.leads import AsyncLeads
+from evercache.client._sync.leads import SyncLeads
+from evercache.errors import DeadlineExceeded
+
+#: Far over any stall of a machine: only a caller that waits for the wrong thing comes here.
+LONG = 20
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_thread_whose_budget_ends_computes_for_all(monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
+    asks, asking, answer, running, go_on = 0, threading.Event(), threading.Event(), threading.Event(), threading.Event()
+
+    def ask(*_: Any, **__: Any) -> Any:
+        nonlocal asks
+        asks += 1
+        asking.set()
+        assert answer.wait(LONG)
+        raise DeadlineExceeded("the master is late")
+
+    monkeypatch.setattr(SyncLeads, "_ask", ask)
+    monkeypatch.setattr("evercache.client._sync.batch_leads.SyncBatchLeads._ask_many", ask)
+    cache = Cache("memory://", budget=0.05)
+    runs: list[Any] = []
+
+    def compute(key: Any) -> Any:
+        runs.append(key)
+        running.set()
+        assert go_on.wait(LONG)
+        return {7: "seven"} if many else "seven"
+
+    f: Callable[[Any], Any] = cache.cached_many()(compute) if many else cache.cached()(compute)
+    results: list[Any] = []
+
+    def call() -> None:
+        results.append(f([7] if many else 7))
+
+    leader, other = threading.Thread(target=call), threading.Thread(target=call)
+    leader.start()
+    assert asking.wait(LONG)
+    other.start()
+    assert running.wait(LONG), "the other one waits for the leader's server"
+    answer.set()  # and the leader, which has no master, joins who computes already
+    leader.join(0.2)
+    go_on.set()
+    leader.join(LONG)
+    other.join(LONG)
+    assert results == [{7: "seven"} if many else "seven"] * 2
+    assert asks == len(runs) == 1
+
+
+def test_a_task_whose_budget_ends_computes_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        asking, answer, running, go_on = (asyncio.Event() for _ in range(4))
+
+        async def ask(*_: Any, **__: Any) -> Any:
+            asking.set()
+            await answer.wait()
+            raise DeadlineExceeded("the master is late")
+
+        monkeypatch.setattr(AsyncLeads, "_ask", ask)
+        cache = Cache("memory://", budget=0.05)
+        runs = 0
+
+        @cache.cached()
+        async def f(key: int) -> str:
+            nonlocal runs
+            runs += 1
+            running.set()
+            await go_on.wait()
+            return "seven"
+
+        leader = asyncio.create_task(f(7))
+        await asking.wait()
+        others = [asyncio.create_task(f(7)) for _ in range(20)]
+        await running.wait()
+        answer.set()
+        await asyncio.sleep(0.2)
+        go_on.set()
+        assert await asyncio.gather(leader, *others) == ["seven"] * 21
+        assert runs == 1
+
+    asyncio.run(asyncio.wait_for(main(), LONG))
