@@ -204,6 +204,20 @@ def test_a_flushed_server(valkey: Server, caplog: pytest.LogCaptureFixture) -> N
         assert [event.reason for event in told.seen if isinstance(event, events.Resynced)] == ["start", "life"]
 
 
+def test_an_evicted_log(valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with Cache(valkey.url, namespace="evicted") as cache:
+        told = Told(cache, caplog)
+        assert cache.delete("k")
+        # A line that was evicted before this process read it, and no other one follows.
+        valkey.cli("HSET", "evicted~state", "last", f"{2**45}-0")
+
+        def reasons() -> list[str]:
+            return [event.reason for event in told.seen if isinstance(event, events.Resynced)]
+
+        wait_for(lambda: "gap" in reasons(), 15, "the gap to be noticed")
+        wait_for(lambda: cache.health().ok, 15, "it to be over")
+
+
 def test_a_damaged_entry(valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
     with Cache(valkey.url, namespace="damaged") as cache:
         told = Told(cache, caplog)

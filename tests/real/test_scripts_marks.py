@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -373,6 +374,37 @@ def test_rule_18_restore_into_nothing_folds_what_is_too_much(rig: Rig) -> None:
     got = parse_resync(rig.resync())
     assert (got.tagfloor, got.gens, got.life) == (490, ((got.replid, 0),), "feedfeedfeedfeed")
     assert len(members(rig)) == 10
+
+
+@pytest.mark.parametrize("by", ["invalidation", "restore"])
+def test_rule_18_lost_marks_are_replaced_by_one_of_everything(rig: Rig, by: str) -> None:
+    rig.put(KEY, 0, tags=(RED,))
+    invalidate(rig, Scope.of_tag("red"))
+    rig.client("UNLINK", rig.book.marks)  # as an eviction does; the state, the log and the entry stay
+    tip = parse_resync(rig.resync()).tip
+    known = log(rig)[-1].log_id
+    if by == "restore":
+        rig.restore([("f:other", 5)], newest=0)
+    else:
+        invalidate(rig, Scope.of_function("other"))
+    everything = parse_resync(rig.resync()).everything
+    assert everything > tip
+    first = log(rig, known)[0]
+    assert (first.scope, first.stamp) == (EVERYTHING, everything)
+    assert parse_lease(rig.peek(IT, least=0)).status == "miss"
+    for _ in range(2):  # and only once
+        invalidate(rig, Scope.of_function("other"))
+    assert parse_resync(rig.resync()).everything == everything
+
+
+def test_marks_that_had_their_time_are_not_lost_ones(rig: Rig) -> None:
+    rig = Rig(rig.client, limits=Limits(marks_ms=1))
+    invalidate(rig, Scope.of_tag("red"))
+    for _ in range(4):
+        time.sleep(0.003)
+        invalidate(rig, Scope.of_key(KEY))
+    assert not rig.client("EXISTS", rig.book.marks)
+    assert parse_resync(rig.resync()).everything == 0
 
 
 def test_marks_are_read_in_pages(rig: Rig) -> None:

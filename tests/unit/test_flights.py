@@ -20,7 +20,13 @@ LONG = 20
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_thread_whose_budget_ends_computes_for_all(monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
-    asks, asking, answer, running, go_on = 0, threading.Event(), threading.Event(), threading.Event(), threading.Event()
+    asks, asking, answer, running, go_on = (
+        0,
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+    )
 
     def ask(*_: Any, **__: Any) -> Any:
         nonlocal asks

@@ -28,6 +28,10 @@ PAGE = 1_000
 #: A read that is late by this much (seconds) is given up: the master is frozen, or cut off.
 PATIENCE = 0.3
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
+#: A read that waits for nothing blocks for a millisecond: 0 would be for ever.
+_AT_ONCE = 0.001
+#: The position before the first line.
+_START = "0-0"
 #: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
 #: others may have invalidations acknowledged by it, once it serves, of which this process hears nothing.
 _LONGEST_WAIT = 0.06
@@ -42,6 +46,8 @@ class Tail:
         #: Whether the end of the connection is `interrupt`'s doing: no trouble of the master's.
         self._interrupted = False
         self._failures = 0
+        #: The line that the state named last, where the read before it brought none.
+        self._missed: str | None = None
 
     def __repr__(self) -> str:
         return f"<Tail of {self._engine!r} {'connected' if self._connection else 'not connected'}>"
@@ -120,12 +126,14 @@ class Tail:
         engine = self._engine
         state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
         sent = state.now()
-        log, info, life, any_marks = _checked(
+        if self._missed is not None:
+            block = _AT_ONCE
+        log, info, (life, last), any_marks = _checked(
             await connection.execute(
                 [
                     engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
                     ("INFO", "replication"),
-                    ("HGET", keys.state, "life"),
+                    ("HMGET", keys.state, "life", "last"),
                     ("EXISTS", keys.marks),
                 ],
                 sent + block + PATIENCE,
@@ -151,6 +159,11 @@ class Tail:
         if not self._same_life(life, bool(lines)) or evicted:
             state.unready("life")
             return False
+        if self._lost(lines, last):
+            state.unready("gap")
+            return False
+        if self._missed is not None:
+            return True
         if not lines:
             covers = min(sent + block, arrived)
         elif len(lines) < COUNT:
@@ -179,6 +192,14 @@ class Tail:
         if not state.known_life and any_lines:
             state.known_life = seen  # the first invalidation created it
         return seen == state.known_life
+
+    def _lost(self, lines: tuple[LogLine, ...], last: bytes | str | None) -> bool:
+        """Whether the log was evicted: the state names a line that neither this read nor the next one brings."""
+        seen = last.decode() if isinstance(last, bytes) else last or _START
+        missed = None if lines or seen == self._engine.state.position else seen
+        lost = missed is not None and self._missed == missed
+        self._missed = None if lost else missed
+        return lost
 
     def _knows_marks(self) -> bool:
         marks = self._engine.state.marks

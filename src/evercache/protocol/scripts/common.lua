@@ -190,15 +190,15 @@ end
 
 local function read_state()
   book()
-  local f = redis.call('HMGET', STATE, 'tip', '*', 'tagfloor', 'gens', 'last', 'life', 'held')
+  local f = redis.call('HMGET', STATE, 'tip', '*', 'tagfloor', 'gens', 'last', 'life', 'held', 'marked')
   local fields = 0
-  for i = 1, 7 do
+  for i = 1, 8 do
     fields = fields + (f[i] and 1 or 0)
   end
   return {
     tip = tonumber(f[1] or 0), star = tonumber(f[2] or 0), tagfloor = tonumber(f[3] or 0),
     gens = f[4] or '', last = f[5] or '0-0', life = f[6] or '', exists = f[4] and true or false,
-    held = tonumber(f[7] or 0), fields = fields,
+    held = tonumber(f[7] or 0), marked = f[8] and true or false, fields = fields,
   }
 end
 
@@ -346,6 +346,19 @@ local function fold(state, cap, most)
   redis.call('HSET', STATE, '*', exact(state.star), 'tagfloor', exact(state.tagfloor))
 end
 
+-- The state says whether there are marks, so that it shows when they were evicted.
+local function note_marks(state)
+  local marked = redis.call('EXISTS', MARKS) == 1
+  if marked ~= state.marked then
+    state.marked = marked
+    if marked then
+      redis.call('HSET', STATE, 'marked', '1')
+    else
+      redis.call('HDEL', STATE, 'marked')
+    end
+  end
+end
+
 -- A bounded share of what has had its time.
 local function trim(limit)
   redis.call('XTRIM', LOG, 'MINID', '~', exact(math.max(0, now_ms - limit.journal_ms)))
@@ -364,10 +377,8 @@ local function trim(limit)
   end
 end
 
--- Issues a mark: returns its stamp and the id of its line in the log.
-local function mark(state, kind, name, id, remember, limit, life)
-  ensure_generation(state, life)
-  book()
+-- Issues one mark: returns its stamp and the id of its line in the log.
+local function issue(state, kind, name, id, limit)
   local m = math.max(now_us, state.tip + 1, NEWEST + 1)
   -- 'p' chains the lines, so that a reader notices a gap (trimmed lines, or an emptied log).
   local line = redis.call('XADD', LOG, 'MAXLEN', '~', exact(limit.lines), '*', 'v', '1', 'k', kind, 'n', name,
@@ -380,11 +391,28 @@ local function mark(state, kind, name, id, remember, limit, life)
   end
   state.tip, state.last = m, line
   redis.call('HSET', STATE, 'tip', exact(m), 'last', line)
+  return m, line
+end
+
+-- The marks were evicted, and entries were not: nobody can say any more which of those are outdated (rule 18).
+local function replace_lost_marks(state, limit, life)
+  book()
+  if state.marked and redis.call('EXISTS', MARKS) == 0 then
+    issue(state, '*', '', life, limit)
+    note_marks(state)
+  end
+end
+
+-- Issues the mark of an invalidation or a write, and keeps the bookkeeping within its bounds.
+local function mark(state, kind, name, id, remember, limit, life)
+  ensure_generation(state, life)
+  replace_lost_marks(state, limit, life)
+  local m, line = issue(state, kind, name, id, limit)
   if remember then
     redis.call('ZADD', IDS, exact(now_ms), id)
   end
   trim(limit)
   fold(state, limit.marks, 100)
+  note_marks(state)
   return m, line
 end
-

@@ -5,17 +5,22 @@ local bad = begin()
 if bad then return bad end
 
 local life, star, tagfloor, count = text(), number(), number(), number()
+local members, scores = {}, {}
+for i = 1, count do
+  members[i], scores[i] = text(), number()
+end
+local limit = limits()
 local state = read_state()
 ensure_generation(state, life)
-book()
+replace_lost_marks(state, limit, life)
 local tip = math.max(NEWEST, star, tagfloor)
-for _ = 1, count do
-  local member, score = text(), number()
-  redis.call('ZADD', MARKS, 'GT', exact(score), member)
-  tip = math.max(tip, score)
+for i, member in ipairs(members) do
+  redis.call('ZADD', MARKS, 'GT', exact(scores[i]), member)
+  tip = math.max(tip, scores[i])
 end
 state.star, state.tagfloor = math.max(state.star, star), math.max(state.tagfloor, tagfloor)
 redis.call('HSET', STATE, '*', exact(state.star), 'tagfloor', exact(state.tagfloor))
 raise_tip(state, tip, life)
-fold(state, limits().marks, math.max(100, count))
+fold(state, limit.marks, math.max(100, count))
+note_marks(state)
 return {'ok', now_us, replid, state.tip}
