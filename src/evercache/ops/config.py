@@ -20,6 +20,9 @@ from urllib.parse import quote
 
 from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull, ServerMissing
 from evercache.ops.binary import server_version
+from evercache.ops.templates.servers import NodeConf, SentinelConf, node_text, reboot_word, sentinel_text
+from evercache.ops.templates.starting import waiting
+from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
 
 __all__ = ["DeploymentConfig", "NodeConfig", "disk_errors", "free_ports", "home_folder", "write_private"]
 
@@ -42,19 +45,16 @@ def home_folder(home: Path | None = None) -> Path:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the errors of a full or forbidden disk into ones that say what to do."""
+def disk_errors(folder: Path, other: str = "set EVERCACHE_HOME to another folder") -> Iterator[None]:
+    """Turn the errors of a full or forbidden disk into ones that say what to do; `other` is the other way out."""
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(
-                f"the disk of {folder} is full: make room, or set EVERCACHE_HOME to another folder"
-            ) from error
+            raise DiskFull(f"the disk of {folder} is full: make room, or {other}") from error
         if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
             raise DeploymentError(
-                f"{error.filename or folder} cannot be written ({error.strerror}): "
-                "mend its rights, or set EVERCACHE_HOME to another folder"
+                f"{error.filename or folder} cannot be written ({error.strerror}): mend its rights, or {other}"
             ) from error
         raise
 
@@ -254,78 +254,50 @@ class DeploymentConfig:
         """The configuration of one data node; later the sentinels change it through the server."""
         folder = self.folder / node.name
         folder.mkdir(exist_ok=True)
-        lines = [
-            *self._common(node, self.password),
-            f"masterauth {self.password}",
-            *([f"replicaof {HOST} {master.port}"] if master else []),
-            'save ""',
-            "appendonly yes",
-            "appendfsync everysec",
-            "repl-diskless-sync-delay 0",
-            "min-replicas-to-write 0",
-            f"maxmemory {self.memory}",
-            # Only entries carry a TTL: any allkeys-* policy could evict the marks of invalidations.
-            "maxmemory-policy volatile-lru",
-        ]
-        write_private(folder / "server.conf", "\n".join(lines) + "\n")
+        conf = NodeConf(
+            bind=(HOST,),
+            port=node.port,
+            folder=str(folder),
+            access=(f"requirepass {self.password}", f"masterauth {self.password}"),
+            master=(HOST, master.port) if master else None,
+            memory=self.memory,
+        )
+        write_private(folder / "server.conf", node_text(conf))
 
     def _write_sentinel(self, node: NodeConfig, master: NodeConfig) -> None:
-        """Each sentinel knows the others and the replicas from its file: no waiting until they meet."""
         folder = self.folder / node.name
         folder.mkdir(exist_ok=True)
-        service = self.service
-        lines = [
-            *self._common(node, self.sentinel_password),
-            f"sentinel myid {node.ident}",
-            f"sentinel monitor {service} {HOST} {master.port} {len(self.sentinels) // 2 + 1}",
-            f"sentinel auth-pass {service} {self.password}",
-            f"sentinel down-after-milliseconds {service} {self.down_after_ms}",
-            f"sentinel failover-timeout {service} {self.failover_timeout_ms}",
-            # One at a time, so that a failover leaves a replica to read from.
-            f"sentinel parallel-syncs {service} 1",
-        ]
-        if word := self._word_of_reboots():
-            # A master that is back and loads its data for long answers, and would count as alive.
-            lines.append(f"sentinel {word}-reboot-down-after-period {service} {self.reboot_down_after_ms}")
-        lines += [
-            f"sentinel known-replica {service} {HOST} {other.port}" for other in self.data_nodes if other != master
-        ]
-        lines += [
-            f"sentinel known-sentinel {service} {HOST} {other.port} {other.ident}"
-            for other in self.sentinels
-            if other != node
-        ]
-        write_private(folder / "server.conf", "\n".join(lines) + "\n")
+        conf = SentinelConf(
+            bind=(HOST,),
+            port=node.port,
+            folder=str(folder),
+            access=(f"requirepass {self.sentinel_password}",),
+            service=self.service,
+            ident=node.ident,
+            master=(HOST, master.port),
+            quorum=len(self.sentinels) // 2 + 1,
+            login=(f"sentinel auth-pass {self.service} {self.password}",),
+            down_after_ms=self.down_after_ms,
+            failover_timeout_ms=self.failover_timeout_ms,
+            reboot_down_after_ms=self.reboot_down_after_ms,
+            reboot_word=self._word_of_reboots(),
+            replicas=tuple((HOST, other.port) for other in self.data_nodes if other != master),
+            others=tuple(((HOST, other.port), other.ident) for other in self.sentinels if other != node),
+        )
+        write_private(folder / "server.conf", sentinel_text(conf))
 
     def _word_of_reboots(self) -> str:
-        """How the setting begins: Redis has it since 7.0. A Valkey that reads the old name writes both later on."""
         with suppress(ServerMissing):
-            version = server_version(self.server)
-            return "primary" if version >= (9,) else "master" if version >= (7,) else ""
+            return reboot_word(server_version(self.server))
         return ""
-
-    def _common(self, node: NodeConfig, password: str) -> list[str]:
-        folder = self.folder / node.name
-        return [
-            f"bind {HOST}",
-            f"port {node.port}",
-            f"dir {_quoted(folder)}",
-            f"pidfile {_quoted(folder / 'server.pid')}",
-            'logfile ""',  # to Supervisor, which rotates it
-            f"requirepass {password}",
-        ]
 
     def write_runner(self) -> None:
         """The script that Supervisor runs for each node, in the node's folder."""
-        delay = self.down_after_ms // 1000 + 2
         write_private(
             self.folder / "run.sh",
             "#!/bin/sh\n"
-            "# A node that died by itself waits: were it back before the sentinels noticed, a master that\n"
-            "# had lost its last second of writes would make its replicas lose them too.\n"
-            f"if [ -e running ]; then sleep {delay}; fi\n"
-            ": > running\n"
-            f'exec {shlex.quote(str(self.server))} server.conf "$@"\n',
+            + waiting("server.pid", self.down_after_ms // 1000 + 2)
+            + f'exec {shlex.quote(str(self.server))} server.conf "$@"\n',
         )
 
     def write_supervisor(self) -> None:
@@ -333,39 +305,25 @@ class DeploymentConfig:
 
         Paths are relative, as Supervisor runs in the folder and reads a `%` in some values twice.
         """
-        lines = [
-            "[unix_http_server]",
-            f"file={_escaped(socket_path(self.folder))}",
-            "chmod=0700",
-            "[supervisord]",
-            "logfile=logs/supervisord.log",
-            "logfile_maxbytes=1MB",
-            "logfile_backups=1",
-            "pidfile=supervisord.pid",
-            f"identifier=evercache-{self.name}",
-            "umask=077",
-            "[rpcinterface:supervisor]",
-            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
-        ]
-        for node in self.nodes:
-            lines += [
-                f"[program:{node.name}]",
-                "command=/bin/sh ../run.sh" + (" --sentinel" if node.sentinel else ""),
-                f"directory={node.name}",
-                f"stdout_logfile=logs/{node.name}.log",
-                "stdout_logfile_maxbytes=2MB",
-                "stdout_logfile_backups=1",
-                "redirect_stderr=true",
-                "autostart=false",
-                # A server that ends politely returns 0 and stays away; one that is killed comes back.
-                "autorestart=unexpected",
-                "exitcodes=0",
-                "startsecs=1",
-                "startretries=2",
+        daemon = daemon_text(
+            socket=_escaped(socket_path(self.folder)),
+            log="logs/supervisord.log",
+            pidfile="supervisord.pid",
+            identifier=f"evercache-{self.name}",
+        )
+        programs = programs_text(
+            Program(
+                name=node.name,
+                command="/bin/sh ../run.sh" + (" --sentinel" if node.sentinel else ""),
+                folder=node.name,
+                log=f"logs/{node.name}.log",
+                autostart=False,
                 # Supervisor's own stop is a kill: `evercache kill` is to be a sudden death.
-                "stopsignal=KILL",
-            ]
-        write_private(self.folder / "supervisord.conf", "\n".join(lines) + "\n")
+                stop_signal="KILL",
+            )
+            for node in self.nodes
+        )
+        write_private(self.folder / "supervisord.conf", f"{daemon}\n{programs}")
 
     def log_file(self, node: str) -> Path:
         """Where the output of a node goes."""
@@ -386,11 +344,6 @@ def socket_path(folder: Path) -> Path:
     if short.is_symlink() or short.stat().st_uid != os.getuid():
         raise DeploymentError(f"{short} is not yours: set XDG_RUNTIME_DIR, or a shorter EVERCACHE_HOME")
     return short / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"
-
-
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
 
 
 def _escaped(path: Path) -> str:

@@ -153,8 +153,8 @@ class Supervision:
         return found
 
     def start_node(self, name: str) -> None:
-        """Start a process at once, whatever ended it; nothing if it runs."""
-        (self._folder / name / "running").unlink(missing_ok=True)
+        """Start a process that is dead at once, whatever ended it; nothing if it runs."""
+        (self._folder / name / "server.pid").unlink(missing_ok=True)
         self._accept(_ALREADY_STARTED, "startProcess", name, False)
 
     def kill_node(self, name: str) -> None:

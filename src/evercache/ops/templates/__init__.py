@@ -1,0 +1,1 @@
+"""The texts of configuration files, for `evercache up` and `evercache render` alike."""

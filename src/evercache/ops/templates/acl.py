@@ -1,0 +1,89 @@
+"""Who may do what at nodes and sentinels: least rights for each role, and the default user may do nothing.
+
+Passwords stand there as SHA-256, so the file gives none away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+__all__ = ["APPLICATION", "node_users", "sentinel_users"]
+
+#: What the library sends to nodes; `docs/operations.md` has it, and a test runs the library under it.
+APPLICATION: Final = (
+    "+hello +client|setname +client|setinfo +select +info +time +role +wait +eval +evalsha +get +mget +set "
+    "+setrange +exists +unlink +pexpire +pttl +hget +hmget +hgetall +hset +hdel +hlen +zadd +zrem +zcard +zscore "
+    "+zmscore +zpopmin +zrangebyscore +xadd +xread +xrevrange +xtrim"
+)
+_GREETING: Final = "+ping +hello +client|setname +client|setinfo"
+#: From the server manuals; Valkey 9 also ends a failover that is under way.
+_REPLICATION: Final = "+psync +replconf +ping"
+_SENTINEL_AT_NODES: Final = (
+    "+multi +exec +slaveof +ping +info +role +publish +subscribe +config|rewrite +script|kill "
+    "+client|setname +client|kill +failover"
+)
+_MONITORING: Final = (
+    f"{_GREETING} +info +role +time +dbsize +config|get +client|list +acl|whoami +acl|dryrun +slowlog|get "
+    "+latency|latest"
+)
+_ASK_SENTINEL: Final = " ".join(
+    f"+sentinel|{what}"
+    for what in (
+        "get-master-addr-by-name",
+        "master",
+        "masters",
+        "replicas",
+        "slaves",
+        "sentinels",
+        "myid",
+        "ckquorum",
+    )
+)
+
+
+def node_users(
+    names: Mapping[str, str],
+    passwords: Mapping[str, str],
+    namespace: str,
+    version: Sequence[int],
+    keys: Sequence[str] = (),
+    commands: Sequence[str] = (),
+) -> str:
+    """The ACL file of data nodes. `names` and `passwords` are by role."""
+    own = " ".join((f"~{namespace}:*", f"~{namespace}~*", *(f"~{pattern}" for pattern in keys)))
+    # Queues of other libraries use publish and subscribe; the cache itself does not.
+    channels = " &*" if commands else ""
+    rules = {
+        "application": f"{own}{channels} -@all {' '.join((APPLICATION, *commands))}",
+        "replication": f"-@all {_REPLICATION}",
+        "sentinel": f"&* -@all {_SENTINEL_AT_NODES}",
+        "monitoring": f"-@all {_MONITORING}",
+        "operator": "~* &* +@all",
+    }
+    return _file(rules, names, passwords, version)
+
+
+def sentinel_users(names: Mapping[str, str], passwords: Mapping[str, str], version: Sequence[int]) -> str:
+    """The ACL file of sentinels. The application asks and listens; only the operator changes anything."""
+    rules = {
+        "application": f"&* -@all {_GREETING} +info +role +subscribe +psubscribe +unsubscribe +punsubscribe "
+        f"{_ASK_SENTINEL} +sentinel|is-master-down-by-addr",
+        "sentinel": f"&* -@all {_GREETING} +info +role +publish +sentinel|is-master-down-by-addr",
+        "monitoring": f"-@all {_GREETING} +info +role {_ASK_SENTINEL}",
+        "operator": "~* &* +@all",
+    }
+    return _file(rules, names, passwords, version)
+
+
+def _file(
+    rules: Mapping[str, str], names: Mapping[str, str], passwords: Mapping[str, str], version: Sequence[int]
+) -> str:
+    lines = ["user default reset"]
+    for role, rule in rules.items():
+        if tuple(version[:2]) == (7, 0):
+            rule = rule.replace(" +client|setinfo", "")  # Redis 7.0 refuses subcommands that it does not know
+        digest = hashlib.sha256(passwords[role].encode()).hexdigest()
+        lines.append(f"user {names[role]} reset on #{digest} {rule}")
+    return "\n".join(lines) + "\n"

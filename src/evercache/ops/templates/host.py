@@ -1,0 +1,122 @@
+"""What a host itself needs: settings of the kernel, a list for the firewall, and the script that puts files into "
+"place."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["SYSCTL", "Opening", "firewall_text", "install_text", "kernel_text"]
+
+SYSCTL = """\
+# A save forks; without this it fails when memory is half full.
+vm.overcommit_memory = 1
+# A server whose pages are swapped out answers late, and is held for dead.
+vm.swappiness = 0
+# Connections that wait to be accepted; the servers ask for 511.
+net.core.somaxconn = 1024
+net.ipv4.tcp_max_syn_backlog = 1024
+"""
+
+
+def kernel_text(sysctl: str) -> str:
+    """The script of kernel settings, for each boot. It changes nothing that is right already."""
+    return f"""\
+#!/bin/sh
+# Kernel settings for the servers: now, and at each boot. As root.
+set -eu
+sysctl -q -p {shlex.quote(sysctl)}
+# With huge pages each save copies 2 MB for one byte that changes.
+if [ -w /sys/kernel/mm/transparent_hugepage/enabled ]; then
+  echo never > /sys/kernel/mm/transparent_hugepage/enabled
+fi
+if [ "$(awk '/^SwapTotal:/ {{ print $2 }}' /proc/meminfo)" != 0 ]; then
+  echo "there is swap: take it out of /etc/fstab, and run  swapoff -a" >&2
+fi
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Who may connect to which port of a host."""
+
+    sources: tuple[str, ...]
+    port: int
+    why: str
+
+
+def firewall_text(host: str, openings: Sequence[Opening]) -> str:
+    """The list, and the same as rules of nftables."""
+    lines = [
+        f"# Who must reach {host}, by TCP; nobody else may. What is below the line is the same for `nft -f`.",
+        "#",
+        f"# {'port':<7}{'from':<40}for",
+    ]
+    for one in openings:
+        for source in one.sources or ("(the application's hosts)",):
+            lines.append(f"# {one.port:<7}{source:<40}{one.why}")
+    lines += ["# " + "-" * 70, "table inet evercache", "delete table inet evercache", "table inet evercache {"]
+    lines += ["  chain input {", "    type filter hook input priority 0; policy accept;"]
+    for port in dict.fromkeys(one.port for one in openings):
+        # Of the host itself: a person or the doctor that looks at it.
+        lines.append(f'    iifname "lo" tcp dport {port} accept')
+        for family, mark in (("ip", "."), ("ip6", ":")):
+            sources = dict.fromkeys(s for one in openings if one.port == port for s in one.sources if mark in s)
+            if family == "ip":
+                sources = {s: None for s in sources if ":" not in s}
+            if sources:
+                lines.append(f"    {family} saddr {{ {', '.join(sources)} }} tcp dport {port} accept")
+        lines.append(f"    tcp dport {port} drop")
+    lines += ["  }", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def install_text(
+    *,
+    host: str,
+    owner: str,
+    config: str,
+    data: str,
+    folders: Sequence[str],
+    files: Sequence[str],
+    more: Sequence[str],
+) -> str:
+    """A script that copies `files` to the config path; `more` are commands for root that end it."""
+    listed = " ".join(shlex.quote(one) for one in files)
+    made = " ".join(shlex.quote(f"{data}/{one}") for one in folders)
+    text = f"""\
+#!/bin/sh
+# Puts the files of {host} into place. As root; run it again after each rendering.
+# It never touches what the servers rewrite: that is in {data}.
+set -eu
+umask 077
+cd "$(dirname "$0")"
+owner={shlex.quote(owner)}
+config={shlex.quote(config)}
+root() {{ [ "$(id -u)" = 0 ]; }}
+group() {{ case "$owner" in *[!0-9]*) id -gn "$owner" ;; *) echo "$owner" ;; esac; }}
+
+(umask 022; mkdir -p "$config" {made})
+if root; then
+  group=$(group)
+  chown "root:$group" "$config"
+  chmod 750 "$config"
+  chmod 755 {shlex.quote(data)}
+  chown "$owner:$group" {made}
+fi
+chmod 700 {made}
+for file in {listed} $(ls tls/ca.crt tls/tls.crt tls/tls.key 2>/dev/null || :); do
+  mkdir -p "$(dirname "$config/$file")"
+  cp "$file" "$config/$file.new"
+  if root; then
+    chown "root:$group" "$config/$file.new" "$(dirname "$config/$file")"
+    chmod 640 "$config/$file.new"
+    chmod 750 "$(dirname "$config/$file")"
+  fi
+  mv "$config/$file.new" "$config/$file"
+done
+"""
+    if more:
+        text += "if root; then\n" + "".join(f"  {one}\n" for one in more) + "fi\n"
+    return text + f'echo "the files of {host} are in $config"\n'

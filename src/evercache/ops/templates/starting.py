@@ -1,0 +1,77 @@
+"""The scripts that start a server: they keep what it has learnt, and wait where coming back at once would do "
+"harm."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from evercache.ops.templates.servers import STATE
+
+__all__ = ["node_preparation", "sentinel_preparation", "waiting"]
+
+
+def waiting(pidfile: str, seconds: float) -> str:
+    """Wait if the server died: one that ends politely removes its pid file."""
+    return (
+        "# A server that died by itself waits: were it back before the sentinels noticed, a master that\n"
+        "# had lost its last second of writes would make its replicas lose them too.\n"
+        f"if [ -e {shlex.quote(pidfile)} ]; then\n"
+        "  trap 'exit 143' TERM INT\n"
+        f"  sleep {math.ceil(seconds)} & wait $!\n"
+        "  trap - TERM INT\n"
+        "fi\n"
+    )
+
+
+def _head(what: str, rendered: str, live: str) -> str:
+    return f"#!/bin/sh\n# {what}\nset -eu\numask 077\nrendered={shlex.quote(rendered)}\nlive={shlex.quote(live)}\n"
+
+
+def node_preparation(rendered: str, live: str, folder: str, delay: float | None, command: str) -> str:
+    """A script for a data node; `command` ends it. Without `delay` something else waits."""
+    return (
+        _head(
+            "The data node runs on a copy of the rendered file, and rewrites that copy when its role changes.",
+            rendered,
+            live,
+        )
+        + f"mkdir -p {shlex.quote(folder)}\n"
+        + (waiting(f"{folder}/server.pid", delay) if delay is not None else "")
+        + "# The settings are those that were rendered; whom it follows is what it learnt last.\n"
+        'if [ -s "$live" ]; then\n'
+        '  { grep -vE "^replicaof " "$rendered"; grep -E "^(replicaof|slaveof) " "$live" || :; } > "$live.new"\n'
+        "else\n"
+        '  cat "$rendered" > "$live.new"\n'
+        "fi\n"
+        'mv "$live.new" "$live"\n'
+        f"{command}"
+    )
+
+
+def sentinel_preparation(rendered: str, live: str, folder: str, service: str, quorum: int, command: str) -> str:
+    """The same for a sentinel: it has learnt who is master, since which epoch, and who the others are."""
+    state = f"^sentinel ({'|'.join(STATE)}) "
+    dotless = service.replace(".", "[.]")
+    monitor = f"^sentinel monitor {dotless} ([^ ]+) ([0-9]+) .*"
+    return (
+        _head(
+            "The sentinel runs on a copy of the rendered file, and rewrites that copy with all that it learns.",
+            rendered,
+            live,
+        )
+        + f"mkdir -p {shlex.quote(folder)}\n"
+        + "# The settings are those that were rendered; masters, epochs, and the others are what it learnt last.\n"
+        f'if [ -s "$live" ] && grep -qE "^sentinel monitor {dotless} " "$live"; then\n'
+        "  {\n"
+        f'    grep -vE "{state}" "$rendered"\n'
+        '    grep -E "^sentinel myid " "$live" || grep -E "^sentinel myid " "$rendered"\n'
+        f'    sed -nE "s/{monitor}/sentinel monitor {service} \\1 \\2 {quorum}/p" "$live"\n'
+        f'    grep -E "{state}" "$live" | grep -vE "^sentinel (myid|monitor) " || :\n'
+        '  } > "$live.new"\n'
+        "else\n"
+        '  cat "$rendered" > "$live.new"\n'
+        "fi\n"
+        'mv "$live.new" "$live"\n'
+        f"{command}"
+    )
