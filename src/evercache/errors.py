@@ -19,9 +19,11 @@ __all__ = [
     "DemoFailed",
     "DeploymentError",
     "DeploymentUnknown",
+    "DescriptionError",
     "DiskFull",
     "EvercacheError",
     "FailoverRefused",
+    "FilesChanged",
     "Loading",
     "MasterUnknown",
     "NoScript",
@@ -56,6 +58,10 @@ class ConfigurationError(EvercacheError, ValueError):
 
 class URLError(ConfigurationError):
     """A URL that cannot be understood; the message names the part and the mend."""
+
+
+class DescriptionError(ConfigurationError):
+    """A description for `evercache render` that cannot be understood or cannot work; the message says why."""
 
 
 class PackageMissing(ConfigurationError, ImportError):
@@ -193,3 +199,7 @@ class NotWhole(DeploymentError):
 
 class FailoverRefused(DeploymentError):
     """A planned failover would do harm, or could not work now; nothing was changed. The message says why."""
+
+
+class FilesChanged(DeploymentError):
+    """Files to be rendered were changed since, by a person or by a server; nothing was written."""

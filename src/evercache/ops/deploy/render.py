@@ -1,0 +1,358 @@
+"""From a description to the files of every host. Pure: nothing is read or written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from evercache.ops.deploy import readme
+from evercache.ops.deploy.description import Description, Host
+from evercache.ops.deploy.layout import Layout, layout_of
+from evercache.ops.deploy.reading import size_text
+from evercache.ops.deploy.sound import check
+from evercache.ops.templates.acl import node_users, sentinel_users
+from evercache.ops.templates.containers import Container, compose_text, pod_text, policies_text
+from evercache.ops.templates.host import SYSCTL, Opening, firewall_text, install_text, kernel_text
+from evercache.ops.templates.servers import (
+    NodeConf,
+    SentinelConf,
+    node_text,
+    reboot_word,
+    sentinel_text,
+)
+from evercache.ops.templates.starting import node_preparation, sentinel_preparation
+from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
+from evercache.ops.templates.systemd import Unit, kernel_unit, unit_text
+
+__all__ = ["render", "url_of"]
+
+#: Bytes that a sentinel may take.
+_SENTINEL_MEMORY = 128 << 20
+
+
+def render(description: Description, passwords: Mapping[str, str], variant: str) -> dict[str, str]:
+    """The text of each file by its path below the output folder; `DescriptionError` for what cannot work."""
+    check(description, variant)
+    found: dict[str, str] = {".gitignore": "# Passwords are in here.\n*\n"}
+    for role in ("application", "monitoring", "operator"):
+        found[f"urls/{role}.url"] = url_of(description, passwords, role) + "\n"
+    if variant == "kubernetes":
+        ports = [description.ports.node, *([description.ports.sentinel] if description.sentinels else [])]
+        found["common/policies.yaml"] = policies_text(
+            service=description.name, namespace=description.kubernetes.namespace, ports=ports
+        )
+    for host in description.hosts:
+        for name, text in _Host(description, passwords, variant, host).files().items():
+            found[f"{host.name}/{name}"] = text
+    return found
+
+
+def url_of(description: Description, passwords: Mapping[str, str], role: str) -> str:
+    """The URL by which a role reaches the deployment, with its passwords."""
+    secure = "s" if description.tls.enabled else ""
+    user, password = (quote(text, safe="") for text in (description.user_of(role), passwords[role]))
+    tls = ""
+    if secure:
+        first = layout_of(description, description.hosts[0], "systemd")
+        assert first.tls is not None
+        tls = f"ssl_ca_certs={quote(first.tls.ca)}"
+        if first.tls.clients:
+            folder = first.tls.ca.rpartition("/")[0]
+            tls += f"&ssl_certfile={quote(folder)}/client.crt&ssl_keyfile={quote(folder)}/client.key"
+    if not description.sentinels:
+        (node,) = description.nodes
+        query = f"?{tls}" if tls else ""
+        return f"redis{secure}://{user}:{password}@{_joined(node.address, description.ports.node)}{query}"
+    hosts = ",".join(_joined(host.address, description.ports.sentinel) for host in description.sentinels)
+    query = f"sentinel_username={user}&sentinel_password={password}" + (f"&{tls}" if tls else "")
+    return f"sentinel{secure}://{user}:{password}@{hosts}/{description.name}?{query}"
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """The files of one host."""
+
+    description: Description
+    passwords: Mapping[str, str]
+    variant: str
+    host: Host
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.description, self.host, self.variant)
+
+    def files(self) -> dict[str, str]:
+        """By their names in the host's folder."""
+        config = dict(self._config())
+        variant = {
+            "supervisor": self._supervisor,
+            "systemd": self._systemd,
+            "compose": self._compose,
+            "kubernetes": self._kubernetes,
+        }[self.variant]
+        found = {**config, **dict(variant(config))}
+        if self.variant == "kubernetes":
+            found = dict(variant(config))
+        else:
+            found |= dict(self._machine())
+            found["install.sh"] = self._install(list(found))
+        found["README.md"] = readme.readme(self.description, self.host, self.variant, list(found))
+        return found
+
+    # -- what every variant has
+
+    def _config(self) -> Iterator[tuple[str, str]]:
+        d, layout = self.description, self.layout
+        names = {role: d.user_of(role) for role in self.passwords}
+        run = "prepare" if self.variant == "systemd" else "run"
+        waits = None if self.variant == "systemd" else d.restart_delay
+        if self.host.node:
+            yield layout.node_file, node_text(self._node())
+            yield (
+                "users.acl",
+                node_users(
+                    names,
+                    self.passwords,
+                    d.namespace,
+                    d.server.numbers,
+                    keys=d.application.keys,
+                    commands=d.application.commands,
+                ),
+            )
+            start = "" if self.variant == "systemd" else f'exec {layout.program} "$live"\n'
+            yield (
+                f"{run}-node.sh",
+                node_preparation(layout.rendered(layout.node_file), layout.node_live, layout.node, waits, start),
+            )
+        if self.host.sentinel:
+            yield "sentinel.conf", sentinel_text(self._sentinel())
+            yield "sentinel-users.acl", sentinel_users(names, self.passwords, d.server.numbers)
+            start = "" if self.variant == "systemd" else f'exec {layout.program} "$live" --sentinel\n'
+            yield (
+                f"{run}-sentinel.sh",
+                sentinel_preparation(
+                    layout.rendered("sentinel.conf"),
+                    layout.sentinel_live,
+                    layout.sentinel,
+                    d.name,
+                    d.quorum,
+                    start,
+                ),
+            )
+
+    def _node(self) -> NodeConf:
+        d, host, layout = self.description, self.host, self.layout
+        first = d.nodes[0]
+        persistence = d.persistence
+        return NodeConf(
+            bind=layout.bind,
+            port=d.ports.node,
+            folder=layout.node,
+            access=(
+                f"aclfile {layout.rendered('users.acl')}",
+                f"masteruser {d.user_of('replication')}",
+                f"masterauth {self.passwords['replication']}",
+            ),
+            master=None if host is first else (first.address, d.ports.node),
+            memory=size_text(d.server.memory),
+            eviction=d.server.eviction,
+            append=persistence.mode in {"aof", "both"},
+            save=persistence.save if persistence.mode in {"rdb", "both"} else "",
+            min_replicas=d.min_replicas,
+            max_lag=d.replication.max_lag,
+            backlog=d.backlog,
+            sync_delay=2,
+            announce=(host.address, d.ports.node),
+            priority=host.priority,
+            tls=layout.tls,
+        )
+
+    def _sentinel(self) -> SentinelConf:
+        d, host, layout = self.description, self.host, self.layout
+        user, times = d.user_of("sentinel"), d.sentinel
+        first, *replicas = d.nodes
+        return SentinelConf(
+            bind=layout.bind,
+            port=d.ports.sentinel,
+            folder=layout.sentinel,
+            access=(f"aclfile {layout.rendered('sentinel-users.acl')}",),
+            service=d.name,
+            ident=host.ident(d.name),
+            master=(first.address, d.ports.node),
+            quorum=d.quorum,
+            login=(
+                f"sentinel auth-user {d.name} {user}",
+                f"sentinel auth-pass {d.name} {self.passwords['sentinel']}",
+                f"sentinel sentinel-user {user}",
+                f"sentinel sentinel-pass {self.passwords['sentinel']}",
+            ),
+            down_after_ms=times.down_after_ms,
+            failover_timeout_ms=times.failover_timeout_ms,
+            reboot_down_after_ms=times.reboot_down_after_ms,
+            reboot_word=reboot_word(d.server.numbers),
+            replicas=tuple((one.address, d.ports.node) for one in replicas),
+            others=tuple(
+                ((one.address, d.ports.sentinel), one.ident(d.name)) for one in d.sentinels if one is not host
+            ),
+            announce=(host.address, d.ports.sentinel),
+            names=d.by_name,
+            tls=layout.tls,
+        )
+
+    # -- what keeps the servers running
+
+    def _supervisor(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        d, layout = self.description, self.layout
+        own = f"{layout.data}/supervisor"
+        yield (
+            "supervisord.conf",
+            daemon_text(
+                socket=f"{own}/supervisor.sock",
+                log=f"{own}/supervisord.log",
+                pidfile=f"{own}/supervisord.pid",
+                identifier=f"evercache-{d.name}-{self.host.name}",
+                more=("minfds=10240", f"directory={own}"),
+            )
+            + f"\n[supervisorctl]\nserverurl=unix://{own}/supervisor.sock\n"
+            + f"\n[include]\nfiles = {layout.rendered('programs.conf')}\n",
+        )
+        programs = [
+            Program(
+                name=name,
+                command=f"/bin/sh {layout.rendered(f'run-{name}.sh')}",
+                folder=f"{layout.data}/{name}",
+                log=f"{own}/{name}.log",
+                log_size="10MB",
+                log_backups=3,
+                retries=10,
+                stop_seconds=d.stop_timeout if name == "node" else 10,
+                user=d.user,
+                priority=1 if name == "node" else 2,
+            )
+            for name in self._names()
+        ]
+        yield "programs.conf", programs_text(programs)
+
+    def _systemd(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        d, layout = self.description, self.layout
+        notify = d.server.install == "packages"
+        for name in self._names():
+            node = name == "node"
+            live = layout.node_live if node else f"{layout.sentinel_live} --sentinel"
+            yield (
+                f"systemd/evercache-{d.name}-{name}.service",
+                unit_text(
+                    Unit(
+                        title=f"{'Data node' if node else 'Sentinel'} of {d.name} on {self.host.name}",
+                        user=d.user,
+                        prepare=layout.rendered(f"prepare-{name}.sh"),
+                        command=f"{layout.program} {live}",
+                        folder=f"{layout.data}/{name}",
+                        notify=notify,
+                        restart_delay=d.restart_delay if node else 1,
+                        stop_seconds=d.stop_timeout if node else 10,
+                    )
+                ),
+            )
+        yield "systemd/evercache-kernel.service", kernel_unit(layout.rendered("kernel.sh"))
+
+    def _compose(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        d = self.description
+        probe = [d.server.cli, "-h", self.layout.bind[0].replace("*", "127.0.0.1")]
+        if self.layout.tls:
+            probe += ["--tls", "--cacert", self.layout.tls.ca]
+            if self.layout.tls.clients:
+                probe += ["--cert", self.layout.tls.certificate, "--key", self.layout.tls.key]
+        yield (
+            "compose.yaml",
+            compose_text(
+                project=f"evercache-{d.name}",
+                image=d.image,
+                uid=d.containers.uid,
+                config=str(d.folder("config", self.host)),
+                data=str(d.folder("data", self.host)),
+                stop_seconds=d.stop_timeout,
+                probe=probe,
+                containers=self._containers(),
+            ),
+        )
+
+    def _kubernetes(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        d = self.description
+        storage = d.kubernetes.storage or f"{max(1, -(-4 * d.server.memory // (1 << 30)))}Gi"
+        yield (
+            "manifests.yaml",
+            pod_text(
+                service=d.name,
+                host=self.host.name,
+                namespace=d.kubernetes.namespace,
+                image=d.image,
+                uid=d.containers.uid,
+                storage=storage if self.host.node else "1Gi",
+                storage_class=d.kubernetes.storage_class,
+                stop_seconds=d.stop_timeout,
+                files=config,
+                tls=d.tls.enabled,
+                containers=self._containers(),
+            ),
+        )
+
+    def _names(self) -> list[str]:
+        return [name for name, there in (("node", self.host.node), ("sentinel", self.host.sentinel)) if there]
+
+    def _containers(self) -> list[Container]:
+        d = self.description
+        # A save copies pages that change meanwhile; replicas have buffers.
+        node = d.server.memory * 3 // 2 + 2 * d.backlog + (256 << 20)
+        sizes = {"node": (d.ports.node, node), "sentinel": (d.ports.sentinel, _SENTINEL_MEMORY)}
+        return [
+            Container(name=name, script=self.layout.rendered(f"run-{name}.sh"), port=port, memory=memory)
+            for name in self._names()
+            for port, memory in (sizes[name],)
+        ]
+
+    # -- the machine itself
+
+    def _machine(self) -> Iterator[tuple[str, str]]:
+        yield "99-evercache.conf", SYSCTL
+        config = (
+            self.layout.config if self.variant != "compose" else str(self.description.folder("config", self.host))
+        )
+        yield "kernel.sh", kernel_text(f"{config}/99-evercache.conf")
+        yield "firewall.nft", firewall_text(self.host.name, list(self._openings()))
+
+    def _openings(self) -> Iterator[Opening]:
+        d, host = self.description, self.host
+        others = tuple(one.address for one in d.hosts if one is not host)
+        if host.node:
+            if others:
+                yield Opening(others, d.ports.node, "replicas and sentinels")
+            yield Opening(d.application.networks, d.ports.node, "the application")
+        if host.sentinel:
+            yield Opening(others, d.ports.sentinel, "the other sentinels")
+            yield Opening(d.application.networks, d.ports.sentinel, "the application")
+
+    def _install(self, files: list[str]) -> str:
+        d, host = self.description, self.host
+        names = self._names()
+        folders = [*names, *(["supervisor"] if self.variant == "supervisor" else [])]
+        more: list[str] = []
+        if self.variant == "supervisor":
+            more.append(f"chown root {d.folder('data', host)}/supervisor")
+        if self.variant == "systemd":
+            more.append("cp systemd/*.service /etc/systemd/system/")
+            more.append("systemctl daemon-reload")
+        return install_text(
+            host=host.name,
+            owner=str(d.containers.uid) if self.variant == "compose" else d.user,
+            config=str(d.folder("config", host)),
+            data=str(d.folder("data", host)),
+            folders=folders,
+            files=[name for name in files if not name.startswith(("systemd/", "firewall"))],
+            more=more,
+        )
