@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.servers import find_server, free_port, wait_for
 
+from evercache.errors import ServerError, UnavailableError
 from evercache.ops import deploy
 from evercache.ops.doctor import examine, gather
 from evercache.ops.remote import targets_of
@@ -52,6 +53,7 @@ class Rendered:
 
     def __init__(self, folder: Path, values: Mapping[str, Any]) -> None:
         self.folder = folder
+        self.values = dict(values)
         self.description = deploy.parse(values)
         deploy.generate_passwords(self.description, folder)
         self.passwords = deploy.read_passwords(self.description, folder)
@@ -66,6 +68,7 @@ class Rendered:
             for host in made.hosts:
                 made.install(host)
                 made.start(host)
+            made.hurry()
             made.wait_whole()
             yield made
         finally:
@@ -74,6 +77,21 @@ class Rendered:
     @property
     def hosts(self) -> list[str]:
         return [host.name for host in self.description.hosts]
+
+    def describe(self, **more: dict[str, Any]) -> None:
+        """Change tables of the description."""
+        for table, settings in more.items():
+            self.values[table] = {**self.values.get(table, {}), **settings}
+        self.description = deploy.parse(self.values)
+
+    def address(self, host: str) -> str:
+        """Of a host by its name."""
+        (found,) = (one.address for one in self.description.hosts if one.name == host)
+        return found
+
+    def epoch(self) -> int:
+        """The newest configuration epoch that a sentinel knows."""
+        return max(one.epoch for one in self.survey().sentinels)
 
     def render(self, *, certificates: bool = False) -> None:
         deploy.write(self.out, deploy.render(self.description, self.passwords, "supervisor"))
@@ -108,10 +126,9 @@ class Rendered:
     def command(self, host: str, *words: str | int, role: str = "operator", sentinel: bool = False) -> Any:
         targets = targets_of(self.url(role))
         ports = self.description.ports
-        (address,) = (one.address for one in self.description.hosts if one.name == host)
         port = ports.sentinel if sentinel else ports.node
         options = targets.sentinel_options if sentinel else targets.node_options
-        return ask(Address(address, port), options, words, timeout=5)[0]
+        return ask(Address(self.address(host), port), options, words, timeout=5)[0]
 
     def survey(self) -> Survey:
         return survey(targets_of(self.url("operator")))
@@ -120,6 +137,22 @@ class Rendered:
         """The name of the host whose node the sentinels name."""
         found = self.survey().master_name or ""
         return next((h.name for h in self.description.hosts if found.startswith(f"{h.address}:")), found)
+
+    def hurry(self) -> None:
+        """Have the sentinels look at the nodes every second instead of every ten: Redis 7 and later."""
+        for host in self.description.sentinels:
+            with contextlib.suppress(ServerError):
+                words = ("SENTINEL", "DEBUG", "INFO-PERIOD", 1000)
+                wait_for(lambda host=host, words=words: self._answered(host.name, *words), 20, "a sentinel")
+
+    def _answered(self, host: str, *words: str | int) -> bool:
+        try:
+            self.command(host, *words, sentinel=True)
+        except ServerError:
+            raise
+        except UnavailableError:
+            return False
+        return True
 
     def wait_whole(self, timeout: float = 45) -> None:
         last: tuple[str, ...] = ()
@@ -144,23 +177,15 @@ class Rendered:
         return "\n".join(f"== {one}\n{one.read_text(errors='replace')[-1500:]}" for one in found)
 
     def close(self) -> None:
-        """End every Supervisor, by its id; servers are killed, as what they would save is of no use."""
-        pids = {host: self._supervisor(host) for host in self.hosts}
-        for host in self.hosts:
-            if pids[host]:
-                for program in ("node", "sentinel"):
-                    self.control(host, "signal", "KILL", program)
-                os.kill(pids[host], signal.SIGTERM)
-        for pid in pids.values():
-            if pid:
-                wait_for(lambda pid=pid: _ended(pid), 20, "supervisord to end")
+        """Kill every Supervisor, so that nothing is started again, then every server; by their ids."""
+        var = self.folder / "var"
+        for pattern in ("*/supervisor/supervisord.pid", "*/*/server.pid", "*/*/server.pid"):
+            for path in var.glob(pattern):
+                _kill(path, str(self.folder) if "supervisor" in path.name else f":{self._port(path)}")
 
-    def _supervisor(self, host: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            pid = int((self.folder / "var" / host / "supervisor" / "supervisord.pid").read_text())
-            if str(self._conf(host)) in Path(f"/proc/{pid}/cmdline").read_text():
-                return pid
-        return 0
+    def _port(self, path: Path) -> int:
+        ports = self.description.ports
+        return ports.sentinel if path.parent.name == "sentinel" else ports.node
 
     def _conf(self, host: str) -> Path:
         return self.folder / "etc" / host / "supervisord.conf"
@@ -170,7 +195,17 @@ class Rendered:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _ended(pid: int) -> bool:
+def _kill(path: Path, mark: str) -> None:
+    """The process of a pid file, if its command line has the mark; until it has ended."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(path.read_text())
+        if mark in _command(pid):
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not _command(pid), 10, f"process {pid} to end")
+
+
+def _command(pid: int) -> str:
+    """Of a living process; that of a zombie is empty."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""

@@ -155,6 +155,11 @@ class TLS:
         "", "the host's certificate; default: tls/tls.crt in the config path", pattern=f"({PATH})?"
     )
     key: str = _setting("", "its key; default: tls/tls.key in the config path", pattern=f"({PATH})?")
+    client_folder: str = _setting(
+        "/etc/evercache/tls",
+        "where clients have ca.crt (and client.crt, client.key), for the URLs",
+        pattern=PATH,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

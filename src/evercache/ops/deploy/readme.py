@@ -14,10 +14,11 @@ def readme(description: Description, host: Host, variant: str, files: Sequence[s
     """Steps for a person who knows shells, and has not read anything else of this project."""
     parts = [part for part in (host.node and "a data node", host.sentinel and "a sentinel") if part]
     begins = " It begins as the master." if host is description.nodes[0] and len(description.nodes) > 1 else ""
+    title = variant if variant == "systemd" else variant.capitalize()
     text = (
         f"# {host.name}\n\n"
         f"{' and '.join(parts).capitalize()} of `{description.name}` at {host.address}, by "
-        f"{variant.capitalize()}.{begins}\nEverything here was rendered by `evercache render`: change the "
+        f"{title}.{begins}\nEverything here was rendered by `evercache render`: change the "
         "description, not these files.\n\n"
     )
     maker = _kubernetes if variant == "kubernetes" else _machine
@@ -119,34 +120,45 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
         "When all hosts run, from a machine that has evercache and reaches them. `urls/application.url` is the "
         "EVERCACHE_URL of the application. On this host, `--host` looks at the kernel and the processes as well.",
     )
+    live = (layout.node_live, layout.sentinel_live)
+    if variant == "compose":
+        live = f"{data}/node/{layout.node_file}", f"{data}/sentinel/sentinel.conf"
     yield (
         "## Later\n\n"
-        "**After another rendering**: one host after the other, replicas first, each when `evercache status` says "
-        f"that all is in sync:\n\n```sh\nsh install.sh\n{after}\n```\n\n"
-        + _later(d, host, layout.node_live, layout.sentinel_live)
-        if variant != "compose"
-        else "## Later\n\n"
-        "**After another rendering**: one host after the other, replicas first, each when `evercache status` says "
-        f"that all is in sync:\n\n```sh\nsh install.sh\n{after}\n```\n\n"
-        + _later(d, host, f"{data}/node/{layout.node_file}", f"{data}/sentinel/sentinel.conf")
+        + _again(d, f"sh install.sh\n{after}")
+        + "\n\n"
+        + _later(d, host, str(d.containers.uid) if variant == "compose" else d.user, *live)
     )
 
 
-def _later(d: Description, host: Host, node_live: str, sentinel_live: str) -> str:
+def _again(d: Description, commands: str) -> str:
+    if len(d.nodes) == 1:
+        return f"**After another rendering**:\n\n```sh\n{commands}\n```"
+    return (
+        "**After another rendering**: one host after the other, each when `evercache status` says that all is "
+        "whole; the master's last, after `evercache failover` has made another one master, so that no write is "
+        "lost (both with `--url` and what is in `urls/operator.url`):\n\n"
+        f"```sh\n{commands}\n```"
+    )
+
+
+def _later(d: Description, host: Host, owner: str, node_live: str, sentinel_live: str) -> str:
     text = ""
     if len(d.nodes) > 1:
-        lines = []
+        lines, files = [], []
         if host.node:
             lines.append(f'echo "replicaof MASTER {d.ports.node}" > {node_live}')
+            files.append(node_live)
         if host.sentinel:
             lines.append(f'echo "sentinel monitor {d.name} MASTER {d.ports.node} {d.quorum}" > {sentinel_live}')
+            files.append(sentinel_live)
+        lines.append(f"chown {owner} {' '.join(files)}")
         text += (
             "**If this host was lost with its disk**: it must come back as a replica of whoever is master now "
-            "(`evercache status` says it). Before the first start write its address in the place of MASTER, as the "
-            f"user `{d.user}`:\n\n```sh\n" + "\n".join(lines) + "\n```\n\n"
+            "(`evercache status` says it). Before the first start, write that address in the place of MASTER:\n\n"
+            "```sh\n" + "\n".join(lines) + "\n```\n\n"
         )
-    text += "**Never** copy the files of one host to another: each has an id and addresses of its own."
-    return text
+    return text + "**Never** copy the files of one host to another: each has an id and addresses of its own."
 
 
 def _names(host: Host) -> list[str]:
@@ -187,11 +199,9 @@ def _kubernetes(d: Description, host: Host, variant: str, files: Sequence[str]) 
         "sysctl vm.overcommit_memory=1\necho never > /sys/kernel/mm/transparent_hugepage/enabled",
         "On each machine of the cluster on which these pods may run; no pod may set it.",
     )
-    yield (
-        "## Later\n\n"
-        "**After another rendering**: one host after the other, replicas first, each when `evercache status` says "
-        f"that all is in sync:\n\n```sh\nkubectl {ns} apply -f manifests.yaml\nkubectl {ns} rollout restart "
-        f"statefulset/{host.name}\n```\n\nWhat servers and sentinels rewrite is in the volume, and no rendering "
-        "touches it. If the volume was lost while another pod is master, the sentinels make this one its replica "
-        "within a minute or two."
+    commands = f"kubectl {ns} apply -f manifests.yaml\nkubectl {ns} rollout restart statefulset/{host.name}"
+    lost = (
+        "\n\nWhat servers and sentinels rewrite is in the volume, and no rendering touches it. If the volume was "
+        "lost while another pod is master, the sentinels make this one its replica within a minute or two."
     )
+    yield "## Later\n\n" + _again(d, commands) + (lost if len(d.nodes) > 1 else "")

@@ -21,7 +21,7 @@ from evercache.ops.templates.servers import (
     reboot_word,
     sentinel_text,
 )
-from evercache.ops.templates.starting import node_preparation, sentinel_preparation
+from evercache.ops.templates.starting import after_boot, node_preparation, sentinel_preparation, waiting
 from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
 from evercache.ops.templates.systemd import Unit, kernel_unit, unit_text
 
@@ -33,7 +33,7 @@ _SENTINEL_MEMORY = 128 << 20
 
 def render(description: Description, passwords: Mapping[str, str], variant: str) -> dict[str, str]:
     """The text of each file by its path below the output folder; `DescriptionError` for what cannot work."""
-    check(description, variant)
+    check(description, variant, passwords)
     found: dict[str, str] = {".gitignore": "# Passwords are in here.\n*\n"}
     for role in ("application", "monitoring", "operator"):
         found[f"urls/{role}.url"] = url_of(description, passwords, role) + "\n"
@@ -52,14 +52,11 @@ def url_of(description: Description, passwords: Mapping[str, str], role: str) ->
     """The URL by which a role reaches the deployment, with its passwords."""
     secure = "s" if description.tls.enabled else ""
     user, password = (quote(text, safe="") for text in (description.user_of(role), passwords[role]))
-    tls = ""
+    tls, folder = "", quote(description.tls.client_folder.rstrip("/"))
     if secure:
-        first = layout_of(description, description.hosts[0], "systemd")
-        assert first.tls is not None
-        tls = f"ssl_ca_certs={quote(first.tls.ca)}"
-        if first.tls.clients:
-            folder = first.tls.ca.rpartition("/")[0]
-            tls += f"&ssl_certfile={quote(folder)}/client.crt&ssl_keyfile={quote(folder)}/client.key"
+        tls = f"ssl_ca_certs={folder}/ca.crt"
+        if description.tls.client_certificates:
+            tls += f"&ssl_certfile={folder}/client.crt&ssl_keyfile={folder}/client.key"
     if not description.sentinels:
         (node,) = description.nodes
         query = f"?{tls}" if tls else ""
@@ -110,7 +107,7 @@ class _Host:
         d, layout = self.description, self.layout
         names = {role: d.user_of(role) for role in self.passwords}
         run = "prepare" if self.variant == "systemd" else "run"
-        waits = None if self.variant == "systemd" else d.restart_delay
+        wait = after_boot if self.variant == "systemd" else waiting
         if self.host.node:
             yield layout.node_file, node_text(self._node())
             yield (
@@ -127,7 +124,9 @@ class _Host:
             start = "" if self.variant == "systemd" else f'exec {layout.program} "$live"\n'
             yield (
                 f"{run}-node.sh",
-                node_preparation(layout.rendered(layout.node_file), layout.node_live, layout.node, waits, start),
+                node_preparation(
+                    layout.rendered(layout.node_file), layout.node_live, layout.node, wait, d.restart_delay, start
+                ),
             )
         if self.host.sentinel:
             yield "sentinel.conf", sentinel_text(self._sentinel())

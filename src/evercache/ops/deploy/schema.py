@@ -1,4 +1,4 @@
-"""The JSON schema of the description, made from the classes that define it; `schema.json` is its shipped text."""
+"""The JSON schema of the description, made from the classes that define it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """As it is shipped."""
+    """For editors and checkers."""
     return json.dumps(schema(), indent=2) + "\n"
 
 

@@ -29,9 +29,9 @@ _NEWEST: Final = {"valkey": 9, "redis": 8}
 _LONGEST_SOCKET: Final = 95
 
 
-def check(description: Description, variant: str | None = None) -> None:
+def check(description: Description, variant: str | None = None, passwords: Mapping[str, str] | None = None) -> None:
     """Raise `DescriptionError` with every objection, if there is one."""
-    found = list(objections(description, variant))
+    found = [*objections(description, variant), *objections_to_passwords(passwords or {})]
     if found:
         head = "this cannot work" if len(found) == 1 else f"this cannot work, for {len(found)} reasons"
         raise DescriptionError(f"{head}:\n" + "\n".join(f"- {one}" for one in found))

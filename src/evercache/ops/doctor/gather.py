@@ -24,7 +24,7 @@ __all__ = ["PATIENCE", "SENTINEL_COMMANDS", "gather"]
 
 #: Seconds for one server; there are three rounds.
 PATIENCE = 1.2
-#: What a sentinel runs at a node; on Valkey 9 it also ends a failover that is under way.
+#: What a sentinel runs at a node; on Valkey 9 it also has a master hand over, and ends that when it takes too long.
 SENTINEL_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("PING",),
     ("INFO",),
@@ -39,7 +39,7 @@ SENTINEL_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("CLIENT", "KILL", "TYPE", "normal"),
     ("SCRIPT", "KILL"),
 )
-_SINCE_VALKEY_9: tuple[tuple[str, ...], ...] = (("FAILOVER", "ABORT"),)
+_SINCE_VALKEY_9: tuple[tuple[str, ...], ...] = (("FAILOVER", "ABORT"), ("CLIENT", "PAUSE", "1", "WRITE"))
 
 _T = TypeVar("_T")
 Tables = tuple[dict[str, str], ...]

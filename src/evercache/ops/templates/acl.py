@@ -18,11 +18,11 @@ APPLICATION: Final = (
     "+zmscore +zpopmin +zrangebyscore +xadd +xread +xrevrange +xtrim"
 )
 _GREETING: Final = "+ping +hello +client|setname +client|setinfo"
-#: From the server manuals; Valkey 9 also ends a failover that is under way.
+#: From the server manuals. Valkey 9 also lets a master hand over by itself, and pauses its clients for that.
 _REPLICATION: Final = "+psync +replconf +ping"
 _SENTINEL_AT_NODES: Final = (
     "+multi +exec +slaveof +ping +info +role +publish +subscribe +config|rewrite +script|kill "
-    "+client|setname +client|kill +failover"
+    "+client|setname +client|kill +client|pause +client|unpause +failover"
 )
 _MONITORING: Final = (
     f"{_GREETING} +info +role +time +dbsize +config|get +client|list +acl|whoami +acl|dryrun +slowlog|get "

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Callable
 
 from evercache.ops.templates.servers import STATE
 
-__all__ = ["node_preparation", "sentinel_preparation", "waiting"]
+__all__ = ["after_boot", "node_preparation", "sentinel_preparation", "waiting"]
 
 
 def waiting(pidfile: str, seconds: float) -> str:
@@ -17,9 +18,24 @@ def waiting(pidfile: str, seconds: float) -> str:
         "# A server that died by itself waits: were it back before the sentinels noticed, a master that\n"
         "# had lost its last second of writes would make its replicas lose them too.\n"
         f"if [ -e {shlex.quote(pidfile)} ]; then\n"
-        "  trap 'exit 143' TERM INT\n"
-        f"  sleep {math.ceil(seconds)} & wait $!\n"
+        f"  sleep {math.ceil(seconds)} &\n"
+        "  trap 'kill $! && exit 143' TERM INT\n"
+        "  wait $!\n"
         "  trap - TERM INT\n"
+        "fi\n"
+    )
+
+
+def after_boot(pidfile: str, seconds: float) -> str:
+    """The same under systemd, which waits by itself (`RestartSec=`), but not when the machine was down for a "
+    "moment."""
+    return (
+        "# After a crash of the whole machine: it was away for as long as it is up, at least. Were the server back "
+        "before\n# the sentinels noticed, a master that had lost its last second would make its replicas lose it "
+        f"too.\nif [ -e {shlex.quote(pidfile)} ]; then\n"
+        "  read -r up _ < /proc/uptime\n"
+        f"  left=$(({math.ceil(seconds)} - ${{up%%.*}}))\n"
+        '  if [ "$left" -gt 0 ]; then sleep "$left"; fi\n'
         "fi\n"
     )
 
@@ -28,8 +44,10 @@ def _head(what: str, rendered: str, live: str) -> str:
     return f"#!/bin/sh\n# {what}\nset -eu\numask 077\nrendered={shlex.quote(rendered)}\nlive={shlex.quote(live)}\n"
 
 
-def node_preparation(rendered: str, live: str, folder: str, delay: float | None, command: str) -> str:
-    """A script for a data node; `command` ends it. Without `delay` something else waits."""
+def node_preparation(
+    rendered: str, live: str, folder: str, wait: Callable[[str, float], str], delay: float, command: str
+) -> str:
+    """A script for a data node, which `command` ends; `wait` is one of the above."""
     return (
         _head(
             "The data node runs on a copy of the rendered file, and rewrites that copy when its role changes.",
@@ -37,7 +55,7 @@ def node_preparation(rendered: str, live: str, folder: str, delay: float | None,
             live,
         )
         + f"mkdir -p {shlex.quote(folder)}\n"
-        + (waiting(f"{folder}/server.pid", delay) if delay is not None else "")
+        + wait(f"{folder}/server.pid", delay)
         + "# The settings are those that were rendered; whom it follows is what it learnt last.\n"
         'if [ -s "$live" ]; then\n'
         '  { grep -vE "^replicaof " "$rendered"; grep -E "^(replicaof|slaveof) " "$live" || :; } > "$live.new"\n'

@@ -1,0 +1,204 @@
+"""What `evercache render` makes, run: three hosts on loopback addresses, each under a Supervisor of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.real.rendered import Rendered, described
+from tests.servers import find_server, wait_for
+
+from evercache import Cache
+from evercache.errors import AccessDenied, AuthenticationFailed, UnavailableError
+from evercache.ops.doctor import examine, gather
+from evercache.ops.doctor.gather import text, texts
+from evercache.ops.doctor.shell import with_host
+from evercache.ops.failover import Failover
+from evercache.ops.remote import targets_of
+from evercache.ops.survey import ask
+from evercache.wire.types import Address, ConnectionOptions, Credentials
+
+#: What a machine of tests cannot be told to have.
+OF_THE_MACHINE = {"kernel"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rendered]:
+    folder = tmp_path_factory.mktemp("r")
+    with Rendered.running(folder, described(folder, "valkey")) as made:
+        yield made
+
+
+def denied(made: Rendered) -> list[str]:
+    """What users were refused since the start, but for `SENTINEL CONFIG`, which the doctor tries."""
+    found = []
+    for host in made.hosts:
+        for sentinel in (False, True):
+            for entry in made.command(host, "ACL", "LOG", sentinel=sentinel):
+                line = {text(name): text(value) for name, value in entry.items()}
+                if not line["object"].startswith("sentinel"):
+                    found.append(f"{host}: {line}")
+    return found
+
+
+def bound(made: Rendered, host: str) -> str:
+    """The memory of a node."""
+    return texts(made.command(host, "CONFIG", "GET", "maxmemory"))["maxmemory"]
+
+
+def test_the_doctor_finds_nothing_on_a_rendered_deployment(running: Rendered) -> None:
+    running.wait_whole()
+    facts = with_host(gather(running.url("monitoring")))
+    results = examine(facts)
+    found = [(r.check.name, one.seen) for r in results for one in r.findings if one.state == "found"]
+    assert [one for one in found if one[0] not in OF_THE_MACHINE] == []
+    seen = {r.check.name for r in results if r.state == "fine"}
+    assert {"restart-delay", "foreground", "config-writable", "stop-timeout", "open-door", "sentinel-acl"} <= seen
+
+
+def test_strangers_and_roles_are_kept_out(running: Rendered) -> None:
+    ports = running.description.ports
+    for port, sentinel in ((ports.node, False), (ports.sentinel, True)):
+        stranger = ConnectionOptions(Credentials(None, None), sentinel=sentinel)
+        with pytest.raises(AuthenticationFailed):
+            ask(Address("127.0.0.2", port), stranger, ("PING",))
+    for role, words in (
+        ("monitoring", ("GET", "shop:x")),
+        ("monitoring", ("CONFIG", "SET", "maxmemory", "1")),
+        ("application", ("GET", "other:x")),
+        ("application", ("FLUSHALL",)),
+        ("application", ("ACL", "LIST")),
+    ):
+        with pytest.raises(AccessDenied):
+            running.command(running.hosts[0], *words, role=role)
+    for role in ("application", "monitoring"):
+        with pytest.raises(AccessDenied):
+            running.command("cache-1", "SENTINEL", "FAILOVER", "shop", role=role, sentinel=True)
+        with pytest.raises(AccessDenied):
+            running.command(
+                "cache-1", "SENTINEL", "CONFIG", "SET", "announce-ip", "1.2.3.4", role=role, sentinel=True
+            )
+
+
+def test_secrets_are_readable_by_their_owner_only(running: Rendered) -> None:
+    secrets = [password.encode() for password in running.passwords.values()]
+    for path in running.folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and any(secret in path.read_bytes() for secret in secrets):
+                assert not path.stat().st_mode & (stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH), path
+
+
+def test_a_dead_master_is_replaced_and_comes_back_late_as_a_replica(running: Rendered) -> None:
+    running.wait_whole()
+    old = running.master()
+    with Cache(running.url("application"), namespace="shop", budget=2.0) as cache:
+        assert cache.set("kept", "x", ttl=600)
+        running.kill(old)
+        begun = time.monotonic()
+        wait_for(lambda: running.master() != old, 30, "another master")
+        running.wait_whole()
+        delay = running.description.restart_delay
+        assert time.monotonic() - begun >= delay
+        # It came back after the sentinels had noticed, and has what the others have.
+        assert running.command(old, "ROLE")[0] == b"slave"
+        assert cache.get("kept") == "x"
+        wait_for(lambda: cache.health().problems == (), 20, "the application to see nothing wrong")
+    assert denied(running) == []
+
+
+@pytest.mark.long
+def test_another_rendering_changes_settings_and_no_role(running: Rendered) -> None:
+    running.wait_whole()
+    if running.master() == "cache-1":  # as the files say: have another one, as after an outage
+        Failover(targets_of(running.url("operator")), lambda _: None).run()
+    running.wait_whole()
+    master = running.master()
+    assert master != "cache-1"
+    running.describe(server={"memory": "80mb"})
+    running.render()
+    for host in sorted(running.hosts, key=lambda host: host == master):
+        before = running.epoch()
+        running.install(host)
+        running.control(host, "restart", "all")
+        running.wait_whole()
+        # Only the sentinels change roles, and every change has a new epoch.
+        assert running.master() == master or running.epoch() > before
+    assert [bound(running, host) for host in running.hosts] == [str(80 << 20)] * 3
+
+
+@pytest.mark.long
+def test_a_host_that_lost_its_disk_comes_back_as_a_replica(running: Rendered) -> None:
+    running.wait_whole()
+    host = "cache-1"
+    if running.master() == host:
+        Failover(targets_of(running.url("operator")), lambda _: None).run()
+    running.wait_whole()
+    ports, master = running.description.ports, running.address(running.master())
+    running.control(host, "stop", "all")
+    var = running.folder / "var" / host
+    for name in ("node", "sentinel"):
+        shutil.rmtree(var / name)
+    running.install(host)
+    # The lines of the README.
+    (var / "node" / "valkey.conf").write_text(f"replicaof {master} {ports.node}\n")
+    (var / "sentinel" / "sentinel.conf").write_text(f"sentinel monitor shop {master} {ports.node} 2\n")
+    running.control(host, "start", "all")
+    running.wait_whole()
+    assert running.command(host, "ROLE")[0] == b"slave"
+    assert running.fired() == []
+
+
+@pytest.mark.parametrize("kind", ["redis7", "redis6"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.long
+def test_other_servers_fail_over_with_and_without_tls(kind: str, secure: bool, tmp_path: Path) -> None:
+    if find_server(kind) is None:
+        pytest.skip(f"no {kind} server on this machine")
+    if secure and kind == "redis6":
+        pytest.skip("the wheel of Redis 6.2 is built without TLS")
+    values = described(tmp_path, kind)
+    if secure:
+        values["tls"] = {"enabled": True, "client_certificates": True, "client_folder": f"{tmp_path}/rendered/ca"}
+    with Rendered.running(tmp_path, values, certificates=secure) as made:
+        assert made.fired() == []
+        old = made.master()
+        made.kill(old)
+        wait_for(lambda: made.master() not in {old, ""}, 30, "another master")
+        made.wait_whole()
+        assert made.fired() == []
+        with Cache(made.url("application"), namespace="shop", budget=2.0) as cache:
+            assert cache.set("k", "x", ttl=60)
+        Failover(targets_of(made.url("operator")), lambda _: None).run()
+        assert denied(made) == []
+
+
+@pytest.mark.long
+def test_tls_alone_is_spoken_where_it_is_asked_for(tmp_path: Path) -> None:
+    if find_server("redis7") is None:
+        pytest.skip("no redis7 server on this machine")
+    values = described(tmp_path, "redis7", tls={"enabled": True, "client_folder": f"{tmp_path}/rendered/ca"})
+    with Rendered.running(tmp_path, values, certificates=True) as made:
+        assert made.fired() == []
+        ports = made.description.ports
+        for port in (ports.node, ports.sentinel):
+            with pytest.raises(UnavailableError):
+                ask(Address("127.0.0.1", port), ConnectionOptions(), ("PING",))
+        with Cache(made.url("application"), namespace="shop", budget=2.0) as cache:
+            assert cache.set("k", "x", ttl=60)
+            assert cache.get("k") == "x"
+
+
+@pytest.mark.long
+def test_one_box_without_sentinels(tmp_path: Path) -> None:
+    values = described(tmp_path, "valkey", hosts=[{"name": "cache-1", "address": "127.0.0.1", "sentinel": False}])
+    with Rendered.running(tmp_path, values) as made:
+        assert made.fired() == []
+        with Cache(made.url("application"), namespace="shop", budget=2.0) as cache:
+            assert cache.set("k", "x", ttl=60)
+            made.control("cache-1", "restart", "node")
+            wait_for(lambda: cache.get("k") == "x", 20, "the value after a restart")
