@@ -17,6 +17,7 @@ from evercache.integrations.flask import doctor as doctoring
 from evercache.integrations.flask import warm as warming
 from evercache.integrations.flask.backends import EvercacheBackend, NullCache
 from evercache.integrations.flask.findings import exit_code
+from evercache.ops.warm.pace import Outcome, Report, run
 
 __all__ = ["add", "group"]
 
@@ -116,19 +117,18 @@ def warm(calls: TextIO, function: str, jobs: int, rate: float | None, patience: 
     else:
         lines = list(calls)
         total = len(lines)
-    before, report, began = _lost(ours), warming.Report(), time.monotonic()
+    before, report, began = _lost(ours), Report(), time.monotonic()
     with click.progressbar(length=total, label="warming", file=sys.stderr) as bar:
         last = 0
 
-        def done(outcome: warming.Outcome) -> None:
+        def done(outcome: Outcome) -> None:
             nonlocal last
             bar.update(max(0, outcome.line - last))
             last = max(last, outcome.line)
 
         try:
-            warming.warm(
-                warming.Warmer(app), warming.parse(lines, function), report, jobs=jobs, rate=rate, done=done
-            )
+            work = warming.tasks(warming.Warmer(app), warming.parse(lines, function))
+            run(work, report, workers=jobs, rate=rate, done=done)
             stopped = False
         except KeyboardInterrupt:
             stopped = True

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 from flask import Flask
 from werkzeug.utils import import_string
 
 from evercache.integrations.flask.memoize import Memo
 from evercache.integrations.flask.names import SEEN
+from evercache.ops.warm.pace import Outcome, Task
 
-__all__ = ["BadLine", "Call", "Outcome", "Report", "Warmer", "parse", "warm"]
-
-#: Failures that are told one by one.
-_TOLD = 20
+__all__ = ["BadLine", "Call", "Warmer", "parse", "tasks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +36,6 @@ class BadLine:
 
     line: int
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one line."""
-
-    line: int
-    what: Literal["warmed", "cached", "failed"]
-    why: str = ""
-
-
-@dataclass(slots=True)
-class Report:
-    """What came of all lines. Written by one thread."""
-
-    warmed: int = 0
-    cached: int = 0
-    failed: int = 0
-    failures: list[Outcome] = field(default_factory=list)
-
-    def add(self, outcome: Outcome) -> None:
-        """One line more; of those that failed the first are remembered."""
-        if outcome.what == "warmed":
-            self.warmed += 1
-        elif outcome.what == "cached":
-            self.cached += 1
-        else:
-            self.failed += 1
-            if self.failed <= _TOLD:
-                self.failures.append(outcome)
 
 
 def parse(lines: Iterable[str], function: str = "") -> Iterator[Call | BadLine]:
@@ -180,39 +147,18 @@ class Warmer:
         raise LookupError(f"no memoized function {name!r} is imported by the application{known}")
 
 
-def warm(
-    warmer: Warmer,
-    calls: Iterable[Call | BadLine],
-    report: Report,
-    *,
-    jobs: int,
-    rate: float | None = None,
-    done: Callable[[Outcome], None] = lambda outcome: None,
-) -> None:
-    """Run calls, `jobs` at a time, and begin `rate` a second at most. `done` is told of each, in this thread."""
-    running: set[Future[Outcome]] = set()
-    began, begun = time.monotonic(), 0
+def tasks(warmer: Warmer, calls: Iterable[Call | BadLine]) -> Iterator[Task]:
+    """What is to be run for these calls."""
+    for call in calls:
+        if isinstance(call, BadLine):
+            yield Task(partial(_told, Outcome(call.line, "failed", call.why)), 0)
+        else:
+            yield Task(partial(_run, warmer, call))
 
-    def ended(finished: Iterable[Future[Outcome]]) -> None:
-        for future in finished:
-            report.add(future.result())
-            done(future.result())
 
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="evercache-warm")
-    try:
-        for call in calls:
-            if isinstance(call, BadLine):
-                outcome = Outcome(call.line, "failed", call.why)
-                report.add(outcome)
-                done(outcome)
-                continue
-            if rate is not None:
-                time.sleep(max(0.0, began + begun / rate - time.monotonic()))
-            begun += 1
-            running.add(pool.submit(warmer.run, call))
-            if len(running) >= jobs:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                ended(finished)
-        ended(wait(running).done)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _told(outcome: Outcome) -> tuple[Outcome]:
+    return (outcome,)
+
+
+def _run(warmer: Warmer, call: Call) -> tuple[Outcome]:
+    return (warmer.run(call),)
