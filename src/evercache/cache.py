@@ -56,7 +56,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     entry that names none, `max_ttl` the longest possible, `max_staleness` how long an invalidation may go
     unheard before reads go to the master, `lag_bound` the lag above which a replica is not read, `hedge` the
     share of reads that may be sent to a second node when the first is late. `share_reads`: tasks that read one key
-    at the same moment share one round trip. `on_error`: "absorb" (a failure of the servers never reaches the
+    at the same moment share one round trip. `hot_samples`: calls a second that each process adds to the sample of
+    what is hot (`evercache warm --from-hot`). `on_error`: "absorb" (a failure of the servers never reaches the
     caller) or "raise". `consistency`: "available" or "strict". `fallback_codec` writes what `codec` cannot hold.
     `bookkeeping_db`: another database number of the same servers for marks and log. `spool`: a file for
     invalidations that no master had when the process ended. Raises ConfigurationError.
@@ -75,6 +76,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         lag_bound: Seconds = 10.0,
         hedge: float = 0.05,
         share_reads: bool = True,
+        hot_samples: float = 0.0,
         gutter: Seconds = 1.5,
         jitter: float = 0.05,
         beta: float = 1.0,
@@ -104,6 +106,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
             lag_bound=seconds(lag_bound, "lag_bound"),
             hedge=hedge,
             share_reads=share_reads,
+            hot_samples=hot_samples,
             gutter=seconds(gutter, "gutter"),
             jitter=jitter,
             beta=beta,
@@ -301,11 +304,18 @@ class _Clients:
             engine.events.subscribers = subscribers
         self.sync = SyncClient(engine)
         self.asynchronous = AsyncClient(engine)
-        self.hits_sync, self.hits_async = self.sync.hits, self.asynchronous.hits
+        #: None: the next call goes the long way, which looks at it.
+        self.hits_sync: SyncHits | None = self.sync.hits
+        self.hits_async: AsyncHits | None = self.asynchronous.hits
         engine.on_fork = self._after_fork
+        engine.hot.divert = self._divert
 
     def __repr__(self) -> str:
         return f"<_Clients of {self.engine!r}>"
+
+    def _divert(self, wanted: bool) -> None:
+        self.hits_sync = None if wanted else self.sync.hits
+        self.hits_async = None if wanted else self.asynchronous.hits
 
     def _after_fork(self) -> None:
         self.sync.after_fork()

@@ -47,6 +47,7 @@ class Settings:
     lag_bound: float = 10.0
     hedge: float = 0.05
     share_reads: bool = True
+    hot_samples: float = 0.0
     gutter: float = 1.5
     jitter: float = 0.05
     beta: float = 1.0
@@ -68,6 +69,11 @@ class Settings:
         if isinstance(self.hedge, bool) or not isinstance(self.hedge, (int, float)) or not 0 <= self.hedge <= 1:
             raise ConfigurationError(
                 f"hedge={self.hedge!r}: give the share of reads that may be sent twice, from 0 (none) to 1"
+            )
+        rate = self.hot_samples
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 100:
+            raise ConfigurationError(
+                f"hot_samples={rate!r}: give how many calls a second each process samples, from 0 (none) to 100"
             )
         if self.default_ttl > self.max_ttl:
             raise ConfigurationError(f"default_ttl ({self.default_ttl}) is above max_ttl ({self.max_ttl})")

@@ -29,7 +29,7 @@ def cache(fresh_server: Server) -> Iterator[Cache]:
         rules.remove("+client|setinfo")  # as the page says
     assert fresh_server.cli("ACL", "SETUSER", *rules) == "OK"
     url = f"redis://shop:secret@{fresh_server.address}"
-    with Cache(url, namespace="shop", on_error="raise", budget=2.0) as made:
+    with Cache(url, namespace="shop", on_error="raise", budget=2.0, hot_samples=100) as made:
         yield made
 
 
@@ -56,6 +56,9 @@ def test_the_documented_user_can_do_all_that_a_cache_does(cache: Cache, fresh_se
         assert double(1) == 2
     assert change.done
     assert cache.clear()
+    assert cache._clients is not None
+    cache._clients.engine.hot.every = 0.1
+    wait_for(lambda: [double(n) for n in range(9)] and fresh_server.cli("ZCARD", "shop~hot"), 20, "the sample")
     health = cache.health()
     assert health.problems == ()
     # The tail follows the log as this user, too: a line written by somebody else arrives.

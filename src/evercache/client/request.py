@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,3 +80,5 @@ class Batch:
     ids: tuple[Any, ...]
     requests: tuple[Request, ...]
     compute: Callable[[list[Any]], Any]
+    #: The arguments of a call with one id in the place of the ids.
+    one: Callable[[Any], tuple[tuple[Any, ...], Mapping[str, Any]]] | None = None

@@ -16,6 +16,7 @@ from evercache.engine.background import Background, Job
 from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
 from evercache.engine.former import FormerMasters
+from evercache.engine.hot import HotSample
 from evercache.engine.process import background_trouble, close_at_exit, gevent_patched, reset_after_fork
 from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.spool import Spool
@@ -91,7 +92,8 @@ class Engine:
         self._why: UnavailableError | None = None
         self._async_wire = async_wire
         options = location.node_options
-        self._tail_options = replace(options, db=book_db)
+        #: For a connection in the database of the bookkeeping.
+        self.tail_options = replace(options, db=book_db)
         self.sync_endpoints: Endpoints[SyncEndpoint] = Endpoints(lambda a: sync_wire.endpoint(a, options))
         self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
         self.spool = Spool(settings.spool, self.events.emit)
@@ -99,6 +101,7 @@ class Engine:
         self.former = FormerMasters(self)
         self.chores = Chores(self)
         self.watch = Watch(self)
+        self.hot = HotSample(self)
         self._lifecycle = threading.Lock()
         self._background: Background | None = None
         self._view_event: asyncio.Event | None = None
@@ -159,6 +162,8 @@ class Engine:
         jobs: list[Job] = [self.chores.renew, self.chores.forget]
         if not self.topology.local:
             jobs += [self._topology, self.monitor.run, self.tail.run, self.former.run, self.chores.bring]
+            if self.settings.hot_samples:
+                jobs.append(self.hot.run)
         return jobs
 
     def _job_failed(self, job: Job, error: Exception) -> None:
@@ -215,6 +220,7 @@ class Engine:
         self.former = FormerMasters(self)
         self.chores = Chores(self)
         self.watch = Watch(self)
+        self.hot.after_fork()
         self.on_fork()
 
     # -- what the background tells
@@ -235,7 +241,7 @@ class Engine:
     async def connect_tail(self, address: Address) -> AsyncConnection:
         """A connection of the tail's own, in the database of the bookkeeping."""
         deadline = self.state.now() + 2 * self.location.node_options.connect_timeout
-        return await self._async_wire.connect(address, self._tail_options, deadline)
+        return await self._async_wire.connect(address, self.tail_options, deadline)
 
     def _on_view(self, view: View) -> None:
         old, self.view = self.view, view

@@ -82,7 +82,8 @@ class BatchCore(FunctionCore):
             Request(subject, self.policy, self.encoder, self.counters, self.usual, _alone, tags)
             for subject in self.subjects(ids, args, kwargs)
         )
-        return Batch(ids, requests, functools.partial(self._compute, args, kwargs))
+        one = functools.partial(self.signature.replaced, args, kwargs, self.position)
+        return Batch(ids, requests, functools.partial(self._compute, args, kwargs), one)
 
     def _compute(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], ids: list[Any]) -> Any:
         args, kwargs = self.signature.replaced(args, kwargs, self.position, ids)

@@ -26,7 +26,7 @@ _MAGIC = b"\xe7\xca"
 
 @dataclass(frozen=True, slots=True)
 class Bookkeeping:
-    """The names of the four bookkeeping keys of a namespace, and the databases of entries and bookkeeping.
+    """The names of the bookkeeping keys of a namespace, and the databases of entries and bookkeeping.
 
     Namespaces are plain (`[a-z0-9_.-]`), so that `~` keeps these apart from entries (`namespace:...`).
     """
@@ -59,6 +59,11 @@ class Bookkeeping:
     def ids(self) -> str:
         """The sorted set of the ids of recent invalidations."""
         return f"{self.namespace}~ids"
+
+    @property
+    def hot(self) -> str:
+        """The sorted set of the calls that are made most, a sample (engine/hot.py)."""
+        return f"{self.namespace}~hot"
 
     def lease_key(self, entry_key: str) -> str:
         """The key of the lease on an entry (in the database of the entries)."""

@@ -29,6 +29,8 @@ class AsyncBatches:
 
     async def call(self, batch: Batch) -> dict[Any, Any]:
         """The results of a cached call."""
+        if self._engine.hot.armed:
+            self._engine.hot.take_one(batch)
         return await self._values(batch, await self._reads.fetch_many(batch)) if batch.ids else {}
 
     async def refresh(self, batch: Batch) -> dict[Any, Any]:

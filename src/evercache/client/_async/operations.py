@@ -46,6 +46,8 @@ class AsyncOperations:
 
     async def call(self, request: Request, seen: Unserved | None = None) -> Any:
         """The result of a cached call; `seen` is what a first look brought, if there was one."""
+        if self._engine.hot.armed:
+            self._engine.hot.take(request)
         if seen is None:
             subject, plan = request.subject, request.plan
             seen = NOT_ASKED if plan is None else await self._hits.get(plan, subject.key, subject.tags)

@@ -30,6 +30,8 @@ class SyncBatches:
 
     def call(self, batch: Batch) -> dict[Any, Any]:
         """The results of a cached call."""
+        if self._engine.hot.armed:
+            self._engine.hot.take_one(batch)
         return self._values(batch, self._reads.fetch_many(batch)) if batch.ids else {}
 
     def refresh(self, batch: Batch) -> dict[Any, Any]:
