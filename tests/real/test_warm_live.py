@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from tests.real.warm_tools import Warmed, ended
 from tests.servers import DelayProxy, Server, free_port, wait_for
 
 from evercache import Cache
+from evercache.ops.warm.keeping import followed
 from evercache.ops.warm.sample import hot_calls
-from evercache.ops.warm.targets import Target
+from evercache.ops.warm.targets import Item, Target
 
 WORKERS = 4
 
@@ -21,6 +24,12 @@ WORKERS = 4
 @pytest.fixture
 def site(valkey: Server, tmp_path: Path) -> Warmed:
     return Warmed(tmp_path, valkey.url)
+
+
+@pytest.fixture
+def fresh_valkey() -> Iterator[Server]:
+    with Server.start("valkey") as server:
+        yield server
 
 
 def stopped(site: Warmed, number: signal.Signals, enough: int) -> tuple[int, str]:
@@ -88,10 +97,10 @@ def test_what_fails_is_told_at_the_end_by_its_line(site: Warmed) -> None:
     ]
 
 
-def test_results_that_are_not_kept_are_told(site: Warmed) -> None:
+def test_results_that_are_not_cached_are_told(site: Warmed) -> None:
     (site.folder / "calls.csv").write_text("n\n1\n0\n2\n")
     told = site.told("shop_site:positive", "--args", "calls.csv", "--no-probe")
-    assert (told["code"], told["computed"], told["not_kept"]) == (1, 3, 1)
+    assert (told["code"], told["computed"], told["declined"], told["lost"]) == (0, 3, 1, 0)
 
 
 @pytest.mark.long
@@ -275,3 +284,60 @@ def test_without_the_setting_nothing_is_sampled(valkey: Server) -> None:
         assert not cache._clients.engine.hot.armed
         assert repr(cache._clients.engine.hot) == "<HotSample 0 to bring, 0 kept>"
     assert valkey.cli("EXISTS", "shop~hot") == 0
+
+
+# -- what the master did not take in time
+
+
+def test_a_stall_of_the_master_costs_no_second_computation(fresh_valkey: Server) -> None:
+    with Cache(fresh_valkey.url, namespace="shop") as cache:
+        ran: list[int] = []
+
+        @cache.cached(ttl=60, tags_from=lambda value: [f"row:{value['id']}"])
+        def stalled(n: int) -> dict[str, int]:
+            ran.append(n)
+            fresh_valkey.freeze()
+            timer.start()
+            wait_for(lambda: not followed(cache), 10, "the master to be missed")
+            return {"id": n}
+
+        timer = threading.Timer(2.0, fresh_valkey.thaw)
+        assert cache.stamp() is not None
+        target = Target(stalled._core)
+        try:
+            (outcome,) = target.call(Item(1, (7,)))
+        finally:
+            timer.join()
+        assert (outcome.what, outcome.kept) == ("warmed", "kept")
+        assert target.standing([Item(1, (7,))]) == ["fresh"]
+        assert stalled(7) == {"id": 7}
+        assert ran == [7]
+        cache.invalidate_tag("row:7")  # the tags of the result are there too
+        assert stalled.peek(7) is None
+
+
+def test_what_was_invalidated_meanwhile_is_not_brought(valkey: Server) -> None:
+    with Cache(valkey.url, namespace="shop") as cache, Cache(valkey.url, namespace="shop") as other:
+
+        @other.cached(ttl=60, name="row")
+        def row_elsewhere(n: int) -> int:
+            return n
+
+        @cache.cached(ttl=60, name="row")
+        def row(n: int) -> int:
+            assert row_elsewhere.invalidate(n)
+            return n
+
+        @cache.cached_many(ttl=60, name="rows")
+        def rows(ids: list[int]) -> dict[int, int]:
+            assert other.clear()
+            return {id: id for id in ids if id > 0}
+
+        assert cache.stamp() is not None
+        (outcome,) = Target(row._core).call(Item(1, (7,)))
+        assert (outcome.what, outcome.kept) == ("warmed", "lost")
+        assert row.peek(7) is None
+        items = [Item(line, (id,)) for line, id in enumerate((1, 2, -1), 1)]
+        outcomes = Target(rows._core).call_many(items)
+        assert [one.kept for one in outcomes] == ["lost", "lost", "declined"]
+        assert rows.peek([1, 2]) == {}

@@ -3,7 +3,7 @@
 | code | meaning |
 |---|---|
 | 0 | done; `up`: it runs; `status`: everything is whole |
-| 1 | any other failure; `status`: something is down or out of sync; `render --check`: something would change; `warm`: a call failed, or was not kept |
+| 1 | any other failure; `status`: not whole; `render --check`: would change; `warm`: a call failed or was lost |
 | 2 | wrong usage, a bad URL or name, or a missing Python package |
 | 3 | no deployment, or no node, of this name |
 | 4 | no server program |

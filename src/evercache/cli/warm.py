@@ -121,7 +121,7 @@ def warm(
         console().print(_as_table(result, total))
     if result.stopped == "interrupted":
         return exits.INTERRUPTED
-    return 1 if result.stopped or result.report.failed or result.not_kept else 0
+    return 1 if result.stopped or result.report.failed or result.report.lost else 0
 
 
 # -- what is to be called
@@ -278,7 +278,7 @@ def _as_table(result: Result, total: int) -> RenderableType:
         f"{report.warmed:,}",
         f"{report.cached:,}",
         Text(f"{report.failed:,}", style="red" if report.failed else ""),
-        Text(f"{result.not_kept:,}", style="red" if result.not_kept else ""),
+        Text(f"{report.declined + report.lost:,}", style="red" if report.lost else ""),
         f"{total - report.done:,}",
         f"{result.seconds:.1f} s",
         f"{report.warmed / max(0.001, result.seconds):,.0f}",
@@ -294,8 +294,12 @@ def _as_table(result: Result, total: int) -> RenderableType:
         parts.append(site)
     if result.slow_times:
         parts.append(Text(f"the servers were slow {result.slow_times} times: {result.least} workers at the least"))
-    if result.not_kept:
-        parts.append(Text("not kept: refused by the function's options or the codec, or no master had them"))
+    if report.declined:
+        parts.append(
+            Text(f"{report.declined:,} are not cached: cache_if=, a TTL of 0, no codec, or no value for the id")
+        )
+    if report.lost:
+        parts.append(Text(f"{report.lost:,} were lost: no master had them, or they were invalidated", style="red"))
     parts += [Text(note, style="yellow") for note in result.notes]
     if result.stopped:
         why = "interrupted" if result.stopped == "interrupted" else "stopped: there was no master"
@@ -315,7 +319,8 @@ def _as_json(result: Result) -> str:
         "computed": report.warmed,
         "cached": report.cached,
         "failed": report.failed,
-        "not_kept": result.not_kept,
+        "declined": report.declined,
+        "lost": report.lost,
         "seconds": round(result.seconds, 3),
         "stopped": result.stopped or None,
         "least_workers": result.least,

@@ -9,12 +9,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["TOLD", "Governor", "Outcome", "Report", "Task", "run"]
+__all__ = ["TOLD", "Governor", "Kept", "Outcome", "Report", "Task", "run"]
 
 #: Failures that are told one by one.
 TOLD = 20
 #: How long a look whether it is to stop may be put off (seconds).
 _GLANCE = 0.2
+
+
+#: Where it was computed: whether the cache has it, its function's own options or its type do not let it, or it was
+#: lost, since there was no master, or it was invalidated meanwhile.
+Kept = Literal["kept", "declined", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Outcome:
     line: int
     what: Literal["warmed", "cached", "failed"]
     why: str = ""
+    kept: Kept = "kept"
 
 
 @dataclass(slots=True)
@@ -33,6 +39,8 @@ class Report:
     warmed: int = 0
     cached: int = 0
     failed: int = 0
+    declined: int = 0
+    lost: int = 0
     failures: list[Outcome] = field(default_factory=list)
 
     @property
@@ -42,6 +50,8 @@ class Report:
 
     def add(self, outcome: Outcome) -> None:
         """One line more; of those that failed the first are remembered."""
+        self.declined += outcome.kept == "declined"
+        self.lost += outcome.kept == "lost"
         if outcome.what == "warmed":
             self.warmed += 1
         elif outcome.what == "cached":

@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 from evercache.batches import AsyncCachedMany, CachedMany
 from evercache.cache import Cache
-from evercache.client.request import Request
+from evercache.client.request import Batch, Request
 from evercache.client.serving import Unserved
 from evercache.errors import ConfigurationError
 from evercache.faces.batch_core import BatchCore
 from evercache.faces.core import FunctionCore
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.observe import Counters
-from evercache.ops.warm.pace import Outcome
+from evercache.ops.warm.keeping import keep_after_all
+from evercache.ops.warm.pace import Kept, Outcome
 
 __all__ = ["Item", "Standing", "Target", "find_targets"]
 
@@ -117,49 +118,65 @@ class Target:
 
     def call(self, item: Item, stale: bool = False) -> tuple[Outcome, ...]:
         """Have one call cached; with `stale`, its old value is replaced. Whatever it raises is in the outcome."""
-        ran = False
+        results: list[Any] = []
+        counters = Counters()
         try:
             request = self._request(item)
             compute = request.compute
 
             def counted() -> Any:
-                nonlocal ran
-                ran = True
-                return compute()
+                results.append(compute())
+                return results[0]
+
+            async def acounted() -> Any:
+                results.append(await compute())
+                return results[0]
 
             # A visitor waits no longer than the budget of the function; this waits until the result is kept.
-            request = replace(request, compute=counted, policy=replace(request.policy, budget=_BUDGET))
+            request = replace(
+                request,
+                compute=acounted if self.core.is_async else counted,
+                policy=replace(request.policy, budget=_BUDGET),
+                counters=counters,
+            )
+            since = self._newest()
             self._cached(request, stale)
+            if not results:
+                if counters.raised:
+                    return (Outcome(item.line, "failed", "it raised, and its old value serves (stale_if_error)"),)
+                return (Outcome(item.line, "cached"),)
+            kept: Kept = "kept" if counters.stored else self._after_all(request, results[0], since)
+            return (Outcome(item.line, "warmed", kept=kept),)
         except Exception as error:  # the application's own
             return (Outcome(item.line, "failed", f"{type(error).__name__}: {error}"),)
-        return (Outcome(item.line, "warmed" if ran else "cached"),)
+
+    def _newest(self) -> int:
+        """The newest mark that is known: what is computed from now on is newer than everything up to it."""
+        client = self.cache._client_sync()
+        return 0 if client is None else client.engine.state.marks.newest
+
+    def _after_all(self, request: Request, result: Any, since: int) -> Kept:
+        client = self.cache._client_sync()
+        return "lost" if client is None else keep_after_all(self.cache, client, request, result, since)
 
     def _cached(self, request: Request, stale: bool) -> None:
+        client, asynchronous = self.cache._client_sync(), self.cache._client_async()
+        if client is None or asynchronous is None:
+            return
+        state = client.engine.state
+        # A look that found nothing: the master is asked at once, which has it if somebody was quicker.
+        looked = Unserved(state.now(), None, "replica", state.resyncs)
         if self.core.is_async:
-            asynchronous = self.cache._client_async()
-            if asynchronous is not None:
-                operations = asynchronous.operations
-                work = operations.refresh(request) if stale else operations.call(request, self._looked())
-                _loop.result(work)
-            return
-        client = self.cache._client_sync()
-        if client is None:
-            return
-        if stale:
+            operations = asynchronous.operations
+            _loop.result(operations.refresh(request) if stale else operations.call(request, looked))
+        elif stale:
             client.operations.refresh(request)
         else:
-            client.operations.call(request, self._looked())
-
-    def _looked(self) -> Unserved:
-        """A look that found nothing: the master is asked at once, which has it if somebody was quicker."""
-        clients = self.cache._clients
-        assert clients is not None
-        state = clients.engine.state
-        return Unserved(state.now(), None, "replica", state.resyncs)
+            client.operations.call(request, looked)
 
     def call_many(self, items: Sequence[Item], stale: bool = False) -> tuple[Outcome, ...]:
         """The same for ids whose other arguments agree, in one call of the function."""
-        core = self.core
+        core, counters = self.core, Counters()
         assert isinstance(core, BatchCore)
         args, kwargs = self.bound + items[0].args, items[0].kwargs
         ids = [core.signature.bind(*self.bound, *item.args, **item.kwargs)[core.position] for item in items]
@@ -174,23 +191,36 @@ class Target:
                 return compute(missing)
 
             policy = replace(batch.requests[0].policy, budget=_BUDGET)
-            requests = tuple(replace(request, policy=policy) for request in batch.requests)
-            batch = replace(batch, requests=requests, compute=counted)
-            if core.is_async:
-                asynchronous = self.cache._client_async()
-                if asynchronous is not None:
-                    batches = asynchronous.batches
-                    _loop.result(batches.refresh(batch) if stale else batches.call(batch))
-            else:
-                client = self.cache._client_sync()
-                if client is not None:
-                    _ = client.batches.refresh(batch) if stale else client.batches.call(batch)
+            requests = tuple(replace(one, policy=policy, counters=counters) for one in batch.requests)
+            since = self._newest()
+            values = self._cached_many(replace(batch, requests=requests, compute=counted), stale)
+            kept: dict[Any, Kept] = dict.fromkeys(ids, "kept")
+            if counters.stored < len(ran):
+                # Which of them it was is not said: each is looked at, and of those that are not there brought.
+                request_of = dict(zip(batch.ids, requests, strict=True))
+                there = dict(zip(ids, self.standing(items), strict=True))
+                for id in ran:
+                    if id not in values:
+                        kept[id] = "declined"
+                    elif there[id] != "fresh":
+                        kept[id] = self._after_all(request_of[id], values[id], since)
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             return tuple(Outcome(item.line, "failed", why) for item in items)
         return tuple(
-            Outcome(item.line, "warmed" if id in ran else "cached") for item, id in zip(items, ids, strict=True)
+            Outcome(item.line, "warmed" if id in ran else "cached", kept=kept[id])
+            for item, id in zip(items, ids, strict=True)
         )
+
+    def _cached_many(self, batch: Batch, stale: bool) -> dict[Any, Any]:
+        client, asynchronous = self.cache._client_sync(), self.cache._client_async()
+        if client is None or asynchronous is None:
+            return {}
+        if self.core.is_async:
+            work = asynchronous.batches.refresh(batch) if stale else asynchronous.batches.call(batch)
+            values: dict[Any, Any] = _loop.result(work)
+            return values
+        return client.batches.refresh(batch) if stale else client.batches.call(batch)
 
     def others(self, item: Item) -> str:
         """The text of all arguments but the id."""

@@ -17,8 +17,8 @@ from functools import partial
 from itertools import islice
 from typing import Literal
 
-from evercache.cache import Cache
 from evercache.errors import ConfigurationError, MasterUnknown
+from evercache.ops.warm.keeping import followed
 from evercache.ops.warm.lists import BadLine
 from evercache.ops.warm.pace import Governor, Outcome, Report, Task, run
 from evercache.ops.warm.probe import Probe, Times
@@ -42,8 +42,6 @@ class Result:
     report: Report
     seconds: float
     stopped: Literal["", "interrupted", "no master"]
-    #: Results that were computed and not kept: no master had them, or the function's own options refuse them.
-    not_kept: int
     #: The fewest workers that were at work, because the servers were slow; and how often they were.
     least: int
     slow_times: int
@@ -88,7 +86,7 @@ class Warming:
 
     def run(self, calls: Iterable[Call]) -> Result:
         """Have these calls cached."""
-        before, report = self._counted(), Report()
+        report = Report()
         notes: list[str] = []
         with contextlib.ExitStack() as stack:
             self._watch(stack, notes)
@@ -104,14 +102,12 @@ class Warming:
                 stop=self.stop,
             )
             seconds = time.monotonic() - began
-        computed, stored = (after - one for after, one in zip(self._counted(), before, strict=True))
         governor, probe = self.governor, self.watching
         notes += self._short_lived(seconds)
         return Result(
             report,
             seconds,
             "no master" if self._gave_up else "interrupted" if self.stop.is_set() else "",
-            max(0, computed - stored),
             self.workers if governor is None else governor.least,
             0 if governor is None else governor.slow_times,
             None if probe is None else probe.before,
@@ -148,7 +144,7 @@ class Warming:
         """Whether every cache has a master, after waiting for it."""
         end = None
         for cache in clients_of(self.targets):
-            while not _followed(cache):
+            while not followed(cache):
                 if end is None:
                     end = time.monotonic() + self.patience
                     self.say("waiting for a master")
@@ -181,24 +177,11 @@ class Warming:
         self.watching, self.governor = probe, governor
         probe.begin()
 
-    def _counted(self) -> tuple[int, int]:
-        """Results that were computed, and those that are kept, since the process began."""
-        counters = [target.core.counters for target in self.targets]
-        return sum(one.computed - one.raised for one in counters), sum(one.stored for one in counters)
-
     def _short_lived(self, seconds: float) -> Iterator[str]:
         for target in self.targets:
             ttl = target.core.policy.ttl
             if not callable(ttl) and ttl < seconds:
                 yield f"entries of {target.core.name} live for {ttl:.0f} s, and this took {seconds:.0f} s"
-
-
-def _followed(cache: Cache) -> bool:
-    clients = cache._find()
-    if clients is None:
-        return False
-    state = clients.engine.state
-    return state.ready and not state.master_down
 
 
 def _told(outcome: Outcome) -> tuple[Outcome]:
