@@ -271,6 +271,36 @@ def test_the_sample_survives_a_flush_and_a_new_version_is_warmed_by_the_old_one(
         assert hot_calls([Target(page_3._core)]).unfit == 5
 
 
+async def test_what_tasks_call_is_sampled_too_and_a_child_samples_for_itself(valkey: Server) -> None:
+    with Cache(valkey.url, namespace="shop", hot_samples=100) as cache:
+
+        @cache.cached(ttl=60)
+        async def price(n: int) -> int:
+            return n
+
+        @cache.cached_many(ttl=60)
+        async def prices(ids: list[int]) -> dict[int, int]:
+            return {id: id for id in ids}
+
+        await price(1)
+        assert cache._clients is not None
+        hot = cache._clients.engine.hot
+        hot.every = 0.1
+        end = time.monotonic() + 30
+        while int(valkey.cli("ZCARD", "shop~hot")) < 2 and time.monotonic() < end:
+            for _ in range(20):
+                await price(7)
+                await prices([8])
+        found = hot_calls([Target(price._core), Target(prices._core)])
+        assert {item.args for _, item in found.calls} <= {(1,), (7,), (8,)}
+        assert {(7,), (8,)} <= {item.args for _, item in found.calls}
+        hot.armed = True
+        cache._clients._divert(True)
+        hot.after_fork()
+        assert repr(hot) == "<HotSample 0 to bring, 0 kept>"
+        assert cache._clients.hits_async is cache._clients.asynchronous.hits
+
+
 def test_without_the_setting_nothing_is_sampled(valkey: Server) -> None:
     with Cache(valkey.url, namespace="shop") as cache:
 

@@ -181,6 +181,7 @@ def _signals(warming: Warming, messages: Console) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if warming.stop.is_set():
+            os.write(2, b"\x1b[?25h" if messages.is_terminal else b"")  # the cursor that the bar hides
             os._exit(exits.INTERRUPTED)
         warming.stop.set()
         os.write(2, b"\nfinishing what is under way; once more to leave it\n")
@@ -239,10 +240,11 @@ class _State:
             self.say(f"{self._lines:,} of {self._total:,}: {self._words(now)}")
 
     def _words(self, now: float) -> str:
-        words = f"{self._computed / max(0.001, now - (self._began or now)):,.0f} computed a second"
+        seconds = now - (self._began or now)
+        words = f"{self._computed / seconds:,.0f} computed a second" if seconds > 0.5 else ""
         probe, governor = self._warming.watching, self._warming.governor
         if probe is not None and probe.during.count:
-            words += f", site p99 {probe.during.quantile(0.99) * 1e3:.1f} ms"
+            words += f"{', ' if words else ''}site p99 {probe.during.quantile(0.99) * 1e3:.1f} ms"
         if governor is not None and governor.limit < governor.workers:
             words += f", giving way: {governor.limit} of {governor.workers} workers"
         return words
