@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evercache.ops.meter import Overslept
 from tests.faults.load import NAP, NOISE
 from tests.faults.plans import LoadPlan
-from tests.faults.records import Journal, Overslept, Truth, Written
+from tests.faults.records import Journal, Truth, Written
 from tests.faults.stage import Stage
 
 __all__ = ["LOADS", "Fleet", "Process"]

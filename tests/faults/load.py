@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from evercache import Cache
+from evercache.ops.meter import Call, Edit, Overslept, Run
 from tests.faults.plans import LoadPlan
-from tests.faults.records import EDITORS, KEYS, RESERVED, Call, Edit, Overslept, Run, Sample, Truth, Written
+from tests.faults.records import EDITORS, KEYS, RESERVED, Sample, Truth, Written
 
 __all__ = ["NAP", "NOISE", "Load"]
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["EDITORS", "KEYS", "RESERVED", "Call", "Edit", "Journal", "Run", "Truth", "Written"]
+from evercache.ops.meter import Call, Edit, Overslept, Run
+
+__all__ = ["EDITORS", "KEYS", "RESERVED", "Journal", "Truth", "Written"]
 
 #: Keys that readers read; the last is invalidated by nobody but the fault that kills who computes it.
 KEYS = 64
@@ -45,46 +47,6 @@ class Truth:
     def slow(self, key: int, seconds: float) -> None:
         """Let the function take so long; 0: as usual."""
         struct.pack_into("<d", self._map, 8 * (KEYS + key), seconds)
-
-
-class Call(NamedTuple):
-    """A read, or the call of an invalidation (`made` -1, `version` -1)."""
-
-    key: int
-    began: float
-    ended: float
-    version: int
-    #: The run that made the value.
-    made: int
-    #: This caller ran the function itself.
-    ran: bool
-    pid: int
-
-
-class Run(NamedTuple):
-    """One run of the function."""
-
-    key: int
-    made: int
-    began: float
-    ended: float
-
-
-class Edit(NamedTuple):
-    """One invalidation: when it was acknowledged; inf if it never was."""
-
-    key: int
-    version: int
-    acknowledged: float
-    #: The call itself gave the acknowledgement; else it was queued first.
-    at_once: bool
-
-
-class Overslept(NamedTuple):
-    """A control thread that only sleeps woke late: from when it was due until it ran."""
-
-    due: float
-    woke: float
 
 
 class Sample(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 
 from evercache.demo.events import Event
 from evercache.demo.journal import Call, Computation, Failure, Invalidation, Journal, Record, read_journal
-from evercache.demo.judge import Verdict, Warmth, judge, percentile, warmth
+from evercache.demo.judge import Verdict, Warmth, judge, warmth
 from evercache.demo.load import Sample
 from evercache.demo.picture import Panel, draw
 from evercache.demo.report import print_report, promises, write_json
@@ -121,12 +121,6 @@ def test_only_the_same_copy_is_warm() -> None:
     edits = [Invalidation(1, UA, 6.0, True), Invalidation(2, "month:8", 4.0, True)]
     assert warmth(before, after, 5.0, edits) == Warmth(3, 2, 1)
     assert Warmth(0, 0, 0).share == 0
-
-
-def test_percentile() -> None:
-    assert percentile([], 0.5) == 0
-    assert percentile([3, 1, 2], 0.5) == 2
-    assert percentile(range(100), 0.99) == 99
 
 
 def test_journal_brings_back_what_was_written(tmp_path: Path) -> None:

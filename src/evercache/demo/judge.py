@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from evercache.demo.journal import Call, Computation, Failure, Invalidation, Record
 from evercache.demo.load import Sample
 from evercache.demo.pages import Page
+from evercache.ops.meter import percentile
 
-__all__ = ["STALE_LIMIT", "Verdict", "Warmth", "judge", "percentile", "warmth"]
+__all__ = ["STALE_LIMIT", "Verdict", "Warmth", "judge", "warmth"]
 
 #: A read that is older than this (seconds) after the acknowledgement is counted as stale.
 STALE_LIMIT = 0.1
@@ -68,12 +69,6 @@ class Verdict:
     reads_before_unacknowledged: int
     worst_before_unacknowledged: float
     warmth: Warmth | None = field(default=None)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which a share (0 to 1) of the values lies (nearest rank); 0 of nothing."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def judge(samples: Sequence[Sample], records: Iterable[Record], warm: Warmth | None = None) -> Verdict:
