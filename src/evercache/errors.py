@@ -21,6 +21,7 @@ __all__ = [
     "DeploymentUnknown",
     "DescriptionError",
     "DiskFull",
+    "DrillRefused",
     "EvercacheError",
     "FailoverRefused",
     "FilesChanged",
@@ -203,3 +204,7 @@ class FailoverRefused(DeploymentError):
 
 class FilesChanged(DeploymentError):
     """Files to be rendered were changed since, by a person or by a server; nothing was written."""
+
+
+class DrillRefused(DeploymentError):
+    """A drill would do harm, or could measure nothing; nothing was changed. The message says why."""

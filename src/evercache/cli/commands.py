@@ -16,6 +16,7 @@ from rich.live import Live
 
 from evercache.cli import exits
 from evercache.cli.doctor import UNSEEN, doctor
+from evercache.cli.drill import drill
 from evercache.cli.render import render
 from evercache.cli.show import as_json, as_tables, bench_as_json, bench_as_table, console
 from evercache.cli.warm import warm
@@ -208,6 +209,7 @@ def bench_(address: str | None, name: str | None, seconds: float, namespace: str
 
 
 cli.add_command(doctor)
+cli.add_command(drill)
 cli.add_command(render)
 cli.add_command(warm)
 

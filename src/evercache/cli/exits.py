@@ -3,14 +3,15 @@
 | code | meaning |
 |---|---|
 | 0 | done; `up`: it runs; `status`: everything is whole |
-| 1 | any other failure; `status`: not whole; `render --check`: would change; `warm`: a call failed or was lost |
+| 1 | any other failure; `status`: not whole; `render --check`: would change; `warm`: a call failed or was lost; |
+|   | `drill`: a promise was broken |
 | 2 | wrong usage, a bad URL or name, or a missing Python package |
 | 3 | no deployment, or no node, of this name |
 | 4 | no server program |
 | 5 | a remembered port is taken by another program |
 | 6 | the disk is full |
 | 7 | started, or failed over, but not whole in time |
-| 8 | `failover`: it would do harm or could not work, and nothing was changed |
+| 8 | `failover`, `drill`: it would do harm or could not work, and nothing was changed |
 | 9 | `render`: files were changed since by somebody else, and nothing was written |
 | 130 | interrupted by Ctrl-C |
 """
@@ -21,6 +22,7 @@ from evercache.errors import (
     ConfigurationError,
     DeploymentUnknown,
     DiskFull,
+    DrillRefused,
     EvercacheError,
     FailoverRefused,
     FilesChanged,
@@ -42,6 +44,7 @@ _CODES: dict[type[EvercacheError], int] = {
     DiskFull: 6,
     NotWhole: 7,
     FailoverRefused: 8,
+    DrillRefused: 8,
     FilesChanged: 9,
 }
 

@@ -10,12 +10,11 @@ from typing import Any
 from evercache.demo.events import Event
 from evercache.demo.judge import Verdict
 from evercache.demo.load import Sample
+from evercache.ops.palette import BAND, COMPUTED, ERROR, GOOD, GRID, HIT, INK, SOFT
 
 __all__ = ["TITLES", "Panel", "draw"]
 
 TITLES = {"evercache": "evercache", "2013": "the 2013 design", "none": "no cache"}
-INK, SOFT, GRID = "#17212b", "#64748b", "#e5eaf1"
-HIT, COMPUTED, ERROR, GOOD, BAND = "#2563eb", "#93a4bd", "#dc2626", "#059669", "#f59e0b"
 
 #: Names of what stands beside the event that it ends.
 _SHORT = {"replica thawed": "thawed", "old master back": "it is back"}

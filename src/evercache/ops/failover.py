@@ -32,7 +32,7 @@ from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address
 
-__all__ = ["Failover", "HandedOver"]
+__all__ = ["Failover", "HandedOver", "harmless"]
 
 Say = Callable[[str], None]
 Tell = Callable[..., None]
@@ -65,7 +65,7 @@ class Failover:
 
     def __init__(self, targets: Targets, say: Say = lambda text: None) -> None:
         self._targets = targets
-        self._say = _harmless(say)
+        self._say = harmless(say)
         self._service = targets.service or ""
         self._facts = Facts()
         #: When the pause of the writes is over at the earliest, and whether it may be ended before.
@@ -326,7 +326,7 @@ class Failover:
             time.sleep(0.25)
 
 
-def _harmless(say: Say) -> Say:
+def harmless(say: Say) -> Say:
     """A message that cannot be written (the terminal is closed, a pipe is broken) ends nothing half-way."""
 
     def tell(text: str) -> None:
