@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.servers import Deployment, Server, find_server
+
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # Hundreds of processes import the library here. It is compiled once nevertheless, away from the sources.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 @pytest.fixture(scope="module")
