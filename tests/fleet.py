@@ -17,12 +17,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from evercache import Cache
+from tests.nursery import Program
 
 __all__ = ["Plan", "Ran", "Truth", "Worker", "run_plan", "start_together", "truth", "worker"]
 
@@ -207,14 +208,7 @@ class Worker:
     """One process at work."""
 
     def __init__(self, plan: Plan) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.fleet", json.dumps(asdict(plan))],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = Program("tests.fleet:main", json.dumps(asdict(plan)), stderr=subprocess.PIPE)
 
     @property
     def pid(self) -> int:
@@ -222,14 +216,12 @@ class Worker:
 
     def wait_ready(self) -> None:
         """Until it has its connections."""
-        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line.strip() != "ready":
             raise RuntimeError(f"the worker did not start: {line}{self.process.communicate()[1]}")
 
     def go(self, begin: float) -> None:
         """Let it begin at a moment of the monotonic clock."""
-        assert self.process.stdin is not None
         self.process.stdin.write(f"{begin}\n")
         self.process.stdin.flush()
 
@@ -243,8 +235,7 @@ class Worker:
 
     def end(self) -> None:
         """Kill it, if it still runs."""
-        if self.process.poll() is None:
-            self.process.kill()
+        self.process.kill()
         self.process.communicate()
 
 
@@ -279,12 +270,12 @@ def truth() -> Iterator[Truth]:
             shared.close()
 
 
-def main(argument: str, out: Callable[[str], None] = print) -> None:
+def main() -> None:
     """Entry of the worker process."""
-    raw = json.loads(argument)
+    raw = json.loads(sys.argv[1])
     raw["keys"], raw["slot_of"] = tuple(raw["keys"]), tuple(raw["slot_of"])
-    out(json.dumps(run_plan(Plan(**raw))))
+    print(json.dumps(run_plan(Plan(**raw))))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import pickle
 import select
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,10 +17,10 @@ from tests.faults.load import NAP, NOISE
 from tests.faults.plans import LoadPlan
 from tests.faults.records import Journal, Truth, Written
 from tests.faults.stage import Stage
+from tests.nursery import Program
 
 __all__ = ["LOADS", "Fleet", "Process"]
 
-ROOT = Path(__file__).resolve().parents[2]
 LOADS = ("threads", "tasks", "prefork")
 
 
@@ -33,13 +31,8 @@ class Process:
         self.plan = plan
         folder = Path(plan.folder)
         self._said = (folder / f"stderr-{plan.kind}-{plan.group}-{time.monotonic_ns()}").open("w+b")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.worker", plan.as_json()],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            bufsize=0,
+        self.process = Program(
+            "tests.faults.worker:main", plan.as_json(), strict=False, text=False, stderr=self._said
         )
 
     def __repr__(self) -> str:
@@ -51,7 +44,6 @@ class Process:
 
     def expect(self, word: str, timeout: float = 40.0) -> str:
         """The next line that it says, which begins with `word`."""
-        assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], timeout)
         line = self.process.stdout.readline().decode().strip() if ready else "nothing"
         if not line.startswith(word):
@@ -59,16 +51,13 @@ class Process:
         return line
 
     def say(self, word: str) -> None:
-        assert self.process.stdin is not None
         self.process.stdin.write(word.encode() + b"\n")
 
     def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        self.process.kill()
+        self.process.wait(10)
         for stream in (self.process.stdin, self.process.stdout, self._said):
-            if stream is not None:
-                stream.close()
+            stream.close()
 
 
 class Fleet:

@@ -163,8 +163,8 @@ def victim(plan: LoadPlan, lines: Any, out: Any) -> None:
     function(RESERVED)
 
 
-def main(argument: str) -> None:
-    plan = LoadPlan(**json.loads(argument))
+def main() -> None:
+    plan = LoadPlan(**json.loads(sys.argv[1]))
     lines, out = os.fdopen(0, "rb", 0), os.fdopen(1, "wb", 0)
     match plan.kind:
         case "prefork":
@@ -178,4 +178,4 @@ def main(argument: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -16,16 +16,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
+from tests.nursery import Program
 from tests.real.fault_watch import Stalls
 
 from evercache import Cache
 
 __all__ = ["Call", "Caller", "Job", "Seen", "callers"]
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +101,9 @@ class Caller:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.real.fault_tools", json.dumps(asdict(job))],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = Program("tests.real.fault_tools:main", json.dumps(asdict(job)), stderr=subprocess.PIPE)
 
     def _ask(self, line: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
@@ -145,7 +134,7 @@ class Caller:
 
     def close(self) -> None:
         """End the process, if it still runs."""
-        if self.process.poll() is None and self.process.stdin is not None:
+        if self.process.poll() is None:
             self.process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(5)
@@ -293,9 +282,9 @@ class _Work:
         }
 
 
-def main(argument: str) -> None:
+def main() -> None:
     """Entry of the process: one answer for each line of the input."""
-    work = _Work(Job(**json.loads(argument)))
+    work = _Work(Job(**json.loads(sys.argv[1])))
     threads: list[threading.Thread] = []
     with Stalls() as stalls:
         for line in sys.stdin:
@@ -320,4 +309,4 @@ def main(argument: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

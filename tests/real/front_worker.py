@@ -1,13 +1,12 @@
 """The fronts of sites, driven over two processes: one function of a version in shared memory, under each decorator.
 
-Run as `python -c "from tests.real.front_worker import main; main()" KIND URL FOLDER`, it takes commands from its
-standard input, a line of JSON each, and answers each with a line.
+`main`, with KIND URL FOLDER as arguments of its process, takes commands from its standard input, a line of JSON
+each, and answers each with a line.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from tests.fleet import ROOT, Truth
+from tests.fleet import Truth
+from tests.nursery import Program
 
 from evercache.integrations.flask import Cache
 from evercache.integrations.pybossa import Sentinel, provide
@@ -169,18 +169,16 @@ def main() -> None:
 class Other:
     """The other process, as this one sees it."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Program) -> None:
         self._process = process
 
     def tell(self, do: str, **more: Any) -> None:
         """Have it do something; `answer` waits for the end of that."""
-        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **more}) + "\n")
         self._process.stdin.flush()
 
     def answer(self) -> Any:
         """What it answers; it died where it says nothing."""
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the other process ended"
         return json.loads(line)
@@ -194,24 +192,15 @@ class Other:
 @contextmanager
 def other(kind: str, url: str, truth: Truth) -> Iterator[Other]:
     """Start the other process, and end it."""
-    command = [sys.executable, "-c", "from tests.real.front_worker import main; main()"]
-    process = subprocess.Popen(
-        [*command, kind, url, str(truth.folder)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = Program("tests.real.front_worker:main", kind, url, str(truth.folder), strict=False)
     try:
         made = Other(process)
         assert made.answer() == "ready"
         yield made
-        assert process.stdin is not None
         process.stdin.close()
         assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait(10)
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
+        process.stdin.close()
+        process.stdout.close()

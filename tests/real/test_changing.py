@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.real.test_processes import start
+from tests.nursery import Program
+from tests.real.test_processes import PRELUDE
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
@@ -37,6 +38,7 @@ while not stop.is_set():
     began = time.monotonic()
     last[row(7)] = began
     calls += 1
+    time.sleep(0.0005)  # far less than an old value may be seen for, and the processor is not this loop's alone
 put(last=last, calls=calls, computed=row.stats().counters.computed)
 """
 
@@ -105,12 +107,17 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
+def start(code: str, url: str, database: Path) -> Program:
+    return Program(
+        PRELUDE + code, url, str(database), imports=("evercache", "sqlalchemy.orm"), stderr=subprocess.PIPE
+    )
+
+
 class Reader:
     """The process that reads."""
 
     def __init__(self, url: str, database: Path) -> None:
-        self._process = start(READER, url, str(database))
-        assert self._process.stdout is not None
+        self._process = start(READER, url, database)
         assert json.loads(self._process.stdout.readline())["ready"]
 
     def end(self) -> dict[str, Any]:
@@ -132,13 +139,13 @@ def reader(valkey: Server, database: Path) -> Iterator[Reader]:
     reader.kill()
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: Program) -> None:
     process.kill()
     if process.returncode is None:
         process.communicate(timeout=10)
 
 
-def finish(writer: subprocess.Popen[str]) -> dict[int, float]:
+def finish(writer: Program) -> dict[int, float]:
     try:
         out, err = writer.communicate(timeout=50)
     finally:
@@ -160,7 +167,7 @@ def late(over: dict[int, float], last: dict[int, float]) -> dict[int, float]:
 def test_after_a_change_nobody_gets_what_was_before(
     valkey: Server, database: Path, reader: Reader, way: str
 ) -> None:
-    over = finish(start(WRITER + f"\nrounds({way}, {ROUNDS})\n", valkey.url, str(database)))
+    over = finish(start(WRITER + f"\nrounds({way}, {ROUNDS})\n", valkey.url, database))
     found = reader.end()
     assert len(over) == ROUNDS
     assert found["calls"] > 3 * ROUNDS
@@ -176,7 +183,7 @@ def test_after_a_change_nobody_gets_what_was_before(
 def test_the_control_an_invalidation_before_the_commit_does_not_do(
     valkey: Server, database: Path, reader: Reader
 ) -> None:
-    over = finish(start(WRITER + f"\nrounds(before, {ROUNDS})\n", valkey.url, str(database)))
+    over = finish(start(WRITER + f"\nrounds(before, {ROUNDS})\n", valkey.url, database))
     assert len(late(over, reader.end()["last"])) > ROUNDS / 4
 
 
@@ -189,14 +196,13 @@ with cache.changing(tag="project:7", at_most=1.0) as change:
 """
 
 
-def in_the_block(url: str, database: Path, work: str) -> subprocess.Popen[str]:
-    writer = start(WRITER + KILLED % work, url, str(database))
-    assert writer.stdout is not None
+def in_the_block(url: str, database: Path, work: str) -> Program:
+    writer = start(WRITER + KILLED % work, url, database)
     assert writer.stdout.readline()
     return writer
 
 
-def killed(writer: subprocess.Popen[str]) -> None:
+def killed(writer: Program) -> None:
     writer.send_signal(signal.SIGKILL)
     writer.communicate(timeout=10)
 
