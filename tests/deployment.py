@@ -72,7 +72,6 @@ class Deployment:
         return self
 
     def _start_sentinels(self, count: int, down_after_ms: int, failover_timeout_ms: int) -> None:
-        """Each knows the others from its file, as if they had met before: no waiting for their greetings."""
         ids = [secrets.token_hex(20) for _ in range(count)]
         ports = [free_port() for _ in range(count)]
         for me in range(count):
@@ -86,11 +85,6 @@ class Deployment:
             if self.password:
                 lines.append(f"sentinel auth-pass {self.name} {self.password}")
             lines += [f"sentinel known-replica {self.name} 127.0.0.1 {node.port}" for node in self.nodes[1:]]
-            lines += [
-                f"sentinel known-sentinel {self.name} 127.0.0.1 {ports[other]} {ids[other]}"
-                for other in range(count)
-                if other != me
-            ]
             self.sentinels.append(
                 Server.start(
                     self.kind,
@@ -99,6 +93,19 @@ class Deployment:
                     sentinel_config="\n".join(lines) + "\n",
                 )
             )
+        self._introduce(ids, ports, self.nodes[0].port)
+
+    def _introduce(self, ids: Sequence[str], ports: Sequence[int], master_port: int) -> None:
+        """Greet in the name of each sentinel, so that all know each other at once.
+
+        Their own greetings come every two seconds. If they knew each other from their files, each would try once to
+        connect to those who have not started yet, and again a second later.
+        """
+        master, channel = self.nodes[0], "__sentinel__:hello"
+        wait_for(lambda: master.cli("PUBSUB", "NUMSUB", channel)[1] == len(ids), 10, "the sentinels to subscribe")
+        for port, name in zip(ports, ids, strict=True):
+            greeting = f"127.0.0.1,{port},{name},0,{self.name},127.0.0.1,{master_port},0"
+            master.cli("PUBLISH", channel, greeting)
 
     def _wait_online(self, master: Server) -> None:
         wait_for(lambda: _online(master, len(self.nodes) - 1), 20, f"the replicas of {master!r}")

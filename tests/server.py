@@ -223,8 +223,10 @@ class Server:
             lines |= {
                 "save": '""',
                 "appendonly": "no",
-                "repl-diskless-sync": "yes",
-                "repl-diskless-sync-delay": 0,
+                # Sent from a file and loaded from the socket: then a replica is in sync at once. Otherwise it
+                # notices once a second that it has the data, and the master as seldom that it may stream the rest.
+                "repl-diskless-sync": "no",
+                "repl-diskless-load": "on-empty-db",
                 "repl-ping-replica-period": 1,
             }
             if self.kind != "redis6":

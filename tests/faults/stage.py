@@ -125,11 +125,6 @@ class Stage(Deployment):
             if self.password:
                 lines.append(f"sentinel auth-pass {self.name} {self.password}")
             lines += [f"sentinel known-replica {self.name} 127.0.0.1 {self.front(n)}" for n in self.nodes[1:]]
-            lines += [
-                f"sentinel known-sentinel {self.name} 127.0.0.1 {fronts[other].port} {ids[other]}"
-                for other in range(3)
-                if other != me
-            ]
             self.sentinels.append(
                 Server.start(
                     "valkey",
@@ -138,6 +133,7 @@ class Stage(Deployment):
                     sentinel_config="\n".join(lines) + "\n",
                 )
             )
+        self._introduce(ids, [front.port for front in fronts], self.front(self.nodes[0]))
 
     def front(self, server: Server) -> int:
         """The port that a server announces."""

@@ -350,14 +350,14 @@ def a_save_that_fails(hall: Hall) -> Iterator[str]:
 
         return ended
 
-    node.cli("BGSAVE")
+    wait_for(lambda: node.cli("BGSAVE"))  # refused while the file of commands is written anew
     wait_for(saved("err"))
     try:
         yield hall.url()
     finally:
         (file / "in the way").rmdir()
         file.rmdir()
-        node.cli("BGSAVE")
+        wait_for(lambda: node.cli("BGSAVE"))
         wait_for(saved("ok"))
 
 

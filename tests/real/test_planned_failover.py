@@ -56,7 +56,7 @@ class Writing:
                     self.acknowledged.append(key)
             except redis.RedisError:
                 self.errors += 1  # it may have run; nobody was told so
-            time.sleep(0.002)
+            time.sleep(0.01)  # more than one write a millisecond by all of them
 
     def lost(self, master: Server) -> list[str]:
         """What was acknowledged and is not there."""
