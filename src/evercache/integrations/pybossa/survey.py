@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from evercache.integrations.pybossa.advice import Finding
 from evercache.integrations.pybossa.settings import SiteSettings
@@ -37,6 +39,7 @@ def _client(address: Address, options: ConnectionOptions, db: int = 0) -> redis.
         "password": options.credentials.password,
         "socket_timeout": _PATIENCE,
         "socket_connect_timeout": _PATIENCE,
+        "retry": Retry(NoBackoff(), 1),  # by itself redis-py goes on for four seconds, also at a wrong password
         "decode_responses": True,
         "db": db,
     }
