@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Program"]
+__all__ = ["ROOT", "Program"]
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The longest description of a program (bytes).

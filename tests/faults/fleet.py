@@ -5,32 +5,53 @@ from __future__ import annotations
 import contextlib
 import pickle
 import select
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from evercache.ops.meter import Overslept
 from tests.faults.load import NAP, NOISE
 from tests.faults.plans import LoadPlan
 from tests.faults.records import Journal, Truth, Written
-from tests.faults.stage import Stage
-from tests.nursery import Program
+from tests.faults.stage import Access
+from tests.nursery import ROOT, Program
 
 __all__ = ["LOADS", "Fleet", "Process"]
 
 LOADS = ("threads", "tasks", "prefork")
 
 
+class Reached(Protocol):
+    """What the load works on."""
+
+    def access(self, group: str) -> Access:
+        """How one group of clients reaches it."""
+        ...
+
+
 class Process:
     """One process at work."""
 
-    def __init__(self, plan: LoadPlan) -> None:
+    def __init__(self, plan: LoadPlan, prefix: Sequence[str] = ()) -> None:
         self.plan = plan
         folder = Path(plan.folder)
         self._said = (folder / f"stderr-{plan.kind}-{plan.group}-{time.monotonic_ns()}").open("w+b")
+        self.process: Program | subprocess.Popen[bytes]
+        if prefix:  # in a namespace, say, where no process of this one's can be forked into
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "tests.faults.worker", plan.as_json()],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                bufsize=0,
+            )
+            return
         self.process = Program(
             "tests.faults.worker:main", plan.as_json(), strict=False, text=False, stderr=self._said
         )
@@ -61,11 +82,11 @@ class Process:
 
 
 class Fleet:
-    """The load on a stage. Not for several threads at once."""
+    """The load on a stage; `prefix` goes before the command of each process. Not for several threads at once."""
 
     def __init__(
         self,
-        stage: Stage,
+        stage: Reached,
         load: str,
         folder: Path,
         *,
@@ -73,9 +94,11 @@ class Fleet:
         cache: dict[str, Any] | None = None,
         short_lived: int = 0,
         groups: str = "ab",
+        prefix: Sequence[str] = (),
     ) -> None:
         self.stage, self.load, self.folder = stage, load, folder
         self._cache = cache
+        self._prefix = prefix
         self.truth, self.journal = Truth(folder), Journal(folder)
         self.processes: list[Process] = []
         self._overslept: list[Overslept] = []
@@ -110,7 +133,7 @@ class Fleet:
                 self._overslept.append(Overslept(due, now))
 
     def start(self) -> None:
-        self.processes = [Process(plan) for plan in self._plans]
+        self.processes = [Process(plan, self._prefix) for plan in self._plans]
         for process in self.processes:
             process.expect("ready")
         self._control.start()
@@ -140,7 +163,7 @@ class Fleet:
 
     def victim(self) -> Process:
         """A process that will compute the reserved key; say `go`, and it answers with the run."""
-        process = Process(self.plan("victim", "b"))
+        process = Process(self.plan("victim", "b"), self._prefix)
         process.expect("ready")
         return process
 
@@ -151,7 +174,7 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(stage: Stage, load: str, **more: Any) -> Iterator[Fleet]:
+def fleet(stage: Reached, load: str, **more: Any) -> Iterator[Fleet]:
     """A fleet at work, in a folder of its own; gone at the end."""
     with tempfile.TemporaryDirectory(prefix="evercache-faults-") as folder:
         made = Fleet(stage, load, Path(folder), **more)
