@@ -121,6 +121,8 @@ class Hosts(Rendered):
 needs_namespaces = pytest.mark.skipif(bool(WHY_NOT := namespaces_work()), reason=WHY_NOT or "they work")
 #: A host that dies takes what it had just acknowledged along, until it is replayed at the next master.
 DYING = Bounds(dying=True)
+#: What the files are for, on a machine busy with other tests: promises of milliseconds have tests of their own.
+LOOSE = Bounds(beyond=1.0, stale=1.0, dying=True)
 
 
 def kept(figures: Figures) -> None:
@@ -133,7 +135,7 @@ def kept(figures: Figures) -> None:
 def test_the_master_host_is_lost(tmp_path: Path) -> None:
     with Hosts.on(tmp_path, "valkey", tls=False) as hosts:
         host = hosts.master_host()
-        kept(hosts.trial("loss of the master", hosts.lost(host), 5, DYING))
+        kept(hosts.trial("loss of the master", hosts.lost(host), 5, LOOSE))
         assert hosts.master_host() is not host
 
 
