@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from evercache.errors import PackageMissing
+from evercache.errors import FilesChanged, PackageMissing
 from evercache.ops import deploy
 
 __all__ = ["render"]
@@ -69,9 +69,12 @@ def render(
         for one in different if only_check else ():
             click.echo(f"{one.state}: {one.path}")
         return 1 if different and only_check else 0
-    if any(one.state not in {"same", "new"} for one in found):
-        _show([one for one in found if one.state != "new"], passwords)
-    deploy.write(folder, files, over_edits=replace_edited)
+    try:
+        deploy.write(folder, files, over_edits=replace_edited)
+    except FilesChanged:
+        _show([one for one in found if one.state in {"edited", "rewritten"}], passwords)
+        raise
+    _show([one for one in found if one.state != "new"], passwords)
     if test_certificates:
         _certificates(description, folder)
     _summary(description, folder, variant, different)
