@@ -131,6 +131,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (changed(three(), {"node": False, "sentinel": False}), "neither a data node nor a sentinel"),
     (three(ports={"node": 26379}), "the same port 26379"),
     (three(application={"namespace": "sentinel"}), "the name of another user"),
+    (three(application={"networks": ["10.0.0.0/99"]}), "10.0.0.0/99 is no network"),
     (three(sentinel={"restart_delay_ms": 5000}), "comes before the sentinels notice"),
     (three(sentinel={"failover_timeout_ms": 6000}), "ends before its steps do"),
     (three(replication={"min_replicas_to_write": 2}), "the loss of one stops all writes"),

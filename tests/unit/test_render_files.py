@@ -275,8 +275,10 @@ def test_kubernetes_manifests_belong_together() -> None:
     template = pods["spec"]["template"]
     assert service["spec"]["selector"] == template["metadata"]["labels"] == pods["spec"]["selector"]["matchLabels"]
     assert pods["spec"]["serviceName"] == service["metadata"]["name"] == "cache-2"
-    volumes = {one["name"]: one["secret"]["secretName"] for one in template["spec"]["volumes"]}
-    assert volumes == {"config": secret["metadata"]["name"], "tls": "cache-2-tls"}
+    (volume,) = template["spec"]["volumes"]
+    config, tls = (source["secret"] for source in volume["projected"]["sources"])
+    assert (config["name"], tls["name"]) == (secret["metadata"]["name"], "cache-2-tls")
+    assert [item["path"] for item in tls["items"]] == ["tls/ca.crt", "tls/tls.crt", "tls/tls.key"]
     stored = secret["stringData"]
     assert (
         stored["valkey.conf"]
@@ -315,6 +317,13 @@ def test_the_firewall_list_names_who_must_come_in() -> None:
     assert "ip6 saddr { fd00:1::/64 } tcp dport 26379 accept" in text
     assert text.count("drop") == 2
     assert re.search(r"^# 26379 +10\.0\.0\.3 +the other sentinels$", text, re.M)
+    # Rules that would shut somebody out are not written.
+    assert "drop" not in rendered("systemd")["cache-1/firewall.nft"]
+    named = changed(three(), *({"address": f"cache-{n}.example"} for n in (1, 2, 3)))
+    named["application"] = {"networks": ["10.0.1.0/24"]}
+    text = deploy.render(deploy.parse(named), PASSWORDS, "systemd")["cache-1/firewall.nft"]
+    assert "cache-2.example" in text
+    assert "drop" not in text
 
 
 def test_shell_scripts_are_shell() -> None:

@@ -119,7 +119,9 @@ class Application:
         (), "rules of an ACL for commands beyond those of the cache: `+@list`", pattern=r"\+@?[a-z0-9|_-]{1,60}"
     )
     networks: tuple[str, ...] = _setting(
-        (), "where it runs, for the firewall list: `10.0.1.0/24`", pattern=r"[0-9A-Fa-f.:/]{2,50}"
+        (),
+        "where it runs, and whoever looks at the servers, for the firewall: `10.0.1.0/24`",
+        pattern=r"[0-9A-Fa-f.:/]{2,50}",
     )
 
 

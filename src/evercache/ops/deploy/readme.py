@@ -88,7 +88,7 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
         step,
         "The firewall",
         "less firewall.nft",
-        "Who must reach this host, as a list and as rules for `nft -f`. Nobody else needs to.",
+        "Who must reach this host; where all of them are described by addresses, also as rules for `nft -f`.",
     )
     step += 1
     order = "" if host is first or len(d.hosts) == 1 else f" Start {first.name} first: it begins as the master."

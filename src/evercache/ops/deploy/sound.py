@@ -61,8 +61,11 @@ def _hosts(description: Description) -> Iterator[str]:
             yield f"{host.name} has neither a data node nor a sentinel: remove it"
     if description.ports.node == description.ports.sentinel:
         yield f"nodes and sentinels have the same port {description.ports.node}: give the sentinels another one"
-    if re.fullmatch(r"[A-Za-z0-9._-]+", description.namespace) is None:
-        yield f"the namespace {description.namespace!r} is none of letters, digits, '.', '_' and '-'"
+    for network in description.application.networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            yield f"application.networks: {network} is no network: write 10.0.1.0/24, or one address"
     taken = {"default", "replication", "sentinel", "monitoring", "operator"}
     if description.namespace in taken:
         yield f"the namespace {description.namespace!r} is also the name of another user: choose another namespace"

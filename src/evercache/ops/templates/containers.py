@@ -6,8 +6,13 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Container", "compose_text", "pod_text", "policies_text"]
+__all__ = ["TLS_FILES", "Container", "compose_text", "pod_text", "policies_text"]
+
+
+#: The keys of a secret of certificates, which cert-manager uses too; and the names of the files.
+TLS_FILES: Final = ("ca.crt", "tls.crt", "tls.key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +164,6 @@ spec:
           type: RuntimeDefault
       containers:
 """
-    secret_mount = (
-        "            - name: tls\n              mountPath: /etc/evercache/tls\n              readOnly: true\n"
-    )
     for one in containers:
         text += f"""\
         - name: {one.name}
@@ -192,21 +194,19 @@ spec:
               readOnly: true
             - name: data
               mountPath: /data
-{secret_mount if tls else ""}"""
+"""
     text += f"""\
       volumes:
         - name: config
-          secret:
-            secretName: {host}-config
+          projected:
             defaultMode: 0440
+            sources:
+              - secret:
+                  name: {host}-config
 """
     if tls:
-        text += f"""\
-        - name: tls
-          secret:
-            secretName: {host}-tls
-            defaultMode: 0440
-"""
+        items = "".join(f"                    - {{key: {one}, path: tls/{one}}}\n" for one in TLS_FILES)
+        text += f"              - secret:\n                  name: {host}-tls\n                  items:\n{items}"
     text += f"""\
   volumeClaimTemplates:
     - metadata:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["SYSCTL", "Opening", "firewall_text", "install_text", "kernel_text"]
@@ -47,29 +48,43 @@ class Opening:
 
 
 def firewall_text(host: str, openings: Sequence[Opening]) -> str:
-    """The list, and the same as rules of nftables."""
-    lines = [
-        f"# Who must reach {host}, by TCP; nobody else may. What is below the line is the same for `nft -f`.",
-        "#",
-        f"# {'port':<7}{'from':<40}for",
-    ]
+    """The list; and the same as rules of nftables, where every source is known as an address."""
+    lines = [f"# Who must reach {host}, by TCP. Nobody else needs to.", "#", f"# {'port':<7}{'from':<40}for"]
     for one in openings:
-        for source in one.sources or ("(the application's hosts)",):
-            lines.append(f"# {one.port:<7}{source:<40}{one.why}")
-    lines += ["# " + "-" * 70, "table inet evercache", "delete table inet evercache", "table inet evercache {"]
-    lines += ["  chain input {", "    type filter hook input priority 0; policy accept;"]
-    for port in dict.fromkeys(one.port for one in openings):
-        # Of the host itself: a person or the doctor that looks at it.
-        lines.append(f'    iifname "lo" tcp dport {port} accept')
-        for family, mark in (("ip", "."), ("ip6", ":")):
-            sources = dict.fromkeys(s for one in openings if one.port == port for s in one.sources if mark in s)
-            if family == "ip":
-                sources = {s: None for s in sources if ":" not in s}
-            if sources:
-                lines.append(f"    {family} saddr {{ {', '.join(sources)} }} tcp dport {port} accept")
-        lines.append(f"    tcp dport {port} drop")
-    lines += ["  }", "}"]
+        lines += [f"# {one.port:<7}{source:<40}{one.why}" for source in one.sources or ("(not described)",)]
+    if not all(one.sources for one in openings):
+        lines += ["#", "# No rules follow: they would shut the application out. Describe application.networks."]
+    elif not all(_is_network(source) for one in openings for source in one.sources):
+        lines += ["#", "# No rules follow: a firewall takes addresses, and hosts are described by names."]
+    else:
+        lines += ["#", "# The same as rules, for `nft -f`:", "", *_rules(openings)]
     return "\n".join(lines) + "\n"
+
+
+def _rules(openings: Sequence[Opening]) -> Iterator[str]:
+    # Created, so that there is one to delete: loading it again replaces it.
+    yield from ("table inet evercache", "delete table inet evercache", "", "table inet evercache {")
+    yield from ("  chain input {", "    type filter hook input priority 0; policy accept;")
+    for port in dict.fromkeys(one.port for one in openings):
+        sources = dict.fromkeys(source for one in openings if one.port == port for source in one.sources)
+        # Of the host itself: a person, or the doctor.
+        yield f'    iifname "lo" tcp dport {port} accept'
+        for family, some in (
+            ("ip", [s for s in sources if ":" not in s]),
+            ("ip6", [s for s in sources if ":" in s]),
+        ):
+            if some:
+                yield f"    {family} saddr {{ {', '.join(some)} }} tcp dport {port} accept"
+        yield f"    tcp dport {port} drop"
+    yield from ("  }", "}")
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def install_text(
