@@ -94,7 +94,9 @@ class Rendered:
         return max(one.epoch for one in self.survey().sentinels)
 
     def render(self, *, certificates: bool = False) -> None:
-        deploy.write(self.out, deploy.render(self.description, self.passwords, "supervisor"))
+        further = deploy.read_further_passwords(self.description, self.folder)
+        self.passwords = deploy.read_passwords(self.description, self.folder)
+        deploy.write(self.out, deploy.render(self.description, self.passwords, "supervisor", further))
         if certificates:
             from evercache.ops.deploy.certificates import make_certificates
 

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,6 +129,39 @@ def test_another_rendering_changes_settings_and_no_role(running: Rendered) -> No
         # Only the sentinels change roles, and every change has a new epoch.
         assert running.master() == master or running.epoch() > before
     assert [bound(running, host) for host in running.hosts] == [str(80 << 20)] * 3
+
+
+@pytest.mark.long
+def test_passwords_change_in_steps_while_everything_runs(running: Rendered) -> None:
+    running.wait_whole()
+    old, new = dict(running.passwords), {role: f"{role}-another-one-012" for role in running.passwords}
+
+    def step(lines: Callable[[str], str], *hosts: str) -> None:
+        for role in old:
+            (running.folder / "passwords" / role).write_text(lines(role))
+        running.render()
+        for host in hosts:
+            running.install(host)
+
+    step(lambda role: f"{old[role]}\n{new[role]}\n", *running.hosts)
+    for host in running.hosts:
+        for sentinel in (False, True):
+            assert running.command(host, "ACL", "LOAD", sentinel=sentinel) == b"OK"
+    # One host has the new ones, and is understood by those that log in by the old.
+    host = next(one for one in running.hosts if one != running.master())
+    step(lambda role: f"{new[role]}\n{old[role]}\n", host)
+    running.control(host, "restart", "all")
+    # Would they not let it in, they would take it for dead by now.
+    time.sleep(2 * running.description.sentinel.down_after_ms / 1000)
+    running.wait_whole()
+    assert new["operator"] in running.url("operator")
+    assert running.command(host, "PING") == b"PONG"
+    for one in running.hosts:
+        if one != host:
+            running.install(one)
+            running.control(one, "restart", "all")
+            running.wait_whole()
+    assert running.fired() == []
 
 
 @pytest.mark.long

@@ -63,6 +63,7 @@ def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixt
         "add-replica",
         "url",
         "doctor",
+        "render",
     ):
         assert f"\n  {command} " in text
     for code in ("0 ", "1 ", "2 ", "3 ", "4 ", "5 ", "6 ", "7 ", "130 "):
@@ -119,6 +120,8 @@ def test_exit_codes_are_those_that_are_documented() -> None:
         errors.DiskFull: 6,
         errors.NotWhole: 7,
         errors.FailoverRefused: 8,
+        errors.FilesChanged: 9,
+        errors.DescriptionError: 2,
         errors.DeploymentError: 1,
         errors.ConnectionFailed: 1,
     }

@@ -233,6 +233,23 @@ def test_passwords_are_made_once_and_read(tmp_path: Path) -> None:
         deploy.read_passwords(it, tmp_path)
 
 
+def test_further_passwords_are_accepted_and_not_used(tmp_path: Path) -> None:
+    it = described(passwords={role: f"file:p/{role}" for role in deploy.ROLES})
+    deploy.generate_passwords(it, tmp_path)
+    path = tmp_path / "p" / "sentinel"
+    first = path.read_text().strip()
+    path.write_text(f"{first}\nthe-next-one-of-them\n")
+    further = deploy.read_further_passwords(it, tmp_path)
+    assert further == {role: ("the-next-one-of-them",) if role == "sentinel" else () for role in deploy.ROLES}
+    passwords = deploy.read_passwords(it, tmp_path)
+    assert passwords["sentinel"] == first
+    files = deploy.render(it, passwords, "systemd", further)
+    for name in ("users.acl", "sentinel-users.acl"):
+        (line,) = (row for row in files[f"cache-1/{name}"].splitlines() if row.startswith("user sentinel "))
+        assert line.count("#") == 2
+    assert not [text for text in files.values() if "the-next-one" in text]
+
+
 def test_passwords_of_the_environment(tmp_path: Path) -> None:
     environment = {f"CACHE_{role.upper()}": PASSWORDS[role] for role in deploy.ROLES}
     assert deploy.read_passwords(described(), tmp_path, environment) == PASSWORDS

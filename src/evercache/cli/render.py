@@ -60,7 +60,8 @@ def render(
             click.echo(f"made {path}", err=True)
     passwords = deploy.read_passwords(description, file.parent)
     folder = out if out is not None else file.parent / "rendered"
-    files = deploy.render(description, passwords, variant)
+    further = deploy.read_further_passwords(description, file.parent)
+    files = deploy.render(description, passwords, variant, further)
     found = deploy.changes(folder, files)
     different = [one for one in found if one.state != "same"]
     if only_check or only_diff:

@@ -8,7 +8,7 @@ from evercache.ops.deploy.description import ROLES, Description
 from evercache.ops.deploy.reading import parse, parse_file
 from evercache.ops.deploy.render import render, url_of
 from evercache.ops.deploy.schema import schema_text
-from evercache.ops.deploy.secrets import generate_passwords, read_passwords
+from evercache.ops.deploy.secrets import generate_passwords, read_further_passwords, read_passwords
 from evercache.ops.deploy.sound import VARIANTS, check, notes
 from evercache.ops.deploy.writing import Change, changes, diff, write
 
@@ -25,6 +25,7 @@ __all__ = [
     "notes",
     "parse",
     "parse_file",
+    "read_further_passwords",
     "read_passwords",
     "render",
     "schema_text",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ from evercache.ops.deploy.description import Description, Host
 from evercache.ops.deploy.layout import Layout, layout_of
 from evercache.ops.deploy.reading import size_text
 from evercache.ops.deploy.sound import check
-from evercache.ops.templates.acl import node_users, sentinel_users
+from evercache.ops.templates.acl import User, node_users, sentinel_users
 from evercache.ops.templates.containers import Container, compose_text, pod_text, policies_text
 from evercache.ops.templates.host import SYSCTL, Opening, firewall_text, install_text, kernel_text
 from evercache.ops.templates.servers import (
@@ -31,8 +31,16 @@ __all__ = ["render", "url_of"]
 _SENTINEL_MEMORY = 128 << 20
 
 
-def render(description: Description, passwords: Mapping[str, str], variant: str) -> dict[str, str]:
-    """The text of each file by its path below the output folder; `DescriptionError` for what cannot work."""
+def render(
+    description: Description,
+    passwords: Mapping[str, str],
+    variant: str,
+    further: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, str]:
+    """The text of each file by its path below the output folder; `DescriptionError` for what cannot work.
+
+    With the `further` passwords of a role, servers accept it as well.
+    """
     check(description, variant, passwords)
     found: dict[str, str] = {".gitignore": "# Passwords are in here.\n*\n"}
     for role in ("application", "monitoring", "operator"):
@@ -43,7 +51,7 @@ def render(description: Description, passwords: Mapping[str, str], variant: str)
             service=description.name, namespace=description.kubernetes.namespace, ports=ports
         )
     for host in description.hosts:
-        for name, text in _Host(description, passwords, variant, host).files().items():
+        for name, text in _Host(description, passwords, further or {}, variant, host).files().items():
             found[f"{host.name}/{name}"] = text
     return found
 
@@ -76,6 +84,7 @@ class _Host:
 
     description: Description
     passwords: Mapping[str, str]
+    further: Mapping[str, Sequence[str]]
     variant: str
     host: Host
 
@@ -105,7 +114,10 @@ class _Host:
 
     def _config(self) -> Iterator[tuple[str, str]]:
         d, layout = self.description, self.layout
-        names = {role: d.user_of(role) for role in self.passwords}
+        users = {
+            role: User(d.user_of(role), (password, *self.further.get(role, ())))
+            for role, password in self.passwords.items()
+        }
         run = "prepare" if self.variant == "systemd" else "run"
         wait = after_boot if self.variant == "systemd" else waiting
         if self.host.node:
@@ -113,8 +125,7 @@ class _Host:
             yield (
                 "users.acl",
                 node_users(
-                    names,
-                    self.passwords,
+                    users,
                     d.namespace,
                     d.server.numbers,
                     keys=d.application.keys,
@@ -130,7 +141,7 @@ class _Host:
             )
         if self.host.sentinel:
             yield "sentinel.conf", sentinel_text(self._sentinel())
-            yield "sentinel-users.acl", sentinel_users(names, self.passwords, d.server.numbers)
+            yield "sentinel-users.acl", sentinel_users(users, d.server.numbers)
             start = "" if self.variant == "systemd" else f'exec {layout.program} "$live" --sentinel\n'
             yield (
                 f"{run}-sentinel.sh",

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["APPLICATION", "node_users", "sentinel_users"]
+__all__ = ["APPLICATION", "User", "node_users", "sentinel_users"]
 
 #: What the library sends to nodes; `docs/operations.md` has it, and a test runs the library under it.
 APPLICATION: Final = (
@@ -43,15 +44,22 @@ _ASK_SENTINEL: Final = " ".join(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who logs in, and by which passwords."""
+
+    name: str
+    passwords: tuple[str, ...]
+
+
 def node_users(
-    names: Mapping[str, str],
-    passwords: Mapping[str, str],
+    users: Mapping[str, User],
     namespace: str,
     version: Sequence[int],
     keys: Sequence[str] = (),
     commands: Sequence[str] = (),
 ) -> str:
-    """The ACL file of data nodes. `names` and `passwords` are by role."""
+    """The ACL file of data nodes. `users` are by role."""
     own = " ".join((f"~{namespace}:*", f"~{namespace}~*", *(f"~{pattern}" for pattern in keys)))
     # Queues of other libraries use publish and subscribe; the cache itself does not.
     channels = " &*" if commands else ""
@@ -62,10 +70,10 @@ def node_users(
         "monitoring": f"-@all {_MONITORING}",
         "operator": "~* &* +@all",
     }
-    return _file(rules, names, passwords, version)
+    return _file(rules, users, version)
 
 
-def sentinel_users(names: Mapping[str, str], passwords: Mapping[str, str], version: Sequence[int]) -> str:
+def sentinel_users(users: Mapping[str, User], version: Sequence[int]) -> str:
     """The ACL file of sentinels. The application asks and listens; only the operator changes anything."""
     rules = {
         "application": f"&* -@all {_GREETING} +info +role +subscribe +psubscribe +unsubscribe +punsubscribe "
@@ -74,16 +82,14 @@ def sentinel_users(names: Mapping[str, str], passwords: Mapping[str, str], versi
         "monitoring": f"-@all {_GREETING} +info +role {_ASK_SENTINEL}",
         "operator": "~* &* +@all",
     }
-    return _file(rules, names, passwords, version)
+    return _file(rules, users, version)
 
 
-def _file(
-    rules: Mapping[str, str], names: Mapping[str, str], passwords: Mapping[str, str], version: Sequence[int]
-) -> str:
+def _file(rules: Mapping[str, str], users: Mapping[str, User], version: Sequence[int]) -> str:
     lines = ["user default reset"]
     for role, rule in rules.items():
         if tuple(version[:2]) == (7, 0):
             rule = rule.replace(" +client|setinfo", "")  # Redis 7.0 refuses subcommands that it does not know
-        digest = hashlib.sha256(passwords[role].encode()).hexdigest()
-        lines.append(f"user {names[role]} reset on #{digest} {rule}")
+        digests = " ".join(f"#{hashlib.sha256(one.encode()).hexdigest()}" for one in users[role].passwords)
+        lines.append(f"user {users[role].name} reset on {digests} {rule}")
     return "\n".join(lines) + "\n"
