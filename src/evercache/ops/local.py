@@ -273,6 +273,7 @@ class LocalDeployment:
             say(f"Supervisor had died: ended {', '.join(orphans)}, to start them anew")
         for node in config.nodes:
             self._check_port(config, node.name)
+        config.write_runner()  # those of an earlier version told a death in another way
         config.write_supervisor()
         self._supervision.start()
 

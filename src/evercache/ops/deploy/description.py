@@ -208,7 +208,8 @@ class Sentinels:
     )
     restart_delay_ms: int | None = _setting(
         None,
-        "for so long a server that died waits before it starts again; default: down_after_ms and 2 s",
+        "for so long a server that died waits before it starts again; default: down_after_ms and 2 s, or 1 s "
+        "without sentinels",
         least=0,
         most=3_600_000,
     )
@@ -325,9 +326,10 @@ class Description:
 
     @property
     def restart_delay(self) -> float:
-        """Seconds that a server which died waits."""
+        """Seconds that a server which died waits: for the sentinels to notice, where there are any."""
         given = self.sentinel.restart_delay_ms
-        return (self.sentinel.down_after_ms + 2000 if given is None else given) / 1000
+        needed = self.sentinel.down_after_ms + 2000 if self.sentinels else 1000
+        return (needed if given is None else given) / 1000
 
     @property
     def stop_timeout(self) -> int:

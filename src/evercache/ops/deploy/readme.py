@@ -22,7 +22,7 @@ def readme(description: Description, host: Host, variant: str, files: Sequence[s
         "description, not these files.\n\n"
     )
     maker = _kubernetes if variant == "kubernetes" else _machine
-    return text + "\n\n".join(maker(description, host, variant, files)) + "\n"
+    return text + "\n\n".join(maker(description, host, variant, files)).rstrip() + "\n"
 
 
 def _step(number: int, title: str, commands: str, words: str = "") -> str:
@@ -107,18 +107,17 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
     else:
         start = f"docker compose -f {config}/compose.yaml up -d"
         after = f"docker compose -f {config}/compose.yaml up -d --force-recreate"
-    waits = (
-        f"A server that died waits {d.restart_delay:g} s before it is started again, longer than the sentinels "
-        "need to notice."
-    )
+    waits = f"A server that died waits {d.restart_delay:g} s before it is started again"
+    waits += ", longer than the sentinels need to notice." if d.sentinels else "."
     yield _step(step, "Start", start, waits + order)
     step += 1
     yield _step(
         step,
         "Look",
         'evercache doctor "$(cat ../urls/monitoring.url)"',
-        "When all hosts run, from a machine that has evercache and reaches them. `urls/application.url` is the "
-        "EVERCACHE_URL of the application. On this host, `--host` looks at the kernel and the processes as well.",
+        ("When all hosts run, from" if len(d.hosts) > 1 else "From")
+        + " a machine that has evercache and reaches the servers. `urls/application.url` is the EVERCACHE_URL of "
+        "the application. On this host, `--host` looks at the kernel and the processes as well.",
     )
     live = (layout.node_live, layout.sentinel_live)
     if variant == "compose":
@@ -158,7 +157,9 @@ def _later(d: Description, host: Host, owner: str, node_live: str, sentinel_live
             "(`evercache status` says it). Before the first start, write that address in the place of MASTER:\n\n"
             "```sh\n" + "\n".join(lines) + "\n```\n\n"
         )
-    return text + "**Never** copy the files of one host to another: each has an id and addresses of its own."
+    if len(d.hosts) > 1:
+        text += "**Never** copy the files of one host to another: each has an id and addresses of its own."
+    return text
 
 
 def _names(host: Host) -> list[str]:

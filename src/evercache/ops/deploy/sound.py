@@ -144,6 +144,8 @@ def _sentinels(description: Description) -> Iterator[str]:
 
 def _times(description: Description) -> Iterator[str]:
     times = description.sentinel
+    if not description.sentinels:
+        return
     if description.restart_delay * 1000 <= times.down_after_ms:
         yield (
             f"a restart after {description.restart_delay:g} s comes before the sentinels notice "
