@@ -20,7 +20,7 @@ def quantile(times: list[float], share: float) -> float:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(560)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
 def test_none_of_100_000_is_computed_twice(tmp_path: Path, number: signal.Signals) -> None:
     with Deployment.start() as servers:
@@ -33,7 +33,7 @@ def test_none_of_100_000_is_computed_twice(tmp_path: Path, number: signal.Signal
             before = visitor.times()
             process = site.begin("shop_site:totals", "--args", "calls.jsonl", "--json")
             with ended(process):
-                wait_for(lambda: site.file.stat().st_size > HALF, 240, "half of it", pause=0.05)
+                wait_for(lambda: site.file.stat().st_size > HALF, 500, "half of it", pause=0.05)
                 process.send_signal(number)
                 process.communicate(timeout=45)
             first, stored = site.runs(), site.stored()
@@ -42,7 +42,7 @@ def test_none_of_100_000_is_computed_twice(tmp_path: Path, number: signal.Signal
             lost = set(first) - stored
             assert len(lost) <= (0 if number == signal.SIGINT else 4), "what was under way when it was killed"
             visitor.times()
-            told = site.told("shop_site:totals", "--args", "calls.jsonl", timeout=300)
+            told = site.told("shop_site:totals", "--args", "calls.jsonl", timeout=500)
             during = visitor.times()
         assert (told["code"], told["failed"], told["declined"], told["lost"]) == (0, 0, 0, 0)
         assert (told["cached"], told["computed"]) == (len(stored), COUNT - len(stored))
@@ -52,7 +52,7 @@ def test_none_of_100_000_is_computed_twice(tmp_path: Path, number: signal.Signal
         assert len(site.stored()) == COUNT
     rate = told["computed"] / told["seconds"]
     print(f"\n{number.name} at {first.total():,}; {len(lost)} lost under way")
-    print(f"gone on with in {told['seconds']:.0f} s:", end=" ")
+    print(f"gone on with in {told['seconds']:.0f} s, gave way {told['slow_times']} times:", end=" ")
     print(f"{told['cached']:,} cached, {told['computed']:,} computed, {rate:,.0f} a second")
     for name, times in (("before", before), ("under it", during)):
         shown = ", ".join(f"{word} {quantile(times, share):.2f} ms" for word, share in _SHARES.items())
