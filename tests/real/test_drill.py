@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -179,7 +179,8 @@ class Running:
     def _read(self) -> None:
         assert self.process.stderr is not None
         with self.process.stderr:
-            self.said.extend(self.process.stderr)
+            # Letter by letter: a question ends no line.
+            self.said.extend(iter(lambda: self.process.stderr.read(1), ""))
 
     def until(self, word: str, timeout: float = 60.0) -> None:
         def heard() -> bool:
@@ -188,18 +189,30 @@ class Running:
 
         wait_for(heard, timeout, f"{word!r} to be said")
 
+    def answer(self, *answers: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join(f"{answer}\n" for answer in answers))
+        self.process.stdin.flush()
+
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
         self.process.send_signal(number)
 
     def end(self, timeout: float = 120.0) -> str:
         code = self.process.wait(timeout)
-        self._reader.join(10)
-        assert self.process.stdout is not None
-        print("".join(self.said), self.process.stdout.read())
-        self.process.stdout.close()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        self.close()
         return f"exit code {code}"
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        if not self.process.stdout.closed:
+            print("".join(self.said), self.process.stdout.read())
+            self.process.stdout.close()
 
     @property
     def document(self) -> dict[str, object]:
@@ -207,10 +220,28 @@ class Running:
         return found
 
 
+Begin = Callable[..., Running]
+
+
+@pytest.fixture
+def begin(local: LocalDeployment, home: Path, tmp_path: Path) -> Iterator[Begin]:
+    """Starts the command; what still runs after the test is ended."""
+    started: list[Running] = []
+
+    def start(*arguments: str, answers: bool = False) -> Running:
+        started.append(Running(home, tmp_path, *arguments, answers=answers))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+    wait_for(lambda: not helpers(local), BACK, "the guardian to end")
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_a_whole_drill(local: LocalDeployment, home: Path, tmp_path: Path) -> None:
-    running = Running(home, tmp_path)
+def test_a_whole_drill(local: LocalDeployment, begin: Begin, tmp_path: Path) -> None:
+    running = begin()
     assert running.end(250) == "exit code 0"
     found = running.document
     assert found["state"] == "kept"
@@ -237,8 +268,8 @@ BEING_BACK = {
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
 @pytest.mark.parametrize("step", LOCAL)
-def test_ctrl_c_at_each_step(local: LocalDeployment, home: Path, tmp_path: Path, step: str, moment: str) -> None:
-    running = Running(home, tmp_path, "--step", step)
+def test_ctrl_c_at_each_step(local: LocalDeployment, begin: Begin, tmp_path: Path, step: str, moment: str) -> None:
+    running = begin("--step", step)
     running.until({"before": "1/1", "during": "  0.0 s  ", "after": BEING_BACK[step]}[moment])
     if moment == "after":
         time.sleep(0.3)
@@ -254,10 +285,10 @@ def test_ctrl_c_at_each_step(local: LocalDeployment, home: Path, tmp_path: Path,
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("late", [0.0, 0.15, 0.3, 0.6])
 def test_ctrl_c_while_everything_is_being_stopped(
-    local: LocalDeployment, home: Path, tmp_path: Path, late: float
+    local: LocalDeployment, begin: Begin, tmp_path: Path, late: float
 ) -> None:
     """Servers that are on their way out run still, and then do not."""
-    running = Running(home, tmp_path, "--step", "restart-all")
+    running = begin("--step", "restart-all")
     before = len(local._supervision.processes())
     running.until("1/1")
     wait_for(lambda: sum(one.alive for one in local._supervision.processes().values()) < before, 20)
@@ -269,9 +300,9 @@ def test_ctrl_c_while_everything_is_being_stopped(
 
 @pytest.mark.long
 @pytest.mark.timeout(150)
-def test_sigterm_and_a_closed_terminal_are_the_same(local: LocalDeployment, home: Path, tmp_path: Path) -> None:
+def test_sigterm_and_a_closed_terminal_are_the_same(local: LocalDeployment, begin: Begin, tmp_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
-        running = Running(home, tmp_path, "--step", "freeze-replica")
+        running = begin("--step", "freeze-replica")
         running.until("0.0 s  ")
         running.interrupt(number)
         assert running.end() == "exit code 130"
@@ -282,10 +313,10 @@ def test_sigterm_and_a_closed_terminal_are_the_same(local: LocalDeployment, home
 @pytest.mark.long
 @pytest.mark.timeout(150)
 def test_a_second_ctrl_c_changes_nothing_and_a_third_leaves_it_to_the_guardian(
-    local: LocalDeployment, home: Path, tmp_path: Path
+    local: LocalDeployment, begin: Begin, tmp_path: Path
 ) -> None:
     for times in (2, 3):
-        running = Running(home, tmp_path, "--step", "pause-master")
+        running = begin("--step", "pause-master")
         running.until("is frozen\n")
         running.until("is the master")
         running.interrupt()
@@ -295,7 +326,7 @@ def test_a_second_ctrl_c_changes_nothing_and_a_third_leaves_it_to_the_guardian(
             running.interrupt()
         assert running.end() == "exit code 130"
         if times == 2:
-            assert "everything is being put back first; twice more" in "".join(running.said)
+            assert "everything is being put back first; once more" in "".join(running.said)
             assert running.document["state"] == "interrupted"
         else:
             assert "a process in the background puts the rest back" in "".join(running.said)
@@ -307,9 +338,9 @@ def test_a_second_ctrl_c_changes_nothing_and_a_third_leaves_it_to_the_guardian(
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("step", ["kill-master", "pause-master", "restart-all"])
 def test_a_drill_that_is_killed_is_put_back_by_its_guardian(
-    local: LocalDeployment, home: Path, tmp_path: Path, step: str
+    local: LocalDeployment, begin: Begin, tmp_path: Path, step: str
 ) -> None:
-    running = Running(home, tmp_path, "--step", step)
+    running = begin("--step", step)
     running.until("0.0 s  ")
     state = State(local).read()
     assert state is not None
@@ -326,10 +357,10 @@ def test_a_drill_that_is_killed_is_put_back_by_its_guardian(
 @pytest.mark.long
 @pytest.mark.timeout(150)
 def test_when_the_guardian_is_killed_too(
-    local: LocalDeployment, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    local: LocalDeployment, begin: Begin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`evercache status` says what is not well, `up` mends the servers, `--restore` removes the keys too."""
-    running = Running(home, tmp_path, "--step", "pause-master")
+    running = begin("--step", "pause-master")
     running.until("0.0 s  ")
     (guardian,) = helpers(local)
     os.kill(guardian, signal.SIGKILL)
@@ -349,21 +380,19 @@ def test_when_the_guardian_is_killed_too(
 
 @pytest.mark.long
 @pytest.mark.timeout(150)
-def test_questions(local: LocalDeployment, home: Path, tmp_path: Path) -> None:
+def test_questions(local: LocalDeployment, begin: Begin, tmp_path: Path) -> None:
     """A step that is skipped, one that is done, and the end before the third; and a question nobody answers."""
     steps = [word for step in ("kill-master", "freeze-replica", "cut-sentinel") for word in ("--step", step)]
-    running = Running(home, tmp_path, *steps, answers=True)
-    assert running.process.stdin is not None
-    running.process.stdin.write("skip\nyes\nquit\n")
-    running.process.stdin.flush()
+    running = begin(*steps, answers=True)
+    running.answer("what?", "skip", "y", "quit")
     assert running.end() == "exit code 130"
     found = running.document["steps"]
     assert isinstance(found, list)
     assert [step["state"] for step in found] == ["skipped", "done", "left out"]
     assert_all_is_back(local)
-    running = Running(home, tmp_path, "--step", "kill-master", answers=True)
-    assert running.process.stdin is not None
+    running = begin("--step", "kill-master", answers=True)
     running.until("Go on?")
+    assert running.process.stdin is not None
     running.process.stdin.close()
     assert running.end() == "exit code 130"
     assert "0.0 s" not in "".join(running.said)
@@ -396,8 +425,8 @@ def test_servers_behind_a_url_hand_over(deployment: Deployment, tmp_path: Path) 
 
 @pytest.mark.long
 @pytest.mark.timeout(150)
-def test_a_client_that_dies_ends_the_drill(local: LocalDeployment, home: Path, tmp_path: Path) -> None:
-    running = Running(home, tmp_path, "--step", "freeze-replica", "--step", "cut-sentinel")
+def test_a_client_that_dies_ends_the_drill(local: LocalDeployment, begin: Begin, tmp_path: Path) -> None:
+    running = begin("--step", "freeze-replica", "--step", "cut-sentinel")
     running.until("0.0 s  ")
     state = State(local).read()
     assert state is not None

@@ -31,7 +31,7 @@ _STEPS = "\b\nSteps:\n" + "\n".join(f"  {step.name:<16}{step.title}" for step in
     "--seconds",
     default=6.0,
     show_default=True,
-    type=click.FloatRange(1, 600),
+    type=click.FloatRange(1, 120),
     help="How long a fault lasts at least.",
 )
 @click.option(
@@ -113,12 +113,19 @@ class _Asking:
         if self._yes:
             return Answer.yes
         self._messages.print(f"    Expected: {step.expect}", markup=False, soft_wrap=True)
-        choice = click.Choice([answer.value for answer in Answer])
         try:
-            given = click.prompt("    Go on?", type=choice, default="yes", err=True)
+            given: Answer = click.prompt("    Go on? [yes/skip/quit]", value_proc=_answer, err=True)
         except click.Abort:
             raise KeyboardInterrupt from None
-        return Answer(given)
+        return given
+
+
+def _answer(given: str) -> Answer:
+    """Also by the first letters."""
+    for answer in Answer:
+        if given and answer.value.startswith(given.strip().lower()):
+            return answer
+    raise click.BadParameter("say yes, skip or quit")
 
 
 def _show(report: Report) -> None:

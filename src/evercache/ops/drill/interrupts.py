@@ -9,8 +9,8 @@ from types import FrameType
 
 __all__ = ["PUTTING_BACK", "REPORTING", "Interrupts", "Left"]
 
-PUTTING_BACK = "everything is being put back first; {more}, and a process in the background does it instead"
-REPORTING = "everything is back, and the report is being written; {more} to do without it"
+PUTTING_BACK = "everything is being put back first; once more, and a process in the background does it instead"
+REPORTING = "everything is back, and the report is being written; once more to do without it"
 
 
 class Left(BaseException):
@@ -20,12 +20,12 @@ class Left(BaseException):
 class Interrupts:
     """A context manager for the main thread. While it is `open`, the first signal raises KeyboardInterrupt.
 
-    After that, and while it is shut, signals are only answered; the third one of a putting back raises `Left`.
+    After that, and while it is shut, one more is only answered, and the next raises `Left`.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.came = False
-        #: What is answered to a signal that interrupts nothing; `{more}` becomes how many more would.
+        #: What is answered to a signal that interrupts nothing.
         self.answer = PUTTING_BACK
         self._say = say
         self._open = False
@@ -52,10 +52,9 @@ class Interrupts:
             raise KeyboardInterrupt
         self.came = True
         self._insisted += 1
-        if self._insisted >= 3:
+        if self._insisted > 1:
             raise Left
-        more = "twice more" if self._insisted == 1 else "once more"
-        self._say(self.answer.format(more=more))
+        self._say(self.answer)
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():

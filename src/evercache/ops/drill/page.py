@@ -84,20 +84,23 @@ def as_page(report: Report) -> str:
 def headline(report: Report) -> tuple[str, str]:
     """What a reader has to know, in a line and in a sentence."""
     measured, promises = report.measured, report.promises
-    broken = sum(not promise.kept for promise in promises)
+    broken = [promise.text for promise in promises if not promise.kept]
     tried, wanted = len(report.finished), sum(step.state != "skipped" for step in report.steps)
-    faults = f"{tried} fault" if tried == 1 else f"{tried} faults"
+    faults = "1 fault was tried" if tried == 1 else f"{tried} faults were tried"
     back = "Everything was put back." if report.whole else "Not everything could be put back."
     match report.state:
         case "kept":
             return "No visitor noticed.", f"{faults}, and all {len(promises)} promises were kept. {back}"
         case "broken":
-            return f"{broken} of {len(promises)} promises were broken.", f"{faults} were tried. {back}"
+            verb = "was" if len(broken) == 1 else "were"
+            what = "; ".join(broken) or "see the steps"
+            return f"{len(broken)} of {len(promises)} promises {verb} broken.", f"{faults}. Broken: {what}. {back}"
         case "failed":
             return "The drill could not go on.", f"{report.trouble} {back}"
         case "interrupted":
-            kept = "What was seen until then broke no promise. " if measured else ""
-            return "Interrupted.", f"{tried} of {wanted} faults were tried to their end. {kept}{back}"
+            kept = "Until then every promise was kept. " if measured else ""
+            verb = "was" if tried == 1 else "were"
+            return "Interrupted.", f"{tried} of {wanted} faults {verb} tried to the end. {kept}{back}"
         case _:
             return "Nothing was tried.", f"No step was chosen. {back}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import threading
 from collections.abc import Iterable
@@ -26,9 +27,9 @@ class Truth:
     def __init__(self, folder: Path) -> None:
         path = folder / "truth"
         size = 8 * (KEYS + 1)
-        if not path.exists():
-            path.write_bytes(bytes(size))
-        with path.open("r+b") as file:
+        # Many processes may come first: none may find it short, or empty it.
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            os.ftruncate(file.fileno(), size)
             self._map = mmap.mmap(file.fileno(), size)
 
     def __repr__(self) -> str:

@@ -147,11 +147,11 @@ class Drill:
                 interrupts.shut()
             except KeyboardInterrupt:
                 self._say("interrupted: everything is put back")
-            except EvercacheError as error:
-                self._trouble = str(error)
+            except Exception as error:  # whatever it is, everything is put back, and the report has its words
+                self._trouble = str(error) if isinstance(error, EvercacheError) else repr(error)
                 if self._done and self._done[-1].state == "interrupted":
-                    self._done[-1].state, self._done[-1].trouble = "failed", str(error)
-                self._say(f"{error}; everything is put back")
+                    self._done[-1].state, self._done[-1].trouble = "failed", self._trouble
+                self._say(f"{self._trouble}; everything is put back")
             interrupts.shut()
             interrupts.answer = PUTTING_BACK
             self._put_back()
