@@ -141,6 +141,9 @@ def test_it_is_refused_where_it_would_show_nothing_or_do_harm(
     second = Drill(Options("default", local.folder.parent, out=tmp_path), lambda step, does: Answer.yes)
     with one_at_a_time(local), pytest.raises(DrillRefused, match="is under way"):
         second.run()
+    with one_at_a_time(local):
+        assert main(["drill", *out]) == 8
+        assert "is under way" in capsys.readouterr().err
     assert_all_is_back(local)
 
 
@@ -396,6 +399,8 @@ def test_questions(local: LocalDeployment, begin: Begin, tmp_path: Path) -> None
     running.process.stdin.close()
     assert running.end() == "exit code 130"
     assert "0.0 s" not in "".join(running.said)
+    assert "give --yes" in "".join(running.said)
+    assert running.document["state"] == "interrupted"
     assert_all_is_back(local)
 
 

@@ -52,8 +52,8 @@ def step(name: str = "kill-master", state: str = "done", written: Written | None
     return StepReport(name, *texts, "node-1", state, "", marks, figures, promises)
 
 
-def report(*steps: StepReport, whole: bool = True, early: bool = False, trouble: str = "") -> Report:
-    return assemble(FACTS, steps, Written(), 5.0, whole, early, trouble)
+def report(*steps: StepReport, whole: bool = True, trouble: str = "") -> Report:
+    return assemble(FACTS, steps, Written(), 5.0, whole, trouble)
 
 
 class Page(HTMLParser):
@@ -89,9 +89,7 @@ ENDS = {
     "kept": (report(step(written=sound())), "No visitor noticed."),
     "broken": (report(step(written=with_failures(sound(), 101.0, 4))), "1 of 7 promises was broken."),
     "interrupted": (
-        report(
-            step(written=sound()), step("pause-master", "interrupted"), step("restart-all", "left out"), early=True
-        ),
+        report(step(written=sound()), step("pause-master", "interrupted"), step("restart-all", "left out")),
         "Interrupted.",
     ),
     "failed": (report(step(state="failed", written=sound()), trouble="<it> broke."), "The drill could not go on."),
@@ -163,11 +161,11 @@ def test_what_could_not_be_put_back_is_no_success() -> None:
     made = report(step(written=sound()), whole=False)
     assert made.state == "broken"
     assert headline(made)[1].endswith("Not everything could be put back.")
-    assert report(step(written=sound()), whole=False, early=True).state == "broken"
+    assert report(step(written=sound()), step("hand-over", "left out"), whole=False).state == "broken"
 
 
 def test_an_interrupted_step_that_broke_a_promise_is_broken() -> None:
-    made = report(step(state="interrupted", written=with_failures(sound(), 101.0, 1)), early=True)
+    made = report(step(state="interrupted", written=with_failures(sound(), 101.0, 1)))
     assert made.state == "broken"
 
 

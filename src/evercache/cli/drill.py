@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -116,6 +117,8 @@ class _Asking:
         try:
             given: Answer = click.prompt("    Go on? [yes/skip/quit]", value_proc=_answer, err=True)
         except click.Abort:
+            if not sys.stdin.isatty():
+                self._messages.print("there is nobody to ask: give --yes", soft_wrap=True)
             raise KeyboardInterrupt from None
         return given
 

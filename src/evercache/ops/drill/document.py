@@ -84,7 +84,6 @@ def assemble(
     written: Written,
     replaced_within: float,
     whole: bool,
-    interrupted: bool,
     trouble: str,
 ) -> Report:
     """The report of what was seen."""
@@ -102,7 +101,7 @@ def assemble(
         state = "failed"
     elif not kept:
         state = "broken"
-    elif interrupted:
+    elif any(step.state in ("interrupted", "left out") for step in steps):
         state = "interrupted"
     else:
         state = "kept" if measured else "nothing"

@@ -102,7 +102,6 @@ class Drill:
         self._began = time.monotonic()
         self._trouble = ""
         self._back = True
-        self._stopped = False
 
     def __repr__(self) -> str:
         return f"<Drill of {self._subject.name!r}, {len(self._steps)} steps>"
@@ -115,11 +114,15 @@ class Drill:
     def check(self) -> Survey:
         """How the servers stand; DrillRefused where that forbids a drill, PackageMissing where it has no report."""
         require(self._options.out)
+        if self._subject.deployment is not None:
+            with one_at_a_time(self._subject.deployment):
+                pass  # else what another drill does would be taken for a fault of the servers
         return self._subject.check()
 
     def run(self) -> Report:
         """Do it all. However it ends, everything is put back; raises what forbids the beginning, and `Left`."""
         with contextlib.ExitStack() as stack:
+            require(self._options.out)
             interrupts = stack.enter_context(Interrupts(self._say))
             deployment = self._subject.deployment
             guardian = None
@@ -129,7 +132,7 @@ class Drill:
                 lock = stack.enter_context(one_at_a_time(deployment))
                 if restore(deployment, self._say):
                     self._say("what a drill that was cut off had left is put back")
-            seen = self.check()
+            seen = self._subject.check()
             if deployment is not None:
                 State(deployment).write(self._namespace, scratch, "")
                 guardian = Guardian(deployment, lock)
@@ -164,9 +167,8 @@ class Drill:
             raise
         written, now = Written.read(scratch), time.monotonic()
         facts = environment(seen, self._subject, fleet.size, started, now - self._began)
-        early = interrupts.came or self._stopped
         within = self._subject.replaced_within()
-        report = assemble(facts, self._reports(written, now), written, within, self._back, early, self._trouble)
+        report = assemble(facts, self._reports(written, now), written, within, self._back, self._trouble)
         self._say("drawing the report")
         write(report, self._options.out)
         return report
@@ -184,7 +186,6 @@ class Drill:
                 node = self._victim(step, now)
                 answer = self._ask(step, step.does.format(node=node))
                 if answer is Answer.quit:
-                    self._stopped = True
                     return
                 done = _Done(step, node)
                 self._done.append(done)
