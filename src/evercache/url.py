@@ -204,12 +204,13 @@ def _like(name: str, known: Collection[str]) -> str:
 
 def _parameters(query: str, group: str, secure: bool, scheme: str) -> dict[str, str]:
     found: dict[str, str] = {}
+    told = "@" not in query  # else a part of a password may stand where the names are
     for part in query.split("&") if query else ():
         name, equals, value = part.partition("=")
         if "@" in name:
             raise URLError(f"the URL has an @ after the ?: {_ENCODE}")
         if name not in _ALL:
-            raise URLError(f"unknown parameter{_like(name, _ALL)}; known are {', '.join(_ALL)}")
+            raise URLError(f"unknown parameter{_like(name, _ALL) if told else ''}; known are {', '.join(_ALL)}")
         if name not in _OF_GROUP[group]:
             raise URLError(f"the parameter {name} has no meaning in a {scheme}:// URL: remove it")
         if name in _TLS and not secure:

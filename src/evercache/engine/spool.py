@@ -61,7 +61,7 @@ class Spool:
                 record = json.loads(line)
                 scope = known(str(record["kind"]), str(record["name"]), int(record.get("v", 1)))
                 items.append(Pending(str(record["id"]), scope, 0, due=0.0))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 # A line cut short by a crash may have stood for anything.
                 items.append(Pending(secrets.token_hex(8), EVERYTHING, 0, due=0.0))
         if items:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -13,10 +12,12 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import SystemRandom
 from urllib.parse import quote
+
+import msgspec
 
 from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull, ServerMissing
 from evercache.ops.binary import server_version
@@ -125,6 +126,26 @@ class NodeConfig:
     ident: str = ""
 
 
+class _Head(msgspec.Struct):
+    format: int
+
+
+class _State(msgspec.Struct, forbid_unknown_fields=True):
+    """The state file."""
+
+    format: int
+    name: str
+    server: str
+    password: str
+    sentinel_password: str
+    nodes: tuple[NodeConfig, ...]
+    service: str = "evercache"
+    memory: str = "256mb"
+    down_after_ms: int = 1000
+    failover_timeout_ms: int = 2000
+    reboot_down_after_ms: int = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class DeploymentConfig:
     """All that is known of a deployment while nothing runs. Times in milliseconds."""
@@ -132,8 +153,8 @@ class DeploymentConfig:
     name: str
     folder: Path
     server: Path
-    password: str
-    sentinel_password: str
+    password: str = field(repr=False)
+    sentinel_password: str = field(repr=False)
     nodes: tuple[NodeConfig, ...]
     service: str = "evercache"
     memory: str = "256mb"
@@ -199,38 +220,29 @@ class DeploymentConfig:
 
     def save(self) -> None:
         """Write the state file, mode 0600 as it holds the passwords."""
-        state = {
-            "format": _FORMAT,
-            "name": self.name,
-            "server": str(self.server),
-            "password": self.password,
-            "sentinel_password": self.sentinel_password,
-            "service": self.service,
-            "memory": self.memory,
-            "down_after_ms": self.down_after_ms,
-            "failover_timeout_ms": self.failover_timeout_ms,
-            "reboot_down_after_ms": self.reboot_down_after_ms,
-            "nodes": [
-                {"name": n.name, "port": n.port, "sentinel": n.sentinel, "ident": n.ident} for n in self.nodes
-            ],
-        }
-        write_private(self.folder / _STATE, json.dumps(state, indent=2) + "\n")
+        same = {name: getattr(self, name) for name in _State.__struct_fields__ if name not in ("format", "server")}
+        state = _State(format=_FORMAT, server=str(self.server), **same)
+        text = msgspec.json.format(msgspec.json.encode(state), indent=2).decode()
+        write_private(self.folder / _STATE, text + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> DeploymentConfig | None:
         """Read the state file; None if there is none."""
         path = folder / _STATE
         try:
-            state = json.loads(path.read_text())
-            if state.pop("format") != _FORMAT:
+            data = path.read_bytes()
+            if msgspec.json.decode(data, type=_Head).format != _FORMAT:
                 raise DeploymentError(f"{path} was written by another version of evercache: use that one")
-            nodes = tuple(NodeConfig(**node) for node in state.pop("nodes"))
-            return cls(folder=folder, nodes=nodes, **(state | {"server": Path(state["server"])}))
+            found = msgspec.structs.asdict(msgspec.json.decode(data, type=_State))
+            del found["format"]
+            if any(not 0 < node.port < 65536 for node in found["nodes"]):
+                raise ValueError("a port that is none")
+            return cls(folder=folder, **(found | {"server": Path(found["server"])}))
         except FileNotFoundError:
             return None
         except PermissionError as error:
             raise DeploymentError(f"{path} belongs to another user: choose another --name") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise DeploymentError(
                 f"{path} is damaged ({error}): end its servers, remove {folder} and run `evercache up` again"
             ) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from evercache.errors import ServerError, UnavailableError
 from evercache.ops.survey import Survey, Targets, ask, healthy, text_of, texts
+from evercache.protocol.shapes import understood
 from evercache.wire.types import Address
 
 __all__ = ["Facts", "NodeSettings", "obstacles"]
@@ -156,9 +157,14 @@ def _promotable(targets: Targets, sentinel: Address | None) -> tuple[tuple[Addre
     service = targets.service or ""
     commands = (("SENTINEL", "MASTER", service), ("SENTINEL", "REPLICAS", service))
     try:
-        master, replicas = ask(sentinel, targets.sentinel_options, *commands)
+        replies = ask(sentinel, targets.sentinel_options, *commands)
+        with understood(str(sentinel)):
+            return _promotable_of(*replies)
     except UnavailableError:
         return (), _SILENCE
+
+
+def _promotable_of(master: Any, replicas: Any) -> tuple[tuple[Address, ...], float]:
     silence = int(texts(master)["down-after-milliseconds"])
     found = tuple(
         Address(one["ip"], int(one["port"]))
@@ -176,8 +182,13 @@ def _settings(targets: Targets, address: Address) -> NodeSettings:
         replies = ask(
             address, targets.node_options, *(("CONFIG", "GET", name) for name in names), timeout=1.0, errors=True
         )
+        with understood(str(address)):
+            return _settings_of(replies)
     except UnavailableError:
         return NodeSettings()
+
+
+def _settings_of(replies: list[Any]) -> NodeSettings:
     priority, asks, gives, least = map(_value, replies)
     return NodeSettings(
         None if priority is None else int(priority),

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evercache.errors import Loading, ServerError, UnavailableError
+from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
+from evercache.protocol.shapes import to_address, understood, whole
 from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address, Command, ConnectionOptions
@@ -52,7 +53,8 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """One data node. `state`: up, loading, denied or silent; local deployments add dead and frozen."""
+    """One data node. `state`: up, loading, denied, odd (not understood) or silent; local deployments add dead and
+    frozen."""
 
     name: str
     address: Address
@@ -172,21 +174,27 @@ def _sentinel(name: str, address: Address, targets: Targets) -> SentinelReport:
         ("SENTINEL", "SENTINELS", service),
     ]
     try:
-        where, facts, replicas, others = ask(address, targets.sentinel_options, *commands)
+        replies = ask(address, targets.sentinel_options, *commands)
+        with understood(f"{address}, which should be a sentinel,"):
+            return _sentinel_report(name, address, replies)
     except UnavailableError as error:
         if "No such master" in str(error):
             return SentinelReport(name, address, "up", f"it does not know the service {service!r}")
         return SentinelReport(name, address, _state_of(error), str(error))
+
+
+def _sentinel_report(name: str, address: Address, replies: list[Any]) -> SentinelReport:
+    where, facts, replicas, others = replies
     master = texts(facts)
     followers = [texts(one) for one in replicas]
     return SentinelReport(
         name,
         address,
         "up",
-        master=Address(text_of(where[0]), int(where[1])),
-        epoch=int(master["config-epoch"]),
+        master=to_address(text_of(where[0]), text_of(where[1])),
+        epoch=whole(master["config-epoch"]),
         flags=master["flags"],
-        replicas=tuple(Address(one["ip"], int(one["port"])) for one in followers),
+        replicas=tuple(a for one in followers if (a := to_address(one["ip"], one["port"])) is not None),
         healthy_replicas=sum(healthy(one["flags"]) for one in followers),
         healthy_sentinels=sum(healthy(texts(one)["flags"]) for one in others),
     )
@@ -201,8 +209,13 @@ def healthy(flags: str) -> bool:
 def _node(name: str, address: Address, options: ConnectionOptions) -> NodeReport:
     try:
         (info,) = ask(address, options, ("INFO",))
+        with understood(str(address)):
+            return _node_report(name, address, info)
     except UnavailableError as error:
         return NodeReport(name, address, _state_of(error), str(error))
+
+
+def _node_report(name: str, address: Address, info: Any) -> NodeReport:
     facts = dict(line.split(":", 1) for line in text_of(info).splitlines() if ":" in line)
     role = "replica" if facts.get("role") == "slave" else facts.get("role", "")
     offset = facts.get("slave_repl_offset" if role == "replica" else "master_repl_offset", "0")
@@ -212,13 +225,13 @@ def _node(name: str, address: Address, options: ConnectionOptions) -> NodeReport
         address,
         "loading" if facts.get("loading") == "1" else "up",
         role=role,
-        master_port=int(facts.get("master_port", "0")),
+        master_port=whole(facts.get("master_port", "0")),
         link_up=facts.get("master_link_status") == "up",
-        offset=int(offset),
+        offset=whole(offset),
         lag_seconds=float(facts["master_last_io_seconds_ago"]) if role == "replica" else None,
-        memory=int(facts.get("used_memory", "0")),
-        keys=sum(int(space.split("keys=", 1)[1].split(",", 1)[0]) for space in keyspace),
-        ops=int(facts.get("instantaneous_ops_per_sec", "0")),
+        memory=whole(facts.get("used_memory", "0")),
+        keys=sum(whole(space.split("keys=", 1)[1].split(",", 1)[0]) for space in keyspace),
+        ops=whole(facts.get("instantaneous_ops_per_sec", "0")),
         version=facts.get("valkey_version") or facts.get("redis_version", ""),
         listed=parse_replication(info).replicas,
     )
@@ -227,6 +240,8 @@ def _node(name: str, address: Address, options: ConnectionOptions) -> NodeReport
 def _state_of(error: UnavailableError) -> str:
     if isinstance(error, Loading):
         return "loading"
+    if isinstance(error, ProtocolError):
+        return "odd"
     return "denied" if isinstance(error, ServerError) else "silent"
 
 

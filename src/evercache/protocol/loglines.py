@@ -14,8 +14,10 @@ from evercache.wire.types import Reply
 
 __all__ = ["LogLine", "parse_log", "parse_marks"]
 
-_LOG_ID = re.compile(r"\d+-\d+")
+_LOG_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _TAG = re.compile(r"[0-9a-f]{16}")
+#: Stamps are below it: the scripts count in doubles.
+_MOST_STAMP = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def parse_marks(reply: Reply) -> tuple[tuple[Scope, int], ...]:
         pairs = [reply[i : i + 2] for i in range(0, len(reply), 2)]
     marks = []
     for pair in pairs:
-        if len(pair) != 2:
+        if not _is_pair(pair):
             raise wrong("marks", reply)
         kind, _, name = to_str(pair[0]).partition(":")
         known = kind == FUNCTION or (kind == TAG and _TAG.fullmatch(name))
@@ -58,6 +60,8 @@ def parse_marks(reply: Reply) -> tuple[tuple[Scope, int], ...]:
             stamp = int(float(pair[1]))
         except (TypeError, ValueError, OverflowError):
             raise wrong("a stamp", pair[1]) from None
+        if not 0 <= stamp < _MOST_STAMP:
+            raise wrong("a stamp", pair[1])
         marks.append((Scope(kind, name) if known else Scope(ALL), stamp))
     return tuple(marks)
 
@@ -112,6 +116,6 @@ def _line(entry: Any) -> LogLine:
         generation=to_str(fields.get("g", "")),
         previous=to_str(fields.get("p", "")),
     )
-    if not _LOG_ID.fullmatch(line.log_id) or line.stamp < 0:
+    if not _LOG_ID.fullmatch(line.log_id) or not 0 <= line.stamp < _MOST_STAMP:
         raise wrong("a log line", entry)
     return line

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evercache.errors import ProtocolError, ServerError, ServiceUnknown
+from evercache.protocol.shapes import to_address, whole
 from evercache.protocol.topology import ReplicaSeen, SentinelAnswer
 from evercache.wire.types import Address, Command, Reply
 
@@ -73,36 +74,40 @@ def parse_answer(
         if where is None:
             return SentinelAnswer(sentinel, sent, error=_unknown(service, sentinel)), None
         fields = _fields(facts)
-        held = Address(fields["ip"], int(fields["port"]))
+        held, announced = to_address(fields["ip"], fields["port"]), to_address(_text(where[0]), _text(where[1]))
+        if held is None or announced is None:
+            raise ValueError("a master without an address")
         vote: int | None = None
         if instance == held and len(replies) > 5 and not isinstance(replies[5], ServerError):
-            vote = int(replies[5][2])
+            vote = whole(replies[5][2])
         seen = [_fields(r) for r in replicas]
         named = [] if isinstance(others, ServerError) else [_fields(o) for o in others]
         answer = SentinelAnswer(
             sentinel,
             sent,
-            master=mapped(Address(_text(where[0]), int(where[1]))),
-            epoch=int(fields["config-epoch"]),
+            master=mapped(announced),
+            epoch=whole(fields["config-epoch"]),
             flags=frozenset(fields["flags"].split(",")),
             vote_epoch=vote,
-            known_sentinels=int(fields.get("num-other-sentinels", "0")) + 1,
-            others=tuple((mapped(Address(o["ip"], int(o["port"]))), o.get("runid", "")) for o in named),
+            known_sentinels=whole(fields.get("num-other-sentinels", "0")) + 1,
+            others=tuple((mapped(a), o.get("runid", "")) for o in named if (a := _place(o)) is not None),
             replicas=tuple(
-                ReplicaSeen(
-                    mapped(Address(r["ip"], int(r["port"]))),
-                    frozenset(r["flags"].split(",")),
-                    int(r.get("slave-priority", "100")),
-                )
+                ReplicaSeen(mapped(a), frozenset(r["flags"].split(",")), whole(r.get("slave-priority", "100")))
                 for r in seen
+                if (a := _place(r)) is not None
             ),
             ident="" if isinstance(ident, ServerError) else _text(ident),
-            failover_timeout=int(fields.get("failover-timeout", "180000")) / 1000,
+            failover_timeout=whole(fields.get("failover-timeout", "180000")) / 1000,
         )
         return answer, held
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         odd = ProtocolError(f"{sentinel} does not answer like a sentinel ({error!r}); is the port right?")
         return SentinelAnswer(sentinel, sent, error=odd), None
+
+
+def _place(entry: dict[str, str]) -> Address | None:
+    """Of a replica or a sentinel; one that a sentinel has lost the address of is passed over."""
+    return to_address(entry["ip"], entry["port"])
 
 
 def _unknown(service: str, sentinel: Address) -> ServiceUnknown:

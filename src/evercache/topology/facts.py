@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
+from evercache.protocol.shapes import to_address, whole
 from evercache.topology.base import Clock
 from evercache.wire.greeting import parse_time
 from evercache.wire.types import Address, AsyncEndpoint, Greeting
@@ -57,25 +58,27 @@ def parse_replication(text: bytes | str) -> Replication:
     """Read the reply to `INFO replication`; raises `ProtocolError` when it is none."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     try:
+        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         role = "master" if fields["role"] == "master" else "slave"
         listed = [_pairs(v) for k, v in fields.items() if _LISTED.match(k)]
         return Replication(
             role=role,
             replid=fields["master_replid"],
             replid2=fields.get("master_replid2", "").strip("0"),
-            offset=int(fields["master_repl_offset" if role == "master" else "slave_repl_offset"]),
+            offset=whole(fields["master_repl_offset" if role == "master" else "slave_repl_offset"]),
             link_up=fields.get("master_link_status") == "up",
             syncing=fields.get("master_sync_in_progress", "0") == "1",
-            priority=int(fields.get("slave_priority", "100")),
-            replicas=tuple(Address(r["ip"], int(r["port"])) for r in listed if r.get("state") == "online"),
-            master=(
-                Address(fields["master_host"], int(fields["master_port"])) if "master_host" in fields else None
+            priority=whole(fields.get("slave_priority", "100")),
+            replicas=tuple(
+                address
+                for r in listed
+                if r.get("state") == "online" and (address := to_address(r["ip"], r["port"])) is not None
             ),
+            master=to_address(fields["master_host"], fields["master_port"]) if "master_host" in fields else None,
         )
-    except (KeyError, ValueError) as error:
-        raise ProtocolError(f"INFO replication is not understood: {error!r} in {text[:200]!r}") from error
+    except (AttributeError, KeyError, ValueError) as error:
+        raise ProtocolError(f"INFO replication is not understood: {error!r} in {text!r:.200}") from error
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ from evercache.wire.types import Command, ConnectionOptions, Credentials, Greeti
 
 __all__ = ["Greeter", "greet", "parse_time"]
 
+#: Of a time in seconds, or a part of a version; seven more are ours.
+_MOST_DIGITS = 12
 #: Yields commands, is sent (replies, time of receipt), returns the greeting.
 Greeter = Generator[list[Command], tuple[list[Reply | ServerError], float], Greeting]
 
@@ -121,7 +123,8 @@ def parse_time(reply: Any) -> int | None:
     """The reply to TIME in microseconds; None when it is none."""
     match reply:
         case [bytes() as seconds, bytes() as micros] if seconds.isdigit() and micros.isdigit():
-            return int(seconds) * 1_000_000 + int(micros)
+            if len(seconds) <= _MOST_DIGITS and len(micros) <= _MOST_DIGITS:
+                return int(seconds) * 1_000_000 + int(micros)
     return None
 
 
@@ -136,7 +139,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     """`9.1.2` -> (9, 1, 2); what is no number (a release candidate's name) ends it."""
     numbers: list[int] = []
     for part in text.split("."):
-        if not (part.isascii() and part.isdigit()):
+        if not (part.isascii() and part.isdigit() and len(part) <= _MOST_DIGITS):
             break
         numbers.append(int(part))
     return tuple(numbers)

@@ -21,6 +21,7 @@ from evercache.errors import (
     ReadOnly,
     ServerError,
 )
+from evercache.wire.frames import Frames, plain
 from evercache.wire.types import Argument, Command
 
 __all__ = [
@@ -122,9 +123,13 @@ def error_from(text: str) -> ServerError:
 class Decoder:
     """Bytes in, replies out. No lock: it belongs to one connection, which one thread uses at a time."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_broken", "_frames", "_reader", "_unseen")
 
     def __init__(self) -> None:
+        self._frames = Frames()
+        self._broken = False
+        #: What was parsed without a look at its lengths; more must come before they matter.
+        self._unseen = b""
         self._reader = hiredis.Reader(replyError=error_from, notEnoughData=PENDING)
 
     def __repr__(self) -> str:
@@ -132,7 +137,23 @@ class Decoder:
 
     def feed(self, data: bytes) -> None:
         """Take what came from the peer."""
-        self._reader.feed(data)
+        reader, frames = self._reader, self._frames
+        if reader.has_data():
+            if self._unseen:
+                frames.take(self._unseen)
+                self._unseen = b""
+        else:
+            frames.begin()
+            if plain(data):
+                self._unseen = data
+                reader.feed(data)
+                return
+            self._unseen = b""
+        sound = frames.take(data)
+        if sound < len(data):
+            self._broken = True
+            data = data[:sound]
+        reader.feed(data)
 
     def next(self) -> Any:
         """The next reply, or `PENDING`. `ProtocolError` if the peer does not speak RESP.
@@ -141,12 +162,16 @@ class Decoder:
         message of RESP3 is a `hiredis.PushNotification`.
         """
         try:
-            return self._reader.gets()
-        except (TypeError, hiredis.HiredisError) as error:  # e.g. a list as the key of a map
+            reply = self._reader.gets()
+        except (TypeError, hiredis.HiredisError, MemoryError, RecursionError) as error:
+            # A list as the key of a map, an array of billions, ...
             raise ProtocolError(
                 f"the peer does not speak the Redis protocol ({error}): check the port and TLS",
                 maybe_run=True,
             ) from None
+        if reply is PENDING and self._broken:
+            raise ProtocolError("the peer announces more than any server has: check the port", maybe_run=True)
+        return reply
 
     def is_empty(self) -> bool:
         """Whether nothing of a further reply, not even a part, has come."""

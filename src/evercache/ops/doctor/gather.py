@@ -12,9 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from evercache.errors import AccessDenied, AuthenticationFailed, ConfigurationError, ServerError, UnavailableError
+from evercache.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    ConfigurationError,
+    ProtocolError,
+    ServerError,
+    UnavailableError,
+)
 from evercache.ops.doctor.facts import ClientFacts, Clock, Facts, Group, NodeFacts, SentinelFacts, address_of
 from evercache.ops.doctor.secrets import masked, scrubbed
+from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.names import resolver
@@ -64,7 +72,12 @@ class _Talk:
         if isinstance(reply, ServerError):
             self.hidden[what] = f"{what}: {str(reply).partition(chr(10))[0][:160]}"
             return nothing
-        return understand(reply)
+        try:
+            with understood(what):
+                return understand(reply)
+        except ProtocolError as error:
+            self.hidden[what] = str(error)[:160]
+            return nothing
 
     def close(self) -> None:
         self._endpoint.disconnect()

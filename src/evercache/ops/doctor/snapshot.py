@@ -12,7 +12,7 @@ from evercache.errors import ConfigurationError
 from evercache.ops.config import write_private
 from evercache.ops.doctor.facts import FORMAT, Facts
 
-__all__ = ["dump", "load", "merged", "save"]
+__all__ = ["dump", "load", "merged", "read", "save"]
 
 
 class _Head(msgspec.Struct):
@@ -38,13 +38,18 @@ def load(path: Path) -> Facts:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror})") from error
+    return read(data, path)
+
+
+def read(data: bytes, name: object) -> Facts:
+    """What a file of this name holds."""
     try:
         head = msgspec.json.decode(data, type=_Head)
         if head.format != FORMAT:
-            raise ConfigurationError(f"{path} was written by another version of evercache: examine it by that one")
+            raise ConfigurationError(f"{name} was written by another version of evercache: examine it by that one")
         return msgspec.json.decode(data, type=Facts)
-    except msgspec.MsgspecError as error:
-        raise ConfigurationError(f"{path} holds no facts of `evercache doctor --save` ({error})") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ConfigurationError(f"{name} holds no facts of `evercache doctor --save` ({error})") from error
 
 
 def merged(several: Sequence[Facts]) -> Facts:
