@@ -3,14 +3,16 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMPS := .venv/.stamps
 BENCH := .venv-bench
+FUZZ := .venv-fuzz
+AUDIT := .venv-audit
 
-.PHONY: demo test unit real long suites sim faults soak bench bench-invalidate bench-profile lint types twins format clean
+.PHONY: demo test unit real long suites sim fuzz audit sbom faults soak bench bench-invalidate bench-profile lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
 
 test: $(STAMPS)/dev lint types ## everything that must pass before a change lands
-	$(PY) -m pytest tests/unit tests/sim -n 2 --dist worksteal
+	$(PY) -m pytest tests/unit tests/sim tests/fuzz -n 2 --dist worksteal
 	$(PY) -m pytest tests/real -n 2 --dist worksteal
 
 unit: $(STAMPS)/dev ## the pure part only, in seconds
@@ -37,6 +39,17 @@ bench-profile: $(STAMPS)/dev ## where the time of a hit goes, function by functi
 sim: $(STAMPS)/dev ## many schedules of the simulator, and every wrong change that it must catch
 	$(PY) -m tests.sim 1000000 --count 20000 --matrix
 
+fuzz: $(FUZZ)/.ready ## every parser: both fuzzers find planted bugs, then hunt for 10 minutes; ARGS="--no-plant url"
+	$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
+audit: $(AUDIT)/.ready ## known vulnerabilities of everything that an installation with all extras brings
+	$(AUDIT)/bin/pip-audit --progress-spinner off --skip-editable --path "$$($(AUDIT)/all/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
+
+sbom: $(AUDIT)/.ready ## what an installation with all extras consists of, as CycloneDX: build/evercache.cdx.json
+	mkdir -p build
+	$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file build/evercache.cdx.json $(AUDIT)/all/bin/python
+
 faults: $(STAMPS)/dev ## every fault on real servers under load, and 40 failovers; writes docs/faults.md
 	$(PY) -m tests.faults; matrix=$$?; $(PY) -m tests.faults failovers && exit $$matrix
 
@@ -60,7 +73,7 @@ format: $(STAMPS)/dev
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv $(BENCH) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(BENCH) $(FUZZ) $(AUDIT) .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -80,4 +93,18 @@ $(BENCH)/.ready: pyproject.toml benchmarks/peers.txt
 	$(BENCH)/bin/python -m pip install --quiet -r benchmarks/peers.txt || \
 	  grep -v '^#' benchmarks/peers.txt | while read -r peer; do \
 	    $(BENCH)/bin/python -m pip install --quiet "$$peer" || echo "left out: $$peer"; done
+	@touch $@
+
+$(FUZZ)/.ready: pyproject.toml
+	test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install --quiet --editable '.[server,flask,redis]' atheris hypothesis
+	@touch $@
+
+# The tools in one environment, and in another what a user gets: the library itself, with all extras.
+$(AUDIT)/.ready: pyproject.toml
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit cyclonedx-bom
+	rm -rf $(AUDIT)/all && $(PYTHON) -m venv $(AUDIT)/all
+	$(AUDIT)/all/bin/python -m pip install --quiet --upgrade pip setuptools
+	$(AUDIT)/all/bin/python -m pip install --quiet '.[all,flask]'
 	@touch $@

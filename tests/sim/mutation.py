@@ -7,20 +7,16 @@ they are. `rule` is the number of the rule, or 0 for a slip.
 from __future__ import annotations
 
 import contextlib
-import inspect
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from unittest import mock
 
+from tests.edits import Change, edit, put, swapped
 from tests.sim.lua import LuaHost
 from tests.sim.plan import Plan, make_plan
 from tests.sim.world import Result, run
 
 __all__ = ["Mutation", "edit", "hunt", "never", "no", "nothing", "put", "yes"]
-
-Change = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +54,7 @@ class Mutation:
 
 
 def _swaps(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
-    def change(text: str) -> str:
-        for old, new in pairs:
-            if old not in text:
-                raise LookupError(f"the script has changed: {old!r} is not in it; bring this mutation up to date")
-            text = text.replace(old, new)
-        return text
-
-    return change
-
-
-def put(owner: Any, name: str, function: Any) -> Change:
-    """Another function in the place of a method."""
-    return lambda: mock.patch.object(owner, name, function)
-
-
-def edit(owner: Any, name: str, *pairs: tuple[str, str]) -> Change:
-    """A method with some of its text changed."""
-
-    def apply() -> contextlib.AbstractContextManager[Any]:
-        function = inspect.unwrap(getattr(owner, name))
-        text = _swaps(pairs)(textwrap.dedent(inspect.getsource(function)))
-        scope: dict[str, Any] = {}
-        exec(compile(text, f"<mutated {owner.__name__}.{name}>", "exec"), function.__globals__, scope)
-        return mock.patch.object(owner, name, scope[name])
-
-    return apply
+    return lambda text: swapped(text, pairs)
 
 
 def nothing(*args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,79 @@
+"""Hypothesis as a hunter: seeds cut, repeated and mixed with words, and bytes out of nothing."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.target import Target
+
+__all__ = ["inputs", "search"]
+
+#: No input is longer: what is slow at this length is slow at any.
+MOST_BYTES = 1 << 16
+
+
+def inputs(target: Target) -> st.SearchStrategy[bytes]:
+    """Bytes that come near to what the target reads, mostly."""
+    words = st.sampled_from(target.words)
+
+    @st.composite
+    def changed(draw: st.DrawFn) -> bytes:
+        data = draw(st.sampled_from(target.seeds + target.found))
+        for _ in range(draw(st.integers(1, 3))):
+            start, end = _place(draw, data)
+            data = (data[:start] + draw(_piece(data[start:end], words)) + data[end:])[:MOST_BYTES]
+        return data
+
+    loose = st.lists(st.one_of(words, st.binary(max_size=4)), max_size=12).map(b"".join)
+    return st.one_of(changed(), changed(), changed(), loose, st.binary(max_size=64))
+
+
+#: What is changed as a whole: a word or a number; any other sign; the end of a line.
+_TOKEN = re.compile(rb"[\w.]+|\r\n|[^\w.]", re.DOTALL)
+
+
+def _place(draw: st.DrawFn, data: bytes) -> tuple[int, int]:
+    """Where the next change is made: a token mostly, else any bytes."""
+    if draw(st.integers(0, 3)):
+        tokens = [match.span() for match in _TOKEN.finditer(data[:4096])]
+        if tokens:
+            return draw(st.sampled_from(tokens))
+    start = draw(st.integers(0, len(data)))
+    return start, min(len(data), start + draw(st.integers(0, 12)))
+
+
+def _piece(there: bytes, words: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """What stands there then: something else, nothing, or the same with something, or again and again."""
+    times = st.sampled_from((2, 10, 1000, 6000))
+    return st.one_of(
+        words,
+        st.binary(max_size=4),
+        st.just(b""),
+        words.map(lambda word: word + there),
+        words.map(lambda word: there + word),
+        times.map(lambda count: there * count),
+    )
+
+
+def search(target: Target, examples: int, *, shrink: bool = True) -> None:
+    """Run so many inputs, always the same ones; raises what the target raises, for the smallest input that does."""
+    from hypothesis import Phase
+
+    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(inputs(target))
+    def hunt(data: bytes) -> None:
+        target.run(data)
+
+    hunt()

@@ -1,0 +1,279 @@
+"""RESP: the decoder, and the framing of both wires around it, in chunks of any size."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from math import inf
+from time import monotonic
+from typing import Any
+
+import hiredis
+
+from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
+from evercache.wire import connection as blocking
+from evercache.wire import resp
+from evercache.wire.channel import Channel
+from evercache.wire.connection import LATE, Connection
+from evercache.wire.resp import PENDING, Decoder
+from evercache.wire.types import Address, Greeting
+from tests.edits import edit
+from tests.fuzz.target import Bug, Target, must
+
+__all__ = ["TARGETS", "WORDS"]
+
+_ADDRESS = Address("127.0.0.1", 1)
+#: A pipeline of so many commands is asked, then one alone.
+_COUNT = 3
+
+WORDS = (
+    *(b"\r\n", b"$", b"*", b"+", b"-", b":", b"%", b"~", b">", b"|", b"_", b",", b"#t\r\n", b"(", b"=", b"!"),
+    *(b"$-1\r\n", b"*-1\r\n", b"*0\r\n", b"%0\r\n", b">0\r\n", b"$0\r\n\r\n", b"+OK\r\n", b"-ERR x\r\n"),
+    *(b"*4294967295\r\n", b"$2147483647\r\n", b"%1\r\n*0\r\n+a\r\n", b"-ERR @user_script:1: -", b"-MOVED 1 x\r\n"),
+    *(
+        b"*1\r\n",
+        b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nd\r\n",
+        b",nan\r\n",
+        b",inf\r\n",
+        b"9" * 30,
+        b"\xff\xfe",
+    ),
+)
+
+
+def _cut(data: bytes) -> list[bytes]:
+    """The first byte says how large the chunks are."""
+    if not data:
+        return []
+    size, rest = data[0] % 32, data[1:]
+    if not size or len(rest) > 64 * size:
+        return [rest] if rest else []
+    return [rest[at : at + size] for at in range(0, len(rest), size)]
+
+
+def _replies(chunks: list[bytes], most: int) -> tuple[list[Any], bool]:
+    """What the decoder makes of them, and whether the peer broke the protocol."""
+    decoder, found = Decoder(), []
+    try:
+        for chunk in chunks:
+            decoder.feed(chunk)
+            while len(found) < most and (reply := decoder.next()) is not PENDING:
+                found.append(reply)
+    except ProtocolError:
+        return found, True
+    return found, False
+
+
+def _plain(value: Any) -> Any:
+    """A reply as something that can be compared: errors by their class and text, floats by their text."""
+    if isinstance(value, (list, tuple)):
+        return [type(value).__name__, *map(_plain, value)]
+    if isinstance(value, dict):
+        return {repr(key): _plain(one) for key, one in value.items()}
+    return repr(value)
+
+
+def _decoder(data: bytes) -> None:
+    chunks = _cut(data)
+    whole, broken = _replies([b"".join(chunks)] if chunks else [], 1000)
+    found, broken_too = _replies(chunks, 1000)
+    must(_plain(found) == _plain(whole) and broken == broken_too, "the decoder depends on how bytes are cut")
+    for error in _errors(whole):
+        must(error.code == str(error).split(" ", 1)[0], "the code of an error is not its first word")
+
+
+def _errors(value: Any) -> Iterator[ServerError]:
+    if isinstance(value, ServerError):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _errors(one)
+
+
+class _Socket:
+    """What a blocking connection reads from: chunks, then nothing before the deadline."""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self.chunks = list(chunks)
+
+    def fileno(self) -> int:
+        return -1
+
+    def send(self, data: Any) -> int:
+        return len(data)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if not self.chunks:
+            raise TimeoutError
+        return self.chunks.pop(0)
+
+    def settimeout(self, seconds: float | None) -> None: ...
+
+    def setsockopt(self, *options: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Connection(Connection):
+    """The connection itself, whose socket is not one of the system's."""
+
+    __slots__ = ()
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        sock: Any = _Socket(chunks)
+        self.address, self.sock, self.decoder = _ADDRESS, sock, Decoder()
+        self._send, self._receive = sock.send, sock.recv
+        self._patience, self._slack, self._by_kernel = inf, 0.0, True
+        self.replies, self.used, self.met, self.epoch = [], 0.0, None, 0
+        self.check = lambda wait: [1]
+
+
+def _blocking(chunks: list[bytes]) -> list[Any] | None:
+    """Three replies to a pipeline; None where there are not so many."""
+    connection = _Connection(chunks)
+    try:
+        return connection.request(b"x", _COUNT, monotonic() + 60)
+    except DeadlineExceeded:
+        return None
+
+
+def _asked(chunks: list[bytes]) -> Any:
+    """The reply to one command, on the short way."""
+    connection = _Connection(chunks)
+    now = monotonic()
+    try:
+        return connection.ask(b"x", now, now + 60)
+    except DeadlineExceeded:
+        return LATE
+
+
+_loop = asyncio.new_event_loop()
+
+
+class _Transport(asyncio.Transport):
+    """What a channel writes to."""
+
+    def write(self, data: Any) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def _pipelined(chunks: list[bytes]) -> list[Any] | ConnectionFailed | None:
+    """The same from a channel; the error with which it ended."""
+    left, right = socket.socketpair()
+    try:
+        channel = Channel(_ADDRESS, left, _loop, keep_messages=False)
+        channel.greeting = Greeting("r", "master", "", "valkey", (9,), 0, 0.0)
+        channel._transport = _Transport()
+        exchange = channel.send([("X",)] * _COUNT, monotonic() + 60)
+        channel._flush()
+        for chunk in chunks:
+            if channel._failure is None:
+                channel.data_received(chunk)
+        failure, future = channel._failure, exchange.future
+        channel.close()
+    finally:
+        left.close()
+        right.close()
+    if future.done() and future.exception() is None:
+        replies: list[Any] = future.result()
+        return replies
+    return failure
+
+
+def _wires(data: bytes) -> None:
+    chunks = _cut(data)
+    replies, broken = _replies([b"".join(chunks)] if chunks else [], 1000)
+    wanted = [one for one in replies if type(one) is not hiredis.PushNotification]
+    try:
+        found = _blocking(chunks)
+    except ConnectionFailed:
+        must(broken or len(wanted) > _COUNT or _leftover(chunks), "a connection was broken by sound replies")
+    else:
+        must((found is None) == (len(wanted) < _COUNT), "the blocking wire lost a reply, or made one up")
+        must(found is None or _plain(found) == _plain(wanted[:_COUNT]), "the blocking wire mixed up replies")
+    answer = _pipelined(chunks)
+    if isinstance(answer, list):
+        must(_plain(answer) == _plain(wanted[:_COUNT]), "the pipelined wire mixed up replies")
+    elif len(wanted) >= _COUNT:
+        raise AssertionError(f"the pipelined wire lost a reply: {answer!r}")
+    elif answer is not None:
+        must(broken, f"a channel was broken by sound replies: {answer}")
+    try:
+        one = _asked(chunks)
+    except ConnectionFailed:
+        return
+    must((one is LATE) == (not wanted), "the short way lost a reply, or made one up")
+    must(one is LATE or _plain(one) == _plain(wanted[0]), "the short way read another reply")
+
+
+def _leftover(chunks: list[bytes]) -> bool:
+    """Whether a part of a reply beyond those asked for has come: nobody knows what that is."""
+    decoder, count = Decoder(), 0
+    for chunk in chunks:
+        decoder.feed(chunk)
+        while (reply := decoder.next()) is not PENDING:
+            count += type(reply) is not hiredis.PushNotification
+    return count >= _COUNT and not decoder.is_empty()
+
+
+_SEEDS = (
+    b"\x00+OK\r\n:5\r\n$3\r\nabc\r\n",
+    b"\x03*2\r\n$1\r\na\r\n%1\r\n+k\r\n,1.5\r\n$-1\r\n-ERR wrong\r\n",
+    b"\x07>3\r\n+message\r\n+c\r\n+d\r\n_\r\n#f\r\n(12345678901234567890\r\n",
+    b"\x05$5\r\nhello\r\n$2\r\n\r\n\r\n=7\r\ntxt:abc\r\n",
+    b"\x00-ERR Error running script (call to f_0): @user_script:1: @user_script: 1: -READONLY no\r\n+a\r\n+b\r\n",
+    b"\x01~2\r\n:1\r\n:2\r\n-NOPERM x\r\n*1\r\n*1\r\n-LOADING y\r\n",
+)
+
+TARGETS = (
+    Target(
+        "resp",
+        _decoder,
+        _SEEDS,
+        WORDS,
+        (
+            Bug(
+                "a list as the key of a map is an error",
+                edit(
+                    resp.Decoder,
+                    "next",
+                    ("except (TypeError, ", "except ("),
+                ),
+            ),
+            Bug(
+                "an error without a word",
+                edit(resp, "error_from", ('code = text.split(" ", 1)[0]', "code = text.split()[0]")),
+            ),
+        ),
+    ),
+    Target(
+        "wires",
+        _wires,
+        _SEEDS,
+        WORDS,
+        (
+            Bug(
+                "a short bulk string is believed",
+                edit(
+                    Connection,
+                    "ask",
+                    ("int(size) == len(received) - end - 4", "int(size) <= len(received) - end - 4"),
+                ),
+            ),
+            Bug(
+                "messages are taken for replies",
+                edit(blocking.Decoder, "pop", ("while type(reply) is", "while False and type(reply) is")),
+            ),
+            Bug(
+                "a channel reads on after its end",
+                edit(
+                    Channel,
+                    "_take_reply",
+                    ("if len(request.replies) < request.count:", "if len(request.replies) < 2:"),
+                ),
+            ),
+        ),
+    ),
+)
