@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from tests.server import Server, wait_for
 
 from evercache import Cache
-from evercache.errors import AccessDenied
+from evercache.errors import AccessDenied, ServerError
+from evercache.wire.blocking import BlockingWire
+from evercache.wire.types import ConnectionOptions, Credentials
 
 _PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -74,3 +77,48 @@ def test_the_documented_user_can_do_no_more(cache: Cache, fresh_server: Server) 
     other = Cache(f"redis://shop:secret@{fresh_server.address}", namespace="other", on_error="raise")
     with other, pytest.raises(AccessDenied):
         other.set("k", 1)
+
+
+#: What an application that was broken into would try, and no cache needs.
+_MORE = (
+    *(("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("SCAN", "0"), ("RANDOMKEY",), ("DBSIZE",), ("DEL", "shop:k:a")),
+    *(
+        ("CONFIG", "GET", "*"),
+        ("CONFIG", "SET", "dir", "/tmp"),
+        ("SHUTDOWN", "NOSAVE"),
+        ("DEBUG", "SLEEP", "0"),
+        ("SAVE",),
+    ),
+    *(("ACL", "LIST"), ("ACL", "WHOAMI"), ("CLIENT", "LIST"), ("CLIENT", "KILL", "TYPE", "normal"), ("MONITOR",)),
+    *(
+        ("REPLICAOF", "NO", "ONE"),
+        ("MODULE", "LIST"),
+        ("SCRIPT", "FLUSH"),
+        ("FUNCTION", "LIST"),
+        ("SLOWLOG", "GET"),
+    ),
+    *(("PUBLISH", "c", "x"), ("SUBSCRIBE", "c"), ("RENAME", "shop:k:a", "shop:k:b"), ("DUMP", "shop:k:a")),
+    *(("GET", "other:k:a"), ("SET", "other:k:a", "x"), ("MGET", "shop:k:a", "other:k:a"), ("EXISTS", "shopping")),
+    *(
+        ("XADD", "other~log", "*", "k", "*"),
+        ("XREAD", "STREAMS", "other~log", "0"),
+        ("UNLINK", "shop:k:a", "other"),
+    ),
+    ("EVAL", "return redis.call('FLUSHALL')", "0"),
+    ("EVAL", "return redis.call('GET', 'other:k:a')", "0"),
+    ("EVAL", "return redis.call('GET', KEYS[1])", "1", "other:k:a"),
+    ("EVAL", "return redis.call('CONFIG', 'GET', 'requirepass')", "0"),
+)
+
+
+def test_anything_more_is_denied(cache: Cache, fresh_server: Server) -> None:
+    assert cache.set("a", "x")
+    endpoint = BlockingWire().endpoint(fresh_server.address, ConnectionOptions(Credentials("shop", "secret")))
+    for command in _MORE:
+        (reply,) = endpoint.execute([command], time.monotonic() + 5)
+        absent = isinstance(reply, ServerError) and re.search(
+            "unknown command|not allowed from script", str(reply), re.I
+        )
+        assert isinstance(reply, AccessDenied) or absent, f"{command} was answered by {reply!r}"
+    endpoint.disconnect()
+    assert cache.get("a") == "x"

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
 from tests.real.wire_peers import Caller, Peer, relay
-from tests.servers import Server
+from tests.server import wait_for
+from tests.servers import Deployment, Server
 
-from evercache.errors import ConfigurationError, ConnectionFailed
+from evercache import Cache
+from evercache.errors import ConfigurationError, ConnectionFailed, UnavailableError
 from evercache.wire.types import Address, TLSOptions
+
+Mapped = Callable[[Address], Address]
+#: What OpenSSL says of a certificate for another name, of hosts and of addresses.
+WRONG_NAME = re.compile("mismatch|not valid for", re.IGNORECASE)
 
 
 @dataclass
@@ -158,3 +166,69 @@ def test_rotated_files_are_read_again(caller: Caller, valkey: Server, tmp_path: 
         os.utime(trusted, ns=(1, 1))  # whatever the clock of the file system resolves
         assert caller.execute(endpoint, ("PING",)) == [b"PONG"]
         caller.close()
+
+
+@contextlib.contextmanager
+def behind_tls(
+    deployment: Deployment, contexts: dict[int, ssl.SSLContext], usual: ssl.SSLContext
+) -> Iterator[Mapped]:
+    """A TLS proxy before every node and sentinel, and the map from the announced addresses to them."""
+    with contextlib.ExitStack() as stack:
+        relays = {
+            server.port: stack.enter_context(Peer(relay(server.port, tls=contexts.get(server.port, usual))))
+            for server in (*deployment.nodes, *deployment.sentinels)
+        }
+        yield lambda address: relays[address.port].address if address.port in relays else address
+
+
+def url_of(deployment: Deployment, mapped: Mapped, ca_file: str) -> str:
+    sentinels = ",".join(str(mapped(one.address)) for one in deployment.sentinels)
+    login = f"sentinel_password={deployment.sentinel_password}&connect_timeout=5"
+    return f"sentinels://:{deployment.password}@{sentinels}/{deployment.name}?ssl_ca_certs={ca_file}&{login}"
+
+
+def answer(cache: Cache) -> str:
+    """What a write brings: empty, or the error."""
+    try:
+        cache.set("k", "v")
+    except UnavailableError as error:
+        return str(error)
+    return ""
+
+
+def test_nodes_and_sentinels(deployment: Deployment, authority: Authority) -> None:
+    """A whole cache, in which every connection is encrypted and every name is checked."""
+    with behind_tls(deployment, {}, authority.server("127.0.0.1")) as mapped:
+        url = url_of(deployment, mapped, authority.ca_file)
+        with Cache(url, address_map=mapped, budget=5, on_error="raise") as cache:
+            wait_for(lambda: answer(cache) == "", what="a write over TLS")
+            assert cache.get("k") == "v"
+            wait_for(lambda: cache.health().ok, what="every node and sentinel to be reached over TLS")
+            assert len(cache.health().nodes) == 3
+
+
+def test_a_sentinel_of_another_name_is_not_believed(deployment: Deployment, authority: Authority) -> None:
+    """Else whoever stands in its place could send the application anywhere."""
+    wrong = authority.server("elsewhere.example")
+    contexts = {one.port: wrong for one in deployment.sentinels}
+    with behind_tls(deployment, contexts, authority.server("127.0.0.1")) as mapped:
+        url = url_of(deployment, mapped, authority.ca_file)
+        with Cache(url, address_map=mapped, budget=5, on_error="raise") as cache:
+            wait_for(lambda: WRONG_NAME.search(answer(cache)), what="an error that names the certificate")
+
+
+def test_a_node_of_another_name_is_not_written_to(deployment: Deployment, authority: Authority) -> None:
+    contexts = {one.port: authority.server("elsewhere.example") for one in deployment.nodes}
+    with behind_tls(deployment, contexts, authority.server("127.0.0.1")) as mapped:
+        url = url_of(deployment, mapped, authority.ca_file)
+        with Cache(url, address_map=mapped, budget=5, on_error="raise") as cache:
+            wait_for(lambda: WRONG_NAME.search(answer(cache)), what="an error that names the certificate")
+
+            def by_a_raw_client() -> str:
+                with pytest.raises(Exception) as caught:
+                    cache.master.set("k", "v")
+                return str(caught.value)
+
+            wait_for(lambda: WRONG_NAME.search(by_a_raw_client()), what="the same from a raw client")
+    for node in deployment.nodes:
+        assert node.cli("DBSIZE") == 0
