@@ -57,8 +57,8 @@ class Counted:
             for _ in range(2):
                 self.add()
             # The sentinels know the replicas by the addresses that these announce.
-            ports = [node.port for node in whole.nodes[:1]] + [proxy.port for proxy in self.proxies.values()]
-            nodes, whole.nodes = whole.nodes, cast(Any, [SimpleNamespace(port=port) for port in ports])
+            announced = [SimpleNamespace(port=proxy.port) for proxy in self.proxies.values()]
+            nodes, whole.nodes = whole.nodes, [whole.nodes[0], *cast(Any, announced)]
             whole._start_sentinels(3, 500, 2000)
             whole.nodes = nodes
             whole.wait_whole()
