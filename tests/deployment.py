@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -55,12 +57,15 @@ class Deployment:
         try:
             master = Server.start(kind, password=password, options=self._options)
             self.nodes.append(master)
+            starts = []
             for index in range(replicas):
-                delay = replica_delays[index] if index < len(replica_delays) else 0.0
-                if delay:
-                    self.proxies.append(DelayProxy(master.port, delay))
-                source = self.proxies[-1] if delay else master
-                self.nodes.append(Server.start(kind, replica_of=source, password=password, options=self._options))
+                source: Server | DelayProxy = master
+                if index < len(replica_delays) and (delay := replica_delays[index]):
+                    source = DelayProxy(master.port, delay)
+                    self.proxies.append(source)
+                more = {"replica_of": source, "password": password, "options": self._options}
+                starts.append(partial(Server.start, kind, **more))
+            _start_together(starts, self.nodes)
             self._wait_online(master)
             if any(replica_delays):
                 failover_timeout_ms = max(failover_timeout_ms, 60_000)
@@ -74,6 +79,7 @@ class Deployment:
     def _start_sentinels(self, count: int, down_after_ms: int, failover_timeout_ms: int) -> None:
         ids = [secrets.token_hex(20) for _ in range(count)]
         ports = [free_port() for _ in range(count)]
+        starts = []
         for me in range(count):
             lines = [
                 f"sentinel myid {ids[me]}",
@@ -85,14 +91,9 @@ class Deployment:
             if self.password:
                 lines.append(f"sentinel auth-pass {self.name} {self.password}")
             lines += [f"sentinel known-replica {self.name} 127.0.0.1 {node.port}" for node in self.nodes[1:]]
-            self.sentinels.append(
-                Server.start(
-                    self.kind,
-                    password=self.sentinel_password,
-                    port=ports[me],
-                    sentinel_config="\n".join(lines) + "\n",
-                )
-            )
+            more = {"password": self.sentinel_password, "port": ports[me]}
+            starts.append(partial(Server.start, self.kind, sentinel_config="\n".join(lines) + "\n", **more))
+        _start_together(starts, self.sentinels)
         self._introduce(ids, ports, self.nodes[0].port)
 
     def _introduce(self, ids: Sequence[str], ports: Sequence[int], master_port: int) -> None:
@@ -235,6 +236,15 @@ class Deployment:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _start_together(starts: Sequence[Callable[[], Server]], servers: list[Server]) -> None:
+    """Start them at the same time, and append those that started; raises what the first of the others raised."""
+    with ThreadPoolExecutor(max(1, len(starts))) as pool:
+        futures = [pool.submit(start) for start in starts]
+    servers += [future.result() for future in futures if future.exception() is None]
+    for future in futures:
+        future.result()
 
 
 def _pairs(flat: Sequence[str]) -> dict[str, str]:

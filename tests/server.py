@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -123,6 +124,7 @@ for pid, folder in alive.items():
 """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # servers may be started by several threads
         self._owner = os.getpid()
         self._servers: set[Server] = set()
         self._process: subprocess.Popen[str] | None = None
@@ -137,12 +139,14 @@ for pid, folder in alive.items():
         self._process.stdin.flush()
 
     def watch(self, server: Server, pid: int) -> None:
-        self._servers.add(server)
-        self._say("+", server, pid)
+        with self._lock:
+            self._servers.add(server)
+            self._say("+", server, pid)
 
     def forget(self, server: Server, pid: int) -> None:
-        self._servers.discard(server)
-        self._say("-", server, pid)
+        with self._lock:
+            self._servers.discard(server)
+            self._say("-", server, pid)
 
     def _at_exit(self) -> None:
         if os.getpid() != self._owner:  # a forked child must not take its parent's servers away
