@@ -5,9 +5,6 @@ from __future__ import annotations
 import configparser
 import hashlib
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -219,49 +216,12 @@ def test_systemd_waits_and_gives_the_server_its_folder_only() -> None:
     assert {"Type=exec", "ProtectHome=read-only"} <= set(told)
 
 
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze: apt-get install systemd"
-)
-def test_the_units_pass_the_check_of_systemd(tmp_path: Path) -> None:
-    files = rendered("systemd", server={"binary": shutil.which("sh")}, paths={"user": "root"})
-    units = []
-    for path, text in files.items():
-        if path.startswith("cache-1/systemd/"):
-            units.append(tmp_path / path.rpartition("/")[2])
-            units[-1].write_text(text)
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *units], capture_output=True, text=True, timeout=50, check=False
-    )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    node = next(str(one) for one in units if one.name.endswith("-node.service"))
-    rating = ["systemd-analyze", "security", "--offline=yes", "--threshold=20", "--no-pager", node]
-    done = subprocess.run(rating, capture_output=True, text=True, timeout=50, check=False)
-    if "unrecognized option" not in done.stderr:  # before version 250
-        assert done.returncode == 0, done.stdout[-300:]
-
-
 def documents(text: str) -> list[Any]:
     return list(YAML(typ="safe", pure=True).load_all(text))
 
 
-def test_compose_passes_its_schema(tmp_path: Path) -> None:
-    paths = []
-    for number, tls in enumerate(({}, {**TLS, "client_certificates": True})):
-        for path, text in rendered("compose", tls=tls).items():
-            if path.endswith("compose.yaml"):
-                paths.append(tmp_path / f"{number}-{path.replace('/', '-')}")
-                paths[-1].write_text(text)
-    command = [
-        sys.executable,
-        "-m",
-        "check_jsonschema",
-        "--builtin-schema",
-        "vendor.compose-spec",
-        *map(str, paths),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = documents(paths[0].read_text())
+def test_compose_has_room_and_the_network_of_the_host() -> None:
+    (made,) = documents(rendered("compose")["cache-1/compose.yaml"])
     assert set(made["services"]) == {"node", "sentinel"}
     assert made["services"]["node"]["network_mode"] == "host"
     # Room for copies while it saves.
@@ -298,19 +258,6 @@ def test_kubernetes_manifests_belong_together() -> None:
     assert {port["port"] for port in policy["spec"]["ingress"][0]["ports"]} == {6379, 26379}
 
 
-@pytest.mark.long
-def test_kubernetes_manifests_pass_their_schema(tmp_path: Path) -> None:
-    pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
-    paths = []
-    for path, text in rendered("kubernetes", tls=TLS, kubernetes={"storage_class": "fast"}).items():
-        if path.endswith(".yaml"):
-            paths.append(tmp_path / path.replace("/", "-"))
-            paths[-1].write_text(text)
-    command = [sys.executable, "-W", "ignore", "-m", "kubernetes_validate", "--strict", *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_the_firewall_list_names_who_must_come_in() -> None:
     text = rendered("systemd", application={"networks": ["10.0.1.0/24", "fd00:1::/64"]})["cache-1/firewall.nft"]
     assert "ip saddr { 10.0.0.2, 10.0.0.3, 10.0.1.0/24 } tcp dport 6379 accept" in text
@@ -324,11 +271,3 @@ def test_the_firewall_list_names_who_must_come_in() -> None:
     text = deploy.render(deploy.parse(named), PASSWORDS, "systemd")["cache-1/firewall.nft"]
     assert "cache-2.example" in text
     assert "drop" not in text
-
-
-def test_shell_scripts_are_shell() -> None:
-    for variant in ("supervisor", "systemd", "compose"):
-        for path, text in rendered(variant).items():
-            if path.endswith(".sh"):
-                done = subprocess.run(["sh", "-n"], input=text, text=True, capture_output=True, check=False)
-                assert (done.returncode, done.stderr) == (0, ""), path
