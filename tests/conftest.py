@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import Deployment, Server, find_server
+
+# How long an example takes says nothing on a machine that is busy with other tests.
+settings.register_profile("evercache", deadline=None)
+settings.load_profile("evercache")
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Hundreds of processes import the library here. It is compiled once nevertheless, away from the sources.

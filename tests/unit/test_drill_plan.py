@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import signal
@@ -68,18 +67,18 @@ def test_the_first_signal_interrupts_and_the_next_ones_do_not() -> None:
     with Interrupts(said.append) as interrupts:
         interrupts.open()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
         assert ["is being put back first" in text for text in said] == [True]
         with pytest.raises(Left):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_signal_that_comes_while_it_is_shut_is_not_forgotten() -> None:
     said: list[str] = []
     with Interrupts(said.append) as interrupts:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert len(said) == 1
         with pytest.raises(KeyboardInterrupt):
             interrupts.open()
