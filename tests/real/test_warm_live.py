@@ -103,16 +103,20 @@ def test_results_that_are_not_cached_are_told(site: Warmed) -> None:
     assert (told["code"], told["computed"], told["declined"], told["lost"]) == (0, 3, 1, 0)
 
 
-@pytest.mark.long
 def test_what_the_site_feels_is_reported(site: Warmed) -> None:
-    site.list(200)
-    told = site.told("shop_site:totals", "--args", "calls.jsonl", "--rate", "150")
-    assert (told["code"], told["computed"], told["notes"]) == (0, 200, [])
-    assert told["seconds"] > 199 / 150
+    site.list(60)
+    told = site.told("shop_site:totals", "--args", "calls.jsonl", "--rate", "60")
+    assert (told["code"], told["computed"], told["notes"]) == (0, 60, [])
+    assert told["seconds"] > 59 / 60
     for part in ("before", "during"):
-        assert told[part]["reads"] > 20, told
+        assert told[part]["reads"] > 10, told
         assert 0 < told[part]["median"] <= told[part]["p99"] <= told[part]["longest"]
         assert told[part]["missed"] == 0
+
+
+@pytest.mark.long
+def test_the_report_is_for_people_too(site: Warmed) -> None:
+    site.list(200)
     code, words, messages = site.run("shop_site:totals", "--args", "calls.jsonl")
     assert code == 0
     assert "the site's reads meanwhile" in words
