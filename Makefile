@@ -7,7 +7,8 @@ FUZZ := .venv-fuzz
 AUDIT := .venv-audit
 # So many passes of the tests on real servers, each by so many processes: most of the tests wait most of the time.
 TIMES ?= 1
-REAL := $(PY) -m pytest tests/real -n 4 --dist worksteal
+PROCESSES ?= 4
+REAL = $(PY) -m pytest tests/real -n $(PROCESSES) --dist worksteal
 
 .PHONY: demo test unit real long suites sim fuzz audit sbom faults soak bench bench-invalidate bench-profile lint types twins format clean
 
