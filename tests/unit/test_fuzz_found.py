@@ -78,6 +78,22 @@ def test_large_lists_and_long_lines_in_any_pieces() -> None:
     assert decoded(b"*100000\r\n" + b"".join(b"+%b\r\n" % one for one in many)) == many
 
 
+def test_one_byte_of_the_next_reply_is_noticed() -> None:
+    """The parser itself does not: a connection with such a byte went back into the pool."""
+    decoder = Decoder()
+    decoder.feed(b"+OK\r\n")
+    assert decoder.next() == b"OK"
+    assert decoder.is_empty()
+    decoder.feed(b"+OK\r\n-")
+    assert decoder.next() == b"OK"
+    assert decoder.next() is PENDING
+    assert not decoder.is_empty()
+    for byte in (b">", b"longer than a length\r", b"\n"):
+        decoder.feed(byte)
+    assert str(decoder.next()) == ">longer than a length"
+    assert decoder.is_empty()
+
+
 def test_errors_inside_of_errors_without_end() -> None:
     """A RecursionError."""
     with pytest.raises(ProtocolError):

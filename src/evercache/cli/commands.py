@@ -24,6 +24,7 @@ from evercache.errors import ConfigurationError, EvercacheError
 from evercache.ops.bench import bench
 from evercache.ops.failover import Failover
 from evercache.ops.local import LocalDeployment
+from evercache.ops.own import deployment_of
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import Survey, survey
 
@@ -96,7 +97,10 @@ def up(name: str, server: Path | None, memory: str) -> None:
         started = deployment.bring_up(say)
     if not started:
         click.echo(f"deployment {name!r} already runs", err=True)
-    click.echo("the URL to use (EVERCACHE_URL):", err=True)
+    option = "" if name == "default" else f" --name {name}"
+    click.echo(
+        f'the URL to use; export EVERCACHE_URL="$(evercache url{option})" gives it to your programs:', err=True
+    )
     click.echo(deployment.url)
 
 
@@ -169,18 +173,24 @@ def failover(name: str | None, address: str | None, check: bool, yes: bool) -> N
     if check:
         return
     if not yes:
-        click.confirm("Writes will stand still for about two seconds. Go on?", abort=True, err=True)
+        try:
+            click.confirm("Writes will stand still for about two seconds. Go on?", abort=True, err=True)
+        except click.Abort:
+            if sys.stdin.isatty():
+                raise
+            raise click.UsageError("nobody answers here: give --yes, or --check, which changes nothing") from None
     done = handing.run()
     click.echo(f"whole again after {done.whole_after:.1f} s ({done.way})", err=True)
     click.echo(str(done.new))
 
 
 def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Survey]]:
-    address = address or (None if name else os.environ.get("EVERCACHE_URL"))
-    if address:
-        targets = targets_of(address)
+    given = None if name or address else os.environ.get("EVERCACHE_URL")
+    deployment = deployment_of(given)
+    if address or (given and deployment is None):
+        targets = targets_of(address or given or "")
         return targets.service or "server", lambda: survey(targets)
-    deployment = LocalDeployment.open(name or "default")
+    deployment = deployment or LocalDeployment.open(name or "default")
     _ = deployment.config  # unknown? say so now
     return deployment.name, lambda: deployment.status().survey
 

@@ -18,6 +18,7 @@ from evercache.ops.doctor import Facts, Severity, examine, gather, load, merged,
 from evercache.ops.doctor.facts import ClientFacts
 from evercache.ops.doctor.shell import with_host
 from evercache.ops.local import LocalDeployment
+from evercache.ops.own import deployment_of
 
 __all__ = ["SOUND", "UNSEEN", "doctor"]
 
@@ -102,9 +103,11 @@ def _facts(
     client: Callable[[ClientFacts], ClientFacts] | None = None
     if settings:
         address, client = _of_site(settings)
-    address = address or (None if name else os.environ.get("EVERCACHE_URL"))
-    if not address:
-        deployment = LocalDeployment.open(name or "default")
+    given = None if name or address else os.environ.get("EVERCACHE_URL")
+    deployment = deployment_of(given)
+    address = address or given
+    if not address or deployment is not None:
+        deployment = deployment or LocalDeployment.open(name or "default")
         address = deployment.url
         names = {f"127.0.0.1:{node.port}": node.name for node in deployment.config.nodes}
     with Console(stderr=True).status("asking"):

@@ -122,7 +122,7 @@ class Survey:
     def problems(self) -> tuple[str, ...]:
         """What keeps it from being whole, one short sentence each."""
         found = [
-            f"{node.name}: {node.reason or node.detail or node.state}"
+            f"{node.name}: {(node.reason or node.detail or node.state).removeprefix(f'{node.name}: ')}"
             for node in self.nodes
             if node.use == "nothing"
         ]
@@ -130,7 +130,7 @@ class Survey:
             found.append("no master is known")
         for one in self.sentinels:
             if one.state != "up" or one.master is None:
-                found.append(f"{one.name}: {one.detail or one.state}")
+                found.append(f"{one.name}: {(one.detail or one.state).removeprefix(f'{one.name}: ')}")
             elif one.master != self.master:
                 found.append(f"{one.name}: names {one.master} as master")
             elif one.flags != "master":

@@ -370,7 +370,7 @@ class SentinelBook:
         if refused:
             names = ", ".join(str(a) for a in refused)
             hint = f"{names} refused the password: set sentinel_username/sentinel_password in the URL"
-        reasons = "; ".join(f"{a}: {e}" for a, e in self._errors.items())
+        reasons = "; ".join(f"{a}: {str(e).removeprefix(f'{a}: ')}" for a, e in self._errors.items())
         return SentinelsUnreachable(
             f"no sentinel of {self.service!r} answered (asked: {asked}): {hint} ({reasons})"
         )

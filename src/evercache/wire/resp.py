@@ -71,6 +71,9 @@ _BAD_AUTH: Final = (
     "ERR AUTH <password> called without any password",
 )
 
+#: Every reply ends with it.
+_END: Final = 10
+
 _MESSAGES: Final = frozenset((b"message", b"pmessage", b"smessage"))
 _CONFIRMATIONS: Final = frozenset(
     (b"subscribe", b"psubscribe", b"ssubscribe", b"unsubscribe", b"punsubscribe", b"sunsubscribe")
@@ -123,11 +126,13 @@ def error_from(text: str) -> ServerError:
 class Decoder:
     """Bytes in, replies out. No lock: it belongs to one connection, which one thread uses at a time."""
 
-    __slots__ = ("_broken", "_frames", "_reader", "_unseen")
+    __slots__ = ("_broken", "_frames", "_last", "_reader", "_unseen")
 
     def __init__(self) -> None:
         self._frames = Frames()
         self._broken = False
+        #: The last byte that came: the parser does not count a single one of the next reply.
+        self._last = _END
         #: What was parsed without a look at its lengths; more must come before they matter.
         self._unseen = b""
         self._reader = hiredis.Reader(replyError=error_from, notEnoughData=PENDING)
@@ -137,8 +142,12 @@ class Decoder:
 
     def feed(self, data: bytes) -> None:
         """Take what came from the peer."""
+        if not data:
+            return
         reader, frames = self._reader, self._frames
-        if reader.has_data():
+        begun = self._last != _END or reader.has_data()
+        self._last = data[-1]
+        if begun:
             if self._unseen:
                 frames.take(self._unseen)
                 self._unseen = b""
@@ -175,7 +184,7 @@ class Decoder:
 
     def is_empty(self) -> bool:
         """Whether nothing of a further reply, not even a part, has come."""
-        return not self._reader.has_data()
+        return self._last == _END and not self._reader.has_data()
 
     def pop(self) -> Any:
         """As `next`, but out-of-band messages are dropped: for connections that never subscribe."""

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import zstandard
 
-from evercache.codecs import Compression, Encoder, JSONCodec, SignedPickleCodec, TypeRegistry, exceptions
+from evercache.codecs import Compression, Encoder, JSONCodec, SignedPickleCodec, TypeRegistry, pipeline
 from evercache.codecs import signed_pickle as pickling
 from evercache.codecs import strict as strict_codec
 from evercache.errors import CannotEncode, CorruptEnvelope
@@ -156,6 +156,7 @@ def _payload_seeds() -> tuple[bytes, ...]:
         seeds.append(bytes([number | (4 if compressed else 0)]) + payload)
     seeds.append(bytes([2]) + JSONCodec().encode({"a": [1, 2.5, None]}, _TYPES))
     seeds.append(bytes([3]) + _CODEC.encode({"a": 1}, _TYPES, _KEY))
+    seeds.append(bytes([1 | 8]) + _ENCODER.encode({"no": "exception"}, _KEY)[0])
     for error in (ValueError("no"), FileNotFoundError(2, "no", "file")):
         payload, number, _ = _ENCODER.encode_error(error, (ValueError, OSError), _KEY)
         seeds.append(bytes([number | 8]) + payload)
@@ -219,7 +220,7 @@ TARGETS = (
             ),
             Bug(
                 "an exception of any shape",
-                edit(exceptions, "build_exception", ("except Exception as error:", "except KeyError as error:")),
+                edit(pipeline, "build_exception", ("except Exception as error:", "except KeyError as error:")),
             ),
         ),
     ),
