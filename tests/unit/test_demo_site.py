@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from tests.server import wait_for
 from tests.unit.test_demo_data import make_archive
 
 from evercache.demo.data import load_flights
@@ -143,8 +145,14 @@ def test_server_and_load_end_to_end(options: SiteOptions, tmp_path: Path) -> Non
         wait_for_reads(Path(options.journal), 25)
         samples = load.stop()
         port = server.port
-    with pytest.raises(ProcessLookupError):
-        os.killpg(group, 0)
+
+    def gone() -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, 0)
+            return False
+        return True
+
+    wait_for(gone, 20, "the processes of the site to be gone")
     with pytest.raises(OSError):
         http.client.HTTPConnection("127.0.0.1", port, timeout=1).connect()
     reads = [sample for sample in samples if not sample.edit]
