@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from tests.servers import Deployment, Server, find_server
 # How long an example takes says nothing on a machine that is busy with other tests.
 settings.register_profile("evercache", deadline=None)
 settings.load_profile("evercache")
+
+# Tests that were started in the background ignore Ctrl-C, and so would all that they start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Hundreds of processes import the library here. It is compiled once nevertheless, away from the sources.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,15 +61,6 @@ def test_the_commands_of_the_document_are_understood() -> None:
     assert options - {"--name"} == {word for words in drills for word in words if word.startswith("--")}
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """Ctrl-C is heard here, also where whoever started the tests ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heard")
 def test_the_first_signal_interrupts_and_the_next_ones_do_not() -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGINT)
@@ -85,7 +75,6 @@ def test_the_first_signal_interrupts_and_the_next_ones_do_not() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.usefixtures("heard")
 def test_a_signal_that_comes_while_it_is_shut_is_not_forgotten() -> None:
     said: list[str] = []
     with Interrupts(said.append) as interrupts:
