@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from evercache.codecs import Encoder
 from evercache.observe import Counters
 from evercache.policy import Policy
-from evercache.protocol.lease import LEASE, lease_after_starvation
+from evercache.protocol.lease import LARGEST_DRAW, LEASE, lease_after_starvation
 from evercache.protocol.scope import Subject
 
 __all__ = ["SHARE", "Batch", "Plan", "Request", "Usual"]
@@ -49,6 +49,11 @@ class Plan:
     beta: float
     patience: float
     near: float
+    #: What has fewer ms left than this times its computing time in units of 0.1 ms may be refreshed early.
+    early: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "early", self.beta * LARGEST_DRAW / 10)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,22 +15,25 @@ from typing import Any, Final
 from zlib import crc32
 
 from evercache.client.request import Plan
-from evercache.codecs import SMALL, STRICT, decode_at
+from evercache.codecs import PLAIN, SMALL, STRICT, decode_plain
 from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
 from evercache.near import NearEntry, copier
 from evercache.observe import Counters
 from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, TAGGED, VERSION
-from evercache.protocol.lease import LARGEST_DRAW, refresh_early
+from evercache.protocol.lease import refresh_early
 from evercache.protocol.scope import Subject
 from evercache.wire.types import Address
 
 __all__ = ["NOT_ASKED", "Serving", "Unserved"]
 
-#: Magic and version, flags, stamp, soft expiry (two parts), compute time (two parts), codec, checksum.
-_HEADER: Final = Struct(">3sBQHI4x8xBHBI")
-_MAGIC: Final = MAGIC + bytes([VERSION])
-_USUAL: Final = ~(TAGGED | COMPRESSED)
+#: Of the header what matters here, in as few numbers as hold it, since each is an object: magic, version and flags;
+#: the stamp; the soft expiry and half of the span; compute time and codec; the checksum; the byte that follows.
+_HEADER: Final = Struct(">IQQ2x8xIIB")
+_ORDINARY: Final = int.from_bytes(MAGIC + bytes([VERSION, 0]))
+_UNUSUAL: Final = ~(TAGGED | COMPRESSED)
+#: The checksum of that first byte, from which that of the rest goes on.
+_CRC_OF: Final = tuple(crc32(bytes([first])) for first in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,33 +143,35 @@ class Serving:
         now: float,
     ) -> Any:
         """The decoded value of an entry that is whole, live and fresh, else `Unserved`."""
-        state = self._state
-        marks, offset_us = state.marks, state.clock.offset_us
+        state, marks = self._state, self._marks
+        offset_us, newest = state.clock.offset_us, marks.newest
         try:
-            magic, flags, stamp, soft_hi, soft_lo, slow, quick, codec, crc = _HEADER.unpack_from(data)
+            head, stamp, soft, compute, crc, first = _HEADER.unpack_from(data)
         except StructError:
             return Unserved(began, data, source, resyncs)
-        newest = marks.newest
+        flags = head ^ _ORDINARY
         if (
-            magic != _MAGIC
-            or flags & _USUAL
+            flags & _UNUSUAL
             or offset_us is None
             or stamp > newest
             or resyncs != state.resyncs
             or now > state.sure_until
             or state.journal.pending
-            or (stamp < marks.key_floor and source != "master")
         ):
             return Unserved(began, data, source, resyncs)
-        start = HEADER_BYTES
+        start, form = HEADER_BYTES, first
         if flags & TAGGED:
-            count = data[start] if len(data) > start else 0
-            start += 1 + 8 * count
-            if not count or len(data) < start:
+            start += 1 + 8 * first
+            if not first or len(data) <= start:
                 return Unserved(began, data, source, resyncs)
+            form = data[start]
         if stamp < newest:
             # Not newer than every mark that was heard of: the marks that cover it are looked up.
-            if stamp < marks.everything or stamp < marks.functions.get(plan.function, 0):
+            if (
+                stamp < marks.everything
+                or stamp < marks.functions.get(plan.function, 0)
+                or (stamp < marks.key_floor and source != "master")
+            ):
                 return Unserved(began, data, source, resyncs)
             mark = marks.keys.get(key)
             if mark is not None and stamp < mark[0]:
@@ -181,19 +186,22 @@ class Serving:
                 for at in range(HEADER_BYTES + 1, start, 8):
                     if stamp < known(data[at : at + 8], 0):
                         return Unserved(began, data, source, resyncs)
-        left_ms = (soft_hi << 32 | soft_lo) - now * 1e3 - offset_us / 1e3
-        body = data[HEADER_BYTES:] if len(data) < SMALL else memoryview(data)[HEADER_BYTES:]
-        if left_ms <= 0 or crc32(body) != crc:
+        left_ms = (soft >> 16) - now * 1e3 - offset_us / 1e3
+        payload = data[start + 1 :] if len(data) < SMALL else memoryview(data)[start + 1 :]
+        found = crc32(memoryview(data)[HEADER_BYTES:]) if flags & TAGGED else crc32(payload, _CRC_OF[first])
+        if left_ms <= 0 or found != crc:
             return Unserved(began, data, source, resyncs)
-        compute_ms = (slow << 16 | quick) / 10
-        if left_ms < compute_ms * plan.beta * LARGEST_DRAW and refresh_early(
-            left_ms, compute_ms, plan.beta, 1.0 - state.rng.random()
+        if left_ms < (compute >> 8) * plan.early and refresh_early(
+            left_ms, (compute >> 8) / 10, plan.beta, 1.0 - state.rng.random()
         ):
             return Unserved(began, data, source, resyncs, early=True)
+        codec, encoder = compute & 0xFF, plan.encoder
         try:
-            encoder = plan.encoder
-            if codec == STRICT and not flags & COMPRESSED and encoder.ordinary:
-                value = decode_at(data, start, encoder.types)
+            if form == PLAIN and codec == STRICT and not flags & COMPRESSED and encoder.ordinary:
+                try:
+                    value = decode_plain(payload)
+                except Exception:  # damaged, or what only the codec reads: text with lone surrogates, great depth
+                    value = encoder.decode(data[start:], codec, False, b"")
             else:
                 value = encoder.decode(data[start:], codec, bool(flags & COMPRESSED), key.encode())
         except CorruptEnvelope:

@@ -8,9 +8,10 @@ from evercache.codecs.json import JSONCodec
 from evercache.codecs.pipeline import Encoder
 from evercache.codecs.registry import TypeRegistry
 from evercache.codecs.signed_pickle import SignedPickleCodec
-from evercache.codecs.strict import SMALL, STRICT, StrictCodec, decode_at
+from evercache.codecs.strict import PLAIN, SMALL, STRICT, StrictCodec, decode_plain
 
 __all__ = [
+    "PLAIN",
     "SMALL",
     "STRICT",
     "Codec",
@@ -20,5 +21,5 @@ __all__ = [
     "SignedPickleCodec",
     "StrictCodec",
     "TypeRegistry",
-    "decode_at",
+    "decode_plain",
 ]

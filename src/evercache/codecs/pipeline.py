@@ -33,7 +33,7 @@ class Encoder:
     max_value_bytes: int = 1 << 20
     also_read: tuple[Codec, ...] = ()
     fallback: Codec | None = None
-    #: Whether no other codec stands in the place of the default one: its payloads may be read by `decode_at`.
+    #: Whether no other codec stands in the place of the default one: its payloads may be read by `decode_plain`.
     ordinary: bool = field(init=False, repr=False, compare=False)
     _readable: dict[int, Codec] = field(init=False, repr=False, compare=False)
 

@@ -26,10 +26,12 @@ from evercache.codecs.shapes import MISSING, Shape
 from evercache.errors import CannotEncode, CorruptEnvelope
 from evercache.protocol.canonical import describe
 
-__all__ = ["SMALL", "STRICT", "StrictCodec", "decode_at"]
+__all__ = ["PLAIN", "SMALL", "STRICT", "StrictCodec", "decode_plain"]
 
 #: The number of this codec in envelopes.
 STRICT = 1
+#: The first byte of a payload whose values need no marks: `decode_plain` reads what follows.
+PLAIN = 0
 #: Up to so many bytes a copy costs less than a view.
 SMALL = 4096
 
@@ -81,42 +83,34 @@ class StrictCodec:
 
     def decode(self, data: bytes, types: TypeRegistry, context: bytes = b"") -> object:
         """See `Codec.decode`."""
-        return decode_at(data, 0, types)
-
-
-def decode_at(data: bytes, start: int, types: TypeRegistry) -> object:
-    """What `StrictCodec.decode` gives for the bytes from `start` on, which are not copied."""
-    try:
-        form = data[start]
-        if not form:
-            try:
-                return _decode_plain(data[start + 1 :] if len(data) < SMALL else memoryview(data)[start + 1 :])
-            # Damaged, text with lone surrogates, or a caller so deep that recursion would end; msgpack's has none.
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                pass
-            return msgpack.unpackb(
-                memoryview(data)[start + 1 :],
+        try:
+            form = data[0]
+            rest = memoryview(data)[1:]
+            if form == PLAIN:
+                try:
+                    return decode_plain(rest)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    pass  # damaged, lone surrogates, or a caller too deep for recursion (msgpack's has none)
+                return msgpack.unpackb(
+                    rest, strict_map_key=False, unicode_errors="surrogatepass", ext_hook=_plain_extension
+                )
+            if form > 1:
+                raise ValueError(f"unknown form {form}")
+            decoding = _Decoding(types)
+            value = msgpack.unpackb(
+                rest,
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
-                ext_hook=_plain_extension,
+                ext_hook=decoding.extension,
+                list_hook=decoding.list,
             )
-        if form > 1:
-            raise ValueError(f"unknown form {form}")
-        decoding = _Decoding(types)
-        value = msgpack.unpackb(
-            memoryview(data)[start + 1 :],
-            strict_map_key=False,
-            unicode_errors="surrogatepass",
-            ext_hook=decoding.extension,
-            list_hook=decoding.list,
-        )
-        if decoding.open_marks:
-            raise ValueError("a mark out of place")
-        return value
-    except CorruptEnvelope:
-        raise
-    except Exception as error:  # hostile bytes may raise anything, also from a class's own __hash__
-        raise CorruptEnvelope(f"not a value of this codec: {error}") from error
+            if decoding.open_marks:
+                raise ValueError("a mark out of place")
+            return value
+        except CorruptEnvelope:
+            raise
+        except Exception as error:  # hostile bytes may raise anything, also from a class's own __hash__
+            raise CorruptEnvelope(f"not a value of this codec: {error}") from error
 
 
 def _guard(value: Any) -> Any:
@@ -284,7 +278,11 @@ def _plain_extension(code: int, data: bytes) -> object:
     return bytearray(data) if code == _BYTEARRAY else SCALAR_DECODERS[code](data)
 
 
-_decode_plain = msgspec.msgpack.Decoder(ext_hook=lambda code, data: _plain_extension(code, bytes(data))).decode
+#: The value of a payload of the form `PLAIN`, without its first byte. Raises whatever msgspec raises for what is
+#: damaged, and for some rare values that `StrictCodec.decode` can read.
+decode_plain: Callable[[bytes | memoryview], object] = msgspec.msgpack.Decoder(
+    ext_hook=lambda code, data: _plain_extension(code, bytes(data))
+).decode
 
 
 class _Decoding:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import inf
 from threading import Condition, Lock
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from evercache.errors import (
     ConnectionFailed,
@@ -30,6 +30,8 @@ __all__ = ["BlockingEndpoint", "BlockingExchange", "BlockingWire"]
 
 #: Seconds after which an idle connection is looked at before it is used.
 _QUIET = 0.005
+#: No connection was fit to be asked.
+_UNASKED: Final = object()
 
 
 class BlockingWire:
@@ -171,14 +173,15 @@ class BlockingEndpoint:
             connection = idle.pop()
         except IndexError:
             return self._get(command, deadline, expect, until)
+        reply: Any = _UNASKED
         try:
             # One that was used just now is not looked at: if it was closed since, the question is asked again.
-            usable = (
+            if (
                 (now - connection.used <= _QUIET or not connection.check(0))
                 and connection.epoch == self._epoch
                 and (connection.met is expect or connection.meets(expect))
-            )
-            reply = connection.ask(command, now, deadline, until) if usable else None
+            ):
+                reply = connection.ask(command, now, deadline, until)
         except BaseException as error:
             self.give(connection, broken=True)
             if isinstance(error, ConnectionFailed):  # it was closed meanwhile; a question may be asked again
@@ -186,14 +189,15 @@ class BlockingEndpoint:
             raise
         if reply is LATE:
             return BlockingExchange(self, connection, 1, deadline)
-        if usable and connection.epoch == self._epoch:
+        if reply is _UNASKED:
+            self.give(connection, broken=False)
+            return self._get(command, deadline, expect, until)
+        if connection.epoch == self._epoch:
             idle.append(connection)
             if self._waiting:
                 self._notify()
         else:
             self.give(connection, broken=False)
-        if not usable:
-            return self._get(command, deadline, expect, until)
         answer: Reply | ServerError = reply
         return answer
 

@@ -16,9 +16,11 @@ from struct import pack
 from time import monotonic
 from typing import Any, Final
 
+from hiredis import PushNotification
+
 from evercache.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, ProtocolError
 from evercache.wire.names import resolver
-from evercache.wire.resp import PENDING, Decoder
+from evercache.wire.resp import NOT_RESP, PENDING, Decoder, not_resp
 from evercache.wire.sockets import (
     RECEIVE_BYTES,
     input_check,
@@ -35,8 +37,6 @@ __all__ = ["LATE", "Connection", "open_socket"]
 LATE: Final = object()
 #: Seconds that the kernel's clock does not measure well.
 _SHORT: Final = 0.02
-#: Where the size of a bulk string has ended; more digits are no server's.
-_LONGEST_SIZE: Final = 16
 #: What surely fits into the buffer of a socket whose peer owes nothing: sending it cannot block.
 _FITS: Final = 16384
 
@@ -45,7 +45,12 @@ class Connection:
     """One greeted socket. No lock: the pool lends it to one thread at a time."""
 
     __slots__ = (
+        "_at_once",
         "_by_kernel",
+        "_feed",
+        "_gets",
+        "_has_data",
+        "_put",
         "_patience",
         "_receive",
         "_send",
@@ -72,11 +77,15 @@ class Connection:
         self._by_kernel = _kernel_bounds(sock)
         if self._by_kernel:
             sock.settimeout(None)
+        #: Commands of so many bytes are sent and answered by one system call each.
+        self._at_once = _FITS if self._by_kernel else -1
         self.replies: list[Any] = []  # of a request that is not answered yet
         self.check = input_check(sock)
         self.used = 0.0  # when it was asked last (monotonic seconds)
         self.met: Expectation | None = None  # the last one that its greeting met
-        self.decoder = Decoder()
+        self.decoder = decoder = Decoder()
+        self._feed, self._put = decoder.feed, decoder.put
+        self._gets, self._has_data = decoder.gets, decoder.has_data
         self.epoch = epoch
 
     def __repr__(self) -> str:
@@ -133,44 +142,41 @@ class Connection:
 
         After any exception the connection must be closed.
         """
-        patient = until if until < deadline else deadline
-        if not self._by_kernel or len(data) > _FITS:
+        if len(data) > self._at_once:
             replies = self.request(data, 1, deadline, until)
             return LATE if replies is None else replies[0]
-        left = patient - now
+        left = (until if until < deadline else deadline) - now
+        if left >= _SHORT and not -self._slack < left - self._patience < self._slack:
+            self._bound(left)
         self.used = now
         sent = 0
         try:
             sent = self._send(data)
             if sent < len(data):
                 raise OSError(errno.EMSGSIZE, "a short command did not fit into an empty buffer")
-            if left < _SHORT:
-                if not self.check(ceil(left * 1e3)):
-                    raise TimeoutError
-            elif not -self._slack < left - self._patience < self._slack:
-                self._bound(left)
+            if left < _SHORT and not self.check(ceil(left * 1e3)):
+                raise TimeoutError
             received = self._receive(RECEIVE_BYTES)
+            string = received.startswith(b"$")
+            (self._put if string else self._feed)(received)
+            reply = self._gets()
         except (TimeoutError, BlockingIOError):
-            if patient < deadline:
+            if until < deadline:
                 self.replies = []
                 return LATE
             raise DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True) from None
         except OSError as error:
             raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
-        if received.startswith(b"$"):
-            # A bulk string that came whole is what a hit is: no parser is needed.
-            end = received.find(b"\r\n", 2, _LONGEST_SIZE)
-            size = received[1:end]
-            if end > 0 and size.isdigit() and int(size) == len(received) - end - 4:
-                return received[end + 2 : -2]
-        return self._rest(received, deadline, until)
-
-    def _rest(self, received: bytes, deadline: float, until: float) -> Any:
-        """The reply of which this much has come."""
+        except NOT_RESP as error:
+            raise not_resp(error) from None
+        if type(reply) is bytes and not self._has_data():
+            return reply
+        if string:
+            self.decoder.began(received)
         if not received:
             raise ConnectionFailed(f"{self.address} closed the connection", maybe_run=True)
-        self.decoder.feed(received)
-        reply = self.decoder.pop()
+        if type(reply) is PushNotification:  # nobody asked for it
+            reply = self.decoder.pop()
         if reply is PENDING:
             replies = self.request(b"", 1, deadline, until)
             return LATE if replies is None else replies[0]

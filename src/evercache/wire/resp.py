@@ -25,6 +25,7 @@ from evercache.wire.frames import Frames, plain
 from evercache.wire.types import Argument, Command
 
 __all__ = [
+    "NOT_RESP",
     "PENDING",
     "Decoder",
     "confirmations",
@@ -33,6 +34,7 @@ __all__ = [
     "error_from",
     "is_confirmation",
     "is_message",
+    "not_resp",
 ]
 
 #: What `Decoder.next` gives when the bytes so far hold no further whole reply.
@@ -93,14 +95,15 @@ def encode(commands: Sequence[Command]) -> bytes:
     return b"".join([_pack(tuple(command)) for command in commands])
 
 
-_GETS: Final = [b"*2\r\n$3\r\nGET\r\n$%d\r\n" % size for size in range(1024)]
+_GETS: Final = [f"*2\r\n$3\r\nGET\r\n${size}\r\n" for size in range(1024)]
 
 
 def encode_get(key: str) -> bytes:
     """The bytes of `GET key`: what `encode` gives, several times as fast."""
-    raw = key.encode()
-    size = len(raw)
-    return (_GETS[size] if size < 1024 else b"*2\r\n$3\r\nGET\r\n$%d\r\n" % size) + raw + b"\r\n"
+    size = len(key)
+    if size < 1024 and key.isascii():  # as many bytes as characters
+        return f"{_GETS[size]}{key}\r\n".encode()
+    return _pack(("GET", key))
 
 
 def error_from(text: str) -> ServerError:
@@ -123,19 +126,41 @@ def error_from(text: str) -> ServerError:
     return ServerError(text)
 
 
+#: What hiredis raises for bytes that are no RESP; TypeError e.g. for a list as the key of a map.
+NOT_RESP: Final = (TypeError, hiredis.HiredisError, MemoryError, RecursionError)
+
+
+def not_resp(error: Exception) -> ProtocolError:
+    """The error for what hiredis raised."""
+    return ProtocolError(
+        f"the peer does not speak the Redis protocol ({error}): check the port and TLS", maybe_run=True
+    )
+
+
+def too_much() -> ProtocolError:
+    """The error for a list of a length that no server has."""
+    return ProtocolError("the peer announces more than any server has: check the port", maybe_run=True)
+
+
 class Decoder:
     """Bytes in, replies out. No lock: it belongs to one connection, which one thread uses at a time."""
 
-    __slots__ = ("_broken", "_frames", "_last", "_reader", "_unseen")
+    __slots__ = ("_frames", "_last", "_reader", "_unseen", "broken", "gets", "has_data", "put")
 
     def __init__(self) -> None:
         self._frames = Frames()
-        self._broken = False
+        #: Whether the rest of what came was left out, as it announces what cannot be.
+        self.broken = False
         #: The last byte that came: the parser does not count a single one of the next reply.
         self._last = _END
         #: What was parsed without a look at its lengths; more must come before they matter.
         self._unseen = b""
-        self._reader = hiredis.Reader(replyError=error_from, notEnoughData=PENDING)
+        self._reader = reader = hiredis.Reader(replyError=error_from, notEnoughData=PENDING)
+        #: As `next`, with the errors of hiredis; and whether a further reply, or a part of one, has come.
+        self.gets: Callable[[], Any] = reader.gets
+        self.has_data: Callable[[], bool] = reader.has_data
+        #: `feed` for the beginning of a string where nothing has come before it: `began` is due if that is not all.
+        self.put: Callable[[bytes], None] = reader.feed
 
     def __repr__(self) -> str:
         return f"<Decoder bytes={self._reader.len()}>"
@@ -160,9 +185,16 @@ class Decoder:
             self._unseen = b""
         sound = frames.take(data)
         if sound < len(data):
-            self._broken = True
+            self.broken = True
             data = data[:sound]
         reader.feed(data)
+
+    def began(self, data: bytes) -> None:
+        """Look at the lengths in what was `put`, after all: it is only a part, or has something behind the string."""
+        self._frames.begin()
+        self._last, self._unseen = data[-1], b""
+        if self._frames.take(data) < len(data):
+            raise too_much()
 
     def next(self) -> Any:
         """The next reply, or `PENDING`. `ProtocolError` if the peer does not speak RESP.
@@ -171,20 +203,16 @@ class Decoder:
         message of RESP3 is a `hiredis.PushNotification`.
         """
         try:
-            reply = self._reader.gets()
-        except (TypeError, hiredis.HiredisError, MemoryError, RecursionError) as error:
-            # A list as the key of a map, an array of billions, ...
-            raise ProtocolError(
-                f"the peer does not speak the Redis protocol ({error}): check the port and TLS",
-                maybe_run=True,
-            ) from None
-        if reply is PENDING and self._broken:
-            raise ProtocolError("the peer announces more than any server has: check the port", maybe_run=True)
+            reply = self.gets()
+        except NOT_RESP as error:
+            raise not_resp(error) from None
+        if reply is PENDING and self.broken:
+            raise too_much()
         return reply
 
     def is_empty(self) -> bool:
         """Whether nothing of a further reply, not even a part, has come."""
-        return self._last == _END and not self._reader.has_data()
+        return self._last == _END and not self.has_data()
 
     def pop(self) -> Any:
         """As `next`, but out-of-band messages are dropped: for connections that never subscribe."""
