@@ -21,9 +21,10 @@ from benchmarks.peers.blocking import cached_product
 from evercache import Cache
 from evercache.client._sync import hits
 from evercache.protocol import balance
+from evercache.topology import replicas
 
 # Here a read takes a hundred times as long as usual: what counts as quick must do so too.
-balance.NOISE = hits.NOISE = 100 * balance.NOISE
+balance.NOISE = hits.NOISE = replicas.NOISE = 100 * balance.NOISE
 
 def switch(way):
     subprocess.run(["callgrind_control", "-i", way, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)

@@ -18,8 +18,8 @@ __all__ = ["inherit"]
 
 #: Of the state: made anew for the child, or put there by the simulator.
 _OWN = {"settings", "now", "rng", "_token", "lock", "_ready_waiters", "begin", "acknowledged", "hear_line"}
-#: And reads under way, whose futures are the parent's: the library's own `after_fork` forgets them.
-_OWN |= {"reading", "joining"}
+#: And reads under way, whose futures are the parent's, and where they go: `after_fork` of the library forgets them.
+_OWN |= {"reading", "joining", "route", "turn"}
 #: Copied as new ones: what a fork leaves behind is replaced by the library's own `after_fork`.
 _NEW = {
     type(threading.Lock()): lambda _: (threading.Lock, ()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evercache.client._async.hits import AsyncHits
 from evercache.client.serving import Serving
+from evercache.engine.engine import Engine
 from tests.sim.mutation import Mutation, edit
 from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, lags
 
@@ -11,7 +12,7 @@ __all__ = ["HITS"]
 
 #: Shorter than what makes a process think that its master is dead: then replicas are read unsure, as promised.
 _PAUSES = tuple(("tail_stall", -0.15 * i, {"process": i % 3, "for_": 0.3}) for i in range(1, 18))
-_BLIND = ("began > state.sure_until or ", "")
+_BLIND = ("now > until or ", "")
 _UNSURE = ("or now > state.sure_until", "")
 
 HITS = [
@@ -83,7 +84,7 @@ HITS = [
     Mutation(
         "hits are served while not sure",
         14,
-        (edit(AsyncHits, "get", _BLIND), edit(Serving, "value", _UNSURE)),
+        (edit(Engine, "route", _BLIND), edit(Serving, "value", _UNSURE)),
         settings={"max_staleness": 0.1, **CALM},
         workload={"wide": 0.9, "writes": 0.2, "pace": 0.2, "sets": 0.0, "near": 0.0},
         scene=_PAUSES,
@@ -92,7 +93,7 @@ HITS = [
         "hits do not wait for what is pending",
         4,
         (
-            edit(AsyncHits, "get", (" or state.journal.pending", "")),
+            edit(Engine, "route", (" or state.journal.pending", "")),
             edit(Serving, "value", ("or state.journal.pending", "")),
         ),
         settings=CALM,

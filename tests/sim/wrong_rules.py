@@ -23,17 +23,17 @@ from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, GAP, IN_PLACE, LOST, LO
 
 __all__ = ["RULES"]
 
-_original_choose = ReplicaSet.choose
+_original_fit = ReplicaSet.fit
 _original_fresh = Marks.fresh
 _original_prune = Journal.prune
 
 
-def _choose_any_tau(self: ReplicaSet, tau: float, now: float, lag: float, exclude: Any = None, **more: Any) -> Any:
-    return _original_choose(self, -1e9, now, lag, exclude, **more)
+def _fit_any_tau(self: ReplicaSet, tau: float, now: float, lag: float, **more: Any) -> Any:
+    return _original_fit(self, -1e9, now, lag, **more)
 
 
-def _choose_any_lag(self: ReplicaSet, tau: float, now: float, lag: float, exclude: Any = None, **more: Any) -> Any:
-    return _original_choose(self, tau, now, 1e9, exclude, **more)
+def _fit_any_lag(self: ReplicaSet, tau: float, now: float, lag: float, **more: Any) -> Any:
+    return _original_fit(self, tau, now, 1e9, **more)
 
 
 def _no_tags(self: Marks, stamp: int, subject: Any, tags: Any = ()) -> bool:
@@ -160,7 +160,7 @@ RULES = [
     Mutation(
         "replicas need not have caught up",
         7,
-        (put(ReplicaSet, "choose", _choose_any_tau),),
+        (put(ReplicaSet, "fit", _fit_any_tau),),
         settings={"max_staleness": 0.25, "lag_bound": 1.5, **CALM},
         limits={"log_lines": 6},
         workload={"near": 0.0},
@@ -169,7 +169,7 @@ RULES = [
     Mutation(
         "the lag of replicas has no bound",
         7,
-        (put(ReplicaSet, "choose", _choose_any_lag),),
+        (put(ReplicaSet, "fit", _fit_any_lag),),
         settings={**CALM},
         workload={"near": 0.0, **BUSY},
         scene=lags(-2.0, 2.6, 4.0),

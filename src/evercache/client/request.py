@@ -9,6 +9,7 @@ from typing import Any
 from evercache.codecs import Encoder
 from evercache.observe import Counters
 from evercache.policy import Policy
+from evercache.protocol.balance import LATEST
 from evercache.protocol.lease import LARGEST_DRAW, LEASE, lease_after_starvation
 from evercache.protocol.scope import Subject
 
@@ -51,9 +52,12 @@ class Plan:
     near: float
     #: What has fewer ms left than this times its computing time in units of 0.1 ms may be refreshed early.
     early: float = field(init=False, repr=False, compare=False)
+    #: A second node is asked after so many seconds at the latest.
+    latest: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "early", self.beta * LARGEST_DRAW / 10)
+        object.__setattr__(self, "latest", LATEST * self.patience)
 
 
 @dataclass(frozen=True, slots=True)

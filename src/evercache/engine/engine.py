@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import repeat
 
 from evercache.engine.background import Background, Job
 from evercache.engine.chores import Chores
@@ -19,6 +21,7 @@ from evercache.engine.former import FormerMasters
 from evercache.engine.hot import HotSample
 from evercache.engine.process import background_trouble, close_at_exit, gevent_patched, reset_after_fork
 from evercache.engine.readers import MasterReader, Reader
+from evercache.engine.route import NOWHERE, Route
 from evercache.engine.spool import Spool
 from evercache.engine.state import Hold, State
 from evercache.engine.tail import Tail
@@ -29,7 +32,7 @@ from evercache.policy import Settings
 from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
-from evercache.topology import Monitor, ReplicaSet, Topology
+from evercache.topology import Monitor, Replica, ReplicaSet, Topology
 from evercache.topology.facts import NodeFacts
 from evercache.url import Location
 from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
@@ -87,6 +90,8 @@ class Engine:
             on_master=self._monitor_heard_master,
             hub=self.events,
         )
+        self.replicas.on_change = self.state.leave_route
+        self._available = settings.consistency == "available"
         self._master_reader: MasterReader | None = None
         self._refusals: set[str] = set()
         self._why: UnavailableError | None = None
@@ -145,6 +150,7 @@ class Engine:
             with self.state.lock:
                 for item in left:
                     self.state.journal.pending[item.id] = item
+                self.state.leave_route()
             try:
                 background.start()
             except RuntimeError as error:  # no more threads, or the interpreter ends
@@ -270,6 +276,7 @@ class Engine:
         self._master_reader = None
         for replica in self.replicas.members:
             replica.endpoint_sync = replica.endpoint_async = None
+        self.state.leave_route()
         if self._view_event is not None:
             self._view_event.set()
         for tell in self.on_view:
@@ -323,13 +330,42 @@ class Engine:
             replica = replicas.choose(state.tau, now, bound, exclude, unlinked=state.master_down)
             if replica is not None:
                 return replica
-        master = self.view.master
+        return self._sure_master()
+
+    def _sure_master(self) -> MasterReader | None:
+        state, master = self.state, self.view.master
         if master is None or state.master_down:
             return None
         reader = self._master_reader
         if reader is None or reader.address is not master or reader.run_id != state.master_run_id:
             reader = self._master_reader = MasterReader(self, master, state.master_run_id)
         return reader
+
+    def route(self, now: float) -> Route:
+        """Where reads go while the tail is sure, nothing is pending, and until anything changes; else `NOWHERE`."""
+        state, replicas = self.state, self.replicas
+        turn, resyncs, until = state.turn, state.resyncs, state.sure_until
+        if now > until or state.journal.pending or not self._available:
+            return NOWHERE
+        hedges = self.hedges if self.view.replicas and self.hedges.share else None
+        fit = replicas.fit(state.tau, now, self.settings.lag_bound, unlinked=state.master_down)
+        members: tuple[Replica, ...] | None = fit.members
+        if members:
+            until = min(until, fit.until)
+            turns = replicas.turns(members)
+            readers = turns or iter(partial(self._weigh, members), None)
+            route = Route(until, resyncs, readers, members=members, even=turns is not None, hedges=hedges)
+        else:
+            master = self._sure_master()
+            if master is None:
+                return NOWHERE
+            members = () if self.view.replicas else None
+            route = Route(until, resyncs, repeat(master), members=members, hedges=hedges)
+        state.take_route(route, turn)
+        return route
+
+    def _weigh(self, members: tuple[Replica, ...]) -> Replica | None:
+        return self.replicas.weigh(members, self.state.now())
 
     def may_hedge(self) -> bool:
         """Use one hedge of the budget, if there is one."""

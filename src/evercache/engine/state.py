@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any
 
 from evercache.engine.flights import Flight, Flights, Outcome
+from evercache.engine.route import NOWHERE, Route
 from evercache.near import Gutter, Near
 from evercache.policy import Settings
 from evercache.protocol.clock import ServerClock
@@ -105,6 +106,10 @@ class State:
         self.generation = ""
         self.known_life: str | None = None
         self.master_run_id = ""
+        #: Where the hot path reads; and what stands for the last change of that: a new object each time, since a
+        #: number that two threads raise at once may be the same again.
+        self.route = NOWHERE
+        self.turn = object()
         self.ready = False
         self.local = False
         self.resyncs = 0
@@ -113,9 +118,9 @@ class State:
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).
         self.tau = float("inf")
+        self._covers = float("-inf")
         self.covers = float("-inf")
-        #: The master did not answer, and nothing was heard of it since.
-        self.master_down = False
+        self._master_down = False
         self._ready_waiters: list[Future[None]] = []
 
     def __repr__(self) -> str:
@@ -133,9 +138,33 @@ class State:
 
     @covers.setter
     def covers(self, moment: float) -> None:
-        self._covers = moment
+        back, self._covers = moment < self._covers, moment
         #: Until when the tail is sure, for the hot path; without a resync, never.
         self.sure_until = moment + self.settings.max_staleness
+        if back:
+            self.leave_route()
+
+    @property
+    def master_down(self) -> bool:
+        """The master did not answer, and nothing was heard of it since."""
+        return self._master_down
+
+    @master_down.setter
+    def master_down(self, down: bool) -> None:
+        changed, self._master_down = down is not self._master_down, down
+        if changed:
+            self.leave_route()
+
+    def leave_route(self) -> None:
+        """What decides where reads go has changed: the next one finds out anew. From any thread."""
+        self.turn = object()
+        self.route = NOWHERE
+
+    def take_route(self, route: Route, turn: object) -> None:
+        """Go there from now on, unless something changed since that `turn`, when it was looked for."""
+        self.route = route
+        if self.turn is not turn:
+            self.route = NOWHERE
 
     def blind(self, now: float) -> bool:
         """Whether an invalidation could have passed unheard (rule 14)."""
@@ -217,6 +246,7 @@ class State:
             self.reading = {}  # after the count of resyncs: who joins looks at that first
             self.ready = True
             self.master_down = False
+            self.leave_route()
             waiters, self._ready_waiters = self._ready_waiters, []
         for waiter in waiters:
             _wake(waiter)
@@ -239,7 +269,10 @@ class State:
             self._mark(scope, line.stamp, now)
             self.flights.detach(scope, line.stamp)
             due = now + self.rng.uniform(0, REPLAY_JITTER)
-            return self.journal.heard_late(line.id, scope, line.stamp, line.generation, now, due)
+            pending = self.journal.heard_late(line.id, scope, line.stamp, line.generation, now, due)
+            if pending:
+                self.leave_route()
+            return pending
 
     def learn(self, subject: Subject, known: KnownMarks) -> None:
         """The marks that came with an answer of the master (rule 2)."""
@@ -284,6 +317,7 @@ class State:
         """Before it is sent: obeyed here from now on (rule 4); flights under way are not joined any more."""
         with self.lock:
             item = self.journal.begin(self.new_id(), scope, function)
+            self.leave_route()
             self.marks.version += 1  # what was found fresh may be outdated by it
             self.reading = {}
             self.flights.detach(scope)
@@ -410,6 +444,7 @@ class State:
         self.holds.clear()
         self.flights.clear()
         self.reading, self.joining = {}, {}
+        self.leave_route()
         self.gutter.clear()
         self.near.clear()  # another thread may have been in the middle of a change
         now = self.now()

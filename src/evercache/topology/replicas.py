@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random as _random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle
 from math import inf
 
 from evercache.errors import UnavailableError
-from evercache.protocol.balance import Balancer, LatencyScore
+from evercache.protocol.balance import NOISE, Balancer, LatencyScore
 from evercache.protocol.breaker import Breaker
 from evercache.protocol.caught import NEVER, Standing
 from evercache.wire.types import Address, AsyncEndpoint, Expectation, Greeting, SyncEndpoint
 
-__all__ = ["Replica", "ReplicaSet"]
+__all__ = ["Fit", "Replica", "ReplicaSet"]
+
+#: Turns of each replica before their order repeats. A prime number, so that no page reads the same things at the
+#: same places each time.
+TURNS = 61
 
 
 def leads_to(run_id: str) -> Expectation:
@@ -42,7 +47,6 @@ class Replica:
         "endpoint_async",
         "endpoint_sync",
         "expected",
-        "record",
         "score",
     )
 
@@ -60,8 +64,6 @@ class Replica:
         #: Whether a connection leads to the process that was verified (rule 7).
         self.expected: Expectation = leads_to("")
         self.score = LatencyScore()
-        #: A read was answered in so many seconds, at a moment.
-        self.record: Callable[[float, float], None] = self.score.record
         self.endpoint_sync: SyncEndpoint | None = None
         self.endpoint_async: AsyncEndpoint | None = None
         self._breaker = Breaker()
@@ -113,6 +115,14 @@ class Replica:
         fit = standing.caught >= tau and now - standing.caught <= lag_bound
         return fit and self._breaker.closed and (unlinked or standing.link_up)
 
+    def record(self, latency: float, now: float) -> None:
+        """A read was answered in so many seconds, at a moment."""
+        score = self.score
+        quick = score.value < NOISE
+        score.record(latency, now)
+        if (score.value < NOISE) is not quick:  # whether replicas take turns depends on it
+            self._changed()
+
     def fail(self, now: float, error: UnavailableError | None = None) -> None:
         """A read timed out or its connection failed: no more reads until the monitor has probed it."""
         with self._lock:
@@ -140,7 +150,7 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class Fit:
     """Those that reads may go to, found for one question; good until a moment, and until anything changes."""
 
     members: tuple[Replica, ...] = ()
@@ -165,10 +175,14 @@ class ReplicaSet:
     ) -> None:
         self.members: tuple[Replica, ...] = ()
         self._version = 0
-        self._fit = _Fit()
+        self._fit = Fit()
         self._balancer = Balancer(random)
+        self._random = random
+        self._turns: tuple[tuple[Replica, ...], Iterator[Replica]] = ((), iter(()))
         #: Called from any thread when a replica's breaker opens.
         self.on_failure = failed
+        #: Called from any thread after each change of what reads may go to, or of how they are shared out.
+        self.on_change: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"<ReplicaSet {' '.join(map(repr, self.members))}>"
@@ -188,6 +202,13 @@ class ReplicaSet:
         one that was tried before in this call. The caller says `record` or `fail`, and uses only a connection to
         `run_id`.
         """
+        members = self.fit(tau, now, lag_bound, unlinked=unlinked).members
+        if exclude is not None:
+            members = tuple([replica for replica in members if replica.address != exclude])
+        return self._balancer.choose(members, now) if members else None
+
+    def fit(self, tau: float, now: float, lag_bound: float, *, unlinked: bool = False) -> Fit:
+        """All that `choose` chooses from."""
         fit = self._fit
         if (
             now > fit.until
@@ -197,21 +218,38 @@ class ReplicaSet:
             or fit.lag_bound != lag_bound
         ):
             fit = self._fit = self._find(tau, now, lag_bound, unlinked)
-        members = fit.members
-        if exclude is not None:
-            members = tuple([replica for replica in members if replica.address != exclude])
-        return self._balancer.choose(members, now) if members else None
+        return fit
 
-    def _find(self, tau: float, now: float, lag_bound: float, unlinked: bool) -> _Fit:
+    def weigh(self, members: tuple[Replica, ...], now: float) -> Replica:
+        """The better one of two at random (at least one)."""
+        return self._balancer.choose(members, now)
+
+    def turns(self, members: tuple[Replica, ...]) -> Iterator[Replica] | None:
+        """Replicas that answer equally quickly, in turns without end: what `weigh` would choose as long as none of
+        them has a queue, but drawn beforehand. None where they are not alike."""
+        if any(replica.score.value >= NOISE for replica in members):
+            return None
+        known, turns = self._turns
+        if known != members:
+            drawn = list(members * TURNS)
+            for last in range(len(drawn) - 1, 0, -1):
+                other = int(self._random() * (last + 1))
+                drawn[last], drawn[other] = drawn[other], drawn[last]
+            turns = cycle(drawn)
+            self._turns = members, turns
+        return turns
+
+    def _find(self, tau: float, now: float, lag_bound: float, unlinked: bool) -> Fit:
         version = self._version
         fit = [replica for replica in self.members if replica.admits(tau, now, lag_bound, unlinked=unlinked)]
         if tau == NEVER:  # those that were never verified pass the comparison: not the empty ones
             fit = [r for r in fit if r.standing.run_id and not r.standing.loading]
         until = min((replica.standing.caught for replica in fit), default=inf) + lag_bound
-        return _Fit(tuple(fit), version, tau, lag_bound, unlinked, until)
+        return Fit(tuple(fit), version, tau, lag_bound, unlinked, until)
 
     def _change(self) -> None:
         self._version += 1
+        self.on_change()
 
     def get(self, address: Address) -> Replica | None:
         """The member at an address."""

@@ -10,8 +10,9 @@ from evercache.client.request import Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
 from evercache.client.sharing import join
 from evercache.engine.engine import Engine
+from evercache.engine.route import NOWHERE
 from evercache.errors import UnavailableError
-from evercache.protocol.balance import LATEST, NOISE
+from evercache.protocol.balance import NOISE
 
 __all__ = ["AsyncHits"]
 
@@ -27,19 +28,21 @@ class AsyncHits:
         self.serving = Serving(engine)
         #: See `Serving`; they wait for nothing.
         self.near, self.near_again = self.serving.near, self.serving.near_again
-        self._available = engine.settings.consistency == "available"
 
     def __repr__(self) -> str:
         return f"<AsyncHits of {self._engine!r}>"
 
     async def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
-        engine, state = self._engine, self._state
+        state = self._state
         began = asked = self._now()
-        if plan.near or state.journal.pending or began > state.sure_until or not self._available:
-            return NOT_ASKED
+        route = state.route
+        if began > route.until:
+            route = self._engine.route(began)
+            if route is NOWHERE:
+                return NOT_ASKED
         # async-only
-        reading, tried = state.reading, None
+        reading = state.reading
         if key in reading:
             joined = await join(state, plan, key, began)
             if isinstance(joined, Unserved):
@@ -49,22 +52,27 @@ class AsyncHits:
                     plan, key, tags, joined.data, joined.source, joined.resyncs, began, self._now()
                 )
             # It asks for itself after all, in what is left of its time.
-            tried, asked = joined, self._now()
+            asked = self._now()
             if asked >= began + plan.patience or state.journal.pending or asked > state.sure_until:
-                return Unserved(began, tried=tried)
-        reader = engine.sure_reader(asked, tried)
+                return Unserved(began, tried=joined)
+            another = self._engine.sure_reader(asked, joined)
+            if another is None:
+                return Unserved(began)
+            reader = another
+        else:
+            reader = next(route.readers)
         # end async-only
         # sync-only:
-        # reader = engine.sure_reader(asked)
+        # reader = next(route.readers)
         # end sync-only
-        if reader is None:
-            return NOT_ASKED if asked == began else Unserved(began)
-        resyncs = state.resyncs
-        until, replicas = inf, engine.view.replicas
-        if replicas and engine.hedges.share:
-            until = asked + min(engine.hedges.delay, LATEST * plan.patience)
-        endpoint = reader.endpoint_async or engine.attach_async(reader)
-        deadline = began + plan.patience
+        endpoint = reader.endpoint_async or self._engine.attach_async(reader)
+        if route.even and endpoint.outstanding:
+            assert route.members is not None
+            reader = self._engine.replicas.weigh(route.members, asked)
+            endpoint = reader.endpoint_async or self._engine.attach_async(reader)
+        deadline, until, hedges = began + plan.patience, inf, route.hedges
+        if hedges is not None:
+            until = asked + (hedges.delay if hedges.delay < plan.latest else plan.latest)
         try:
             answer = endpoint.get(key, asked, deadline, reader.expected, until)
             # async-only
@@ -81,19 +89,19 @@ class AsyncHits:
         now = self._now()
         if type(data) is not bytes:
             if data is None:
-                return Unserved(began, None, reader.role, resyncs)
+                return Unserved(began, None, reader.role, route.resyncs)
             taken = await self._link.odd(reader, data, key, asked, deadline, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
             data, reader = taken
             if data is None:
-                return Unserved(began, None, reader.role, resyncs)
+                return Unserved(began, None, reader.role, route.resyncs)
             now = self._now()
-        elif replicas:
+        elif route.members is not None:
             took = now - asked
             if took >= NOISE or not reader.score.quick:
                 reader.record(took, now)
-            if until != inf:
-                engine.hedges.record(took)
-        return self.serving.value(plan, key, tags, data, reader.role, resyncs, began, now)
+            if hedges is not None:
+                hedges.record(took)
+        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now)

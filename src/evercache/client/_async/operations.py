@@ -50,7 +50,7 @@ class AsyncOperations:
             self._engine.hot.take(request)
         if seen is None:
             subject, plan = request.subject, request.plan
-            seen = NOT_ASKED if plan is None else await self._hits.get(plan, subject.key, subject.tags)
+            seen = NOT_ASKED if plan is None or plan.near else await self._hits.get(plan, subject.key, subject.tags)
             if type(seen) is not Unserved:
                 return seen
         return await self._result(request, await self._reads.fetch(request, seen))

@@ -10,8 +10,9 @@ from evercache.client._sync.link import SyncLink
 from evercache.client.request import Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
 from evercache.engine.engine import Engine
+from evercache.engine.route import NOWHERE
 from evercache.errors import UnavailableError
-from evercache.protocol.balance import LATEST, NOISE
+from evercache.protocol.balance import NOISE
 
 __all__ = ["SyncHits"]
 
@@ -27,26 +28,28 @@ class SyncHits:
         self.serving = Serving(engine)
         #: See `Serving`; they wait for nothing.
         self.near, self.near_again = self.serving.near, self.serving.near_again
-        self._available = engine.settings.consistency == "available"
 
     def __repr__(self) -> str:
         return f"<SyncHits of {self._engine!r}>"
 
     def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
-        engine, state = self._engine, self._state
+        state = self._state
         began = asked = self._now()
-        if plan.near or state.journal.pending or began > state.sure_until or not self._available:
-            return NOT_ASKED
-        reader = engine.sure_reader(asked)
-        if reader is None:
-            return NOT_ASKED if asked == began else Unserved(began)
-        resyncs = state.resyncs
-        until, replicas = inf, engine.view.replicas
-        if replicas and engine.hedges.share:
-            until = asked + min(engine.hedges.delay, LATEST * plan.patience)
-        endpoint = reader.endpoint_sync or engine.attach_sync(reader)
-        deadline = began + plan.patience
+        route = state.route
+        if began > route.until:
+            route = self._engine.route(began)
+            if route is NOWHERE:
+                return NOT_ASKED
+        reader = next(route.readers)
+        endpoint = reader.endpoint_sync or self._engine.attach_sync(reader)
+        if route.even and endpoint.outstanding:
+            assert route.members is not None
+            reader = self._engine.replicas.weigh(route.members, asked)
+            endpoint = reader.endpoint_sync or self._engine.attach_sync(reader)
+        deadline, until, hedges = began + plan.patience, inf, route.hedges
+        if hedges is not None:
+            until = asked + (hedges.delay if hedges.delay < plan.latest else plan.latest)
         try:
             answer = endpoint.get(key, asked, deadline, reader.expected, until)
             data: Any = answer
@@ -56,19 +59,19 @@ class SyncHits:
         now = self._now()
         if type(data) is not bytes:
             if data is None:
-                return Unserved(began, None, reader.role, resyncs)
+                return Unserved(began, None, reader.role, route.resyncs)
             taken = self._link.odd(reader, data, key, asked, deadline, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
             data, reader = taken
             if data is None:
-                return Unserved(began, None, reader.role, resyncs)
+                return Unserved(began, None, reader.role, route.resyncs)
             now = self._now()
-        elif replicas:
+        elif route.members is not None:
             took = now - asked
             if took >= NOISE or not reader.score.quick:
                 reader.record(took, now)
-            if until != inf:
-                engine.hedges.record(took)
-        return self.serving.value(plan, key, tags, data, reader.role, resyncs, began, now)
+            if hedges is not None:
+                hedges.record(took)
+        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now)

@@ -51,7 +51,7 @@ class SyncOperations:
             self._engine.hot.take(request)
         if seen is None:
             subject, plan = request.subject, request.plan
-            seen = NOT_ASKED if plan is None else self._hits.get(plan, subject.key, subject.tags)
+            seen = NOT_ASKED if plan is None or plan.near else self._hits.get(plan, subject.key, subject.tags)
             if type(seen) is not Unserved:
                 return seen
         return self._result(request, self._reads.fetch(request, seen))
