@@ -57,10 +57,10 @@ def peer_that(answer: Answer, tls: ssl.SSLContext | None = None) -> Peer:
 def get(caller: Caller, endpoint: Any, key: str, seconds: float = 5.0, until: float = inf) -> Any:
     now = time.monotonic()
     if caller._runner is None:
-        return endpoint.get(key, now, now + seconds, lambda greeting: True, until)
+        return endpoint.get(key, now, seconds, lambda greeting: True, until - now)
 
     async def got() -> Any:
-        return await endpoint.get(key, now, now + seconds, lambda greeting: True, until)
+        return await endpoint.get(key, now, seconds, lambda greeting: True, until - now)
 
     return caller._runner.run(got())
 
@@ -203,7 +203,7 @@ def test_threads_that_share_a_pool_get_their_own_answers() -> None:
                 now = time.monotonic()
                 until = now + 0.008 if n % 4 == 0 else inf
                 try:
-                    reply = endpoint.get(key, now, now + 0.015, lambda greeting: True, until)
+                    reply = endpoint.get(key, now, 0.015, lambda greeting: True, until - now)
                 except UnavailableError:
                     late += 1
                     continue
@@ -242,9 +242,9 @@ def test_an_exception_out_of_the_blue_costs_no_place() -> None:
         endpoint = BlockingWire().endpoint(peer.address, ConnectionOptions(connect_timeout=2.0, max_connections=2))
         for n in range(5):
             now = time.monotonic()
-            assert endpoint.get("a", now, now + 1, lambda greeting: True) == b"a", n
+            assert endpoint.get("a", now, 1.0, lambda greeting: True) == b"a", n
             with pytest.raises(Blue):
-                endpoint.get("a", now, now + 1, raises)
+                endpoint.get("a", now, 1.0, raises)
             assert endpoint.outstanding == 0
         endpoint.disconnect()
 
@@ -261,7 +261,7 @@ def test_a_connection_that_was_disconnected_while_it_was_asked_is_closed() -> No
     with peer_that(answer) as peer, ThreadPoolExecutor(1) as pool:
         endpoint = BlockingWire().endpoint(peer.address, ConnectionOptions(connect_timeout=2.0))
         now = time.monotonic()
-        endpoint.get("a", now, now + 5, lambda greeting: True)
+        endpoint.get("a", now, 5.0, lambda greeting: True)
         future = pool.submit(endpoint.get, "slow", now, now + 5, lambda greeting: True)
         asked_now.wait(5)
         endpoint.disconnect()

@@ -303,7 +303,7 @@ class SimEndpoint:
             self._calls -= 1
 
     def get(
-        self, key: str, now: float, deadline: float, expect: Expectation, until: float = inf
+        self, key: str, now: float, patience: float, expect: Expectation, late: float = inf
     ) -> asyncio.Future[Reply | Request]:
         """See `AsyncEndpoint.get`. A future, as of a connection that is there: others may join it."""
         loop = self._network.loop
@@ -311,7 +311,7 @@ class SimEndpoint:
 
         async def ask() -> None:
             try:
-                reply = await self._get(key, deadline, expect, until)
+                reply = await self._get(key, now + patience, expect, now + late)
             except UnavailableError as error:
                 if not answer.done():
                     answer.set_exception(error)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evercache.codecs import Encoder
+from evercache.codecs import STRICT, Encoder
 from evercache.observe import Counters
 from evercache.policy import Policy
 from evercache.protocol.balance import LATEST
@@ -54,10 +54,13 @@ class Plan:
     early: float = field(init=False, repr=False, compare=False)
     #: A second node is asked after so many seconds at the latest.
     latest: float = field(init=False, repr=False, compare=False)
+    #: The number of the codec whose plain payloads are read by `decode_plain`; none has -1.
+    plain: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "early", self.beta * LARGEST_DRAW / 10)
         object.__setattr__(self, "latest", LATEST * self.patience)
+        object.__setattr__(self, "plain", STRICT if self.encoder.ordinary else -1)
 
 
 @dataclass(frozen=True, slots=True)

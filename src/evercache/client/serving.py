@@ -31,9 +31,11 @@ __all__ = ["NOT_ASKED", "Serving", "Unserved"]
 #: the stamp; the soft expiry and half of the span; compute time and codec; the checksum; the byte that follows.
 _HEADER: Final = Struct(">IQQ2x8xIIB")
 _ORDINARY: Final = int.from_bytes(MAGIC + bytes([VERSION, 0]))
-_UNUSUAL: Final = ~(TAGGED | COMPRESSED)
-#: The checksum of that first byte, from which that of the rest goes on.
-_CRC_OF: Final = tuple(crc32(bytes([first])) for first in range(256))
+_USUAL: Final = TAGGED | COMPRESSED
+#: Where the MessagePack of most entries begins: no tags, and behind the first byte of the payload, which says that
+#: nothing in it is special. The checksum of that byte, from which that of the rest goes on.
+_PLAIN_AT: Final = HEADER_BYTES + 1
+_PLAIN_CRC: Final = crc32(bytes([PLAIN]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,27 +146,27 @@ class Serving:
     ) -> Any:
         """The decoded value of an entry that is whole, live and fresh, else `Unserved`."""
         state, marks = self._state, self._marks
-        offset_us, newest = state.clock.offset_us, marks.newest
         try:
             head, stamp, soft, compute, crc, first = _HEADER.unpack_from(data)
         except StructError:
             return Unserved(began, data, source, resyncs)
-        flags = head ^ _ORDINARY
+        newest, offset_ms = marks.newest, state.clock.offset_ms
         if (
-            flags & _UNUSUAL
-            or offset_us is None
-            or stamp > newest
+            stamp > newest
+            or offset_ms is None
             or resyncs != state.resyncs
             or now > state.sure_until
             or state.journal.pending
         ):
             return Unserved(began, data, source, resyncs)
-        start, form = HEADER_BYTES, first
-        if flags & TAGGED:
-            start += 1 + 8 * first
-            if not first or len(data) <= start:
+        flags, start = head ^ _ORDINARY, HEADER_BYTES
+        if flags:
+            if flags & ~_USUAL:
                 return Unserved(began, data, source, resyncs)
-            form = data[start]
+            if flags & TAGGED:
+                start += 1 + 8 * first
+                if not first or len(data) <= start:
+                    return Unserved(began, data, source, resyncs)
         if stamp < newest:
             # Not newer than every mark that was heard of: the marks that cover it are looked up.
             if (
@@ -186,24 +188,27 @@ class Serving:
                 for at in range(HEADER_BYTES + 1, start, 8):
                     if stamp < known(data[at : at + 8], 0):
                         return Unserved(began, data, source, resyncs)
-        left_ms = (soft >> 16) - now * 1e3 - offset_us / 1e3
-        payload = data[start + 1 :] if len(data) < SMALL else memoryview(data)[start + 1 :]
-        found = crc32(memoryview(data)[HEADER_BYTES:]) if flags & TAGGED else crc32(payload, _CRC_OF[first])
+        left_ms = (soft >> 16) - now * 1e3 - offset_ms
+        plain = not (flags or first) and compute & 0xFF == plan.plain
+        if plain:
+            payload = data[_PLAIN_AT:] if len(data) < SMALL else memoryview(data)[_PLAIN_AT:]
+            found = crc32(payload, _PLAIN_CRC)
+        else:
+            found = crc32(memoryview(data)[HEADER_BYTES:])
         if left_ms <= 0 or found != crc:
             return Unserved(began, data, source, resyncs)
         if left_ms < (compute >> 8) * plan.early and refresh_early(
             left_ms, (compute >> 8) / 10, plan.beta, 1.0 - state.rng.random()
         ):
             return Unserved(began, data, source, resyncs, early=True)
-        codec, encoder = compute & 0xFF, plan.encoder
         try:
-            if form == PLAIN and codec == STRICT and not flags & COMPRESSED and encoder.ordinary:
+            if not plain:
+                value = plan.encoder.decode(data[start:], compute & 0xFF, bool(flags & COMPRESSED), key.encode())
+            else:
                 try:
                     value = decode_plain(payload)
                 except Exception:  # damaged, or what only the codec reads: text with lone surrogates, great depth
-                    value = encoder.decode(data[start:], codec, False, b"")
-            else:
-                value = encoder.decode(data[start:], codec, bool(flags & COMPRESSED), key.encode())
+                    value = plan.encoder.decode(data[start:], STRICT, False, b"")
         except CorruptEnvelope:
             return Unserved(began, data, source, resyncs)
         if source == "master":

@@ -164,7 +164,7 @@ class BlockingEndpoint:
         return replies
 
     def get(
-        self, key: str, now: float, deadline: float, expect: Expectation, until: float = inf
+        self, key: str, now: float, patience: float, expect: Expectation, late: float = inf
     ) -> Reply | ServerError | BlockingExchange:
         """See `evercache.wire.types.SyncEndpoint.get`."""
         command = encode_get(key)
@@ -172,7 +172,7 @@ class BlockingEndpoint:
         try:
             connection = idle.pop()
         except IndexError:
-            return self._get(command, deadline, expect, until)
+            return self._get(command, now + patience, expect, now + late)
         reply: Any = _UNASKED
         try:
             # One that was used just now is not looked at: if it was closed since, the question is asked again.
@@ -181,17 +181,17 @@ class BlockingEndpoint:
                 and connection.epoch == self._epoch
                 and (connection.met is expect or connection.meets(expect))
             ):
-                reply = connection.ask(command, now, deadline, until)
+                reply = connection.ask(command, now, patience, late)
         except BaseException as error:
             self.give(connection, broken=True)
             if isinstance(error, ConnectionFailed):  # it was closed meanwhile; a question may be asked again
-                return self._get(command, deadline, expect, until)
+                return self._get(command, now + patience, expect, now + late)
             raise
         if reply is LATE:
-            return BlockingExchange(self, connection, 1, deadline)
+            return BlockingExchange(self, connection, 1, now + patience)
         if reply is _UNASKED:
             self.give(connection, broken=False)
-            return self._get(command, deadline, expect, until)
+            return self._get(command, now + patience, expect, now + late)
         if connection.epoch == self._epoch:
             idle.append(connection)
             if self._waiting:

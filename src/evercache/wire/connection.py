@@ -11,7 +11,7 @@ import errno
 import socket
 import ssl
 import sys
-from math import ceil, inf
+from math import ceil, inf, nan
 from struct import pack
 from time import monotonic
 from typing import Any, Final
@@ -45,7 +45,6 @@ class Connection:
     """One greeted socket. No lock: the pool lends it to one thread at a time."""
 
     __slots__ = (
-        "_at_once",
         "_by_kernel",
         "_feed",
         "_gets",
@@ -55,6 +54,7 @@ class Connection:
         "_receive",
         "_send",
         "_slack",
+        "_waits",
         "address",
         "check",
         "decoder",
@@ -74,11 +74,12 @@ class Connection:
         self._send, self._receive = sock.send, sock.recv
         self._patience = inf  # the time-out that the socket has, in seconds
         self._slack = 0.0  # what another one may differ by
+        self._waits = (
+            nan  # how long `ask` may wait without a look at these two; the kernel bounds its calls by that
+        )
         self._by_kernel = _kernel_bounds(sock)
         if self._by_kernel:
             sock.settimeout(None)
-        #: Commands of so many bytes are sent and answered by one system call each.
-        self._at_once = _FITS if self._by_kernel else -1
         self.replies: list[Any] = []  # of a request that is not answered yet
         self.check = input_check(sock)
         self.used = 0.0  # when it was asked last (monotonic seconds)
@@ -137,31 +138,34 @@ class Connection:
             except OSError as error:  # also ssl.SSLError
                 raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
 
-    def ask(self, data: bytes, now: float, deadline: float, until: float = inf) -> Any:
-        """The reply to one command, in one system call each way when all goes well; `LATE` at `until`.
+    def ask(self, data: bytes, now: float, patience: float, late: float = inf) -> Any:
+        """The reply to a short command, by one system call each way when all goes well; `LATE` after `late` s.
 
         After any exception the connection must be closed.
         """
-        if len(data) > self._at_once:
-            replies = self.request(data, 1, deadline, until)
-            return LATE if replies is None else replies[0]
-        left = (until if until < deadline else deadline) - now
-        if left >= _SHORT and not -self._slack < left - self._patience < self._slack:
-            self._bound(left)
+        wait = late if late < patience else patience
+        if wait != self._waits:
+            if not self._by_kernel:
+                replies = self.request(data, 1, now + patience, now + late)
+                return LATE if replies is None else replies[0]
+            if wait >= _SHORT:
+                if not -self._slack < wait - self._patience < self._slack:
+                    self._bound(wait)
+                self._waits = wait
         self.used = now
         sent = 0
         try:
             sent = self._send(data)
             if sent < len(data):
                 raise OSError(errno.EMSGSIZE, "a short command did not fit into an empty buffer")
-            if left < _SHORT and not self.check(ceil(left * 1e3)):
+            if wait < _SHORT and not self.check(ceil(wait * 1e3)):
                 raise TimeoutError
             received = self._receive(RECEIVE_BYTES)
             string = received.startswith(b"$")
             (self._put if string else self._feed)(received)
             reply = self._gets()
         except (TimeoutError, BlockingIOError):
-            if until < deadline:
+            if late < patience:
                 self.replies = []
                 return LATE
             raise DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True) from None
@@ -178,7 +182,7 @@ class Connection:
         if type(reply) is PushNotification:  # nobody asked for it
             reply = self.decoder.pop()
         if reply is PENDING:
-            replies = self.request(b"", 1, deadline, until)
+            replies = self.request(b"", 1, now + patience, now + late)
             return LATE if replies is None else replies[0]
         self._check_end()
         return reply
@@ -232,6 +236,7 @@ class Connection:
             value = pack("ll", whole, max(int((seconds - whole) * 1e6), 1) if seconds < inf else 0)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        self._waits = nan
         self._patience = seconds
         self._slack = min(0.001, seconds / 4)
 

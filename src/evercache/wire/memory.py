@@ -206,7 +206,7 @@ class SyncMemoryEndpoint(_MemoryEndpoint):
         """See `SyncEndpoint.begin`; never waits."""
         return self._execute(commands, expect)
 
-    def get(self, key: str, now: float, deadline: float, expect: Expectation, until: float) -> Reply | ServerError:
+    def get(self, key: str, now: float, patience: float, expect: Expectation, late: float) -> Reply | ServerError:
         """See `SyncEndpoint.get`; never waits."""
         return self._execute((("GET", key),), expect)[0]
 
@@ -230,7 +230,7 @@ class AsyncMemoryEndpoint(_MemoryEndpoint):
         return self._execute(commands, expect)
 
     async def get(
-        self, key: str, now: float, deadline: float, expect: Expectation, until: float
+        self, key: str, now: float, patience: float, expect: Expectation, late: float
     ) -> Reply | ServerError:
         """See `AsyncEndpoint.get`; never waits."""
         return self._execute((("GET", key),), expect)[0]

@@ -195,7 +195,7 @@ class PipelinedEndpoint:
         return answer
 
     def get(
-        self, key: str, now: float, deadline: float, expect: Expectation, until: float = inf
+        self, key: str, now: float, patience: float, expect: Expectation, late: float = inf
     ) -> Awaitable[Reply | ServerError | Exchange]:
         """See `wire.types.SyncEndpoint.get`."""
         recent = self._recent
@@ -207,8 +207,8 @@ class PipelinedEndpoint:
                 and channel.usable
                 and (channel.met is expect or channel.meets(expect))
             ):
-                return channel.get(key, now, deadline, until)
-        return self._get(key, deadline, expect, until)
+                return channel.get(key, now, now + patience, now + late)
+        return self._get(key, now + patience, expect, now + late)
 
     async def _get(
         self, key: str, deadline: float, expect: Expectation, until: float

@@ -181,10 +181,13 @@ class SyncEndpoint(Protocol):
         ...
 
     def get(
-        self, key: str, now: float, deadline: float, expect: Expectation, until: float
+        self, key: str, now: float, patience: float, expect: Expectation, late: float
     ) -> Reply | ServerError | SyncExchange:
-        """The same for one `GET`, which may be sent twice: the hot path. `now` is the present time on
-        `time.monotonic()`, before the deadline."""
+        """The same for one `GET` of a key that is not long, which may be sent twice: the hot path.
+
+        `now` is the present time on `time.monotonic()`. The deadline is `patience` seconds later, and after `late`
+        seconds the exchange is returned: the same two numbers from most calls of a function.
+        """
         ...
 
     def sweep(self) -> None:
@@ -223,7 +226,7 @@ class AsyncEndpoint(Protocol):
         ...
 
     def get(
-        self, key: str, now: float, deadline: float, expect: Expectation, until: float
+        self, key: str, now: float, patience: float, expect: Expectation, late: float
     ) -> Awaitable[Reply | ServerError | AsyncExchange]:
         """See `SyncEndpoint.get`; awaited at once."""
         ...

@@ -36,6 +36,7 @@ class AsyncHits:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
         state = self._state
         began = asked = self._now()
+        patience, late = plan.patience, inf
         route = state.route
         if began > route.until:
             route = self._engine.route(began)
@@ -53,7 +54,8 @@ class AsyncHits:
                 )
             # It asks for itself after all, in what is left of its time.
             asked = self._now()
-            if asked >= began + plan.patience or state.journal.pending or asked > state.sure_until:
+            patience = began + plan.patience - asked
+            if patience <= 0 or state.journal.pending or asked > state.sure_until:
                 return Unserved(began, tried=joined)
             another = self._engine.sure_reader(asked, joined)
             if another is None:
@@ -70,13 +72,13 @@ class AsyncHits:
             assert route.members is not None
             reader = self._engine.replicas.weigh(route.members, asked)
             endpoint = reader.endpoint_async or self._engine.attach_async(reader)
-        deadline, until, hedges = began + plan.patience, inf, route.hedges
+        hedges = route.hedges
         if hedges is not None:
-            until = asked + (hedges.delay if hedges.delay < plan.latest else plan.latest)
+            late = hedges.delay if hedges.delay < plan.latest else plan.latest
         try:
-            answer = endpoint.get(key, asked, deadline, reader.expected, until)
+            answer = endpoint.get(key, asked, patience, reader.expected, late)
             # async-only
-            reading[key] = answer, reader, deadline
+            reading[key] = answer, reader, began + plan.patience
             # end async-only
             data: Any = await answer
         except UnavailableError as error:
@@ -90,7 +92,7 @@ class AsyncHits:
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, route.resyncs)
-            taken = await self._link.odd(reader, data, key, asked, deadline, plan.counters)
+            taken = await self._link.odd(reader, data, key, asked, asked + patience, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)

@@ -36,6 +36,7 @@ class SyncHits:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
         state = self._state
         began = asked = self._now()
+        patience, late = plan.patience, inf
         route = state.route
         if began > route.until:
             route = self._engine.route(began)
@@ -47,11 +48,11 @@ class SyncHits:
             assert route.members is not None
             reader = self._engine.replicas.weigh(route.members, asked)
             endpoint = reader.endpoint_sync or self._engine.attach_sync(reader)
-        deadline, until, hedges = began + plan.patience, inf, route.hedges
+        hedges = route.hedges
         if hedges is not None:
-            until = asked + (hedges.delay if hedges.delay < plan.latest else plan.latest)
+            late = hedges.delay if hedges.delay < plan.latest else plan.latest
         try:
-            answer = endpoint.get(key, asked, deadline, reader.expected, until)
+            answer = endpoint.get(key, asked, patience, reader.expected, late)
             data: Any = answer
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
@@ -60,7 +61,7 @@ class SyncHits:
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, route.resyncs)
-            taken = self._link.odd(reader, data, key, asked, deadline, plan.counters)
+            taken = self._link.odd(reader, data, key, asked, asked + patience, plan.counters)
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
