@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -17,6 +17,7 @@ from hiredis import PushNotification
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError, UnavailableError
 from evercache.wire.resp import (
+    NOT_RESP,
     PENDING,
     Decoder,
     confirmations,
@@ -24,6 +25,7 @@ from evercache.wire.resp import (
     encode_get,
     is_confirmation,
     is_message,
+    not_resp,
 )
 from evercache.wire.sockets import input_check
 from evercache.wire.types import Address, Command, Expectation, Greeting, Over, Reply
@@ -42,51 +44,26 @@ _MAX_MESSAGES: Final = 10_000
 _NONE: Final[list[Any]] = []
 
 
-class Exchange:
-    """Commands of one call and the replies so far (`wire.types.AsyncExchange`). Belongs to one event loop."""
+class _Request:
+    """What both kinds have. Without a constructor: the fields of a `Question` are cheaper to set from outside."""
 
-    __slots__ = (
-        "asked_at",
-        "count",
-        "data",
-        "deadline",
-        "expired",
-        "future",
-        "heard",
-        "replies",
-        "sent_at",
-        "single",
-        "subscribing",
-        "until",
-    )
+    __slots__ = ("asked_at", "data", "deadline", "expired", "future", "heard", "sent_at", "until")
 
-    def __init__(
-        self,
-        data: bytes,
-        count: int,
-        deadline: float,
-        until: float,
-        future: asyncio.Future[Any],
-        now: float,
-        heard: int,
-    ) -> None:
-        self.data = data
-        self.count = count
-        self.deadline = deadline
-        #: Resolved by the replies; at `until` by this exchange itself, and another future takes its place.
-        self.future = future
-        self.until = until
-        #: Whether the future gets the one reply itself instead of a list.
-        self.single = False
-        self.replies: list[Any] = []
-        #: Confirmations that still have to come for each command (empty: none of them subscribes).
-        self.subscribing: list[int] = _NONE
-        self.expired = False
-        self.heard = heard  # `Channel._heard` when it was sent, or taken while writing is paused
-        self.asked_at = self.sent_at = now
+    count: int
+    single: bool
+    replies: list[Any]
+    subscribing: list[int]
+    data: bytes
+    deadline: float
+    future: asyncio.Future[Any]
+    until: float
+    expired: bool
+    heard: int
+    asked_at: float
+    sent_at: float
 
     def __repr__(self) -> str:
-        return f"<Exchange {len(self.replies)} of {self.count} replies>"
+        return f"<{type(self).__name__} {len(self.replies)} of {self.count} replies>"
 
     def hand_over(self) -> None:
         """Give the exchange itself to whoever waits for its replies, which go into another future."""
@@ -112,25 +89,46 @@ class Exchange:
         self.future.add_done_callback(done)
 
 
-class Question(Exchange):
-    """One `GET`: the same with fewer fields to fill, since nearly every read makes one."""
+class Exchange(_Request):
+    """Commands of one call and the replies so far (`wire.types.AsyncExchange`). Belongs to one event loop."""
+
+    __slots__ = ("count", "replies", "subscribing")
+
+    #: Whether the future gets the one reply itself instead of a list.
+    single = False
+
+    def __init__(
+        self,
+        data: bytes,
+        count: int,
+        deadline: float,
+        until: float,
+        future: asyncio.Future[Any],
+        now: float,
+        heard: int,
+    ) -> None:
+        self.data = data
+        self.count = count
+        self.deadline = deadline
+        #: Resolved by the replies; at `until` by this exchange itself, and another future takes its place.
+        self.future = future
+        self.until = until
+        self.replies: list[Any] = []
+        #: Confirmations that still have to come for each command (empty: none of them subscribes).
+        self.subscribing: list[int] = _NONE
+        self.expired = False
+        self.heard = heard  # `Channel._heard` when it was sent, or taken while writing is paused
+        self.asked_at = self.sent_at = now
+
+
+class Question(_Request):
+    """One `GET`: nearly every read makes one."""
 
     __slots__ = ()
     count = 1
     single = True
     replies = _NONE
     subscribing = _NONE
-
-    def __init__(
-        self, data: bytes, deadline: float, until: float, future: asyncio.Future[Any], now: float, heard: int
-    ) -> None:
-        self.data = data
-        self.deadline = deadline
-        self.future = future
-        self.until = until
-        self.expired = False
-        self.heard = heard
-        self.asked_at = self.sent_at = now
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:
@@ -148,16 +146,18 @@ class Channel(asyncio.Protocol):
     ) -> None:
         self.address = address
         self.loop = loop
+        self._create_future: Callable[[], asyncio.Future[Any]] = loop.create_future
         self._sock = sock  # for `forget`: the transport must not be touched after a fork
         self._keep_messages = keep_messages
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder()
-        self._outbox: deque[Exchange] = deque()
-        self._inflight: deque[Exchange] = deque()
+        self._outbox: deque[_Request] = deque()
+        self._inflight: deque[_Request] = deque()
         self._flushing = False
         self._alone = True  # one caller at a time, as far as the last write showed
         self._paused = False
         self._retired = False
+        self._open = False  # connected, and neither failed nor retired
         #: The last expectation that its greeting met.
         self.met: Expectation | None = None
         self._failure: ConnectionFailed | None = None
@@ -180,6 +180,7 @@ class Channel(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._check = input_check(transport.get_extra_info("socket"), closed_only=True)
+        self._open = not self._retired and self._failure is None
 
     async def close_with_loop(self) -> None:
         """Arrange that a loop which is shut down without a word (`asyncio.run`) closes the connection.
@@ -206,9 +207,7 @@ class Channel(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether a new call may use it. An idle one is looked at: its peer may have closed it just now."""
-        if self._failure is not None or self._retired or self._transport is None:
-            return False
-        return bool(self._inflight) or bool(self._outbox) or not self._check(0)
+        return self._open and (bool(self._inflight) or bool(self._outbox) or not self._check(0))
 
     @property
     def outstanding(self) -> int:
@@ -218,6 +217,7 @@ class Channel(asyncio.Protocol):
     def retire(self) -> None:
         """Take no new call, close when those under way are done (or at the deadline of the last)."""
         self._retired = True
+        self._open = False
         if not self._inflight and not self._outbox:
             self.close()
 
@@ -231,6 +231,7 @@ class Channel(asyncio.Protocol):
         The transport would take the socket out of the selector, which the parent still uses.
         """
         self._failure = ConnectionFailed(f"the connection to {self.address} belongs to the parent process")
+        self._open = False
         self._sock.close()
         self._release_guard()
 
@@ -247,6 +248,7 @@ class Channel(asyncio.Protocol):
         if self._failure is not None:
             return
         self._failure = failure
+        self._open = False
         if self._watchdog is not None:
             self._watchdog.cancel()
         for requests, maybe_run in ((self._inflight, True), (self._outbox, False)):
@@ -299,23 +301,36 @@ class Channel(asyncio.Protocol):
         self._take(request)
         return request
 
-    def get(self, key: str, now: float, deadline: float, until: float = _NEVER) -> asyncio.Future[Any]:
-        """The future of the reply to `GET key`, or at `until` of the exchange. The channel is usable.
+    def get(self, key: str, now: float, deadline: float, until: float = _NEVER) -> asyncio.Future[Any] | None:
+        """The future of the reply to `GET key`, or at `until` of the exchange; None if it is not usable.
 
         A lone task's question is written at once; where several ask in one turn of the loop, theirs leave together.
         """
-        future: asyncio.Future[Any] = self.loop.create_future()
-        request = Question(encode_get(key), deadline, until, future, now, self._heard)
-        if self._alone and not self._inflight and not self._outbox and not self._paused and self._transport:
+        idle = not self._outbox and not self._inflight
+        if not self._open or (idle and self._check(0)):
+            return None
+        request = Question()
+        request.data = encode_get(key)
+        request.deadline = deadline
+        request.until = until
+        request.future = future = self._create_future()
+        request.expired = False
+        request.heard = self._heard
+        request.asked_at = request.sent_at = now
+        if idle and self._alone and not self._paused:
+            assert self._transport is not None
             self._inflight.append(request)
             self._transport.write(request.data)
-            if deadline < self._watched or until < self._watched:
-                self._watch(until if now < until < deadline else deadline)
         else:
-            self._take(request)
+            self._outbox.append(request)
+            if not self._flushing:
+                self._flushing = True
+                self.loop.call_soon(self._flush)
+        if deadline < self._watched or until < self._watched:
+            self._watch(until if now < until < deadline else deadline)
         return future
 
-    def _take(self, request: Exchange) -> None:
+    def _take(self, request: _Request) -> None:
         self._outbox.append(request)
         if not self._flushing:
             self._flushing = True
@@ -327,21 +342,22 @@ class Channel(asyncio.Protocol):
     def _flush(self) -> None:
         """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
         self._flushing = False
-        now = monotonic()
-        while self._outbox and not self._paused and self._transport is not None and self._failure is None:
+        now, heard = monotonic(), self._heard
+        outbox, inflight = self._outbox, self._inflight
+        while outbox and not self._paused and self._transport is not None and self._failure is None:
             chunks: list[bytes] = []
             size = 0
-            while self._outbox and size < _WRITE_BYTES:
-                request = self._outbox.popleft()
+            while outbox and size < _WRITE_BYTES:
+                request = outbox.popleft()
                 if request.future.done():  # cancelled or late
                     continue
-                request.heard, request.sent_at = self._heard, now
-                chunks.append(request.data)
-                size += len(request.data)
-                request.data = b""
-                self._inflight.append(request)
+                request.heard, request.sent_at = heard, now
+                data, request.data = request.data, b""
+                chunks.append(data)
+                size += len(data)
+                inflight.append(request)
             if chunks:
-                self._alone = len(chunks) == 1 and len(self._inflight) == 1
+                self._alone = len(chunks) == 1 and len(inflight) == 1
                 self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         self._close_if_done()
 
@@ -357,29 +373,29 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop (`asyncio.Protocol`): give the replies to those who wait, in order."""
         self._heard += 1
-        self._decoder.feed(data)
+        gets, inflight = self._decoder.gets, self._inflight
         try:
-            following, inflight = self._decoder.next, self._inflight
-            while self._failure is None and (reply := following()) is not PENDING:
+            self._decoder.feed(data)
+            while (reply := gets()) is not PENDING:
                 kind = type(reply)
                 if (kind is list or kind is PushNotification) and is_message(reply, subscribed=self._subscribed):
                     self._take_message(reply)
-                elif inflight:
-                    request = inflight[0]
-                    if not request.single:
-                        self._take_reply(request, reply)
-                        continue
-                    inflight.popleft()
-                    if not request.future.done():
-                        request.future.set_result(reply)
-                    if self._retired:
-                        self._close_if_done()
-                else:
+                elif not inflight:
                     raise ProtocolError(f"{self.address} sent more replies than were asked for")
+                elif inflight[0].single:
+                    future = inflight.popleft().future
+                    if not future.done():
+                        future.set_result(reply)
+                else:
+                    self._take_reply(inflight[0], reply)
+            if self._retired:
+                self._close_if_done()
         except ProtocolError as error:
             self._fail(error)
+        except NOT_RESP as error:
+            self._fail(not_resp(error))
 
-    def _take_reply(self, request: Exchange, reply: Any) -> None:
+    def _take_reply(self, request: _Request, reply: Any) -> None:
         request.replies.append(reply)
         if len(request.replies) < request.count:
             return

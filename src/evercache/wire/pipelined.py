@@ -6,6 +6,7 @@ import asyncio
 import copy
 import random
 import ssl
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -203,11 +204,12 @@ class PipelinedEndpoint:
             channel = recent[0]()
             if (
                 channel is not None
-                and channel.loop is asyncio.get_running_loop()
-                and channel.usable
+                and channel.loop is get_running_loop()
                 and (channel.met is expect or channel.meets(expect))
             ):
-                return channel.get(key, now, now + patience, now + late)
+                answer = channel.get(key, now, now + patience, now + late)
+                if answer is not None:
+                    return answer
         return self._get(key, now + patience, expect, now + late)
 
     async def _get(

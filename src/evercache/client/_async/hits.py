@@ -68,7 +68,7 @@ class AsyncHits:
         # reader = next(route.readers)
         # end sync-only
         endpoint = reader.endpoint_async or self._engine.attach_async(reader)
-        if route.even and endpoint.outstanding:
+        if route.even and endpoint.outstanding and asked == began:
             assert route.members is not None
             reader = self._engine.replicas.weigh(route.members, asked)
             endpoint = reader.endpoint_async or self._engine.attach_async(reader)

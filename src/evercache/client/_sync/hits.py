@@ -44,7 +44,7 @@ class SyncHits:
                 return NOT_ASKED
         reader = next(route.readers)
         endpoint = reader.endpoint_sync or self._engine.attach_sync(reader)
-        if route.even and endpoint.outstanding:
+        if route.even and endpoint.outstanding and asked == began:
             assert route.members is not None
             reader = self._engine.replicas.weigh(route.members, asked)
             endpoint = reader.endpoint_sync or self._engine.attach_sync(reader)
