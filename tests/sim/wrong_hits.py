@@ -53,7 +53,7 @@ HITS = [
     Mutation(
         "hits from the future are served",
         15,
-        (edit(Serving, "value", ("or stamp > newest", "")),),
+        (edit(Serving, "value", ("stamp > newest", "False")),),
         settings=CALM,
         # It hears of the new master late, and invalidates at the old one; the new one's clock is ahead.
         scene=(
