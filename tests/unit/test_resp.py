@@ -73,6 +73,22 @@ def test_what_is_encoded_is_decoded_however_it_is_cut(commands: list[list[Any]],
     assert decoder.is_empty()
 
 
+def test_lengths_behind_a_string_that_was_put_are_looked_at() -> None:
+    decoder = Decoder()
+    decoder.put(data := b"$5\r\nhello\r\n*4000000000\r\n")
+    assert decoder.gets() == b"hello"
+    with pytest.raises(ProtocolError, match="announces more"):
+        decoder.began(data)
+    decoder = Decoder()
+    decoder.put(data := b"$5\r\nhel")
+    assert decoder.gets() is PENDING
+    decoder.began(data)
+    decoder.feed(b"lo\r\n*4000000000\r\n")
+    assert decoder.next() == b"hello"
+    with pytest.raises(ProtocolError, match="announces more"):
+        decoder.next()
+
+
 def test_every_type_of_reply() -> None:
     data = (
         b"+OK\r\n:-5\r\n$-1\r\n*-1\r\n_\r\n$0\r\n\r\n*2\r\n:1\r\n*0\r\n%1\r\n+k\r\n+v\r\n~2\r\n:1\r\n:2\r\n"

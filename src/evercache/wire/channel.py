@@ -26,6 +26,7 @@ from evercache.wire.resp import (
     is_confirmation,
     is_message,
     not_resp,
+    too_much,
 )
 from evercache.wire.sockets import input_check
 from evercache.wire.types import Address, Command, Expectation, Greeting, Over, Reply
@@ -373,9 +374,10 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop (`asyncio.Protocol`): give the replies to those who wait, in order."""
         self._heard += 1
-        gets, inflight = self._decoder.gets, self._inflight
+        decoder, inflight = self._decoder, self._inflight
+        gets = decoder.gets
         try:
-            self._decoder.feed(data)
+            decoder.feed(data)
             while (reply := gets()) is not PENDING:
                 kind = type(reply)
                 if (kind is list or kind is PushNotification) and is_message(reply, subscribed=self._subscribed):
@@ -388,6 +390,8 @@ class Channel(asyncio.Protocol):
                         future.set_result(reply)
                 else:
                     self._take_reply(inflight[0], reply)
+            if decoder.broken:
+                raise too_much()
             if self._retired:
                 self._close_if_done()
         except ProtocolError as error:

@@ -190,7 +190,7 @@ class Decoder:
         reader.feed(data)
 
     def began(self, data: bytes) -> None:
-        """Look at the lengths in what was `put`, after all: it is only a part, or has something behind the string."""
+        """Look at the lengths in what was `put`, after all: it is a part only, or more than the string."""
         self._frames.begin()
         self._last, self._unseen = data[-1], b""
         if self._frames.take(data) < len(data):
