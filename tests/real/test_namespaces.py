@@ -125,6 +125,12 @@ DYING = Bounds(dying=True)
 LOOSE = Bounds(beyond=1.0, stale=1.0, dying=True)
 
 
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a short name: it holds the sockets of Supervisors."""
+    return tmp_path_factory.mktemp("ns")
+
+
 def kept(figures: Figures) -> None:
     times = f"{figures.beyond:.3f} s beyond the function, {figures.stale:.3f} s stale"
     print(f"{figures.fault}: {figures.reads_in_fault} reads, {times}, {figures.exceptions} errors")
@@ -132,8 +138,8 @@ def kept(figures: Figures) -> None:
 
 
 @needs_namespaces
-def test_the_master_host_is_lost(tmp_path: Path) -> None:
-    with Hosts.on(tmp_path, "valkey", tls=False) as hosts:
+def test_the_master_host_is_lost(folder: Path) -> None:
+    with Hosts.on(folder, "valkey", tls=False) as hosts:
         host = hosts.master_host()
         kept(hosts.trial("loss of the master", hosts.lost(host), 5, LOOSE))
         assert hosts.master_host() is not host
@@ -143,8 +149,8 @@ def test_the_master_host_is_lost(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 @needs_namespaces
 @pytest.mark.parametrize(("kind", "tls"), [("valkey", False), ("redis7", True)], ids=["open", "tls"])
-def test_every_host_every_link_and_all_at_once(tmp_path: Path, kind: str, tls: bool) -> None:
-    with Hosts.on(tmp_path, kind, tls=tls) as hosts:
+def test_every_host_every_link_and_all_at_once(folder: Path, kind: str, tls: bool) -> None:
+    with Hosts.on(folder, kind, tls=tls) as hosts:
         machines = hosts.network.hosts[:3]
         for host in machines:
             kept(hosts.trial(f"loss of {host.address}", hosts.lost(host), 6, DYING))

