@@ -13,7 +13,8 @@ from evercache.engine.spool import Spool
 from evercache.errors import ConfigurationError, DeploymentError, ProtocolError, ServerError, URLError
 from evercache.ops import handover, survey
 from evercache.ops.config import DeploymentConfig, NodeConfig
-from evercache.ops.doctor import snapshot
+from evercache.ops.doctor import examine, snapshot
+from evercache.ops.doctor.facts import ClientFacts, Facts, Group, NodeFacts, SentinelFacts
 from evercache.protocol.loglines import parse_log, parse_marks
 from evercache.protocol.replies import parse_tip
 from evercache.topology.answers import parse_answer
@@ -180,6 +181,26 @@ def test_the_doctor_of_a_server_that_answers_oddly() -> None:
     assert talk.note("ROLE", [], lambda reply: reply[0], "") == ""
     assert set(talk.hidden) == {"CONFIG", "ROLE"}
     assert talk.note("CONFIG", ServerError("NOPERM x"), gather.texts, {}) == {}
+
+
+@pytest.mark.parametrize("digits", ["1" * 5000, "²", "1e400", "nan", "9" * 30])
+def test_the_doctor_with_numbers_that_are_none(digits: str) -> None:
+    """ValueError of int() and OverflowError of round(), out of INFO or out of a file."""
+    gather: Any = importlib.import_module("evercache.ops.doctor.gather")
+    assert gather._clock({"server_time_usec": digits}, 1.0, 2.0) is None
+    names = ("uptime_in_seconds", "total_net_repl_output_bytes", "maxmemory", "slave_priority", "master_port")
+    info = dict.fromkeys(
+        (*names, "valkey_version", "total_system_memory", "repl_backlog_size", "master_host"), digits
+    )
+    config = {"min-replicas-to-write": digits, "client-output-buffer-limit": f"slave {digits} {digits} {digits}"}
+    node = NodeFacts(HERE, role="slave", info=info, config=config)
+    group = Group("shop", {"ip": "h", "port": digits, "config-epoch": digits, "down-after-milliseconds": digits})
+    facts = Facts(
+        ClientFacts("sentinel://h/shop", "sentinel", "shop"),
+        (SentinelFacts(HERE, groups=(group,), info=info),),
+        (node, NodeFacts(Address("h", 1), role="master", info=info, config=config)),
+    )
+    assert examine(facts)
 
 
 def test_files_that_nest_without_end(tmp_path: Path) -> None:

@@ -195,7 +195,11 @@ TARGETS = (
         (
             Bug(
                 "a time of any shape",
-                edit(gather, "_clock", ("else None", "else Clock(float(micros or 0), sent, received)")),
+                edit(
+                    gather,
+                    "_clock",
+                    ('whole(info, "server_time_usec", -1)', 'int(info.get("server_time_usec", "-1"))'),
+                ),
             ),
             Bug("lines of any shape", edit(gather, "lines", ('if ":" in line', ""))),
         ),

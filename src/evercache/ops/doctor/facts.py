@@ -32,6 +32,9 @@ __all__ = [
 
 #: Of the file that holds facts.
 FORMAT = 1
+#: No number of a server's has more digits, or is larger: what is, cannot be counted with.
+_DIGITS = 19
+_MOST = 1e19
 
 Texts = Mapping[str, str]
 
@@ -118,7 +121,7 @@ class NodeFacts:
         """The kind of server (valkey, redis) and its version."""
         for kind in ("valkey", "redis"):
             if text := self.info.get(f"{kind}_version"):
-                return kind, tuple(int(part) for part in text.split(".") if part.isdigit())
+                return kind, tuple(int(part) for part in text.split(".") if _is_number(part))
         return "", ()
 
 
@@ -328,15 +331,20 @@ def flags_of(texts: Texts) -> frozenset[str]:
 def number(texts: Texts, name: str) -> float | None:
     """A number by its name; None where there is none."""
     try:
-        return float(texts[name])
+        value = float(texts[name])
     except (KeyError, ValueError):
         return None
+    return value if abs(value) < _MOST else None  # neither nan nor inf: those cannot be rounded
 
 
 def whole(texts: Texts, name: str, default: int = 0) -> int:
     """A whole number by its name; the default where there is none."""
     text = texts.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() else default
+    return int(text) if _is_number(text) else default
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def is_loopback(host: str) -> bool:

@@ -20,7 +20,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
-from evercache.ops.doctor.facts import ClientFacts, Clock, Facts, Group, NodeFacts, SentinelFacts, address_of
+from evercache.ops.doctor.facts import ClientFacts, Clock, Facts, Group, NodeFacts, SentinelFacts, address_of, whole
 from evercache.ops.doctor.secrets import masked, scrubbed
 from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
@@ -258,8 +258,8 @@ def _users(talk: _Talk, clients: str, info: Mapping[str, str]) -> dict[str, dict
     """Whether the users of the sentinels may do what a failover needs: `ACL DRYRUN`, which runs nothing."""
     rows = [dict(part.split("=", 1) for part in row.split() if "=" in part) for row in clients.splitlines()]
     users = {row.get("user", "default") for row in rows if row.get("name", "").startswith("sentinel-")}
-    major = info.get("valkey_version", "0").partition(".")[0]
-    commands = SENTINEL_COMMANDS + (_SINCE_VALKEY_9 if major.isdigit() and int(major) >= 9 else ())
+    major = whole({"major": info.get("valkey_version", "0").partition(".")[0]}, "major")
+    commands = SENTINEL_COMMANDS + (_SINCE_VALKEY_9 if major >= 9 else ())
     found: dict[str, dict[str, str]] = {}
     for user in sorted(users):
         replies = talk.ask(*(("ACL", "DRYRUN", user, *command) for command in commands))
@@ -294,8 +294,8 @@ def _open(address: Address, options: ConnectionOptions, talk: _Talk) -> bool | N
 
 
 def _clock(info: Mapping[str, str], sent: float, received: float) -> Clock | None:
-    micros = info.get("server_time_usec", "")
-    return Clock(int(micros) / 1e6, sent, received) if micros.isdigit() else None
+    micros = whole(info, "server_time_usec", -1)
+    return Clock(micros / 1e6, sent, received) if micros >= 0 else None
 
 
 def _kept(info: Mapping[str, str]) -> dict[str, str]:

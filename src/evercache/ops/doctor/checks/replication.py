@@ -144,7 +144,7 @@ def _round(count: float) -> int:
 
 def _output_limit(text: str) -> tuple[int, int, int]:
     """The hard and soft limit for replicas, and the seconds of the soft one."""
-    match = re.search(r"\b(?:replica|slave) (\d+) (\d+) (\d+)", text)
+    match = re.search(r"\b(?:replica|slave) (\d{1,18}) (\d{1,18}) (\d{1,18})", text)
     return (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, 0)
 
 
@@ -181,7 +181,7 @@ def promotable(facts: Facts) -> Iterator[Finding]:
         )
     for node in facts.up_nodes:
         least = node.setting("min-replicas-to-write")
-        if least is None or not least.isdigit():
+        if least is None or not (least.isascii() and least.isdigit()) or len(least) > 9:
             yield unseen(f"{facts.label(node.address)}: {node.hidden.get('CONFIG', 'CONFIG is hidden')}")
         elif known and int(least) >= len(known):
             yield found(

@@ -297,8 +297,8 @@ def reboot_period(facts: Facts) -> Iterator[Finding]:
             if name == "sentinel" and "reboot-down-after-period" in value and len(words := value.split()) == 3
         }
         if not whole(periods, group.name):
-            valkey = sentinel.info.get("valkey_version", "").partition(".")[0]
-            word = "primary" if valkey.isdigit() and int(valkey) >= 8 else "master"
+            valkey = {"major": sentinel.info.get("valkey_version", "").partition(".")[0]}
+            word = "primary" if whole(valkey, "major") >= 8 else "master"
             down_after = number(group.master, "down-after-milliseconds") or 5000
             yield found(
                 f"{where}: {process.config_file} sets no {word}-reboot-down-after-period",
