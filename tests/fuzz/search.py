@@ -45,10 +45,18 @@ def _place(draw: st.DrawFn, data: bytes) -> tuple[int, int]:
     return start, min(len(data), start + draw(st.integers(0, 12)))
 
 
+#: What stands in the place of a number: none, too small, too large, and digits that only Python takes for some.
+_NUMBERS = (b"0", b"-1", b"3", b"65536", b"99999", b"9007199254740993", b"9" * 30, b"1e300", b"nan", "²".encode())
+
+
 def _piece(there: bytes, words: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
     """What stands there then: something else, nothing, or the same with something, or again and again."""
     times = st.sampled_from((2, 10, 1000, 6000))
+    if there.isdigit():
+        words = st.one_of(st.sampled_from(_NUMBERS), words)
     return st.one_of(
+        words,
+        words,
         words,
         st.binary(max_size=4),
         st.just(b""),

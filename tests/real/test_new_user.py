@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -73,6 +74,18 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
+def seen_by_others(secret: str, folder: Path) -> list[str]:
+    """Processes with it among their arguments, and servers of this folder with it in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            ours = str(folder).encode() in command
+            if secret.encode() in command + ((process / "environ").read_bytes() if ours else b""):
+                found.append(command.decode(errors="replace"))
+    return found
+
+
 def page_at(port: int) -> tuple[str, float]:
     """The page, and how long it took."""
     began = time.monotonic()
@@ -92,6 +105,8 @@ def test_the_readme_word_by_word(user: User) -> None:
     assert export == ["export", "EVERCACHE_URL=$(evercache url)"]
     url, told = user.runs("evercache", "url")
     assert (url, told) == (out, "")
+    for secret in re.findall(r"[0-9a-f]{32}", url):
+        assert seen_by_others(secret, user.folder) == []
     user.environment["EVERCACHE_URL"] = url.strip()
 
     port = free_port()

@@ -122,6 +122,7 @@ TARGETS = (
         (
             _pair([1, "a", None, 2.5], (1, "a", None, 2.5)),
             _pair({"a": 1, "b": [True]}, {"b": [1], "a": 1}),
+            _pair(True, 2),
             _pair(b"x", "x"),
             _pair({1, 2}, frozenset({1, 2})),
         ),

@@ -178,13 +178,14 @@ TARGETS = (
         _status,
         (
             b"\x00" + packed(*ENTRIES[:4], _INFO, _REPLICA),
+            b"\x00" + packed("", "", "", "", _REPLICA, _REPLICA),
             b"\x01" + packed(ENTRIES[1], ENTRIES[2], {"replica-priority": "100"}, ["requirepass", "x"], [], {}),
             b"\x00-LOADING x\r\n" + packed("", "", "", _INFO.replace("db0", "db1"), _REPLICA),
         ),
         _WORDS,
         (
             Bug("INFO of any shape", edit(survey, "_node", ("with understood(str(address)):", "if True:"))),
-            Bug("flags of nobody", edit(survey, "healthy", ("set(flags.split", "set(flags.none"))),
+            Bug("a replica of nobody", edit(survey, "_judged", ("if top else None", ""))),
         ),
     ),
     Target(

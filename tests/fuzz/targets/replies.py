@@ -188,6 +188,7 @@ TARGETS = (
         "scripts",
         _scripts,
         (
+            packed(["miss", 5, "r", [1, 0, 0, 0, []]]),
             packed(["entry", 5, _REPLID, _MARKS, b"bytes"], ["lead", 5, _REPLID, _MARKS, 11, b""]),
             packed(["wait", 5, _REPLID, _MARKS, 100, 5, 20, b"stale"], ["refused", 5, _REPLID, "full"]),
             packed([*_HEAD, 7, 1, "3-1"], [*_HEAD, 9, 0, 1_700_000_060_000], ["GEN", 5, _REPLID], [*_HEAD]),
@@ -207,12 +208,13 @@ TARGETS = (
         _log,
         (
             packed([["fuzz:log", [["1-0", _LINE], ["2-0", _LINE]]]], None),
+            *(packed([["l", [["1-0", ["k", kind, "n", "a", "s", "7"]]]]]) for kind in "fkt*x"),
             packed({"fuzz:log": [["3-1", _LINE], ["4-0", _LINE[:6]]]}),
             packed([["fuzz:log", [["5-0", [part for pair in _TAGGED.items() for part in pair]]]]]),
         ),
         (*WORDS, *_DIGITS, b"k", b"t", b"*", b"s", b"v"),
         (
-            Bug("fields that are no pairs", edit(loglines, "_line", ("and len(flat) % 2 == 0", ""))),
+            Bug("a line of any shape", edit(loglines, "_line", ("if not _is_pair(entry):", "if not entry:"))),
             Bug("a stamp below nothing", edit(loglines, "_line", ("not 0 <= line.stamp < _MOST_STAMP", "False"))),
         ),
     ),

@@ -87,7 +87,18 @@ TARGETS = (
             packed(*ENTRIES[:4]) + b"-ERR Unknown subcommand\r\n" + packed([0, "*", 0]) + _ANSWER,
             packed(None) + b"-ERR No such master with that name\r\n" * 3 + packed("c" * 40, [0, "*", 0]),
         ),
-        (*WORDS, *_FLAGS, b"ip", b"port", b"flags", b"config-epoch", b"$4\r\n6379\r\n", b"master", b"slave"),
+        (
+            *WORDS,
+            *_FLAGS,
+            b"6379",
+            b"ip",
+            b"port",
+            b"flags",
+            b"config-epoch",
+            b"$4\r\n6379\r\n",
+            b"master",
+            b"slave",
+        ),
         (
             Bug(
                 "an answer that is too short",
