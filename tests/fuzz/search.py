@@ -22,7 +22,7 @@ def inputs(target: Target) -> st.SearchStrategy[bytes]:
     @st.composite
     def changed(draw: st.DrawFn) -> bytes:
         data = draw(st.sampled_from(target.seeds + target.found))
-        for _ in range(draw(st.integers(1, 3))):
+        for _ in range(draw(st.integers(0, 3))):
             start, end = _place(draw, data)
             data = (data[:start] + draw(_piece(data[start:end], words)) + data[end:])[:MOST_BYTES]
         return data

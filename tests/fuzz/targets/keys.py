@@ -10,7 +10,7 @@ from evercache.errors import ConfigurationError, CorruptEnvelope
 from evercache.protocol import canonical as canonicals
 from evercache.protocol import keys, scope
 from evercache.protocol.keys import MAX_KEY_BYTES, ReadableNaming
-from tests.edits import edit
+from tests.edits import edit, put
 from tests.fuzz.target import Bug, Target, must
 
 __all__ = ["TARGETS"]
@@ -147,9 +147,7 @@ TARGETS = (
             ),
             Bug(
                 "true is one",
-                edit(
-                    canonicals, "canonical", ("scalar = ", "value = 1 if value is True else value\n    scalar = ")
-                ),
+                put(canonicals, "_SCALARS", {**canonicals._SCALARS, bool: lambda value: repr(int(value))}),
             ),
         ),
     ),

@@ -105,8 +105,8 @@ TARGETS = (
                 edit(answers, "parse_answer", ("KeyError, ValueError, TypeError, IndexError, ", "")),
             ),
             Bug(
-                "a master among its replicas",
-                edit(SentinelBook, "_publish", ("listed.discard(master)", "pass")),
+                "nobody answers, and nothing is wrong",
+                edit(SentinelBook, "_decide", ("problem = self._silence()", "problem = None")),
             ),
         ),
     ),
