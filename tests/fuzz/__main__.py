@@ -20,7 +20,7 @@ from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
 #: What a hunter may spend on one planted bug.
-EXAMPLES = 3_000
+EXAMPLES = 10_000
 SECONDS = 60
 #: How libFuzzer ends when a promise is broken.
 _FOUND = 77

@@ -30,7 +30,7 @@ def test_a_parser_keeps_its_promises_whatever_it_reads(target: Target) -> None:
 )
 def test_a_planted_bug_is_found(target: Target, bug: Bug) -> None:
     with bug.change(), pytest.raises(Exception):
-        search(target, 5_000, shrink=False)
+        search(target, 10_000, shrink=False)
 
 
 def test_the_guard_sees_code_that_an_input_runs() -> None:

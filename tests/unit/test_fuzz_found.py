@@ -203,6 +203,12 @@ def test_the_doctor_with_numbers_that_are_none(digits: str) -> None:
     assert examine(facts)
 
 
+def test_a_file_that_is_no_utf_8() -> None:
+    """A UnicodeDecodeError, which msgspec lets pass."""
+    with pytest.raises(ConfigurationError):
+        snapshot.read(b'{"format": 1, "client": {"url": "\x89", "kind": "sentinel"}}', "file")
+
+
 def test_files_that_nest_without_end(tmp_path: Path) -> None:
     """A RecursionError."""
     with pytest.raises(ConfigurationError):

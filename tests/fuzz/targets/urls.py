@@ -54,6 +54,7 @@ TARGETS = (
             b"unix://u:s3cr3t@/run/valkey.sock?db=3&max_connections=5",
             b"valkeys://host?ssl_ca_certs=/ca.pem&connect_timeout=0.5",
             b"memory://?max_entries=100",
+            b"redis://:s3cr3t%2F@h",
             b"redis://user:s3cr%40t@127.0.0.1",
         ),
         (
@@ -82,9 +83,11 @@ TARGETS = (
             b"replicas=",
             b"sentinel_username=",
         ),
-        (
+        found=(b"redis://u:p?s3cr3t&db=1@h",),
+        bugs=(
             Bug(
-                "a wrong password is repeated", edit(urls, "_address", ("{what}: a host has", "{text}: a host has"))
+                "what may be a password is repeated",
+                edit(urls, "_parameters", ("if told else", "if True else")),
             ),
             Bug(
                 "any port",

@@ -48,7 +48,7 @@ def read(data: bytes, name: object) -> Facts:
         if head.format != FORMAT:
             raise ConfigurationError(f"{name} was written by another version of evercache: examine it by that one")
         return msgspec.json.decode(data, type=Facts)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{name} holds no facts of `evercache doctor --save` ({error})") from error
 
 
