@@ -26,7 +26,7 @@ __all__ = ["TARGETS"]
 def _values(data: bytes) -> dict[str, Any] | None:
     """Settings as JSON: what can be written there can be written in a settings module."""
     try:
-        found = json.loads(data)
+        found = json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
