@@ -114,7 +114,7 @@ TARGETS = (
     Target(
         "deployment",
         _deployment,
-        (_saved(),),
+        (_saved(), b'{"format": ' + b"[" * 5000),
         _JSON,
         (
             Bug(

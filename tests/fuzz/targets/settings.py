@@ -175,6 +175,7 @@ TARGETS = (
         "site settings",
         _site,
         (
+            _json(REDIS_SENTINEL=["h"]),
             _json(
                 REDIS_SENTINEL=[["localhost", 26379], ["h", 1]],
                 REDIS_MASTER="mymaster",
