@@ -11,6 +11,8 @@ import pytest
 
 from evercache.engine.spool import Spool
 from evercache.errors import ConfigurationError, DeploymentError, ProtocolError, ServerError, URLError
+from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
+from evercache.integrations.pybossa.settings import SiteSettings
 from evercache.ops import handover, survey
 from evercache.ops.config import DeploymentConfig, NodeConfig
 from evercache.ops.doctor import examine, snapshot
@@ -245,3 +247,13 @@ def test_a_password_with_a_question_mark_is_not_repeated(url: str) -> None:
     with pytest.raises(URLError) as caught:
         parse_url(url)
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_settings_of_another_kind() -> None:
+    """A TypeError and an OverflowError."""
+    with pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        SiteSettings.read({"EVERCACHE_SECRET_KEYS": 1.5})
+    for name in ("CACHE_REDIS_DB", "CACHE_THRESHOLD"):
+        kind = "RedisCache" if name == "CACHE_REDIS_DB" else "SimpleCache"
+        with pytest.raises(ValueError, match=name):
+            FlaskSettings.of({**DEFAULTS, "CACHE_TYPE": kind, "EVERCACHE_URL": None, name: float("inf")})

@@ -175,14 +175,14 @@ def _pickle_keys(config: Mapping[str, Any]) -> tuple[bytes | str, ...]:
 
 def _url(kind: str, url: str | None, config: Mapping[str, Any]) -> str:
     if kind == "simple":
-        threshold = int(config.get("CACHE_THRESHOLD") or 0)
+        threshold = _whole(config, "CACHE_THRESHOLD")
         # cachelib makes room before it writes, so it keeps one more.
         return f"memory://?max_entries={threshold + 1}" if threshold > 0 else "memory://"
     if url:
         return str(url)
     if kind == "url":
         return "memory://"
-    database = int(config.get("CACHE_REDIS_DB") or 0)
+    database = _whole(config, "CACHE_REDIS_DB")
     password = config.get("CACHE_REDIS_PASSWORD")
     login = f"{quote(str(config.get('CACHE_REDIS_USERNAME') or ''), safe='')}:{quote(str(password), safe='')}@"
     login = login if password else ""
@@ -202,6 +202,13 @@ def _url(kind: str, url: str | None, config: Mapping[str, Any]) -> str:
     return (
         f"redis://{login}{_host(host)}:{config.get('CACHE_REDIS_PORT') or 6379}{f'/{database}' if database else ''}"
     )
+
+
+def _whole(config: Mapping[str, Any], name: str) -> int:
+    try:
+        return int(config.get(name) or 0)
+    except OverflowError:  # an infinity
+        raise ValueError(f"`{name}` must be a whole number, not {config[name]!r}") from None
 
 
 def _host(host: Any) -> str:

@@ -159,6 +159,8 @@ def _secret(values: Mapping[str, Any]) -> tuple[str | bytes, ...]:
     explicit = given is not None
     if given is None:
         given = values.get("SECRET_KEY") or ()
+    if not isinstance(given, (str, bytes, list, tuple, set, frozenset)):
+        raise ConfigurationError("EVERCACHE_SECRET_KEYS (or SECRET_KEY) is no key and no list of keys")
     keys = (given,) if isinstance(given, (str, bytes)) else tuple(given)
     good = tuple(key for key in keys if isinstance(key, (str, bytes)) and len(key) >= _LEAST_SECRET)
     if explicit and len(good) < len(keys):
