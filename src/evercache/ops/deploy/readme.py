@@ -81,12 +81,14 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
     if variant == "systemd":
         yield _step(step, "The kernel", "systemctl enable --now evercache-kernel.service", words)
     else:
-        yield _step(
-            step,
-            "The kernel",
-            f"sh {config}/kernel.sh",
-            words + " Have your boot scripts run it, before the servers.",
-        )
+        commands, boot = f"sh {config}/kernel.sh", " Have your boot scripts run it, before the servers."
+        if variant == "supervisor":
+            boot = " Where there is no cron, have your boot scripts run it, before the servers."
+            commands += (
+                f"\nln -sf {config}/99-evercache.conf /etc/sysctl.d/"
+                f"\necho '@reboot root sh {config}/kernel.sh' > /etc/cron.d/evercache"
+            )
+        yield _step(step, "The kernel", commands, words + boot)
     step += 1
     yield _step(
         step,
@@ -101,13 +103,8 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
         start = f"systemctl enable --now {servers}"
         after = f"systemctl restart {servers}"
     elif variant == "supervisor":
-        start = f"supervisord -c {config}/supervisord.conf\nsupervisorctl -c {config}/supervisord.conf status"
-        control = f"supervisorctl -c {config}/supervisord.conf"
-        after = f"{control} update\n{control} restart all"
-        order += (
-            " At each boot the same line starts it, after `kernel.sh`. If a Supervisor runs already, have it "
-            f"include `{config}/programs.conf` instead."
-        )
+        start, after, words = _supervisor(d, host, str(config))
+        order += words
     else:
         start = f"docker compose -f {config}/compose.yaml up -d"
         after = f"docker compose -f {config}/compose.yaml up -d --force-recreate"
@@ -131,6 +128,30 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
         + _again(d, f"sh install.sh\n{after}")
         + "\n\n"
         + _later(d, host, str(d.containers.uid) if variant == "compose" else d.user, *live)
+    )
+
+
+def _supervisor(d: Description, host: Host, config: str) -> tuple[str, str, str]:
+    """How to start, what to do after another rendering, and what is to be said of it."""
+    if d.server.install != "packages":
+        control = f"supervisorctl -c {config}/supervisord.conf"
+        start = f"supervisord -c {config}/supervisord.conf\n{control} status"
+        words = (
+            " At each boot the same line starts it, after `kernel.sh`. If a Supervisor runs already, have it "
+            f"include `{config}/programs.conf` instead."
+        )
+        return start, f"{control} update\n{control} restart all", words
+    start = f"ln -sf {config}/programs.conf /etc/supervisor/conf.d/evercache.conf\n"
+    names = " ".join(_names(host))
+    words = (
+        " Debian's Supervisor runs already, and starts at each boot; it takes the programs in. If it has others "
+        f"named {names.replace(' ', ' or ')}, start one more instead, at each boot: "
+        f"`supervisord -c {config}/supervisord.conf`."
+    )
+    return (
+        f"{start}supervisorctl update\nsupervisorctl status",
+        f"supervisorctl update\nsupervisorctl restart {names}",
+        words,
     )
 
 
