@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
+from evercache.observe.forks import LOGGING
 from evercache.observe.subscribers import Callback, Subscribers
 
 __all__ = ["QUIET", "Emit", "EventHub"]
@@ -66,11 +67,13 @@ class EventHub:
                 return
             fits = self.subscribers.tell(event, self._dropped)
         level = logging.DEBUG if event.before_contact and not self._reached else event.level
-        self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
+        with LOGGING:
+            self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
         if not self._reached and isinstance(event, Resynced):
             self._reached = True
             for late in [held for held in list(self.open.values()) if held.before_contact == "later"]:
-                self._logger.log(late.level, "%s", late, extra={"evercache_event": late})
+                with LOGGING:
+                    self._logger.log(late.level, "%s", late, extra={"evercache_event": late})
         if not fits and not isinstance(event, EventsDropped):
             self.emit(EventsDropped())
 
