@@ -7,7 +7,7 @@ FUZZ := .venv-fuzz
 AUDIT := .venv-audit
 # So many passes of the tests on real servers, each by so many processes: most of the tests wait most of the time.
 TIMES ?= 1
-PROCESSES ?= 4
+PROCESSES ?= 3
 REAL = $(PY) -m pytest tests/real -n $(PROCESSES) --dist worksteal
 
 .PHONY: demo test unit real long suites sim fuzz audit sbom faults soak bench bench-invalidate bench-profile lint types twins format clean
