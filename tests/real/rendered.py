@@ -21,10 +21,19 @@ from evercache.ops.remote import targets_of
 from evercache.ops.survey import Survey, ask, survey
 from evercache.wire.types import Address
 
-__all__ = ["VERSIONS", "Rendered", "described"]
+__all__ = ["VERSIONS", "Rendered", "described", "plain_path"]
 
 #: The version that a description has for each kind of server of the tests.
 VERSIONS = {"valkey": ("valkey", "9.1"), "redis6": ("redis", "6.2"), "redis7": ("redis", "7.0")}
+
+
+def plain_path(folder: Path, kind: str) -> str:
+    """The server of the tests by a path of plain characters: the folder of a clone may have others."""
+    link = folder / "bin" / f"{kind}-server"
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(find_server(kind))
+    return str(link)
 
 
 def described(folder: Path, kind: str, **more: Any) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def described(folder: Path, kind: str, **more: Any) -> dict[str, Any]:
     name, version = VERSIONS[kind]
     values: dict[str, Any] = {
         "name": "shop",
-        "server": {"kind": name, "version": version, "binary": find_server(kind), "memory": "64mb"},
+        "server": {"kind": name, "version": version, "binary": plain_path(folder, kind), "memory": "64mb"},
         "passwords": {role: f"file:passwords/{role}" for role in deploy.ROLES},
         "ports": {"node": free_port(), "sentinel": free_port()},
         "sentinel": {"down_after_ms": 3000},

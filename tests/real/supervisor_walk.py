@@ -20,9 +20,10 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from shlex import quote
 
-from tests.real.rendered import VERSIONS, Rendered
-from tests.servers import find_server, free_port
+from tests.real.rendered import VERSIONS, Rendered, plain_path
+from tests.servers import free_port
 
 from evercache.ops import deploy
 
@@ -110,9 +111,8 @@ class Walk(Rendered):
         self.machines = folder / "m"
         (text,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.M | re.S)
         name, version = VERSIONS["valkey"]
-        text = re.sub(
-            r'^version = ".*"$', f'version = "{version}"\nbinary = "{find_server("valkey")}"', text, flags=re.M
-        )
+        binary = plain_path(folder, "valkey")
+        text = re.sub(r'^version = ".*"$', f'version = "{version}"\nbinary = "{binary}"', text, flags=re.M)
         assert f'kind = "{name}"' in text
         text = text.replace("10.0.0.", "127.0.0.") + (
             f"\n[ports]\nnode = {free_port()}\nsentinel = {free_port()}\n"
@@ -127,7 +127,7 @@ class Walk(Rendered):
         self._tool(folder / "bin", "scp", _SCP)
         for program in ("evercache", "python"):
             module = "-m evercache" if program == "evercache" else ""
-            self._tool(folder / "bin", program, f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
+            self._tool(folder / "bin", program, f'#!/bin/sh\nexec {quote(sys.executable)} {module} "$@"\n')
         (source,) = re.findall(r"^```python\n(# pages\.py\n.*?)^```$", PAGE, re.M | re.S)
         (folder / "pages.py").write_text(source)
         for host in self.hosts:
@@ -139,7 +139,7 @@ class Walk(Rendered):
             (machine / name).mkdir(parents=True)
         for program in ("apt-get", "service", "update-rc.d", "sysctl"):
             self._tool(machine / "bin", program, _SHIM)
-        control = f"{sys.executable} -P -m supervisor.supervisorctl -c {self._conf(host)}"
+        control = f"{quote(sys.executable)} -P -m supervisor.supervisorctl -c {self._conf(host)}"
         self._tool(machine / "bin", "supervisorctl", f'#!/bin/sh\nexec {control} "$@"\n')
         self._conf(host).write_text(_SUPERVISOR.format(run=machine / "run", etc=machine / "etc"))
 
