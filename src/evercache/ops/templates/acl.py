@@ -44,6 +44,11 @@ _ASK_SENTINEL: Final = " ".join(
 )
 
 
+#: Of the default user, which is off: nobody logs in as it, but Redis 7.0 reads an AOF in its name, and leaves out
+#: every transaction that it may not run, with no more than a line in the log. All that scripts wrote would be lost.
+_LOADER: Final = "~* &* +@all"
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """Who logs in, and by which passwords."""
@@ -70,7 +75,7 @@ def node_users(
         "monitoring": f"-@all {_MONITORING}",
         "operator": "~* &* +@all",
     }
-    return _file(rules, users, version)
+    return _file(rules, users, version, default=_LOADER)
 
 
 def sentinel_users(users: Mapping[str, User], version: Sequence[int]) -> str:
@@ -85,8 +90,8 @@ def sentinel_users(users: Mapping[str, User], version: Sequence[int]) -> str:
     return _file(rules, users, version)
 
 
-def _file(rules: Mapping[str, str], users: Mapping[str, User], version: Sequence[int]) -> str:
-    lines = ["user default reset"]
+def _file(rules: Mapping[str, str], users: Mapping[str, User], version: Sequence[int], default: str = "") -> str:
+    lines = [f"user default reset {default}".rstrip()]
     for role, rule in rules.items():
         if tuple(version[:2]) == (7, 0):
             rule = rule.replace(" +client|setinfo", "")  # Redis 7.0 refuses subcommands that it does not know
