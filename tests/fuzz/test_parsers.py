@@ -24,6 +24,13 @@ def test_a_parser_keeps_its_promises_whatever_it_reads(target: Target) -> None:
     search(target, EXAMPLES)
 
 
+def test_every_bug_can_be_planted() -> None:
+    for target in TARGETS.values():
+        for bug in target.bugs:
+            with bug.change():
+                pass
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "bug"), [(one, bug) for one in TARGETS.values() for bug in one.bugs], ids=lambda one: one.name

@@ -212,7 +212,7 @@ TARGETS = (
         (
             Bug(
                 "a wrong extension is any error",
-                edit(strict_codec, "decode_at", ("except Exception as error:", "except ValueError as error:")),
+                edit(strict_codec.StrictCodec, "decode", ("except Exception as error:", "except ValueError as error:")),
             ),
             Bug(
                 "signatures are not looked at",

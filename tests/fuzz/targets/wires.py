@@ -245,7 +245,7 @@ TARGETS = (
                 edit(
                     resp.Decoder,
                     "next",
-                    ("except (TypeError, ", "except ("),
+                    ("except NOT_RESP as", "except (hiredis.HiredisError, MemoryError) as"),
                 ),
             ),
             Bug(
