@@ -14,7 +14,7 @@ import zstandard
 
 from evercache.codecs import Compression, Encoder, JSONCodec, SignedPickleCodec, TypeRegistry, pipeline
 from evercache.codecs import signed_pickle as pickling
-from evercache.codecs import strict as strict_codec
+from evercache.codecs.strict import StrictCodec
 from evercache.errors import CannotEncode, CorruptEnvelope
 from evercache.protocol import envelope as envelopes
 from evercache.protocol.envelope import HEADER_BYTES, Envelope, pack, peek_header, repack
@@ -212,7 +212,7 @@ TARGETS = (
         (
             Bug(
                 "a wrong extension is any error",
-                edit(strict_codec.StrictCodec, "decode", ("except Exception as error:", "except ValueError as error:")),
+                edit(StrictCodec, "decode", ("except Exception as error:", "except ValueError as error:")),
             ),
             Bug(
                 "signatures are not looked at",
