@@ -20,7 +20,7 @@ from hiredis import PushNotification
 
 from evercache.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, ProtocolError
 from evercache.wire.names import resolver
-from evercache.wire.resp import NOT_RESP, PENDING, Decoder, not_resp
+from evercache.wire.resp import NOT_RESP, PENDING, Decoder, not_resp, too_much
 from evercache.wire.sockets import (
     RECEIVE_BYTES,
     input_check,
@@ -182,6 +182,8 @@ class Connection:
         if type(reply) is PushNotification:  # nobody asked for it
             reply = self.decoder.pop()
         if reply is PENDING:
+            if self.decoder.broken:
+                raise too_much()
             replies = self.request(b"", 1, now + patience, now + late)
             return LATE if replies is None else replies[0]
         self._check_end()

@@ -15,8 +15,8 @@ __all__ = ["Frames", "plain"]
 _LONGEST_HEAD: Final = 8
 #: Of a line that has not come to its end, so much is kept: what it is, and more than any length has.
 _KEPT: Final = 32
-#: Digits of the length of a string.
-_LONGEST_LENGTH: Final = 12
+#: Digits of the length of a string: the parser takes what 63 bits hold, and waits for it.
+_LONGEST_LENGTH: Final = 19
 _STRINGS: Final = frozenset(b"$=")
 _STAR, _PERCENT, _MORE, _TILDE, _BAR = b"*%>~|"
 _LISTS: Final = frozenset(b"*%>~|")
@@ -51,7 +51,8 @@ class Frames:
             end = data.find(b"\r\n", at)
             if end < 0:
                 rest = data[at:]
-                self._line = rest if len(rest) <= _KEPT else rest[:_KEPT] + rest[-1:]
+                # The dot keeps a return that ends what is kept from the line feed that may come.
+                self._line = rest if len(rest) <= _KEPT else rest[:_KEPT] + b"." + rest[-1:]
                 at = size
                 break
             kind = data[at]

@@ -166,8 +166,8 @@ class Decoder:
         return f"<Decoder bytes={self._reader.len()}>"
 
     def feed(self, data: bytes) -> None:
-        """Take what came from the peer."""
-        if not data:
+        """Take what came from the peer; nothing more where it is `broken`."""
+        if not data or self.broken:
             return
         reader, frames = self._reader, self._frames
         begun = self._last != _END or reader.has_data()

@@ -238,7 +238,11 @@ TARGETS = (
         _decoder,
         _SEEDS,
         WORDS,
-        found=(b"\x01~2\r\n:1\r\n:2\r\n->NOPERM x\r\n+a\r\n",),
+        found=(
+            b"\x01~2\r\n:1\r\n:2\r\n->NOPERM x\r\n+a\r\n",
+            b"\x01$447134713647347\r\n",
+            b"\x01$89426942" + bytes(19) + b"7294\r942729\ny26",
+        ),
         bugs=(
             Bug(
                 "a list as the key of a map is an error",
@@ -259,7 +263,10 @@ TARGETS = (
         _wires,
         _SEEDS,
         WORDS,
-        (
+        found=(
+            b"\x9f*42-\xcd96729&\r\n\xd1\n\r\n\r\x9f*429496" + bytes(5) + b"-Ean\xe4-1\r\n*-RR(cao35\r\n\xd1\n\r\n",
+        ),
+        bugs=(
             Bug(
                 "more than was asked for is believed",
                 edit(
