@@ -27,6 +27,7 @@ __all__ = [
     "flags_of",
     "is_loopback",
     "number",
+    "to_whole",
     "whole",
 ]
 
@@ -339,7 +340,11 @@ def number(texts: Texts, name: str) -> float | None:
 
 def whole(texts: Texts, name: str, default: int = 0) -> int:
     """A whole number by its name; the default where there is none."""
-    text = texts.get(name, "")
+    return to_whole(texts.get(name, ""), default)
+
+
+def to_whole(text: str, default: int = 0) -> int:
+    """The same, of what a server has told."""
     return int(text) if _is_number(text) else default
 
 

@@ -20,7 +20,17 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
-from evercache.ops.doctor.facts import ClientFacts, Clock, Facts, Group, NodeFacts, SentinelFacts, address_of, whole
+from evercache.ops.doctor.facts import (
+    ClientFacts,
+    Clock,
+    Facts,
+    Group,
+    NodeFacts,
+    SentinelFacts,
+    address_of,
+    to_whole,
+    whole,
+)
 from evercache.ops.doctor.secrets import masked, scrubbed
 from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
@@ -258,7 +268,7 @@ def _users(talk: _Talk, clients: str, info: Mapping[str, str]) -> dict[str, dict
     """Whether the users of the sentinels may do what a failover needs: `ACL DRYRUN`, which runs nothing."""
     rows = [dict(part.split("=", 1) for part in row.split() if "=" in part) for row in clients.splitlines()]
     users = {row.get("user", "default") for row in rows if row.get("name", "").startswith("sentinel-")}
-    major = whole({"major": info.get("valkey_version", "0").partition(".")[0]}, "major")
+    major = to_whole(info.get("valkey_version", "").partition(".")[0])
     commands = SENTINEL_COMMANDS + (_SINCE_VALKEY_9 if major >= 9 else ())
     found: dict[str, dict[str, str]] = {}
     for user in sorted(users):

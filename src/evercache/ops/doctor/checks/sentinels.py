@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from evercache.ops.doctor.checks.words import cli
-from evercache.ops.doctor.facts import Facts, SentinelFacts, Texts, address_of, flags_of, number, whole
+from evercache.ops.doctor.facts import Facts, SentinelFacts, Texts, address_of, flags_of, number, to_whole, whole
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
 
 __all__: list[str] = []
@@ -297,8 +297,8 @@ def reboot_period(facts: Facts) -> Iterator[Finding]:
             if name == "sentinel" and "reboot-down-after-period" in value and len(words := value.split()) == 3
         }
         if not whole(periods, group.name):
-            valkey = {"major": sentinel.info.get("valkey_version", "").partition(".")[0]}
-            word = "primary" if whole(valkey, "major") >= 8 else "master"
+            valkey = to_whole(sentinel.info.get("valkey_version", "").partition(".")[0])
+            word = "primary" if valkey >= 8 else "master"
             down_after = number(group.master, "down-after-milliseconds") or 5000
             yield found(
                 f"{where}: {process.config_file} sets no {word}-reboot-down-after-period",
