@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.scope import Scope, Subject
 
-__all__ = ["ABSENT", "UNSET", "Flight", "Flights", "Outcome", "computes_here", "computing"]
+__all__ = ["ABSENT", "PROMPT", "UNSET", "Flight", "Flights", "Outcome", "computes_here", "computing"]
 
 
 class _Named:
@@ -24,6 +24,8 @@ class _Named:
 
 
 UNSET: Final = _Named("UNSET")
+#: A question that is answered within so many seconds costs no budget while somebody else computes.
+PROMPT: Final = 0.02
 #: In the place of a value: the function computed a batch and left this one out.
 ABSENT: Final = _Named("ABSENT")
 
@@ -86,7 +88,18 @@ class Flight:
     phase: Literal["asking", "waiting", "running"] = "asking"
     #: Seconds that the function took of it, here or in another process; written by the leader before it lands.
     spent: float = 0.0
+    #: Until when nothing will come of it: the end of a leader's pause, or a moment after its next question.
+    idle: float = 0.0
     done: Future[Outcome | None] = field(default_factory=Future, repr=False)
+
+    def waits(self, until: float) -> None:
+        """Another process runs the function; the leader asks again then."""
+        self.phase, self.idle = "waiting", until + PROMPT
+
+    def asks(self, now: float, took: float) -> None:
+        """It asks now, after the function took so long."""
+        self.spent += took
+        self.phase, self.idle = "asking", now + PROMPT
 
     def land(self, outcome: Outcome | None) -> None:
         """Wake who waits."""

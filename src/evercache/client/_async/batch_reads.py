@@ -242,12 +242,10 @@ class AsyncBatchReads(AsyncReads):
         start = state.now()
         unshared: list[int] = []
         for index, flight in flights.items():
-            request, waiting = requests[index], state.now()
+            request = requests[index]
             limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
-            outcome = await self._landing(flight, start + limit, deadline)
-            # As in `fetch`: to wait for a computation is the function's own time.
-            waited = state.now() - waiting
-            deadline += min(waited, flight.spent) if flight.done.done() else waited
+            outcome, own = await self._landing(flight, start + limit, deadline)
+            deadline += own
             if not flight.done.done():
                 overdue[index] = flight
                 continue

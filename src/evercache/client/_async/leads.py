@@ -13,7 +13,7 @@ from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Flight, Outcome
+from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.envelope import Envelope, unpack
@@ -21,9 +21,6 @@ from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 
 __all__ = ["Answer", "AsyncLeads"]
-
-#: A question that is answered within so many seconds costs no budget while somebody else computes.
-_PROMPT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,8 @@ class AsyncLeads(AsyncComputing):
         waiting = Waiting()
         waited = 0.0
         left: float | None = None
+        # A lease came with an answer that proved nothing: it is ours, and others would wait for it to run out.
+        granted = False
         while True:
             if state.journal.covers(subject):
                 break  # nothing a server says can be believed, and nothing can be stored
@@ -72,9 +71,11 @@ class AsyncLeads(AsyncComputing):
             except UnavailableError as error:
                 self._engine.failed(error, request.counters)
                 if policy.on_error == "raise":
+                    self._release(request, token, granted)
                     raise
                 break
             if resyncs != state.resyncs:
+                granted = granted or reply.status == "lead"
                 continue  # an answer to a question from before a resync proves nothing (rule 5)
             answer = self._weigh(request, reply)
             if answer.verdict == "useless":
@@ -108,14 +109,25 @@ class AsyncLeads(AsyncComputing):
             began = state.now()
             # To wait for a computation is the function's own time, not the cache's: each later question, and then
             # the store, has what the first one left of the budget, and what later ones were late by is gone too.
-            left = deadline - began if left is None else left - max(0.0, began - asked - _PROMPT)
-            flight.phase = "waiting"
+            late = began - asked
+            if left is None:
+                left = deadline - began
+            else:
+                left -= max(0.0, late - PROMPT)
+                flight.spent += min(late, PROMPT)
+            flight.waits(began + pause)
             await AsyncWaits.pause(pause)
-            waited += state.now() - began
-            flight.spent += state.now() - began
-            deadline = state.now() + left
+            now = state.now()
+            waited += now - began
+            flight.asks(now, now - began)
+            deadline = now + left
             need = max(need, state.marks.need(subject))
+        self._release(request, token, granted)
         return await self.without_master(request, flight)
+
+    def _release(self, request: Request, token: str, granted: bool) -> None:
+        if granted:
+            self._engine.release_soon((request.subject.key, token))
 
     async def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, subject = self._state, request.subject

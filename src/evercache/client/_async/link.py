@@ -62,12 +62,18 @@ class AsyncLink:
         engine = self._engine
         state = engine.state
         engine.retries.calls += 1
-        pause = _PAUSE
+        pause, ran = _PAUSE, False
         while True:
-            master = await self._master(deadline)
+            try:
+                master = await self._master(deadline)
+            except UnavailableError as error:
+                error.maybe_run |= ran
+                raise
             try:
                 return await self._once(master, builds, deadline, replicas)
             except UnavailableError as error:
+                # An earlier attempt may have run, though the last one was not even sent.
+                ran = error.maybe_run = error.maybe_run or ran
                 left = deadline - state.now()
                 if left <= 0.002 or (error.maybe_run and not repeat):
                     raise

@@ -100,11 +100,8 @@ class AsyncReads:
             else:
                 waiting = state.now()
                 limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
-                outcome = await self._landing(flight, waiting + limit, deadline)
-                # To wait for a computation is the function's own time, not the cache's; to wait for a leader that
-                # waits for a server is not.
-                waited = state.now() - waiting
-                deadline += min(waited, flight.spent) if flight.done.done() else waited
+                outcome, own = await self._landing(flight, waiting + limit, deadline)
+                deadline += own
                 if (
                     outcome is not None
                     and not (
@@ -130,16 +127,23 @@ class AsyncReads:
             need = max(need, state.marks.need(subject))
         return await self._leads.compute_plain(request)
 
-    async def _landing(self, flight: Flight, until: float, deadline: float) -> Outcome | None:
-        """What somebody else's flight brings, waited for `until` then at most.
+    async def _landing(self, flight: Flight, until: float, deadline: float) -> tuple[Outcome | None, float]:
+        """What somebody else's flight brings, waited for `until` then at most; and for how long the function ran.
 
-        While the leader still waits for a server, no longer than to the caller's own deadline.
+        To wait for a computation, here or in another process, is the function's own time, not the cache's. To wait
+        for a leader that waits for a server is not: it ends with the caller's own budget.
         """
         state = self._state
-        outcome = await AsyncWaits.result(flight.done, min(until, deadline) - state.now())
-        if not flight.done.done() and flight.phase != "asking":
-            outcome = await AsyncWaits.result(flight.done, until - state.now())
-        return outcome
+        began, before = state.now(), flight.spent
+        while True:
+            own = until if flight.phase == "running" else max(deadline + flight.spent - before, flight.idle)
+            left = min(own, until) - state.now()
+            outcome = await AsyncWaits.result(flight.done, left)
+            waited = state.now() - began
+            if flight.done.done():
+                return outcome, min(waited, flight.spent - before)
+            if left <= 0:
+                return None, waited if flight.phase == "running" else min(waited, flight.spent - before)
 
     def _joinable(self, request: Request, flight: Flight, outcome: Outcome, need: int, began: float) -> bool:
         """Whether a caller that came at `began` takes what a flight brought (rule 6, and its own policy)."""

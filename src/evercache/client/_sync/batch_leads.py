@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from evercache.client._sync.batch_computing import Grant, SyncBatchComputing
 from evercache.client.request import Batch
 from evercache.client.waits import SyncWaits
-from evercache.engine.flights import Flight, Outcome
+from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.envelope import Envelope
@@ -41,21 +41,25 @@ class SyncBatchLeads(SyncBatchComputing):
         tokens = {index: state.new_id() for index in flights}
         waiting, waited = Waiting(), 0.0
         rest = list(flights)
+        # As in `lead`: those whose lease came with an answer that proved nothing.
+        ours: set[int] = set()
         while rest:
             covered = [index for index in rest if state.journal.covers(requests[index].subject)]
             asked = [index for index in rest if index not in covered]
             alone = covered  # nothing a server says of these can be believed, and nothing can be stored
             replies: dict[int, LeaseReply] = {}
-            resyncs = state.resyncs
+            resyncs, sent = state.resyncs, state.now()
             if asked:
                 try:
                     replies = self._ask_many(batch, asked, needs, tokens, deadline)
                 except UnavailableError as error:
                     self._engine.failed(error, counters)
                     if policy.on_error == "raise":
+                        self._release_many(batch, tokens, ours)
                         raise
                     alone = rest
                 if resyncs != state.resyncs and replies:
+                    ours |= {index for index, reply in replies.items() if reply.status == "lead"}
                     continue  # an answer to a question from before a resync proves nothing (rule 5)
             again: list[int] = []
             waits: dict[int, LeaseReply] = {}
@@ -86,6 +90,7 @@ class SyncBatchLeads(SyncBatchComputing):
                     waits[index] = reply
             if renewed:
                 self._refresh_many_under(batch, renewed)
+            self._release_many(batch, tokens, ours.intersection(alone))
             for index in alone:
                 kept = self._from_gutter(requests[index])
                 if kept is not None:
@@ -109,15 +114,23 @@ class SyncBatchLeads(SyncBatchComputing):
                 if waited > wait_limit(expected, self._engine.settings.max_compute):
                     return deadline + self.compute_many(batch, {}, list(waits), outcomes, flights)
                 # As in `lead`: this is the function's own time, not the cache's.
+                began = state.now()
+                prompt = min(began - sent, PROMPT) if waited else 0.0
+                pause = self._pause(waiting, soonest, min(r.left_ms for r in waits.values()), expected)
                 for index in waits:
-                    flights[index].phase = "waiting"
-                took = self._pause(waiting, soonest, min(r.left_ms for r in waits.values()), expected)
-                waited, deadline = waited + took, deadline + took
+                    flights[index].waits(began + pause)
+                SyncWaits.pause(pause)
+                now = state.now()
+                took = prompt + now - began
+                waited, deadline = waited + now - began, deadline + took
                 for index in waits:
-                    flights[index].spent += took
+                    flights[index].asks(now, took)
                     needs[index] = max(needs[index], state.marks.need(requests[index].subject))
             rest = [*again, *waits]
         return deadline
+
+    def _release_many(self, batch: Batch, tokens: Mapping[int, str], indexes: Iterable[int]) -> None:
+        self._engine.release_soon(*((batch.requests[index].subject.key, tokens[index]) for index in indexes))
 
     def _land(self, flights: Mapping[int, Flight], outcomes: Mapping[int, Outcome]) -> None:
         """Let those go who wait for what is settled, while the rest is not."""
@@ -126,17 +139,12 @@ class SyncBatchLeads(SyncBatchComputing):
                 self._state.landed(flight, outcomes[index])
 
     def _pause(self, waiting: Waiting, soonest: LeaseReply, left_ms: float, expected: float) -> float:
-        state = self._state
-        began = state.now()
-        SyncWaits.pause(
-            waiting.pause(
-                lease_left=left_ms / 1e3,
-                elapsed=soonest.elapsed_ms / 1e3,
-                expected=expected,
-                draw=state.rng.random(),
-            )
+        return waiting.pause(
+            lease_left=left_ms / 1e3,
+            elapsed=soonest.elapsed_ms / 1e3,
+            expected=expected,
+            draw=self._state.rng.random(),
         )
-        return state.now() - began
 
     def _ask_many(
         self,
@@ -265,6 +273,8 @@ class SyncBatchLeads(SyncBatchComputing):
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)
                 left_ms = min(reply.left_ms for reply in waits.values())
-                waited += self._pause(waiting, soonest, left_ms, soonest.expected_ms / 1e3)
+                began = state.now()
+                SyncWaits.pause(self._pause(waiting, soonest, left_ms, soonest.expected_ms / 1e3))
+                waited += state.now() - began
             deadline = state.now() + policy.budget
         return outcomes
