@@ -184,6 +184,25 @@ async def test_a_silent_connection_is_given_up() -> None:
         endpoint.disconnect()
 
 
+async def test_who_is_in_a_hurry_ends_no_connection_of_others() -> None:
+    """A server that is only late for a moment: of two calls on the connection the patient one is answered."""
+    with Server.start("valkey") as server:
+        endpoint = endpoint_of(server.address)
+        await ask(endpoint, "PING")
+        server.freeze()
+        start = time.monotonic()
+        short, long = ask(endpoint, "INCR", "a", timeout=0.02), ask(endpoint, "INCR", "b", timeout=10)
+        answers = asyncio.gather(short, long, return_exceptions=True)
+        await asyncio.sleep(0.04)
+        server.thaw()
+        first, second = await answers
+        if time.monotonic() - start < 0.12:  # else the machine stood still
+            assert isinstance(first, DeadlineExceeded)
+            assert second == 1
+            assert "connections=1" in repr(endpoint)
+        endpoint.disconnect()
+
+
 async def test_a_loop_that_was_busy_does_not_blame_the_server(valkey: Server) -> None:
     endpoint = endpoint_of(valkey.address)
     await ask(endpoint, "PING")

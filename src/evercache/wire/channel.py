@@ -34,6 +34,8 @@ from evercache.wire.types import Address, Command, Expectation, Greeting, Over, 
 __all__ = ["Channel", "Exchange"]
 
 _NEVER: Final = float("inf")
+#: A peer that says nothing for so long (seconds), while it is asked, is dead: longer than one message may take.
+_QUIET: Final = 0.15
 #: Bytes joined into one write, and the bytes that may wait in the transport before writing stops.
 _WRITE_BYTES: Final = 256 * 1024
 _HIGH_WATER: Final = 1024 * 1024
@@ -163,6 +165,8 @@ class Channel(asyncio.Protocol):
         self.met: Expectation | None = None
         self._failure: ConnectionFailed | None = None
         self._heard = 0
+        #: `_heard` when a call was late and nothing had come since it was sent.
+        self._suspected = -1
         self._watchdog: asyncio.TimerHandle | None = None
         self._watched = _NEVER
         self._subscribed = False
@@ -423,13 +427,19 @@ class Channel(asyncio.Protocol):
         self._watchdog = self.loop.call_later(max(deadline - monotonic(), 0), self._inspect)
 
     def _inspect(self) -> None:
-        """Fail the calls that are late; if nothing at all came since one was sent, the peer is dead."""
+        """Fail the calls that are late; if nothing at all came since one was sent, for a while, the peer is dead.
+
+        Who had a few milliseconds left, on a slow network, ends no connection that others wait on.
+        """
         self._watchdog, self._watched = None, _NEVER
         now = monotonic()
         earliest = _NEVER
         silent = False
+        quiet_since = now
         for requests, sent in ((self._inflight, True), (self._outbox, False)):
             for request in requests:
+                if sent and request.heard == self._heard and request.sent_at < quiet_since:
+                    quiet_since = request.sent_at
                 if request.expired:
                     continue
                 if request.deadline > now:
@@ -446,8 +456,16 @@ class Channel(asyncio.Protocol):
                         DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=sent)
                     )
         if silent:
-            self._fail(ConnectionFailed(f"{self.address} is silent: nothing came before the deadline of a call"))
-        elif self._retired and earliest == _NEVER:
+            self._suspected = self._heard
+        if self._suspected == self._heard:  # nothing came since
+            dead_at = quiet_since + _QUIET
+            if now >= dead_at:
+                self._fail(
+                    ConnectionFailed(f"{self.address} is silent: nothing came before the deadline of a call")
+                )
+                return
+            earliest = min(earliest, dead_at)
+        if self._retired and earliest == _NEVER:
             self.close()
         elif earliest < _NEVER:
             self._watch(earliest)
