@@ -69,6 +69,7 @@ class Chores:
             await asyncio.sleep(_TICK)
             now = state.now()
             self._engine.watch.look(now)
+            self._engine.replica_logs.visit()
             for endpoint in self._engine.sync_endpoints.all():
                 endpoint.sweep()
             for lease in list(state.leases.values()):

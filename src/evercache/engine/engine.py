@@ -21,6 +21,7 @@ from evercache.engine.former import FormerMasters
 from evercache.engine.hot import HotSample
 from evercache.engine.process import background_trouble, close_at_exit, gevent_patched, reset_after_fork
 from evercache.engine.readers import MasterReader, Reader
+from evercache.engine.replica_logs import ReplicaLogs
 from evercache.engine.route import NOWHERE, Route
 from evercache.engine.spool import Spool
 from evercache.engine.state import Hold, State
@@ -104,6 +105,7 @@ class Engine:
         self.spool = Spool(settings.spool, self.events.emit)
         self.tail = Tail(self)
         self.former = FormerMasters(self)
+        self.replica_logs = ReplicaLogs(self)
         self.chores = Chores(self)
         self.watch = Watch(self)
         self.hot = HotSample(self)
@@ -224,6 +226,7 @@ class Engine:
         self._view_event = None
         self.tail = Tail(self)
         self.former = FormerMasters(self)
+        self.replica_logs = ReplicaLogs(self)
         self.chores = Chores(self)
         self.watch = Watch(self)
         self.hot.after_fork()
@@ -430,6 +433,7 @@ class Engine:
         self._why = error
         self.state.down()
         self.topology.nudge()
+        self.post(self.replica_logs.visit)
         # What a server says (a wrong password, say) is another trouble than its silence before.
         refuses = isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading))
         refused = error.code if refuses and isinstance(error, ServerError) else ""

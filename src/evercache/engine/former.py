@@ -8,14 +8,14 @@ must have heard it, or it is lost.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evercache.errors import ProtocolError, ServerError, UnavailableError
-from evercache.protocol.replies import parse_log
-from evercache.topology.facts import parse_replication
-from evercache.wire.types import Address, AsyncConnection
+from evercache.engine.listening import Source, listen
+from evercache.errors import UnavailableError
+from evercache.protocol.replies import LogLine
+from evercache.wire.types import Address
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine
@@ -26,17 +26,14 @@ __all__ = ["FormerMasters"]
 PATIENCE = 30.0
 #: Between two attempts to reach one (seconds).
 _PAUSE = 0.25
-_BLOCK = 0.25
-_COUNT = 500
 _MOST = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Left:
-    """A master as it was when it was left: its generation, and how far its log had been heard."""
+    """A master that was left, and how far its log has been heard. On the background's loop only."""
 
-    address: Address
-    generation: str
+    source: Source
     position: str
 
 
@@ -54,7 +51,7 @@ class FormerMasters:
     def leave(self, address: Address, generation: str, position: str) -> None:
         """The master at this address was replaced by another one."""
         if generation:
-            self._left.append(_Left(address, generation, position))
+            self._left.append(_Left(Source(address, True, generation), position))
             self._wake.set()
 
     async def run(self) -> None:
@@ -77,46 +74,22 @@ class FormerMasters:
             await asyncio.gather(*ending, return_exceptions=True)
 
     async def _listen(self, left: _Left) -> None:
-        state = self._engine.state
-        end, position = state.now() + PATIENCE, left.position
-        while state.now() < end:
-            with contextlib.suppress(UnavailableError):
-                connection = await self._engine.connect_tail(left.address)
-                try:
-                    greeting = connection.greeting
-                    while greeting.role == "master" and greeting.replid == left.generation:
-                        heard = await self._read(connection, left, position)
-                        if heard is None or state.now() >= end:
-                            return
-                        position = heard
-                    return  # it has begun another life, or follows the new master
-                finally:
-                    connection.close()
-            await asyncio.sleep(_PAUSE * (0.5 + state.rng.random()))
+        engine, state = self._engine, self._engine.state
+        end = state.now() + PATIENCE
 
-    async def _read(self, connection: AsyncConnection, left: _Left, position: str) -> str | None:
-        """Hear the lines behind a position; returns the next one, None when there will be no more."""
-        engine = self._engine
-        log, info = await connection.execute(
-            [
-                engine.commands.tail(position, count=_COUNT, block_ms=int(_BLOCK * 1000)),
-                ("INFO", "replication"),
-            ],
-            engine.state.now() + 4 * _BLOCK,
-        )
-        if isinstance(log, ServerError) or isinstance(info, ServerError):
-            return None
-        try:
-            lines = parse_log(log)
-            facts = parse_replication(info)
-        except ProtocolError:
-            return None
-        lost = 0
-        for line in lines:
-            if line.generation == left.generation:
-                lost += engine.state.hear_former(line)
-            position = line.log_id
-        if lost:
-            engine.heard_at_former(lost)
-        here = facts.role == "master" and facts.replid == left.generation
-        return position if here and engine.view.master != left.address else None
+        def hear(lines: Sequence[LogLine]) -> bool:
+            lost = sum(state.hear_former(line) for line in lines if line.generation == left.source.generation)
+            left.position = lines[-1].log_id
+            if lost:
+                engine.heard_at_former(lost)
+            return True
+
+        def wanted() -> bool:
+            return state.now() < end and engine.view.master != left.source.address
+
+        while state.now() < end:
+            try:
+                await listen(engine, left.source, lambda: left.position, hear, wanted)
+                return  # it has begun another life, follows the new master, or is the master again
+            except UnavailableError:
+                await asyncio.sleep(_PAUSE * (0.5 + state.rng.random()))
