@@ -108,7 +108,8 @@ class Gate:
         for link in list(self.links):
             mine = source == link.source if source else link.source not in self._by_source
             before = self.rule(link.source)
-            if mine and (rule.closed or (before != rule and (before.silent or before.delay or before.garble))):
+            ill = before.silent or before.delay or before.garble or before.drip
+            if mine and (rule.closed or (before != rule and ill)):
                 link.end()
         if source:
             self._by_source[source] = rule

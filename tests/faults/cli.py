@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         case "failovers":
             return _failovers((given.load or ["threads"])[0], given.planned, given.unplanned, writes)
         case "soak":
-            return _soak((given.load or ["threads"])[0], given.minutes, given.seed, writes)
+            return _soak((given.load or ["threads"])[0], given.minutes, given.seed, given.only or (), writes)
     names = [n for n in CATALOG if not given.only or any(part in n for part in given.only)]
 
     def one_more(cell: Figures, took: float) -> None:
@@ -86,12 +86,12 @@ def _failovers(load: str, planned: int, unplanned: int, writes: bool) -> int:
     return int(not figures.kept)
 
 
-def _soak(load: str, minutes: float, seed: int, writes: bool) -> int:
-    soaked = soak(minutes, load, seed, _say)
+def _soak(load: str, minutes: float, seed: int, only: Sequence[str], writes: bool) -> int:
+    soaked = soak(minutes, load, seed, _say, only)
     line(soaked.figures, soaked.seconds)
     text = report.growth_table(soaked)
     print(text)
-    if writes:
+    if writes and not only:
         report.write_section(
             "soak", report.summary([soaked.figures]) + "\n" + report.table([soaked.figures]) + "\n" + text
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.faults.catalog import CATALOG, DYING, Scene
@@ -89,13 +89,19 @@ def _judged(name: str, load: str, phases: Phases, written: list[Written], runnin
 APART = ("cut off", "slow network", "computing process killed", "50 threads", "editors", "all nodes", "nothing")
 
 
-def soak(minutes: float, load: str, seed: int, say: Callable[[str], None] = print) -> Soaked:
-    """Random faults of the list, one after the other, for so long; each is mended before the next."""
+def soak(
+    minutes: float, load: str, seed: int, say: Callable[[str], None] = print, only: Sequence[str] = ()
+) -> Soaked:
+    """Random faults of the list, one after the other, for so long; each is mended before the next.
+
+    `only`: those whose name contains one of these.
+    """
     rng = random.Random(seed)
     names = [
         name
         for name, fault in CATALOG.items()
         if fault.repeats and not fault.password and not name.startswith(APART) and "cut off" not in name
+        if not only or any(part in name for part in only)
     ]
     done: list[str] = []
     deaths: list[float] = []
