@@ -81,6 +81,7 @@ def _node(place: int) -> NodeFacts:
             "instantaneous_output_repl_kbps": "40.0",
         }
     config = {
+        "aclfile": "",
         "appendonly": "yes",
         "bind": f"127.0.0.1 {HOSTS[place]}",
         "client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",

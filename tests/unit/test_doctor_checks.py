@@ -26,6 +26,7 @@ from tests.unit.doctor_facts import (
 
 from evercache.ops.doctor import Facts, Result, Severity, examine, registered, verdict
 from evercache.ops.doctor.facts import Clock, Group, HostFacts
+from evercache.ops.doctor.loading import KEYS, QUESTIONS, left_out
 from evercache.wire.types import Address
 
 Change = Callable[[Facts], Facts]
@@ -89,6 +90,19 @@ def blind(command: str) -> Change:
     return sentinel(0, hidden={command: f"{command}: NOPERM"})
 
 
+def redis(place: int, version: str, **fields: object) -> Change:
+    """A node that is Redis of this version, with an append-only file; fields of it."""
+    return all_of(info(place, redis_version=version, valkey_version=None), node(place, **fields))
+
+
+def valkey(place: int, version: str, **fields: object) -> Change:
+    """A node that is Valkey of this version."""
+    return all_of(info(place, valkey_version=version), node(place, **fields))
+
+
+NOTHING = tuple(QUESTIONS)
+NO_DRYRUN = {"left_out": None, "hidden": {"ACL DRYRUN": "ACL DRYRUN: NOPERM"}}
+RIGHTS = "ACL SETUSER default reset allkeys allchannels +@all, then "
 DENIED = {"FAILOVER ABORT": "User sentinel has no permissions to run the 'failover' command"}
 
 #: (check, what is changed, a part of what is said, a part of what mends it).
@@ -211,6 +225,37 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "no save points; supervisor restarts it",
         "CONFIG SET appendonly yes",
     ),
+    (
+        "persistence",
+        redis(1, "7.0.15", left_out=NOTHING, as_default=0),
+        "10.0.0.2:6379 (Redis 7.0.15) reads its append-only file as the default user, who may not write at all: ",
+        f"valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}CONFIG REWRITE",
+    ),
+    (
+        "persistence",
+        redis(0, "8.4.6", left_out=(KEYS, "select"), as_default=2),
+        "who may not write every key, nor use `select`: a restart",
+        f"whoever logs in as default do so as another user; then valkey-cli -h 10.0.0.1 -p 6379 {RIGHTS}",
+    ),
+    (
+        "persistence",
+        all_of(valkey(2, "8.0.1", left_out=NOTHING[:6], as_default=0), config(2, {"aclfile": "/etc/users.acl"})),
+        "(Valkey 8.0.1) reads its append-only file as the default user, who may not use `decr`, `del`, "
+        "`function|flush`, `getdel`, 2 more: ",
+        f"valkey-cli -h 10.0.0.3 -p 6379 {RIGHTS}ACL SAVE",
+    ),
+    (
+        "persistence",
+        all_of(redis(1, "7.2.14", left_out=(KEYS,)), node(1, **NO_CONFIG)),
+        "(Redis 7.2.14) reads its append-only file as the default user, who may not write every key: ",
+        f"as another user; then valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}ACL SAVE or CONFIG REWRITE",
+    ),
+    (
+        "persistence",
+        redis(1, "7.0.15", left_out=NOTHING, as_default=0, open=True),
+        "(Redis 7.0.15)",
+        "have whoever logs in as default",
+    ),
     ("saves-and-clocks", info(0, rdb_last_bgsave_status="err"), "save of a snapshot failed", "/var/lib/valkey"),
     ("saves-and-clocks", info(0, aof_last_write_status="err"), "last write to the append-only", "see its log"),
     (
@@ -327,6 +372,10 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("backlog", info(1, repl_backlog_size=None), "no repl_backlog_size", False),
     ("promotable", node(1, **NO_CONFIG), "NOPERM", False),
     ("persistence", all_of(info(1, aof_enabled="0"), node(1, **NO_CONFIG)), "NOPERM", False),
+    ("persistence", redis(1, "7.0.15", **NO_DRYRUN), "10.0.0.2:6379: ACL DRYRUN: NOPERM", False),
+    ("persistence", valkey(1, "9.0.3", **NO_DRYRUN), "10.0.0.2:6379: ACL DRYRUN: NOPERM", False),
+    ("persistence", redis(1, "7.0.15", left_out=None), "what its default user may do was not asked", False),
+    ("persistence", node(1, info={}, hidden={"INFO": "INFO: NOPERM"}), "10.0.0.2:6379: INFO: NOPERM", False),
     ("saves-and-clocks", info(1, rdb_last_bgsave_status=None), "nothing of persistence", False),
     ("restart-delay", no_hosts, "seen on its host only", True),
     ("restart-delay", process(0, 0, hidden={"program": "its parent is runsv"}), "its parent is runsv", True),
@@ -362,6 +411,14 @@ FINE: list[tuple[str, Change]] = [
         all_of(
             info(1, aof_enabled="0"), config(1, {"appendonly": "no", "save": ""}), program(1, autorestart=False)
         ),
+    ),
+    ("persistence", redis(1, "7.0.15", left_out=())),
+    ("persistence", redis(1, "6.2.14", **NO_DRYRUN)),
+    ("persistence", redis(1, "8.6.0", left_out=NOTHING)),
+    ("persistence", valkey(1, "9.1.2", left_out=NOTHING)),
+    (
+        "persistence",
+        all_of(redis(1, "7.0.15", left_out=NOTHING), info(1, aof_enabled="0"), config(1, {"appendonly": "no"})),
     ),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 0.9, NOW, NOW + 0.02))),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 4.0, NOW, NOW + 4.5))),
@@ -407,6 +464,21 @@ def test_it_says_what_it_cannot_see(name: str, change: Change, why: str, shell: 
 def test_it_does_not_fire(name: str, change: Change) -> None:
     result = result_of(name, change(sound()))
     assert result.state == "fine", result
+
+
+def test_only_a_plain_answer_about_the_default_user_counts() -> None:
+    sound = ["OK"] * len(QUESTIONS)
+    no_right, no_key = (
+        "This user has no permissions to run the 'del' command",
+        "User x has no permissions to access the '1' key",
+    )
+    names = list(QUESTIONS)
+    assert left_out(sound) == ()
+    assert left_out([sound[0], no_right, *sound[2:]]) == (names[1],)
+    assert left_out([no_key, no_key, no_right, *sound[3:]]) == (KEYS, names[2])
+    assert left_out(["ERR Command 'decr' not found", *sound[1:]]) == ()  # renamed
+    for odd in ("", "ERR unknown command 'ACL'", "NOAUTH Authentication required."):
+        assert left_out([odd, *sound[1:]]) is None
 
 
 def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:

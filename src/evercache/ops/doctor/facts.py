@@ -98,6 +98,10 @@ class NodeFacts:
     clock: Clock | None = None
     #: For each user that a sentinel is logged in as: the commands of a failover, and "OK" or why not.
     sentinel_users: Mapping[str, Texts] = field(default_factory=dict)
+    #: What it would leave out when it reads its append-only file, for lack of rights; None where it does not tell.
+    left_out: tuple[str, ...] | None = None
+    #: How many clients are logged in as the default user; None where that is not told.
+    as_default: int | None = None
     hidden: Texts = field(default_factory=dict)
 
     @property

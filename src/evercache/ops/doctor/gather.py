@@ -31,6 +31,7 @@ from evercache.ops.doctor.facts import (
     to_whole,
     whole,
 )
+from evercache.ops.doctor.loading import QUESTIONS, left_out, reads_as_default
 from evercache.ops.doctor.secrets import masked, scrubbed
 from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
@@ -247,6 +248,7 @@ def _node(address: Address, place: Location) -> NodeFacts:
         received = time.time()
         known: dict[str, str] = talk.note("INFO", info, lines, {})
         said = talk.note("ROLE", role, lambda reply: text(reply[0]), known.get("role", ""))
+        rows = talk.note("CLIENT LIST", clients, _rows, None)
         facts = NodeFacts(
             address,
             role=said,
@@ -254,8 +256,10 @@ def _node(address: Address, place: Location) -> NodeFacts:
             config=masked(talk.note("CONFIG", config, texts, {})),
             user=talk.note("ACL", user, text, ""),
             clock=_clock(known, sent, received),
-            sentinel_users=_users(talk, talk.note("CLIENT LIST", clients, text, ""), known),
+            sentinel_users=_users(talk, rows or [], known),
+            as_default=None if rows is None else sum(row.get("user", "default") == "default" for row in rows),
         )
+        facts = replace(facts, left_out=_left_out(talk, facts))
     except UnavailableError as error:
         return NodeFacts(address, error=_why(error, address))
     finally:
@@ -264,9 +268,25 @@ def _node(address: Address, place: Location) -> NodeFacts:
     return replace(facts, open=is_open, hidden=talk.hidden)
 
 
-def _users(talk: _Talk, clients: str, info: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def _rows(clients: Any) -> list[dict[str, str]]:
+    return [dict(part.split("=", 1) for part in row.split() if "=" in part) for row in text(clients).splitlines()]
+
+
+def _left_out(talk: _Talk, facts: NodeFacts) -> tuple[str, ...] | None:
+    """What the default user may not do of what an append-only file has; None where that does not matter."""
+    if not reads_as_default(*facts.version):
+        return None
+    replies = talk.ask(*(("ACL", "DRYRUN", "default", *question) for question in QUESTIONS.values()))
+    found = left_out(["" if isinstance(one, AccessDenied) else text(one) for one in replies])
+    if found is None:
+        errors = [one for one in replies if isinstance(one, ServerError)]
+        odd = next((one for one in errors if "not found" not in str(one)), "an answer that is not understood")
+        talk.hidden["ACL DRYRUN"] = f"ACL DRYRUN: {str(odd).partition(chr(10))[0][:160]}"
+    return found
+
+
+def _users(talk: _Talk, rows: list[dict[str, str]], info: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Whether the users of the sentinels may do what a failover needs: `ACL DRYRUN`, which runs nothing."""
-    rows = [dict(part.split("=", 1) for part in row.split() if "=" in part) for row in clients.splitlines()]
     users = {row.get("user", "default") for row in rows if row.get("name", "").startswith("sentinel-")}
     major = to_whole(info.get("valkey_version", "").partition(".")[0])
     commands = SENTINEL_COMMANDS + (_SINCE_VALKEY_9 if major >= 9 else ())
