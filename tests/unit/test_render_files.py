@@ -147,7 +147,7 @@ def test_the_acl_has_no_password_and_an_end_for_strangers() -> None:
     files = rendered("supervisor", application={"namespace": "store", "keys": ["rq:*"], "commands": ["+@list"]})
     for name in ("users.acl", "sentinel-users.acl"):
         text = files[f"cache-1/{name}"]
-        loads = " ~* &* +@all" if name == "users.acl" else ""  # off, and what Redis 7.0 reads its AOF as
+        loads = " ~* &* +@all" if name == "users.acl" else ""  # off, and whom an AOF is read as
         assert text.startswith(f"user default reset{loads}\n")
         assert not [one for one in PASSWORDS.values() if one in text]
         assert f"user store reset on #{hashlib.sha256(PASSWORDS['application'].encode()).hexdigest()} " in text

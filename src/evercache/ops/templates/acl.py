@@ -44,8 +44,8 @@ _ASK_SENTINEL: Final = " ".join(
 )
 
 
-#: Of the default user, which is off: nobody logs in as it, but Redis 7.0 reads an AOF in its name, and leaves out
-#: every transaction that it may not run, with no more than a line in the log. All that scripts wrote would be lost.
+#: Of the default user, which is off: nobody logs in as it, but many servers read an AOF in its name, and leave out
+#: of transactions what it may not do (`ops/doctor/loading.py`). All that scripts wrote would be lost.
 _LOADER: Final = "~* &* +@all"
 
 
