@@ -21,7 +21,7 @@ from tests.fleet import Truth
 from tests.nursery import Program
 
 from evercache.integrations.flask import Cache
-from evercache.integrations.pybossa import Sentinel, provide
+from evercache.integrations.pybossa import Sentinel, provide, settings
 
 __all__ = ["BEGAN", "GO", "HELD", "KINDS", "SLOW", "Front", "Other", "other"]
 
@@ -29,6 +29,8 @@ KINDS = ("memoize", "view", "pybossa")
 #: Slots of the truth that steer computations: the key whose computation is to wait, which one does, which one may
 #: go on, and how many milliseconds each takes. Keys are slots below.
 HELD, BEGAN, GO, SLOW = 4000, 4001, 4002, 4003
+#: Seconds. A machine that stands still for longer than the usual budget makes callers compute by themselves.
+BUDGET = 10.0
 
 
 class Front:
@@ -61,6 +63,7 @@ class Front:
     def _site(self, url: str) -> tuple[Flask, Cache]:
         app = Flask("site")
         app.config.update(EVERCACHE_URL=url, SECRET_KEY="sixteen or more bytes", CACHE_KEY_PREFIX="fronts")
+        app.config.update(CACHE_OPTIONS={"budget": BUDGET})
         cache = Cache(app)
         self.close = cache.cache.evercache.close
         return app, cache
@@ -99,6 +102,7 @@ class Front:
     def _pybossa(self, url: str) -> None:
         names: dict[str, Any] = {"sentinel": Sentinel()}
         provide(names)
+        settings._BUDGET = BUDGET  # no setting of a site: its own time-outs bound it
         assert names["sentinel"].configure({"EVERCACHE_URL": url, "SECRET_KEY": "sixteen or more bytes"})
 
         @names["memoize"](timeout=600)  # type: ignore[untyped-decorator]
