@@ -51,6 +51,7 @@ def test_the_module_runs_like_the_command() -> None:
 def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
+    assert "..." not in text.split("Commands:")[1], "no line is cut"
     for command in (
         "up",
         "down",

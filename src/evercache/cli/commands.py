@@ -75,7 +75,7 @@ def _named(function: Command) -> Command:
     return click.option("--name", default="default", show_default=True, help="Which local deployment.")(function)
 
 
-@cli.command()
+@cli.command(short_help="Start a master, two replicas and three sentinels.")
 @_named
 @click.option("--server", type=click.Path(path_type=Path), help="The valkey-server or redis-server program to run.")
 @click.option("--memory", default="256mb", show_default=True, help="Memory of each node of a new deployment.")
@@ -120,7 +120,7 @@ def url(name: str) -> None:
     click.echo(LocalDeployment.open(name).url)
 
 
-@cli.command()
+@cli.command(short_help="Show each node: its role, whether it is in sync, its lag.")
 @click.option("--name", help="Which local deployment.  [default: EVERCACHE_URL if set, else default]")
 @click.option("--url", "address", help="Any deployment, by its URL, instead of a local one.")
 @click.option("--json", "json_", is_flag=True, help="One line of JSON.")
@@ -150,7 +150,7 @@ def status(name: str | None, address: str | None, json_: bool, watch: bool) -> i
             live.update(as_tables(title, look()), refresh=True)
 
 
-@cli.command()
+@cli.command(short_help="Promote a replica in the place of a healthy master.")
 @click.option("--name", help="Which local deployment.  [default: EVERCACHE_URL if set, else default]")
 @click.option("--url", "address", help="Any deployment, by its URL, instead of a local one.")
 @click.option("--check", is_flag=True, help="Only say whether it could be done now.")
@@ -195,7 +195,7 @@ def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Su
     return deployment.name, lambda: deployment.status().survey
 
 
-@cli.command("bench")
+@cli.command("bench", short_help="Measure what calls cost at your servers.")
 @click.argument("address", metavar="[URL]", required=False)
 @click.option("--name", help="A local deployment instead of a URL.  [default: EVERCACHE_URL if set, else default]")
 @click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1, 600), help="How long.")
@@ -280,7 +280,7 @@ def _log(path: Path, lines: int, follow: bool) -> Iterator[str]:
         time.sleep(0.2)
 
 
-@cli.command()
+@cli.command(short_help="Run a real site whose cache servers die meanwhile.")
 @click.option("--seconds", default=36.0, show_default=True, help="Length of each run with dying servers.")
 @click.option("--quick", is_flag=True, help="Shorter runs.")
 @click.option(

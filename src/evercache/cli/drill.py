@@ -19,7 +19,7 @@ __all__ = ["drill"]
 _STEPS = "\b\nSteps:\n" + "\n".join(f"  {step.name:<16}{step.title}" for step in STEPS.values())
 
 
-@click.command(epilog=_STEPS)
+@click.command(epilog=_STEPS, short_help="Let your servers fail, and report what clients saw.")
 @click.option("--name", help="Which deployment of `evercache up`.  [default: default]")
 @click.option(
     "--url", "address", help="Any servers with Sentinel; there only hand-over, a planned failover, is done."

@@ -13,7 +13,7 @@ from evercache.ops import deploy
 __all__ = ["render"]
 
 
-@click.command()
+@click.command(short_help="Write the files for every host of a deployment.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--for", "variant", type=click.Choice(deploy.VARIANTS), help="What keeps the servers running.")
 @click.option(

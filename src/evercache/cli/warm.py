@@ -38,7 +38,7 @@ __all__ = ["warm"]
 _SAY_EVERY = 30.0
 
 
-@click.command()
+@click.command(short_help="Fill cached functions before visitors come.")
 @click.argument("functions", nargs=-1, required=True, metavar="MODULE:FUNCTION...")
 @click.option(
     "--args",
