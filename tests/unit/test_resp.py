@@ -89,6 +89,18 @@ def test_lengths_behind_a_string_that_was_put_are_looked_at() -> None:
         decoder.next()
 
 
+@pytest.mark.parametrize("first", [b"+OK\r\n", b":1\r\n", b"*1\r\n+a\r\n"])
+def test_what_is_left_out_is_not_forgotten(first: bytes) -> None:
+    """A connection that looks for more than it asked for must see it, though the parser is not given that."""
+    decoder = Decoder()
+    decoder.feed(first + b"*4000000000\r\n+b\r\n")
+    assert decoder.next() is not PENDING
+    assert decoder.has_data()
+    assert not decoder.is_empty()
+    with pytest.raises(ProtocolError, match="announces more"):
+        decoder.pop()
+
+
 def test_every_type_of_reply() -> None:
     data = (
         b"+OK\r\n:-5\r\n$-1\r\n*-1\r\n_\r\n$0\r\n\r\n*2\r\n:1\r\n*0\r\n%1\r\n+k\r\n+v\r\n~2\r\n:1\r\n:2\r\n"

@@ -186,7 +186,8 @@ class Decoder:
         sound = frames.take(data)
         if sound < len(data):
             self.broken = True
-            data = data[:sound]
+            # The sign that the rest begins with stays: whoever takes what came before it sees that more has come.
+            data = data[: sound + 1] if sound else b""
         reader.feed(data)
 
     def began(self, data: bytes) -> None:
