@@ -67,19 +67,32 @@ def guarded(check: Callable[[bytes], None], data: bytes) -> None:
     global _watch
     if _watch is None:
         _watch = _Watch()
-    watch = _watch
-    watch.seen.clear()
-    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
-    watch.thread = threading.get_ident()
-    try:
-        check(data)
-    finally:
-        watch.thread = 0
-    spent = time.thread_time() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    spent = _watched(_watch, check, data)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
-    if watch.seen:
-        raise AssertionError(f"code ran: {watch.seen[0]}")
+    if spent > CPU_SECONDS:
+        # The clock of a virtual machine may count while that stands still: hardly twice at the same input.
+        spent = min(spent, _watched(_watch, check, data))
     if spent > CPU_SECONDS:
         raise AssertionError(f"{len(data)} bytes took {spent:.1f} s of CPU")
     if grown > MEMORY_KIB:
         raise AssertionError(f"{len(data)} bytes took {grown >> 10} MiB of memory")
+
+
+def _watched(watch: _Watch, check: Callable[[bytes], None], data: bytes) -> float:
+    """Run a check; seconds of CPU that it took, AssertionError if it ran code."""
+    watch.seen.clear()
+    began = time.thread_time()
+    watch.thread = threading.get_ident()
+    try:
+        check(data)
+    except Exception as error:
+        # What ran comes first: the parser may have taken the refusal for an error of its socket or file.
+        if watch.seen:
+            raise AssertionError(f"code ran: {watch.seen[0]}") from error
+        raise
+    finally:
+        watch.thread = 0
+    if watch.seen:
+        raise AssertionError(f"code ran: {watch.seen[0]}")
+    return time.thread_time() - began

@@ -7,7 +7,7 @@ import re
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.target import Target
+from tests.fuzz.target import Form, Target
 
 __all__ = ["inputs", "search"]
 
@@ -23,26 +23,33 @@ def inputs(target: Target) -> st.SearchStrategy[bytes]:
     def changed(draw: st.DrawFn) -> bytes:
         data = draw(st.sampled_from(target.seeds + target.found))
         for _ in range(draw(st.integers(0, 3))):
-            start, end = _place(draw, data)
-            data = (data[:start] + draw(_piece(data[start:end], words)) + data[end:])[:MOST_BYTES]
+            start, end, instead = _place(draw, data, target.forms)
+            fitting = instead and draw(st.integers(0, 3))
+            piece = st.sampled_from(instead) if fitting else _piece(data[start:end], words)
+            data = (data[:start] + draw(piece) + data[end:])[:MOST_BYTES]
         return data
 
     loose = st.lists(st.one_of(words, st.binary(max_size=4)), max_size=12).map(b"".join)
     return st.one_of(changed(), changed(), changed(), loose, st.binary(max_size=64))
 
 
-#: What is changed as a whole: a word or a number; any other sign; the end of a line.
-_TOKEN = re.compile(rb"[\w.]+|\r\n|[^\w.]", re.DOTALL)
+#: Any sign at all, with the letters that stand together.
+_TOKEN = Form(re.compile(rb"[\w.]+|\r\n|[^\w.]", re.DOTALL))
+#: Where something to change is looked for, in bytes: changes may have made the input long.
+_LOOKED_AT = 8192
 
 
-def _place(draw: st.DrawFn, data: bytes) -> tuple[int, int]:
-    """Where the next change is made: a token mostly, else any bytes."""
-    if draw(st.integers(0, 3)):
-        tokens = [match.span() for match in _TOKEN.finditer(data[:4096])]
-        if tokens:
-            return draw(st.sampled_from(tokens))
+def _place(draw: st.DrawFn, data: bytes, forms: tuple[Form, ...]) -> tuple[int, int, tuple[bytes, ...]]:
+    """Where the next change is made, mostly at a value; and the values that fit there."""
+    kind = draw(st.integers(0, 5))
+    if kind:
+        form = draw(st.sampled_from(forms)) if kind > 2 else _TOKEN
+        found = [match.span() for match in form.pattern.finditer(data[:_LOOKED_AT])]
+        if found:
+            start, end = draw(st.sampled_from(found))
+            return start, end, form.instead
     start = draw(st.integers(0, len(data)))
-    return start, min(len(data), start + draw(st.integers(0, 12)))
+    return start, min(len(data), start + draw(st.integers(0, 12))), ()
 
 
 #: What stands in the place of a number: none, too small, too large, and digits that only Python takes for some.

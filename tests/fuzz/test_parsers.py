@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.fuzz import guard
@@ -49,6 +51,25 @@ def test_the_guard_sees_code_that_an_input_runs() -> None:
 
     with pytest.raises(AssertionError, match=r"pickle\.find_class"):
         guarded(unpickling, b"cbuiltins\nlen\n.")
+
+
+def test_the_guard_tells_of_code_though_it_was_taken_for_an_error_of_the_socket() -> None:
+    def reading(data: bytes) -> None:
+        import pickle
+
+        try:
+            pickle.loads(data)
+        except OSError as error:
+            raise AssertionError("a connection was broken by sound replies") from error
+
+    with pytest.raises(AssertionError, match=r"code ran: pickle\.find_class"):
+        guarded(reading, b"cbuiltins\nlen\n.")
+
+
+def test_the_guard_does_not_mind_a_clock_that_jumped(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((0.0, 60.0, 60.0, 60.1))
+    monkeypatch.setattr(time, "thread_time", lambda: next(times))
+    guarded(lambda data: None, b"")
 
 
 def test_the_guard_sees_time_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import functools
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,17 +16,25 @@ from evercache.ops import config as configs
 from evercache.ops.config import DeploymentConfig, NodeConfig
 from evercache.ops.doctor import programs, shell
 from tests.edits import edit
-from tests.fuzz.target import Bug, Target, must
+from tests.fuzz.target import JSON, Bug, Target, must
 
 __all__ = ["TARGETS"]
 
-_FOLDER = Path(tempfile.mkdtemp(prefix="evercache-fuzz-"))
+
+@functools.cache
+def _made(pid: int) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="evercache-fuzz-", ignore_cleanup_errors=True)
+
+
+def _folder() -> Path:
+    """A folder of each process: the hunters are forked."""
+    return Path(_made(os.getpid()).name)
 
 
 def _deployment(data: bytes) -> None:
-    (_FOLDER / "deployment.json").write_bytes(data)
+    (_folder() / "deployment.json").write_bytes(data)
     try:
-        found = DeploymentConfig.load(_FOLDER)
+        found = DeploymentConfig.load(_folder())
     except DeploymentError:
         return
     must(found is not None, "a file that is not there")
@@ -36,11 +46,11 @@ def _deployment(data: bytes) -> None:
         "a password is shown",
     )
     found.save()
-    must(DeploymentConfig.load(_FOLDER) == found, "a deployment changes when it is saved")
+    must(DeploymentConfig.load(_folder()) == found, "a deployment changes when it is saved")
 
 
 def _spool(data: bytes) -> None:
-    path = _FOLDER / "spool"
+    path = _folder() / "spool"
     path.write_bytes(data)
     events: list[object] = []
     items = Spool(str(path), events.append).load()
@@ -64,9 +74,11 @@ def _host(data: bytes) -> None:
         )
     unit = programs.systemd_program("valkey.service", text)
     must(unit is None or unit.stop_timeout >= 0, "a time below nothing")
-    (_FOLDER / "supervisord.conf").write_bytes(data)
+    (_folder() / "supervisord.conf").write_bytes(data)
     try:
-        for program in programs.programs_of_file(_FOLDER / "supervisord.conf", _FOLDER, "/etc/valkey/valkey.conf"):
+        for program in programs.programs_of_file(
+            _folder() / "supervisord.conf", _folder(), "/etc/valkey/valkey.conf"
+        ):
             must(program.kind == "supervisor", "a program of nobody")
     except (OSError, ValueError, configparser.Error):
         return  # `program_of` says that the file cannot be read
@@ -80,9 +92,9 @@ def _others(text: str) -> str:
 
 def _saved() -> bytes:
     nodes = (*(NodeConfig(f"node-{n}", 7000 + n) for n in (1, 2)), NodeConfig("sentinel-1", 7100, True, "c" * 40))
-    made = DeploymentConfig("default", _FOLDER, Path("/usr/bin/valkey-server"), "0f1e2d3c", "4b5a6978", nodes)
+    made = DeploymentConfig("default", _folder(), Path("/usr/bin/valkey-server"), "0f1e2d3c", "4b5a6978", nodes)
     made.save()
-    return (_FOLDER / "deployment.json").read_bytes()
+    return (_folder() / "deployment.json").read_bytes()
 
 
 _LINE = json.dumps({"v": 1, "id": "ab", "kind": "k", "name": "shop:k:a"}).encode() + b"\n"
@@ -122,6 +134,7 @@ TARGETS = (
                 edit(configs.DeploymentConfig, "load", (", RecursionError", "")),
             ),
         ),
+        forms=JSON,
     ),
     Target(
         "spool",
@@ -135,6 +148,7 @@ TARGETS = (
             ),
             Bug("a line of any kind", edit(spools.Spool, "load", ("KeyError, TypeError, ", ""))),
         ),
+        forms=JSON,
     ),
     Target(
         "host",

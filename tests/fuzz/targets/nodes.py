@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 from typing import Any
 from unittest import mock
 
@@ -14,11 +15,11 @@ from evercache.errors import ConfigurationError, ServerError, UnavailableError
 from evercache.ops import handover, survey
 from evercache.ops.doctor import examine, snapshot
 from evercache.ops.doctor.checks import replication
-from evercache.ops.doctor.facts import ClientFacts, Facts
+from evercache.ops.doctor.facts import ClientFacts, Facts, NodeFacts, SentinelFacts
 from evercache.url import parse_url
 from evercache.wire.types import Address
 from tests.edits import edit
-from tests.fuzz.target import Bug, Target, must
+from tests.fuzz.target import JSON, RESP, Bug, Target, must
 from tests.fuzz.targets.replies import decoded, packed
 from tests.fuzz.targets.sentinels import ENTRIES
 from tests.fuzz.targets.wires import WORDS
@@ -28,7 +29,7 @@ __all__ = ["TARGETS"]
 #: The module, whose name in its package is its function's.
 gather: Any = importlib.import_module("evercache.ops.doctor.gather")
 _PLACE = parse_url("sentinel://user:pass-word@127.0.0.1:26379/mymaster")
-_NODE, _SENTINEL = Address("127.0.0.1", 6379), Address("127.0.0.1", 26379)
+_NODE, _OTHER, _SENTINEL = (Address("127.0.0.1", port) for port in (6379, 6380, 26379))
 
 
 class _Told:
@@ -79,18 +80,36 @@ def _shown(facts: Facts) -> None:
     console.print(doctor_as_tables(facts, results, verbose=True))
 
 
-def _doctor(data: bytes) -> None:
-    told = _Told(data)
+def _gathered(told: _Told) -> tuple[SentinelFacts, tuple[NodeFacts, ...]]:
+    """What a sentinel and two nodes told."""
+    read: list[Address] = []
+
+    def ask(self: Any, *commands: Any) -> list[Any]:
+        replies = told.ask(*commands)
+        read.extend(
+            self.address
+            for command, reply in zip(commands, replies, strict=True)
+            if command[0] == "INFO" and isinstance(reply, bytes)
+        )
+        return replies
+
     with (
         mock.patch.object(gather._Talk, "__init__", _talk),
-        mock.patch.object(gather._Talk, "ask", lambda self, *commands: told.ask(*commands)),
+        mock.patch.object(gather._Talk, "ask", ask),
         mock.patch.object(gather._Talk, "close", nothing),
     ):
         sentinel = gather._sentinel(_SENTINEL, _PLACE)
-        named = [one.host for one in gather._mentioned([sentinel])]
-        must(all(isinstance(one, str) for one in named), "a host that is no name")
-        nodes = tuple(gather._node(address, _PLACE) for address in (_NODE, Address("127.0.0.1", 6380)))
-        gather._listed(nodes), gather._named_nodes([sentinel], _PLACE), gather._others([sentinel], _PLACE)
+        nodes = tuple(gather._node(address, _PLACE) for address in (_NODE, _OTHER))
+    for one in (sentinel, *nodes):
+        must(one.address not in read or "INFO" not in one.hidden, "a text of INFO was not read")
+    return sentinel, nodes
+
+
+def _doctor(data: bytes) -> None:
+    sentinel, nodes = _gathered(_Told(data))
+    named = [one.host for one in gather._mentioned([sentinel])]
+    must(all(isinstance(one, str) for one in named), "a host that is no name")
+    gather._listed(nodes), gather._named_nodes([sentinel], _PLACE), gather._others([sentinel], _PLACE)
     facts = Facts(
         ClientFacts(_PLACE.redacted(), "sentinel", "mymaster", 0.2, 0.25),
         (sentinel,),
@@ -138,7 +157,9 @@ _OF_SENTINEL = [
     {"resolve-hostnames": "no"},
     "run_id:x\r\nserver_time_usec:1700000000000000\r\n",
 ]
-_OF_NODE = [["master", 9, []], _INFO, _CONFIG, "default", _CLIENTS, *["OK"] * 13]
+#: Commands that the users of the sentinels are tried with.
+_DRY_RUNS = len(gather.SENTINEL_COMMANDS + gather._SINCE_VALKEY_9)
+_OF_NODE = [["master", 9, []], _INFO, _CONFIG, "default", _CLIENTS, *["OK"] * _DRY_RUNS, "PONG"]
 _OF_REPLICA = [["slave", "127.0.0.1", 6379, "connected", 9], _REPLICA, _CONFIG, "default", "", "PONG"]
 _TOLD = packed(*_OF_SENTINEL, *ENTRIES[2:4], "OK 3 usable Sentinels")
 _WORDS = (
@@ -158,15 +179,10 @@ _WORDS = (
 
 
 def _facts() -> bytes:
-    told = _Told(_TOLD + packed(*_OF_NODE, *_OF_REPLICA))
-    with (
-        mock.patch.object(gather._Talk, "__init__", _talk),
-        mock.patch.object(gather._Talk, "ask", lambda self, *commands: told.ask(*commands)),
-        mock.patch.object(gather._Talk, "close", nothing),
-    ):
-        sentinel, node = gather._sentinel(_SENTINEL, _PLACE), gather._node(_NODE, _PLACE)
-    facts = Facts(ClientFacts(_PLACE.redacted(), "sentinel", "mymaster", 0.2, 0.25), (sentinel,), (node,))
-    return snapshot.dump(facts).encode()
+    sentinel, nodes = _gathered(_Told(_TOLD + packed(*_OF_NODE, *_OF_REPLICA)))
+    facts = Facts(ClientFacts(_PLACE.redacted(), "sentinel", "mymaster", 0.2, 0.25), (sentinel,), nodes)
+    must(not any(one.hidden for one in (sentinel, *nodes)), "a seed that is not understood")
+    return json.dumps(json.loads(snapshot.dump(facts)), separators=(",", ":")).encode()
 
 
 #: Both libraries make what they need at the first use, by code of their own.
@@ -187,11 +203,12 @@ TARGETS = (
             Bug("INFO of any shape", edit(survey, "_node", ("with understood(str(address)):", "if True:"))),
             Bug("a replica of nobody", edit(survey, "_judged", ("if top else None", ""))),
         ),
+        forms=RESP,
     ),
     Target(
         "doctor",
         _doctor,
-        (_TOLD + packed(*_OF_NODE, "PONG", *_OF_REPLICA),),
+        (_TOLD + packed(*_OF_NODE, *_OF_REPLICA),),
         _WORDS,
         (
             Bug(
@@ -204,6 +221,7 @@ TARGETS = (
             ),
             Bug("lines of any shape", edit(gather, "lines", ('if ":" in line', ""))),
         ),
+        forms=RESP,
     ),
     Target(
         "snapshot",
@@ -231,5 +249,6 @@ TARGETS = (
                 edit(replication, "number", ("except (KeyError, ValueError)", "except KeyError")),
             ),
         ),
+        forms=JSON,
     ),
 )

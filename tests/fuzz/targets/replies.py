@@ -16,7 +16,7 @@ from evercache.wire import greeting
 from evercache.wire.resp import PENDING, Decoder
 from evercache.wire.types import ConnectionOptions, Credentials
 from tests.edits import edit
-from tests.fuzz.target import Bug, Target, must
+from tests.fuzz.target import RESP, Bug, Target, must
 from tests.fuzz.targets.wires import WORDS
 
 __all__ = ["TARGETS", "decoded", "packed"]
@@ -202,6 +202,7 @@ TARGETS = (
                 edit(replies, "to_int", ("except (TypeError, ValueError, OverflowError)", "except TypeError")),
             ),
         ),
+        forms=RESP,
     ),
     Target(
         "log",
@@ -217,6 +218,7 @@ TARGETS = (
             Bug("a line of any shape", edit(loglines, "_line", ("if not _is_pair(entry):", "if not entry:"))),
             Bug("a stamp below nothing", edit(loglines, "_line", ("not 0 <= line.stamp < _MOST_STAMP", "False"))),
         ),
+        forms=RESP,
     ),
     Target(
         "marks",
@@ -230,6 +232,7 @@ TARGETS = (
             Bug("pairs of any length", edit(loglines, "parse_marks", ("if not _is_pair(pair):", "if not pair:"))),
             Bug("a score of any kind", edit(loglines, "parse_marks", ("ValueError, OverflowError", "ValueError"))),
         ),
+        forms=RESP,
     ),
     Target(
         "greeting",
@@ -251,6 +254,7 @@ TARGETS = (
                 edit(greeting, "_fields", ("if not isinstance(info, bytes):", "if info is None:")),
             ),
         ),
+        forms=RESP,
     ),
     Target(
         "replication",
@@ -267,5 +271,6 @@ TARGETS = (
                 edit(facts, "parse_replication", (", ValueError", "")),
             ),
         ),
+        forms=RESP,
     ),
 )

@@ -12,7 +12,7 @@ from evercache.topology import answers
 from evercache.wire.resp import PENDING, Decoder
 from evercache.wire.types import Address
 from tests.edits import edit
-from tests.fuzz.target import Bug, Target, must
+from tests.fuzz.target import RESP, Bug, Target, must
 from tests.fuzz.targets.replies import decoded, packed
 from tests.fuzz.targets.wires import WORDS
 
@@ -109,6 +109,7 @@ TARGETS = (
                 edit(SentinelBook, "_decide", ("problem = self._silence()", "problem = None")),
             ),
         ),
+        forms=RESP,
     ),
     Target(
         "messages",
@@ -129,5 +130,6 @@ TARGETS = (
                 edit(answers, "_text", ("isinstance(value, bytes)", "value is not None")),
             ),
         ),
+        forms=RESP,
     ),
 )

@@ -18,7 +18,7 @@ from evercache.integrations.pybossa.settings import SiteSettings
 from evercache.protocol.keys import check_namespace
 from evercache.protocol.scope import Subject
 from tests.edits import edit, put
-from tests.fuzz.target import Bug, Target, must
+from tests.fuzz.target import JSON, Bug, Target, must
 
 __all__ = ["TARGETS"]
 
@@ -211,6 +211,7 @@ TARGETS = (
                 ),
             ),
         ),
+        forms=JSON,
     ),
     Target(
         "flask settings",
@@ -240,6 +241,7 @@ TARGETS = (
                 ),
             ),
         ),
+        forms=JSON,
     ),
     Target(
         "old pickles",
