@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import io
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import atheris
 
@@ -44,7 +46,12 @@ def hunt(name: str, folder: Path, flags: Sequence[str], bug: int | None = None) 
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
     with contextlib.ExitStack() as stack:
         if bug is not None:
-            stack.enter_context(target.bugs[bug].change())
+            change = target.bugs[bug].change()
+            made: Any = getattr(change, "new", None)  # what stands in the place of the function, or of some data
+            made = inspect.unwrap(getattr(made, "__func__", made))
+            if inspect.isfunction(made):
+                atheris.instrument_func(made)  # a copy that was not imported: nothing would guide the hunter in it
+            stack.enter_context(change)
         atheris.Setup([sys.argv[0], str(corpus), f"-dict={words}", *flags], target.run)
         atheris.Fuzz()
 

@@ -126,7 +126,7 @@ TARGETS = (
     Target(
         "deployment",
         _deployment,
-        (_saved(), b'{"format": ' + b"[" * 5000),
+        (_saved(), b'{"format": ' + b"[" * 5000, b'{"more": ' + b"[" * 5000),
         _JSON,
         (
             Bug(
