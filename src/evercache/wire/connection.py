@@ -215,8 +215,9 @@ class Connection:
             raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=True) from error
 
     def _check_end(self) -> None:
-        if not self.decoder.is_empty() and (self.decoder.pop() is not PENDING or not self.decoder.is_empty()):
-            raise ProtocolError(f"{self.address} sent more replies than were asked for")
+        while not self.decoder.is_empty():
+            if type(self.decoder.next()) is not PushNotification:
+                raise ProtocolError(f"{self.address} sent more replies than were asked for")
 
     def _allow(self, deadline: float, *, reading: bool = False) -> None:
         """Bound the next system call by the time left; a peer that drips gains nothing."""

@@ -212,7 +212,10 @@ class Decoder:
         return reply
 
     def is_empty(self) -> bool:
-        """Whether nothing of a further reply, not even a part, has come."""
+        """Whether nothing of a further reply, not even a part, has come.
+
+        Right after a reply only: the parser does not tell of a list that it has begun.
+        """
         return self._last == _END and not self.has_data()
 
     def pop(self) -> Any:
