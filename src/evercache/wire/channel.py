@@ -379,29 +379,43 @@ class Channel(asyncio.Protocol):
         """Called by the event loop (`asyncio.Protocol`): give the replies to those who wait, in order."""
         self._heard += 1
         decoder, inflight = self._decoder, self._inflight
-        gets = decoder.gets
         try:
-            decoder.feed(data)
-            while (reply := gets()) is not PENDING:
-                kind = type(reply)
-                if (kind is list or kind is PushNotification) and is_message(reply, subscribed=self._subscribed):
-                    self._take_message(reply)
-                elif not inflight:
-                    raise ProtocolError(f"{self.address} sent more replies than were asked for")
-                elif inflight[0].single:
-                    future = inflight.popleft().future
-                    if not future.done():
-                        future.set_result(reply)
-                else:
-                    self._take_reply(inflight[0], reply)
-            if decoder.broken:
-                raise too_much()
+            whole = False
+            if decoder.is_empty():
+                strings, whole = decoder.strings(data)
+                for reply in strings:
+                    if inflight and inflight[0].single:
+                        future = inflight.popleft().future
+                        if not future.done():
+                            future.set_result(reply)
+                    else:
+                        self._take_in(reply)
+            else:
+                decoder.feed(data)
+            if not whole:
+                while (reply := decoder.gets()) is not PENDING:
+                    self._take_in(reply)
+                if decoder.broken:
+                    raise too_much()
             if self._retired:
                 self._close_if_done()
         except ProtocolError as error:
             self._fail(error)
         except NOT_RESP as error:
             self._fail(not_resp(error))
+
+    def _take_in(self, reply: Any) -> None:
+        kind = type(reply)
+        if (kind is list or kind is PushNotification) and is_message(reply, subscribed=self._subscribed):
+            self._take_message(reply)
+        elif not self._inflight:
+            raise ProtocolError(f"{self.address} sent more replies than were asked for")
+        elif self._inflight[0].single:
+            future = self._inflight.popleft().future
+            if not future.done():
+                future.set_result(reply)
+        else:
+            self._take_reply(self._inflight[0], reply)
 
     def _take_reply(self, request: _Request, reply: Any) -> None:
         request.replies.append(reply)

@@ -35,6 +35,7 @@ __all__ = [
     "is_confirmation",
     "is_message",
     "not_resp",
+    "too_much",
 ]
 
 #: What `Decoder.next` gives when the bytes so far hold no further whole reply.
@@ -73,8 +74,11 @@ _BAD_AUTH: Final = (
     "ERR AUTH <password> called without any password",
 )
 
-#: Every reply ends with it.
+#: Every reply ends with it; a string begins with that.
 _END: Final = 10
+_STRING: Final = ord("$")
+#: The bytes that a string takes as a reply, by its length.
+_TAKEN: Final = [size + len(f"${size}\r\n\r\n") for size in range(4096)]
 
 _MESSAGES: Final = frozenset((b"message", b"pmessage", b"smessage"))
 _CONFIRMATIONS: Final = frozenset(
@@ -155,7 +159,7 @@ class Decoder:
         self._last = _END
         #: What was parsed without a look at its lengths; more must come before they matter.
         self._unseen = b""
-        self._reader = reader = hiredis.Reader(replyError=error_from, notEnoughData=PENDING)
+        self._reader = reader = self._new_reader()
         #: As `next`, with the errors of hiredis; and whether a further reply, or a part of one, has come.
         self.gets: Callable[[], Any] = reader.gets
         self.has_data: Callable[[], bool] = reader.has_data
@@ -164,6 +168,10 @@ class Decoder:
 
     def __repr__(self) -> str:
         return f"<Decoder bytes={self._reader.len()}>"
+
+    @staticmethod
+    def _new_reader() -> hiredis.Reader:
+        return hiredis.Reader(replyError=error_from, notEnoughData=PENDING)
 
     def feed(self, data: bytes) -> None:
         """Take what came from the peer; nothing more where it is `broken`."""
@@ -189,6 +197,44 @@ class Decoder:
             # The sign that the rest begins with stays: whoever takes what came before it sees that more has come.
             data = data[: sound + 1] if sound else b""
         reader.feed(data)
+
+    def strings(self, data: bytes) -> tuple[list[bytes | None], bool]:
+        """Take what came where nothing has come before (`is_empty`): the strings that it begins with, and whether
+        that is all of it.
+
+        They need no look at their lengths, since the parser allots nothing for a string that is not there. What
+        follows them does; it is left to `gets`.
+        """
+        reader_gets, found, at, size = self.gets, [], 0, len(data)
+        self.put(data)
+        try:
+            while at < size and data[at] == _STRING:
+                reply = reader_gets()
+                if type(reply) is bytes:
+                    length = len(reply)
+                    at += _TAKEN[length] if length < 4096 else length + len(f"${length}\r\n\r\n")
+                elif reply is None:
+                    at += 5
+                else:
+                    break
+                found.append(reply)
+        except NOT_RESP:
+            pass  # it says so again
+        if at == size:
+            return found, True
+        self._rest(data[at:])
+        return found, False
+
+    def _rest(self, data: bytes) -> None:
+        self._frames.begin()
+        self._last, self._unseen = data[-1], b""
+        sound = self._frames.take(data)
+        if sound < len(data):
+            self.broken = True
+            # The parser has it already; what is sound of it goes to another one.
+            self._reader = reader = self._new_reader()
+            self.gets, self.has_data, self.put = reader.gets, reader.has_data, reader.feed
+            reader.feed(data[:sound])
 
     def began(self, data: bytes) -> None:
         """Look at the lengths in what was `put`, after all: it is a part only, or more than the string."""
