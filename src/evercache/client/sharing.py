@@ -46,10 +46,11 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
         if shared is None or shared is before:
             return tried
         future, reader, deadline = before = shared
-        # No future: a connection is made first. The leader's time must be over before that of this caller.
+        # No future: a connection is made first. The leader's time must be over before that of this caller. What is
+        # like a future has its loop where asyncio looks for it (`wire.requests.Question`).
         if (
-            not isinstance(future, asyncio.Future)
-            or future.get_loop() is not loop
+            not asyncio.isfuture(future)
+            or getattr(future, "_loop", None) is not loop
             or deadline > began + plan.patience
         ):
             return tried

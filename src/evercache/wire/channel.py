@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from asyncio import current_task
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from time import monotonic
 from typing import Any, Final, cast
 
 from hiredis import PushNotification
 
-from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError, UnavailableError
+from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
+from evercache.wire.requests import NEVER, Exchange, Question
 from evercache.wire.resp import (
     NOT_RESP,
     PENDING,
@@ -23,120 +25,25 @@ from evercache.wire.resp import (
     confirmations,
     encode,
     encode_get,
+    encode_gets,
     is_confirmation,
     is_message,
     not_resp,
     too_much,
 )
 from evercache.wire.sockets import input_check
-from evercache.wire.types import Address, Command, Expectation, Greeting, Over, Reply
+from evercache.wire.types import Address, Command, Expectation, Greeting, Reply
 
-__all__ = ["Channel", "Exchange"]
+__all__ = ["Channel"]
 
-_NEVER: Final = float("inf")
 #: A peer that says nothing for so long (seconds), while it is asked, is dead: longer than one message may take.
 _QUIET: Final = 0.15
-#: Bytes joined into one write, and the bytes that may wait in the transport before writing stops.
+#: Requests and bytes joined into one write, and the bytes that may wait in the transport before writing stops.
+_WRITE_REQUESTS: Final = 1024
 _WRITE_BYTES: Final = 256 * 1024
 _HIGH_WATER: Final = 1024 * 1024
 #: Out-of-band messages that may wait to be read before the connection is given up.
 _MAX_MESSAGES: Final = 10_000
-
-
-#: Stands for the lists that a call does not need.
-_NONE: Final[list[Any]] = []
-
-
-class _Request:
-    """What both kinds have. Without a constructor: the fields of a `Question` are cheaper to set from outside."""
-
-    __slots__ = ("asked_at", "data", "deadline", "expired", "future", "heard", "sent_at", "until")
-
-    count: int
-    single: bool
-    replies: list[Any]
-    subscribing: list[int]
-    data: bytes
-    deadline: float
-    future: asyncio.Future[Any]
-    until: float
-    expired: bool
-    heard: int
-    asked_at: float
-    sent_at: float
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {len(self.replies)} of {self.count} replies>"
-
-    def hand_over(self) -> None:
-        """Give the exchange itself to whoever waits for its replies, which go into another future."""
-        self.until = _NEVER
-        waiting = self.future
-        if not waiting.done():
-            self.future = waiting.get_loop().create_future()
-            self.future.add_done_callback(_look_at)  # whoever waited may be cancelled before it has the exchange
-            waiting.set_result(self)
-
-    def result(self) -> list[Any]:
-        """See `AsyncExchange.result`."""
-        replies: Any = self.future.result()
-        return [replies] if self.single else replies
-
-    def abandon(self, over: Over) -> None:
-        """See `AsyncExchange.abandon`: the replies are taken from the stream in their turn, and dropped."""
-
-        def done(future: asyncio.Future[Any]) -> None:
-            error = None if future.cancelled() else future.exception()
-            over(error if isinstance(error, UnavailableError) else None)
-
-        self.future.add_done_callback(done)
-
-
-class Exchange(_Request):
-    """Commands of one call and the replies so far (`wire.types.AsyncExchange`). Belongs to one event loop."""
-
-    __slots__ = ("count", "replies", "subscribing")
-
-    #: Whether the future gets the one reply itself instead of a list.
-    single = False
-
-    def __init__(
-        self,
-        data: bytes,
-        count: int,
-        deadline: float,
-        until: float,
-        future: asyncio.Future[Any],
-        now: float,
-        heard: int,
-    ) -> None:
-        self.data = data
-        self.count = count
-        self.deadline = deadline
-        #: Resolved by the replies; at `until` by this exchange itself, and another future takes its place.
-        self.future = future
-        self.until = until
-        self.replies: list[Any] = []
-        #: Confirmations that still have to come for each command (empty: none of them subscribes).
-        self.subscribing: list[int] = _NONE
-        self.expired = False
-        self.heard = heard  # `Channel._heard` when it was sent, or taken while writing is paused
-        self.asked_at = self.sent_at = now
-
-
-class Question(_Request):
-    """One `GET`: nearly every read makes one."""
-
-    __slots__ = ()
-    count = 1
-    single = True
-    replies = _NONE
-    subscribing = _NONE
-
-
-def _look_at(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 class Channel(asyncio.Protocol):
@@ -149,14 +56,14 @@ class Channel(asyncio.Protocol):
     ) -> None:
         self.address = address
         self.loop = loop
-        self._create_future: Callable[[], asyncio.Future[Any]] = loop.create_future
         self._sock = sock  # for `forget`: the transport must not be touched after a fork
         self._keep_messages = keep_messages
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder()
-        self._outbox: deque[_Request] = deque()
-        self._inflight: deque[_Request] = deque()
-        self._flushing = False
+        self._outbox: list[Exchange | Question] = []
+        self._inflight: deque[Exchange | Question] = deque()
+        self._flushing = False  # the outbox will be written without a further word
+        self._waking = False  # those who asked go on, for the reply that has just come
         self._alone = True  # one caller at a time, as far as the last write showed
         self._paused = False
         self._retired = False
@@ -168,7 +75,7 @@ class Channel(asyncio.Protocol):
         #: `_heard` when a call was late and nothing had come since it was sent.
         self._suspected = -1
         self._watchdog: asyncio.TimerHandle | None = None
-        self._watched = _NEVER
+        self._watched = NEVER
         self._subscribed = False
         self._messages: deque[list[Any]] = deque()
         self._readers: set[asyncio.Future[None]] = set()
@@ -257,10 +164,10 @@ class Channel(asyncio.Protocol):
         if self._watchdog is not None:
             self._watchdog.cancel()
         for requests, maybe_run in ((self._inflight, True), (self._outbox, False)):
-            while requests:
-                future = requests.popleft().future
-                if not future.done():
-                    future.set_exception(type(failure)(str(failure), maybe_run=maybe_run))
+            ended = list(requests)
+            requests.clear()
+            for request in ended:
+                request.fail(type(failure)(str(failure), maybe_run=maybe_run))
         self._wake_readers()
         self._release_guard()
         if self._transport is not None and not self.loop.is_closed():
@@ -286,7 +193,7 @@ class Channel(asyncio.Protocol):
         replies: list[Reply | ServerError] = await self.send(commands, deadline).future
         return replies
 
-    def send(self, commands: Sequence[Command], deadline: float, until: float = _NEVER) -> Exchange:
+    def send(self, commands: Sequence[Command], deadline: float, until: float = NEVER) -> Exchange:
         """The same without waiting. At `until` the exchange's present future is resolved by the exchange."""
         data = encode(commands)
         subscribing: list[int] = []
@@ -306,36 +213,38 @@ class Channel(asyncio.Protocol):
         self._take(request)
         return request
 
-    def get(self, key: str, now: float, deadline: float, until: float = _NEVER) -> asyncio.Future[Any] | None:
-        """The future of the reply to `GET key`, or at `until` of the exchange; None if it is not usable.
+    def get(self, key: str, now: float, deadline: float, until: float = NEVER) -> Question | None:
+        """Ask `GET key`; whoever awaits it at once gets the reply, or at `until` the exchange. None: not usable.
 
         A lone task's question is written at once; where several ask in one turn of the loop, theirs leave together.
         """
-        idle = not self._outbox and not self._inflight
-        if not self._open or (idle and self._check(0)):
+        idle = not self._inflight and not self._outbox
+        if not self._open or (idle and not self._waking and self._check(0)):
             return None
-        request = Question()
-        request.data = encode_get(key)
-        request.deadline = deadline
-        request.until = until
-        request.future = future = self._create_future()
-        request.expired = False
-        request.heard = self._heard
-        request.asked_at = request.sent_at = now
+        question = Question()
+        question._asyncio_future_blocking = True
+        question._loop = self.loop
+        question.key = key
+        question.reply = PENDING
+        question.callback = question.others = None
+        question.deadline = deadline
+        question.until = until
+        question.heard = self._heard
+        question.asked_at = question.sent_at = now
         if idle and self._alone and not self._paused:
             assert self._transport is not None
-            self._inflight.append(request)
-            self._transport.write(request.data)
+            self._inflight.append(question)
+            self._transport.write(encode_get(key))
         else:
-            self._outbox.append(request)
+            self._outbox.append(question)
             if not self._flushing:
                 self._flushing = True
                 self.loop.call_soon(self._flush)
         if deadline < self._watched or until < self._watched:
             self._watch(until if now < until < deadline else deadline)
-        return future
+        return question
 
-    def _take(self, request: _Request) -> None:
+    def _take(self, request: Exchange) -> None:
         self._outbox.append(request)
         if not self._flushing:
             self._flushing = True
@@ -351,16 +260,31 @@ class Channel(asyncio.Protocol):
         outbox, inflight = self._outbox, self._inflight
         while outbox and not self._paused and self._transport is not None and self._failure is None:
             chunks: list[bytes] = []
+            keys: list[str] = []
             size = 0
-            while outbox and size < _WRITE_BYTES:
-                request = outbox.popleft()
-                if request.future.done():  # cancelled or late
-                    continue
+            batch = iter(outbox[:_WRITE_REQUESTS])
+            del outbox[:_WRITE_REQUESTS]
+            for request in batch:
+                if type(request) is Question:
+                    if request.reply is not PENDING:  # cancelled or late
+                        continue
+                    keys.append(request.key)
+                else:
+                    if request.future.done():
+                        continue
+                    if keys:
+                        chunks.append(encode_gets(keys))
+                        keys = []
+                    chunks.append(request.data)
+                    size += len(request.data)
+                    request.data = b""
                 request.heard, request.sent_at = heard, now
-                data, request.data = request.data, b""
-                chunks.append(data)
-                size += len(data)
                 inflight.append(request)
+                if size >= _WRITE_BYTES:
+                    break
+            outbox[:0] = batch  # what is left of it
+            if keys:
+                chunks.append(encode_gets(keys))
             if chunks:
                 self._alone = len(chunks) == 1 and len(inflight) == 1
                 self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
@@ -379,45 +303,74 @@ class Channel(asyncio.Protocol):
         """Called by the event loop (`asyncio.Protocol`): give the replies to those who wait, in order."""
         self._heard += 1
         decoder, inflight = self._decoder, self._inflight
+        answered: list[Question] = []
         try:
             whole = False
             if decoder.is_empty():
                 strings, whole = decoder.strings(data)
                 for reply in strings:
-                    if inflight and inflight[0].single:
-                        future = inflight.popleft().future
-                        if not future.done():
-                            future.set_result(reply)
+                    if inflight and type(question := inflight[0]) is Question:
+                        inflight.popleft()
+                        if question.reply is PENDING:  # neither cancelled nor late
+                            question.reply = reply
+                            answered.append(question)
                     else:
-                        self._take_in(reply)
+                        self._take_in(reply, answered)
             else:
                 decoder.feed(data)
             if not whole:
                 while (reply := decoder.gets()) is not PENDING:
-                    self._take_in(reply)
+                    self._take_in(reply, answered)
                 if decoder.broken:
                     raise too_much()
-            if self._retired:
-                self._close_if_done()
         except ProtocolError as error:
             self._fail(error)
         except NOT_RESP as error:
             self._fail(not_resp(error))
+        if answered:
+            self._wake(answered)
+        if self._retired:
+            self._close_if_done()
 
-    def _take_in(self, reply: Any) -> None:
-        kind = type(reply)
+    def _take_in(self, reply: Any, answered: list[Question]) -> None:
+        kind, inflight = type(reply), self._inflight
         if (kind is list or kind is PushNotification) and is_message(reply, subscribed=self._subscribed):
             self._take_message(reply)
-        elif not self._inflight:
+        elif not inflight:
             raise ProtocolError(f"{self.address} sent more replies than were asked for")
-        elif self._inflight[0].single:
-            future = self._inflight.popleft().future
-            if not future.done():
-                future.set_result(reply)
+        elif type(request := inflight[0]) is not Question:
+            self._take_reply(request, reply)
         else:
-            self._take_reply(self._inflight[0], reply)
+            inflight.popleft()
+            if request.reply is PENDING:
+                request.reply = reply
+                answered.append(request)
 
-    def _take_reply(self, request: _Request, reply: Any) -> None:
+    def _wake(self, questions: list[Question]) -> None:
+        """Go on with the tasks that asked, at once; what they ask next leaves together when all have gone on.
+
+        As if the loop had called each of them, so nothing else may be going on: then the loop is asked to.
+        """
+        waiting = iter(questions)
+        if current_task(self.loop) is None:
+            self._flushing = self._waking = True
+            try:
+                for question in waiting:
+                    if question.others is not None:
+                        question.tell_others()
+                    if question.callback is not None:
+                        question.context.run(question.callback, question)
+            except (KeyboardInterrupt, SystemExit) as error:  # of a task, and meant for the loop
+                self.loop.call_soon(_raise, error)
+            except RuntimeError:  # somebody goes on in that context already
+                question.wake_soon()
+            self._flushing = self._waking = False
+            if self._outbox:
+                self._flush()
+        for question in waiting:
+            question.wake_soon()
+
+    def _take_reply(self, request: Exchange, reply: Any) -> None:
         request.replies.append(reply)
         if len(request.replies) < request.count:
             return
@@ -445,30 +398,25 @@ class Channel(asyncio.Protocol):
 
         Who had a few milliseconds left, on a slow network, ends no connection that others wait on.
         """
-        self._watchdog, self._watched = None, _NEVER
+        self._watchdog, self._watched = None, NEVER
         now = monotonic()
-        earliest = _NEVER
+        earliest = NEVER
         silent = False
         quiet_since = now
         for requests, sent in ((self._inflight, True), (self._outbox, False)):
-            for request in requests:
+            for at, request in enumerate(requests):
                 if sent and request.heard == self._heard and request.sent_at < quiet_since:
                     quiet_since = request.sent_at
-                if request.expired:
-                    continue
                 if request.deadline > now:
                     if request.until <= now:
-                        request.hand_over()
+                        request = requests[at] = request.hand_over()
                     earliest = min(earliest, request.deadline, request.until)
                     continue
-                request.expired = True
                 if request.heard == self._heard and (sent or self._paused):
                     # A loop that was busy elsewhere sends late and so learns little from silence.
                     silent = silent or now - request.sent_at >= (request.deadline - request.asked_at) / 2
-                if not request.future.done():
-                    request.future.set_exception(
-                        DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=sent)
-                    )
+                request.deadline = request.until = NEVER  # it is looked at no more
+                request.fail(DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=sent))
         if silent:
             self._suspected = self._heard
         if self._suspected == self._heard:  # nothing came since
@@ -479,15 +427,16 @@ class Channel(asyncio.Protocol):
                 )
                 return
             earliest = min(earliest, dead_at)
-        if self._retired and earliest == _NEVER:
+        if self._retired and earliest == NEVER:
             self.close()
-        elif earliest < _NEVER:
+        elif earliest < NEVER:
             self._watch(earliest)
 
     # Out-of-band messages
 
     def _take_message(self, message: list[Any]) -> None:
-        if is_confirmation(message) and self._inflight and (head := self._inflight[0]).subscribing:
+        head = self._inflight[0] if self._inflight and is_confirmation(message) else None
+        if type(head) is Exchange and head.subscribing:
             at = len(head.replies)
             if head.subscribing[at] > 0:
                 head.subscribing[at] -= 1
@@ -519,3 +468,7 @@ class Channel(asyncio.Protocol):
             finally:
                 self._readers.discard(reader)
         return self._messages.popleft()
+
+
+def _raise(error: BaseException) -> None:
+    raise error

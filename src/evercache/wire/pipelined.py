@@ -24,9 +24,10 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.wire.backoff import Backoff
-from evercache.wire.channel import Channel, Exchange
+from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
 from evercache.wire.names import resolver
+from evercache.wire.requests import Exchange
 from evercache.wire.sockets import check_options, known_records, new_socket, tls_context, why
 from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, Reply
 

@@ -31,6 +31,7 @@ __all__ = [
     "confirmations",
     "encode",
     "encode_get",
+    "encode_gets",
     "error_from",
     "is_confirmation",
     "is_message",
@@ -108,6 +109,15 @@ def encode_get(key: str) -> bytes:
     if size < 1024 and key.isascii():  # as many bytes as characters
         return f"{_GETS[size]}{key}\r\n".encode()
     return _pack(("GET", key))
+
+
+def encode_gets(keys: Sequence[str]) -> bytes:
+    """The bytes of `GET key` for each, one after the other."""
+    try:
+        text = "".join([f"{_GETS[len(key)]}{key}\r\n" for key in keys])
+    except IndexError:
+        return b"".join(map(encode_get, keys))
+    return text.encode() if text.isascii() else b"".join(map(encode_get, keys))
 
 
 def error_from(text: str) -> ServerError:
@@ -205,11 +215,12 @@ class Decoder:
         They need no look at their lengths, since the parser allots nothing for a string that is not there. What
         follows them does; it is left to `gets`.
         """
-        reader_gets, found, at, size = self.gets, [], 0, len(data)
+        found: list[bytes | None] = []
+        gets, at, size = self.gets, 0, len(data)
         self.put(data)
         try:
             while at < size and data[at] == _STRING:
-                reply = reader_gets()
+                reply = gets()
                 if type(reply) is bytes:
                     length = len(reply)
                     at += _TAKEN[length] if length < 4096 else length + len(f"${length}\r\n\r\n")

@@ -7,6 +7,7 @@ import functools
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf, nan
 from time import monotonic
 from typing import Any
@@ -175,34 +176,55 @@ def _loop(pid: int) -> asyncio.AbstractEventLoop:
 class _Transport(asyncio.Transport):
     """What a channel writes to."""
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
     def write(self, data: Any) -> None: ...
 
     def abort(self) -> None: ...
 
 
-def _pipelined(chunks: list[bytes]) -> list[Any] | ConnectionFailed | None:
-    """The same from a channel; the error with which it ended."""
+@contextmanager
+def _channel() -> Iterator[Channel]:
     left, right = socket.socketpair()
     loop = _loop(os.getpid())
+    channel = Channel(_ADDRESS, left, loop, keep_messages=False)
+    channel.greeting = Greeting("r", "master", "", "valkey", (9,), 0, 0.0)
+    channel.connection_made(_Transport({"socket": left}))
     try:
-        channel = Channel(_ADDRESS, left, loop, keep_messages=False)
-        channel.greeting = Greeting("r", "master", "", "valkey", (9,), 0, 0.0)
-        channel._transport = _Transport()
-        exchange = channel.send([("X",)] * _COUNT, monotonic() + _PATIENCE)
-        channel._flush()
-        for chunk in chunks:
-            if channel._failure is None:
-                channel.data_received(chunk)
-        failure, future = channel._failure, exchange.future
-        channel.close()
+        yield channel
     finally:
+        channel.close()
         left.close()
         right.close()
         loop.run_until_complete(asyncio.sleep(0))  # what was put off until the next turn would stay for ever
+
+
+def _hear(channel: Channel, chunks: list[bytes]) -> None:
+    channel._flush()
+    for chunk in chunks:
+        if channel._failure is None:
+            channel.data_received(chunk)
+
+
+def _pipelined(chunks: list[bytes]) -> list[Any] | ConnectionFailed | None:
+    """The same from a channel; the error with which it ended."""
+    with _channel() as channel:
+        future = channel.send([("X",)] * _COUNT, monotonic() + _PATIENCE).future
+        _hear(channel, chunks)
+        failure = channel._failure
     if future.done() and future.exception() is None:
         replies: list[Any] = future.result()
         return replies
     return failure
+
+
+def _questions(chunks: list[bytes]) -> list[Any]:
+    """The replies to so many questions as were answered."""
+    now = monotonic()
+    with _channel() as channel:
+        questions = [channel.get("x", now, now + _PATIENCE) for _ in range(_COUNT)]
+        _hear(channel, chunks)
+    return [one.result() for one in questions if one is not None and one.exception() is None]
 
 
 def _wires(data: bytes) -> None:
@@ -223,6 +245,7 @@ def _wires(data: bytes) -> None:
         raise AssertionError(f"the pipelined wire lost a reply: {answer!r}")
     elif answer is not None:
         must(broken, f"a channel was broken by sound replies: {answer}")
+    must(_plain(_questions(chunks)) == _plain(wanted[:_COUNT]), "a question got another reply, or none")
     one, read = _asked(chunks)
     if isinstance(one, ConnectionFailed):
         must(broken or any(_followed(read, 1)), f"the short way was broken by sound replies: {one}")
@@ -317,6 +340,10 @@ TARGETS = (
             Bug(
                 "messages are taken for replies",
                 edit(blocking.Decoder, "pop", ("while type(reply) is", "while False and type(reply) is")),
+            ),
+            Bug(
+                "a key that is not there ends the strings",
+                edit(resp.Decoder, "strings", ("elif reply is None:", "elif reply is None and not found:")),
             ),
             Bug(
                 "a channel reads on after its end",

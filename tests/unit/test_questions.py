@@ -1,0 +1,264 @@
+"""What a task awaits of the pipelined connection, and how it goes on (wire/requests.py, `Channel._wake`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from evercache.errors import ConnectionFailed, DeadlineExceeded
+from evercache.wire.channel import Channel
+from evercache.wire.requests import Exchange, Question
+from evercache.wire.resp import encode_get
+from evercache.wire.types import Address, Greeting
+
+Test = Callable[[], Awaitable[None]]
+
+
+def both(test: Test) -> Callable[[str], None]:
+    """Run on either kind of event loop."""
+
+    @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+    def run(loop: str) -> None:
+        if loop == "asyncio":
+            asyncio.run(test())
+        else:
+            pytest.importorskip("uvloop").run(test())
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+class Peer:
+    """The other end of a channel."""
+
+    def __init__(self, channel: Channel, sock: socket.socket) -> None:
+        self.channel, self._sock = channel, sock
+
+    def ask(self, key: str, patience: float = 30.0, late: float = 60.0) -> Question:
+        now = monotonic()
+        question = self.channel.get(key, now, now + patience, now + late)
+        assert question is not None
+        return question
+
+    async def asked(self, *keys: str) -> None:
+        """Wait until these have been asked, and no more."""
+        wanted, found = b"".join(map(encode_get, keys)), b""
+        while len(found) < len(wanted):
+            found += await asyncio.get_running_loop().sock_recv(self._sock, 1000)
+        assert found == wanted
+
+    def answer(self, *values: bytes) -> None:
+        self._sock.sendall(b"".join(b"$%d\r\n%s\r\n" % (len(value), value) for value in values))
+
+
+@asynccontextmanager
+async def peer() -> AsyncIterator[Peer]:
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    loop = asyncio.get_running_loop()
+    address = Address("10.0.0.1")
+    _, channel = await loop.create_connection(lambda: Channel(address, near, loop, keep_messages=False), sock=near)
+    channel.greeting = Greeting("r", "master", "", "valkey", (9,), 0, 0.0)
+    try:
+        yield Peer(channel, far)
+    finally:
+        channel.close()
+        far.close()
+        await asyncio.sleep(0)
+
+
+async def started(*waiting: Awaitable[Any]) -> list[asyncio.Task[Any]]:
+    async def run(one: Awaitable[Any]) -> Any:
+        return await one
+
+    tasks = [asyncio.create_task(run(one)) for one in waiting]
+    await asyncio.sleep(0)
+    return tasks
+
+
+@both
+async def test_tasks_go_on_in_the_turn_in_which_the_replies_come() -> None:
+    """In the order in which they asked, each in its own context, and what they ask next leaves together."""
+    told: contextvars.ContextVar[str] = contextvars.ContextVar("told")
+    order: list[str] = []
+    async with peer() as other:
+
+        async def work(name: str) -> bytes:
+            told.set(name)
+            first = await other.ask(name)
+            assert told.get() == name
+            assert asyncio.current_task() is tasks[int(name)]
+            order.append(name)
+            second: bytes = await other.ask(f"{name}, again")
+            return first + second
+
+        tasks = [asyncio.create_task(work(name)) for name in "0123"]
+        await other.asked(*"0123")
+        other.answer(*(b"%d" % n for n in range(4)))
+        await other.asked("0, again", "1, again", "2, again", "3, again")
+        assert order == list("0123")
+        other.answer(*b"a b c d".split())
+        assert await asyncio.gather(*tasks) == [b"0a", b"1b", b"2c", b"3d"]
+
+
+@both
+async def test_a_lone_task_asks_again_at_once() -> None:
+    async with peer() as other:
+
+        async def work() -> list[bytes]:
+            return [await other.ask(str(n)) for n in range(3)]
+
+        (task,) = await started(work())
+        for n in range(3):
+            await other.asked(str(n))
+            other.answer(b"%d" % n)
+        assert await task == [b"0", b"1", b"2"]
+
+
+@both
+async def test_a_task_that_is_cancelled_takes_nobody_along() -> None:
+    async with peer() as other:
+        tasks = await started(*(other.ask(key) for key in "abc"))
+        await other.asked(*"abc")
+        tasks[1].cancel("enough")
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await tasks[1]
+        other.answer(b"A", b"B", b"C")
+        assert await tasks[0] == b"A"
+        assert await tasks[2] == b"C"
+
+
+@both
+async def test_one_that_was_cancelled_before_it_was_sent_is_not_sent() -> None:
+    async with peer() as other:
+        questions = [other.ask(key) for key in "xab"]  # the first is sent at once
+        assert questions[1].cancel()
+        assert questions[1].cancelled()
+        tasks = await started(questions[0], questions[2])
+        await other.asked("x", "b")
+        other.answer(b"X", b"B")
+        assert await asyncio.gather(*tasks) == [b"X", b"B"]
+        assert not questions[2].cancel()
+
+
+@both
+async def test_a_task_that_is_cancelled_by_one_that_went_on_before_it_is_cancelled() -> None:
+    """Its reply is there already: as with a future, it does not get it."""
+    async with peer() as other:
+
+        async def first() -> None:
+            await other.ask("a")
+            tasks[1].cancel()
+
+        async def second() -> str:
+            try:
+                await other.ask("b")
+            except asyncio.CancelledError:
+                return "cancelled"
+            return "answered"
+
+        tasks = [asyncio.create_task(first()), asyncio.create_task(second())]
+        await other.asked("a", "b")
+        other.answer(b"A", b"B")
+        assert await tasks[1] == "cancelled"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_task_that_ends_the_program_ends_it(loop: str) -> None:
+    """Not only the connection. Those that would go on after it are cancelled with the rest, as with futures."""
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def main() -> None:
+        async with peer() as other:
+
+            async def leave() -> None:
+                await other.ask("a")
+                raise SystemExit(7)
+
+            tasks.extend((asyncio.create_task(leave()), *await started(other.ask("b"))))
+            await other.asked("b", "a")
+            other.answer(b"B", b"A")
+            await asyncio.sleep(30)
+
+    run = asyncio.run if loop == "asyncio" else pytest.importorskip("uvloop").run
+    with pytest.raises(SystemExit, match="7"):
+        run(main())
+    assert isinstance(tasks[0].exception(), SystemExit)
+    assert tasks[1].result() == b"B"
+
+
+@both
+async def test_replies_that_come_while_a_task_runs_wake_nobody_before_it_pauses() -> None:
+    """A task cannot go on inside another one: the loop goes on with it."""
+    async with peer() as other:
+        (task,) = await started(other.ask("a"))
+        await other.asked("a")
+        other.channel.data_received(b"$1\r\nA\r\n")
+        assert not task.done()
+        assert await task == b"A"
+
+
+@both
+async def test_a_task_whose_context_is_in_use_goes_on_after_that() -> None:
+    async with peer() as other:
+        context = contextvars.copy_context()
+
+        async def work(key: str) -> Any:
+            return await other.ask(key)
+
+        tasks = [asyncio.create_task(work(key), context=context) for key in "ab"]
+        await other.asked(*"ab")
+        heard = other.channel.data_received
+        asyncio.get_running_loop().call_soon(heard, b"$1\r\nA\r\n$1\r\nB\r\n", context=context)
+        assert await asyncio.gather(*tasks) == [b"A", b"B"]
+
+
+@both
+async def test_others_are_told_and_the_late_are_given_the_exchange() -> None:
+    async with peer() as other:
+        question = other.ask("a", late=0.01)
+        told: list[Question] = []
+        (task,) = await started(question)
+        question.add_done_callback(told.append)
+        question.add_done_callback(told.append)
+        exchange = await task
+        assert isinstance(exchange, Exchange)
+        assert question.result() is exchange
+        await asyncio.sleep(0)
+        assert told == [question, question]
+        other.answer(b"A")
+        assert await exchange.future == [b"A"] == exchange.result()
+
+
+@both
+async def test_what_does_not_come_fails() -> None:
+    async with peer() as other:
+        late, (task,) = other.ask("a", 0.02), await started(other.ask("b", 30.0))
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert isinstance(late.exception(), DeadlineExceeded)
+        assert not late.cancelled()
+        with pytest.raises(ConnectionFailed, match="silent"):
+            await task  # nothing at all came
+
+
+async def test_tasks_written_in_python_wait_for_it_too() -> None:
+    async with peer() as other:
+
+        async def work() -> bytes:
+            return await other.ask("a")  # type: ignore[no-any-return]
+
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[bytes] = asyncio.tasks._PyTask(work(), loop=loop)  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        await other.asked("a")
+        other.channel._sock.setblocking(False)
+        other.answer(b"A")
+        assert await task == b"A"
