@@ -43,7 +43,7 @@ HITS = [
         19,
         (
             # An early refresh would hide it: what has no time left is always refreshed early.
-            edit(Serving, "value", ("left_ms <= 0 or ", ""), ("left_ms < (compute >> 8) * plan.early", "False")),
+            edit(Serving, "value", ("left < _MS or ", ""), ("left < compute * plan.early", "False")),
         ),
         settings={"default_ttl": 0.3},
         workload={"near": 0.0, "writes": 0.03, **EXTRAS},

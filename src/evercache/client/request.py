@@ -50,7 +50,8 @@ class Plan:
     beta: float
     patience: float
     near: float
-    #: What has fewer ms left than this times its computing time in units of 0.1 ms may be refreshed early.
+    #: What has less left (in units of 2^-16 ms) than this times its computing time (of 2^-8 times 0.1 ms) may be
+    #: refreshed early: both as the header has them.
     early: float = field(init=False, repr=False, compare=False)
     #: A second node is asked after so many seconds at the latest.
     latest: float = field(init=False, repr=False, compare=False)
@@ -58,7 +59,7 @@ class Plan:
     plain: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "early", self.beta * LARGEST_DRAW / 10)
+        object.__setattr__(self, "early", self.beta * LARGEST_DRAW / 10 * 256)
         object.__setattr__(self, "latest", LATEST * self.patience)
         object.__setattr__(self, "plain", STRICT if self.encoder.ordinary else -1)
 

@@ -32,6 +32,10 @@ __all__ = ["NOT_ASKED", "Serving", "Unserved"]
 _HEADER: Final = Struct(">IQQ2x8xIIB")
 _ORDINARY: Final = int.from_bytes(MAGIC + bytes([VERSION, 0]))
 _USUAL: Final = TAGGED | COMPRESSED
+#: The units of the soft expiry with what shares its number (half of the span, below a millisecond): so many make a
+#: millisecond, and a second. What has less than one millisecond left is not decided here.
+_MS: Final = 1 << 16
+_SECOND: Final = 1e3 * _MS
 #: Where the MessagePack of most entries begins: no tags, and behind the first byte of the payload, which says that
 #: nothing in it is special. The checksum of that byte, from which that of the rest goes on.
 _PLAIN_AT: Final = HEADER_BYTES + 1
@@ -150,17 +154,18 @@ class Serving:
             head, stamp, soft, compute, crc, first = _HEADER.unpack_from(data)
         except StructError:
             return Unserved(began, data, source, resyncs)
-        newest, offset_ms = marks.newest, state.clock.offset_ms
+        newest, offset = marks.newest, state.clock.offset
         if (
             stamp > newest
-            or offset_ms is None
+            or offset is None
             or resyncs != state.resyncs
             or now > state.sure_until
             or state.journal.pending
         ):
             return Unserved(began, data, source, resyncs)
-        flags, start = head ^ _ORDINARY, HEADER_BYTES
-        if flags:
+        flags, start = 0, HEADER_BYTES
+        if head != _ORDINARY:
+            flags = head ^ _ORDINARY
             if flags & ~_USUAL:
                 return Unserved(began, data, source, resyncs)
             if flags & TAGGED:
@@ -188,17 +193,17 @@ class Serving:
                 for at in range(HEADER_BYTES + 1, start, 8):
                     if stamp < known(data[at : at + 8], 0):
                         return Unserved(began, data, source, resyncs)
-        left_ms = (soft >> 16) - now * 1e3 - offset_ms
+        left = soft - (now + offset) * _SECOND
         plain = not (flags or first) and compute & 0xFF == plan.plain
         if plain:
             payload = data[_PLAIN_AT:] if len(data) < SMALL else memoryview(data)[_PLAIN_AT:]
             found = crc32(payload, _PLAIN_CRC)
         else:
             found = crc32(memoryview(data)[HEADER_BYTES:])
-        if left_ms <= 0 or found != crc:
+        if left < _MS or found != crc:
             return Unserved(began, data, source, resyncs)
-        if left_ms < (compute >> 8) * plan.early and refresh_early(
-            left_ms, (compute >> 8) / 10, plan.beta, 1.0 - state.rng.random()
+        if left < compute * plan.early and refresh_early(
+            left / _MS, (compute >> 8) / 10, plan.beta, 1.0 - state.rng.random()
         ):
             return Unserved(began, data, source, resyncs, early=True)
         try:

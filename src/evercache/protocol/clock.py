@@ -22,14 +22,14 @@ class ServerClock:
     changes; reads need none.
     """
 
-    __slots__ = ("_rough", "_samples", "offset_ms", "offset_us")
+    __slots__ = ("_rough", "_samples", "offset", "offset_us")
 
     def __init__(self) -> None:
         self._samples: deque[int] = deque(maxlen=_SAMPLES)
         self._rough = True
         self.offset_us: int | None = None
-        #: The same in milliseconds, for the hot path.
-        self.offset_ms: float | None = None
+        #: The same in seconds, for the hot path.
+        self.offset: float | None = None
 
     def __repr__(self) -> str:
         return f"<ServerClock offset_us={self.offset_us} samples={len(self._samples)}>"
@@ -44,13 +44,13 @@ class ServerClock:
             self._rough = False
         self._samples.append(time_us - int(received * 1e6))
         self.offset_us = min(self._samples)
-        self.offset_ms = self.offset_us / 1e3
+        self.offset = self.offset_us / 1e6
 
     def reset(self) -> None:
         """Forget the samples: another master, or a refusal showed that they were wrong."""
         self._samples.clear()
         self._rough = True
-        self.offset_us = self.offset_ms = None
+        self.offset_us = self.offset = None
 
     def server_us(self, local: float) -> int | None:
         """The master's time at a local moment, or None while nothing is known."""
