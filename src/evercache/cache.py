@@ -27,6 +27,7 @@ from evercache.faces._sync.changes import SyncChanging
 from evercache.faces._sync.keys import SyncKeys
 from evercache.faces.changes import AT_MOST, Changed
 from evercache.faces.core import FunctionCore
+from evercache.faces.keyspace import Hot
 from evercache.faces.raw import RawFace
 from evercache.observe import Counters, Event, Subscribers
 from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
@@ -137,6 +138,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         #: Guards the creation of the clients.
         self._lock = ForkLock()
         self._clients: _Clients | None = None
+        self._hot = Hot()
         #: Behind raw clients while the cache is switched off: `_clients` would switch it on.
         self._apart: Engine | None = None
         self._closed = False
@@ -161,11 +163,17 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
             with self._lock:
                 clients = self._clients
                 if clients is None and not self._closed:
-                    clients = self._clients = self._connect(self.location)
+                    clients = self._begin()
         return clients
 
     def _connect(self, location: Location) -> _Clients:
         return _Clients(connect.engine(location, self.settings, self._address_map), self._subscribers)
+
+    def _begin(self) -> _Clients:
+        """Under the lock."""
+        clients = self._clients = self._connect(self.location)
+        clients.lead(self._hot)
+        return clients
 
     def _raw_engine(self) -> Engine:
         """For raw clients, which work whether or not the cache is switched off; ConfigurationError when closed."""
@@ -176,9 +184,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
                 if self._apart is None:
                     self._apart = connect.engine(self.location, self.settings, self._address_map)
                 return self._apart
-            if self._clients is None:
-                self._clients = self._connect(self.location)
-            return self._clients.engine
+            return (self._clients or self._begin()).engine
 
     def _unsent(self) -> Ack:
         """The answer to a write that is sent nowhere: as asked for when switched off, not done when closed."""
@@ -194,16 +200,14 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         return None if clients is None else clients.asynchronous
 
     def _hits_sync(self) -> SyncHits | None:
-        clients = self._clients
-        if clients is None or (not modes.ordinary and (modes.active is not None or _switched_off.get())):
+        if not modes.ordinary and (modes.active is not None or _switched_off.get()):
             return None  # the long way finds out
-        return clients.hits_sync
+        return self._hot.sync
 
     def _hits_async(self) -> AsyncHits | None:
-        clients = self._clients
-        if clients is None or (not modes.ordinary and (modes.active is not None or _switched_off.get())):
+        if not modes.ordinary and (modes.active is not None or _switched_off.get()):
             return None
-        return clients.hits_async
+        return self._hot.asynchronous
 
     # -- transactions
 
@@ -300,28 +304,41 @@ class _Clients:
 
     def __init__(self, engine: Engine, subscribers: Subscribers | None = None) -> None:
         self.engine = engine
+        self._hot: Hot | None = None
         if subscribers is not None:
             engine.events.subscribers = subscribers
         self.sync = SyncClient(engine)
         self.asynchronous = AsyncClient(engine)
-        #: None: the next call goes the long way, which looks at it.
-        self.hits_sync: SyncHits | None = self.sync.hits
-        self.hits_async: AsyncHits | None = self.asynchronous.hits
         engine.on_fork = self._after_fork
         engine.hot.divert = self._divert
 
     def __repr__(self) -> str:
         return f"<_Clients of {self.engine!r}>"
 
+    def lead(self, hot: Hot) -> None:
+        """Be what made code finds there."""
+        self._hot = hot
+        hot.take(self.sync.hits, self.asynchronous.hits)
+
     def _divert(self, wanted: bool) -> None:
-        self.hits_sync = None if wanted else self.sync.hits
-        self.hits_async = None if wanted else self.asynchronous.hits
+        hot = self._hot
+        if hot is None:
+            return
+        if wanted:
+            hot.take(None, None)  # the next call goes the long way, which looks at it
+        else:
+            hot.take(self.sync.hits, self.asynchronous.hits)
 
     def _after_fork(self) -> None:
         self.sync.after_fork()
         self.asynchronous.after_fork()
 
     def close(self) -> None:
+        hot, self._hot = self._hot, None
+        if hot is not None:
+            hot.take(None, None)
         self.sync.close()
         self.asynchronous.close()
         self.engine.close()
+        if hot is not None:
+            hot.take(None, None)  # it may have been on its way back from a diversion

@@ -302,7 +302,7 @@ async def test_what_tasks_call_is_sampled_too_and_a_child_samples_for_itself(val
         cache._clients._divert(True)
         hot.after_fork()
         assert repr(hot) == "<HotSample 0 to bring, 0 kept>"
-        assert cache._clients.hits_async is cache._clients.asynchronous.hits
+        assert cache._hot.asynchronous is cache._clients.asynchronous.hits
 
 
 def test_without_the_setting_nothing_is_sampled(valkey: Server) -> None:

@@ -283,7 +283,8 @@ def test_under_strict_consistency_all_goes_the_long_way(near: int) -> None:
     cache = Cache("memory://", consistency="strict")
     f = cache.cached(near=near)(lambda n: [n])
     assert f(1) == f(1) == f(1) == [1]
-    hits = cache._clients.hits_sync  # type: ignore[union-attr]
+    hits = cache._hot.sync
+    assert hits is not None
     assert type(hits.get(f._core.plan, f.key(1), ())) is Unserved
     assert f.stats().counters.misses == 1
 

@@ -114,6 +114,7 @@ class Made:
         self.core: FunctionCore = Cache("memory://").cached(**options)(fn)._core
         self.hits = Hits()
         self.calls: list[tuple[Any, ...]] = []
+        self.core.cache._hot.take(self.hits, None)  # type: ignore[arg-type]
         template = make_template(self.core, lambda: self.hits, self._long)
         assert isinstance(template, Template)
         self.call = template.call

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from evercache.client._async.client import AsyncClient
+from evercache.client._async.hits import AsyncHits
 from evercache.client._sync.client import SyncClient
+from evercache.client._sync.hits import SyncHits
 from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
 from evercache.observe import Counters
@@ -17,7 +19,7 @@ from evercache.protocol.scope import Subject, tag_hash
 from evercache.results import Ack, Health
 from evercache.url import Location
 
-__all__ = ["UNCONDITIONAL", "Key", "Keyspace"]
+__all__ = ["UNCONDITIONAL", "Hot", "Key", "Keyspace"]
 
 #: A `since=` that was not given: no stamp is below 0, and None means that none could be had.
 UNCONDITIONAL: Final = -1
@@ -41,6 +43,26 @@ class Key(str):
         return key
 
 
+class Hot:
+    """The hot paths of the present clients, for threads and for tasks; None: the long way finds out.
+
+    Made code looks here at each call, unless a test mode or a block without caches may hold (`modes.ordinary`).
+    """
+
+    __slots__ = ("asynchronous", "sync")
+
+    def __init__(self) -> None:
+        self.sync: SyncHits | None = None
+        self.asynchronous: AsyncHits | None = None
+
+    def __repr__(self) -> str:
+        return f"<Hot {self.sync!r} {self.asynchronous!r}>"
+
+    def take(self, sync: SyncHits | None, asynchronous: AsyncHits | None) -> None:
+        """From now on these."""
+        self.sync, self.asynchronous = sync, asynchronous
+
+
 class Keyspace(ABC):
     """The base of `Cache`: what its two faces need of it."""
 
@@ -50,6 +72,7 @@ class Keyspace(ABC):
     _encoder: Encoder
     _counters: Counters
     _usual: Usual
+    _hot: Hot
 
     @abstractmethod
     def _client_sync(self) -> SyncClient | None:

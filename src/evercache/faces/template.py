@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any
 
+from evercache import modes
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.protocol.keys import MAX_KEY_BYTES, CodedNaming
 from evercache.protocol.scope import tag_hash
@@ -30,7 +31,7 @@ _EXACT = frozenset({int, str, bool, float, NoneType})
 #: No name in it can be a parameter's or the function's: those that begin with two underscores have no such code.
 _SOURCE = """\
 {asynchronous}def {name}({parameters}):
-    if {exact} and (__hits := __find()) is not None:
+    if {exact} and (__hits := __hot.{kind} if __modes.ordinary else __find()) is not None:
 {near}        try:
             __key = {key}
         except ValueError:  # a number of more digits than Python writes
@@ -63,7 +64,8 @@ class Template:
 def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..., Any]) -> Template | None:
     """The code of one function; None for those whose keys are made in another way.
 
-    `find` gives the hot path of the present client, or None; `long(args, kwargs, seen)` is the long way.
+    `find` gives the hot path of the present client, or None, where not all is ordinary; `long(args, kwargs, seen)`
+    is the long way.
     """
     signature, naming, fn = core.signature, core.cache.naming, core.fn
     if type(fn) is not FunctionType or fn.__dict__.keys() & {"__wrapped__", "__signature__"}:
@@ -89,6 +91,8 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         "__too_long": " " * (MAX_KEY_BYTES + 1),
         "__type": type,
         "__len": len,
+        "__hot": core.cache._hot,
+        "__modes": modes,
         "__find": find,
         "__plan": core.plan,
         "__counters": core.counters,
@@ -110,6 +114,7 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         tags += f'__tag(f"{parts}"), '
     source = _SOURCE.format(
         asynchronous="async " if core.is_async else "",
+        kind="asynchronous" if core.is_async else "sync",
         wait=wait,
         name=name,
         parameters=text,
