@@ -64,6 +64,9 @@ class Channel(asyncio.Protocol):
         self._inflight: deque[Exchange | Question] = deque()
         self._flushing = False  # the outbox will be written without a further word
         self._waking = False  # those who asked go on, for the reply that has just come
+        #: A task that goes on asks for a result, and makes no use of it; that of a future costs no call.
+        self._done = loop.create_future()
+        self._done.set_result(None)
         self._alone = True  # one caller at a time, as far as the last write showed
         self._paused = False
         self._retired = False
@@ -354,12 +357,13 @@ class Channel(asyncio.Protocol):
         waiting = iter(questions)
         if current_task(self.loop) is None:
             self._flushing = self._waking = True
+            done = self._done
             try:
                 for question in waiting:
                     if question.others is not None:
                         question.tell_others()
                     if question.callback is not None:
-                        question.context.run(question.callback, question)
+                        question.context.run(question.callback, done)
             except (KeyboardInterrupt, SystemExit) as error:  # of a task, and meant for the loop
                 self.loop.call_soon(_raise, error)
             except RuntimeError:  # somebody goes on in that context already

@@ -139,7 +139,7 @@ class Question:
     reply: Any
     error: BaseException
     #: What goes on with the task, and where; None before it waits. Then what others want to be told.
-    callback: Callable[[Question], object] | None
+    callback: Callable[[Any], object] | None
     context: Context
     others: list[tuple[Callable[[Question], object], Context | None]] | None
     deadline: float
@@ -153,7 +153,7 @@ class Question:
 
     def __await__(self) -> Generator[Question, None, Any]:
         if self.reply is PENDING:
-            yield self  # `result` was asked before it goes on here
+            yield self  # what fails is thrown in here
             return self.reply
         return self.result()
 
