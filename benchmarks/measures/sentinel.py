@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from tests.servers import Deployment, Server, wait_for
 
 from benchmarks.harness import Scale, Timed, block, cores, hold, move, placements
-from benchmarks.instructions import per_hit
+from benchmarks.instructions import counts, per_hit
 from benchmarks.peers.blocking import cached_product
 from benchmarks.results import Figure, Result, Table, Target
 from benchmarks.values import product
@@ -63,7 +61,8 @@ def run(scale: Scale) -> Result:
                 timed.add(name, blocks[name]())
             tables.append(timed.table(place.name, dict.fromkeys(blocks, "ours"), ALONE, ranked=False))
             targets.append(Target(f"of a single server, {place.name}", timed.ratio(ONE, ALONE), TIME))
-        counted = {} if scale.quick else _instructions({ALONE: single.url, TWO: whole.url}, notes)
+        urls = {ALONE: single.url, TWO: whole.url}
+        counted = {} if scale.quick else counts({name: partial(per_hit, url) for name, url in urls.items()}, notes)
         if len(counted) == 2:
             table = Table(
                 "instructions of the calling thread",
@@ -73,16 +72,3 @@ def run(scale: Scale) -> Result:
             tables.append(table)
             targets.append(Target("of a single server, instructions", counted[TWO] / counted[ALONE], INSTRUCTIONS))
     return Result("sentinel", TITLE, tuple(tables), tuple(targets), tuple(notes))
-
-
-def _instructions(urls: dict[str, str], notes: list[str]) -> dict[str, float]:
-    if not sys.platform.startswith("linux") or shutil.which("valgrind") is None:
-        notes.append("instructions not counted: no valgrind on this machine")
-        return {}
-    counted = {}
-    for name, url in urls.items():
-        try:
-            counted[name] = per_hit(url)
-        except (OSError, RuntimeError) as error:
-            notes.append(f"instructions not counted: {error}")
-    return counted

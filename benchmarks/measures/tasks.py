@@ -8,13 +8,15 @@ import importlib.util
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from typing import Any
 
 from tests.servers import Server
 
 from benchmarks.harness import Placement, Scale, Timed, cores, hold, move, placements
+from benchmarks.instructions import counts, per_hit_of_tasks
 from benchmarks.peers.tasks import CONTESTANTS, FLOOR, OURS, REDIS, Read
-from benchmarks.results import Result, Table, Target
+from benchmarks.results import Figure, Result, Table, Target
 
 TITLE = "Hits at a server, tasks of one event loop"
 MANY = 64
@@ -84,6 +86,27 @@ async def on_loop(
     return found
 
 
+def instructions(url: str, notes: list[str]) -> list[Table]:
+    """Of the loop's thread on asyncio, beside the bare protocol."""
+    tables = []
+    for tasks in (MANY, 1):
+        who = {FLOOR.name: "floor", OURS.name: "ours"}
+        each = {name: partial(per_hit_of_tasks, url, short, tasks) for name, short in who.items()}
+        counted = counts(each, notes)
+        if len(counted) == len(each):
+            tables.append(
+                Table(
+                    f"{tasks} task{'s' * (tasks > 1)}, asyncio, instructions of the loop's thread",
+                    ("for one hit", f"x {FLOOR.name}"),
+                    tuple(
+                        Figure(name, (count, count / counted[FLOOR.name]), "ours" if name == OURS.name else "floor")
+                        for name, count in counted.items()
+                    ),
+                )
+            )
+    return tables
+
+
 def run(scale: Scale) -> Result:
     notes = [
         f"{FLOOR.name}: the commands of one turn of the loop in one write, a future each, nothing decoded",
@@ -100,6 +123,6 @@ def run(scale: Scale) -> Result:
             import uvloop
 
             found += uvloop.run(on_loop("uvloop", server, scale, notes, where))
-    return Result(
-        "tasks", TITLE, tuple(table for table, _ in found), tuple(target for _, target in found), tuple(notes)
-    )
+        counted = [] if scale.quick else instructions(server.url, notes)
+    tables = (*(table for table, _ in found), *counted)
+    return Result("tasks", TITLE, tables, tuple(target for _, target in found), tuple(notes))
