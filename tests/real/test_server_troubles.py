@@ -53,7 +53,8 @@ def test_flushes_between_invalidations(valkey: Server, tasks: bool, near: float)
                 assert page(1) == version
                 time.sleep(rng.uniform(0, 0.06))
     assert answers.errors == []
-    assert answers.stale(acknowledged) == []
+    # A line that is flushed before it was read is noticed when a read of the log ends that blocks for 0.25 s.
+    assert answers.stale(acknowledged, within=0.25 + MESSAGE) == []
     assert answers.slowest < 2 * BUDGET
     assert len(answers.all) > 100
 

@@ -64,11 +64,11 @@ class Answers:
     def slowest(self) -> float:
         return max(ended - began for began, ended, _ in self.all)
 
-    def stale(self, acknowledged: list[tuple[float, int]]) -> list[tuple[float, int, int]]:
-        """(how late, value, version) of what began more than a message after the invalidation of its value."""
+    def stale(self, acknowledged: list[tuple[float, int]], within: float = MESSAGE) -> list[tuple[float, int, int]]:
+        """(how late, value, version) of what began later than `within` (s) after the invalidation of its value."""
         late = []
         for began, _, value in self.all:
-            known = max((v for at, v in acknowledged if at + MESSAGE < began), default=0)
+            known = max((v for at, v in acknowledged if at + within < began), default=0)
             if value < known:
                 first = min(at for at, v in acknowledged if v > value)
                 late.append((began - first, value, known))
