@@ -8,6 +8,7 @@ process; and where only this process is cut off from it, others go on invalidati
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,8 +25,8 @@ __all__ = ["ReplicaLogs"]
 
 #: The tail's reads block for a while; what is later than that by so much (seconds) is silence.
 _SILENCE = 0.1
-#: Between two attempts to reach one (seconds).
-_PAUSE = 0.1
+#: Between two attempts to hear one (seconds): twice as long after each, at most.
+_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 #: They are few; all of them are heard, as one may lack what another has.
 _MOST = 4
 
@@ -74,12 +75,13 @@ class ReplicaLogs:
         def wanted() -> bool:
             return self._wanted() and state.resyncs == resyncs and address in engine.view.replicas
 
+        pause = _PAUSE
         while wanted():
-            try:
+            # A gap, or it follows another master: perhaps not for long.
+            with contextlib.suppress(UnavailableError):
                 await listen(engine, source, self._behind, self._hear, wanted)
-                await asyncio.sleep(_PAUSE)  # a gap, or it follows another master: perhaps not for long
-            except UnavailableError:
-                await asyncio.sleep(_PAUSE * (0.5 + state.rng.random()))
+            await asyncio.sleep(pause * (0.5 + state.rng.random()))
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _behind(self) -> str:
         """Where to read on: what the tail or another replica brought need not come again."""
