@@ -217,3 +217,35 @@ def test_any_error_text_makes_an_error(text: str) -> None:
 
 def test_the_parser_is_the_one_this_file_believes_in() -> None:
     assert isinstance(decode_all(b">1\r\n+x\r\n")[0], hiredis.PushNotification)
+
+
+@pytest.mark.parametrize(
+    "begin", [b"*2\r\n$1\r\na\r\n", b"%1\r\n+k\r\n", b"*1\r\n*1\r\n", b"*2\r\n*0\r\n", b">2\r\n:1\r\n"]
+)
+def test_a_list_that_came_in_part_is_no_end(begin: bytes) -> None:
+    """What follows looks like a string of its own, and is an item."""
+    decoder = Decoder()
+    decoder.feed(begin)
+    assert decoder.next() is PENDING
+    assert not decoder.is_empty()
+    decoder.feed(b"$1\r\nb\r\n")
+    assert decoder.next() is not PENDING
+    assert decoder.is_empty()
+
+
+@pytest.mark.parametrize("sizes", [(3, 0, 2000), (4096, 10, 5000), (100, 100_000, 7), tuple(range(300))])
+def test_strings_are_taken_at_once_and_the_rest_with_a_look_at_its_lengths(sizes: tuple[int, ...]) -> None:
+    values = [bytes(size) for size in sizes]
+    data = b"$-1\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(value), value) for value in values)
+    decoder = Decoder()
+    assert decoder.strings(data) == ([None, *values], True)
+    assert decoder.is_empty()
+    for end, reply in ((b"*1\r\n:5\r\n", [5]), (b"$9\r\nabc", PENDING)):
+        assert decoder.strings(data + end) == ([None, *values], False)
+        assert decoder.next() == reply
+    decoder.feed(b"defghi\r\n")
+    assert decoder.next() == b"abcdefghi"
+    assert decoder.strings(data + b":1\r\n*4294967295\r\n") == ([None, *values], False)
+    assert decoder.next() == 1
+    with pytest.raises(ProtocolError):
+        decoder.next()

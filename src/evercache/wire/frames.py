@@ -25,19 +25,21 @@ _LISTS: Final = frozenset(b"*%>~|")
 class Frames:
     """Follows one stream of replies, of which strings are stepped over. No lock: it belongs to one connection."""
 
-    __slots__ = ("_line", "_skip")
+    __slots__ = ("_line", "_skip", "open")
 
     def __init__(self) -> None:
         #: Bytes of a string that have still to come.
         self._skip = 0
         #: The beginning of a line whose end has not come.
         self._line = b""
+        #: How many items have still to come of each list that is not complete, the innermost last.
+        self.open: list[int] = []
 
     def __repr__(self) -> str:
         return f"<Frames skip={self._skip} line={self._line!r}>"
 
     def begin(self) -> None:
-        """The next byte is the first of a reply."""
+        """The next byte is the first of a reply, or of an item."""
         self._skip, self._line = 0, b""
 
     def take(self, data: bytes) -> int:
@@ -64,12 +66,34 @@ class Frames:
                     at = end + 2
                 else:
                     return max(at - held, 0)
+                if self.open:
+                    self._count(0)
             elif end - at > _LONGEST_HEAD and kind in _LISTS:
                 return max(at - held, 0)
             else:
+                if kind in _LISTS:
+                    self._count(_items(kind, data[at + 1 : end]))
+                elif self.open:
+                    self._count(0)
                 at = end + 2
         self._skip = at - size
         return size - held
+
+    def _count(self, items: int) -> None:
+        """A list of so many items begins; or, with 0, something has come that has none."""
+        if items:
+            self.open.append(items)
+            return
+        while self.open:
+            self.open[-1] -= 1
+            if self.open[-1]:
+                break
+            self.open.pop()
+
+
+def _items(kind: int, length: bytes) -> int:
+    count = int(length) if length.isdigit() else 0
+    return 2 * count if kind in (_PERCENT, _BAR) else count
 
 
 def plain(data: bytes) -> bool:

@@ -78,6 +78,8 @@ _BAD_AUTH: Final = (
 #: Every reply ends with it; a string begins with that.
 _END: Final = 10
 _STRING: Final = ord("$")
+#: What the parser is given at a time: it moves all that it has left after each kilobyte that it has read.
+_PIECE: Final = 4096
 #: The bytes that a string takes as a reply, by its length.
 _TAKEN: Final = [size + len(f"${size}\r\n\r\n") for size in range(4096)]
 
@@ -196,7 +198,7 @@ class Decoder:
                 self._unseen = b""
         else:
             frames.begin()
-            if plain(data):
+            if not frames.open and plain(data):
                 self._unseen = data
                 reader.feed(data)
                 return
@@ -216,8 +218,8 @@ class Decoder:
         follows them does; it is left to `gets`.
         """
         found: list[bytes | None] = []
-        gets, at, size = self.gets, 0, len(data)
-        self.put(data)
+        gets, at, size, fed = self.gets, 0, len(data), _PIECE
+        self.put(data if size <= fed else data[:fed])
         try:
             while at < size and data[at] == _STRING:
                 reply = gets()
@@ -226,6 +228,11 @@ class Decoder:
                     at += _TAKEN[length] if length < 4096 else length + len(f"${length}\r\n\r\n")
                 elif reply is None:
                     at += 5
+                elif fed < size:
+                    # Another piece; or all the rest, where it is a string that is longer than one.
+                    begin, fed = fed, fed + _PIECE if at > fed - _PIECE else size
+                    self.put(data[begin:fed])
+                    continue
                 else:
                     break
                 found.append(reply)
@@ -233,19 +240,21 @@ class Decoder:
             pass  # it says so again
         if at == size:
             return found, True
-        self._rest(data[at:])
+        self._rest(data[at:], data[fed:])
         return found, False
 
-    def _rest(self, data: bytes) -> None:
+    def _rest(self, data: bytes, unfed: bytes) -> None:
+        """Look at the lengths in what follows the strings; of that the parser has not got the last part."""
         self._frames.begin()
         self._last, self._unseen = data[-1], b""
         sound = self._frames.take(data)
         if sound < len(data):
             self.broken = True
-            # The parser has it already; what is sound of it goes to another one.
+            # The parser may have it already; what is sound of it goes to another one.
             self._reader = reader = self._new_reader()
             self.gets, self.has_data, self.put = reader.gets, reader.has_data, reader.feed
-            reader.feed(data[:sound])
+            unfed = data[:sound]
+        self.put(unfed)
 
     def began(self, data: bytes) -> None:
         """Look at the lengths in what was `put`, after all: it is a part only, or more than the string."""
@@ -269,11 +278,8 @@ class Decoder:
         return reply
 
     def is_empty(self) -> bool:
-        """Whether nothing of a further reply, not even a part, has come.
-
-        Right after a reply only: the parser does not tell of a list that it has begun.
-        """
-        return self._last == _END and not self.has_data()
+        """Whether nothing of a further reply, not even a part, has come."""
+        return self._last == _END and not self.has_data() and not self._frames.open
 
     def pop(self) -> Any:
         """As `next`, but out-of-band messages are dropped: for connections that never subscribe."""
