@@ -331,6 +331,20 @@ def test_rule_19_a_late_refusal_by_the_former_master_does_not_tell_the_time(stat
     assert state.clock.server_us(now.time) is None
 
 
+def test_rule_19_what_is_near_is_dropped_when_the_clock_turns_out_to_be_another(state: State, now: Now) -> None:
+    assert put(state)
+    now.time += 0.1
+    state.observe_time(1_000_150_000, now.time)  # an answer that took less long than the first
+    assert near(state)
+    for _ in range(8):
+        now.time += 0.1
+        state.observe_time(4_600_000_000, now.time)
+    assert not near(state)
+    assert put(state, entry=envelope(0, soft_s=4700.0))
+    state.clock_was_wrong(9_000_000_000, "g1")
+    assert not near(state)
+
+
 def test_rule_3_what_a_new_generation_lacks_is_issued_again(state: State, now: Now) -> None:
     state.acknowledged(state.begin(KEY), 10, "g1")
     state.hear_line(line(Scope.of_key("ns:2"), 11))

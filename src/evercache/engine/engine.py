@@ -297,7 +297,7 @@ class Engine:
         if said is not None and facts.time_us is not None:
             with state.lock:
                 if state.ready and state.generation == said.replid:
-                    state.clock.observe(facts.time_us, facts.received, facts.sent)
+                    state.observe_time(facts.time_us, facts.received, facts.sent)
 
     def proved_before(self) -> float:
         """What was heard before this moment is on every replica that could be promoted (rule 20)."""
@@ -487,7 +487,7 @@ class Engine:
         with state.lock:
             # Not ready: it may be a late word of the former master, whose clock is another one.
             if state.ready and state.generation == generation:
-                state.clock.observe(time_us, state.now(), sent)
+                state.observe_time(time_us, state.now(), sent)
         if self._refusals:
             for code in list(self._refusals):
                 self._refusals.discard(code)

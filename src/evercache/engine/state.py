@@ -28,6 +28,8 @@ __all__ = ["HeldLease", "Hold", "State"]
 
 #: What others issued and the present master lacks is issued again within this time (seconds), not all at once.
 REPLAY_JITTER = 0.2
+#: What is more than this (microseconds) is a step of a clock, and no answer that took long.
+STEP = 1_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -303,6 +305,16 @@ class State:
             if self.ready and self.generation == generation:
                 self.clock.reset()
                 self.clock.observe(now_us, self.now())
+                self.near.clear()
+
+    def observe_time(self, time_us: int, received: float, sent: float = float("-inf")) -> None:
+        """The server told its time; the caller holds the lock. See `ServerClock.observe`."""
+        before = self.clock.offset_us
+        self.clock.observe(time_us, received, sent)
+        after = self.clock.offset_us
+        if before is not None and after is not None and after - before > STEP:
+            # How long an entry may stay near was told by the time before: an hour too long, perhaps (rule 19).
+            self.near.clear()
 
     def expire(self, proved_before: float) -> None:
         """Forget what is safe to forget; called by the background now and then."""

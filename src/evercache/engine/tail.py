@@ -96,7 +96,7 @@ class Tail:
                 engine.topology.nudge()
                 raise UnavailableError(f"{address} says that it is a {greeting.role}, not a master")
             with state.lock:
-                state.clock.observe(greeting.time_us, greeting.received)
+                state.observe_time(greeting.time_us, greeting.received)
             if state.ready and state.generation != greeting.replid:
                 state.unready(master=True)
             pause, stumbles = _SHORTEST_PAUSE, 0
@@ -215,7 +215,7 @@ class Tail:
             await self._run(connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline)
         )
         with state.lock:
-            state.clock.observe(reply.now_us, state.now(), began)
+            state.observe_time(reply.now_us, state.now(), began)
         marks = await self._marks(connection, deadline)
         if (before and reply.life != before) or (not marks and self._knows_marks()):
             await self._restore(connection, reply.replid, deadline)
