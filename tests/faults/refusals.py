@@ -12,7 +12,7 @@ from typing import Any
 import hiredis
 
 from tests.faults.catalog import DYING, Scene, fault
-from tests.faults.judge import Bounds
+from tests.faults.judge import BEYOND, LEASE, Bounds
 from tests.server import CliError, Server, wait_for
 
 __all__: list[str] = []
@@ -77,7 +77,15 @@ def _password(scene: Scene) -> Iterator[None]:
         node.password = "first-secret"
 
 
-@fault("eviction of everything", "`allkeys-lru` with little memory: bookkeeping is evicted too")
+@fault(
+    "eviction of everything",
+    "`allkeys-lru` with little memory: bookkeeping is evicted too",
+    bounds=Bounds(
+        beyond=BEYOND + LEASE,
+        why="leases and results go as soon as they are there: who waited for a computation may have to wait for "
+        "the next one too",
+    ),
+)
 def _allkeys(scene: Scene) -> Iterator[None]:
     master = scene.master
     used = int(master.info("memory")["used_memory"])

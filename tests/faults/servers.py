@@ -51,7 +51,9 @@ def _master_frozen(scene: Scene) -> Iterator[None]:
 @fault(
     "master frozen briefly",
     "SIGSTOP for 0.5 s, again and again: no failover",
-    bounds=Bounds(stale=0.6, why="what it acknowledged just before it froze is heard when it thaws (0.5 s)"),
+    bounds=Bounds(
+        stale=0.6, why="what it acknowledged just before it froze is heard at a replica or when it thaws (0.5 s)"
+    ),
 )
 def _master_frozen_briefly(scene: Scene) -> Iterator[None]:
     for _ in range(1 if scene.quick else 3):
