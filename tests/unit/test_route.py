@@ -49,7 +49,7 @@ CHANGES: dict[str, Callable[[Engine], Any]] = {
     "the log is not followed": lambda e: setattr(e.state, "covers", -inf),
     "all is learnt anew": lambda e: resync(e.state),
     "a fork": lambda e: e.state.after_fork(),
-    "another view": lambda e: e._on_view(View(A, (B,))),
+    "another view": lambda e: e._on_view(View(1, A, (B,))),
     "a replica comes": lambda e: e.replicas.keep([A]),
 }
 
@@ -94,6 +94,25 @@ def test_a_route_that_was_found_before_a_change_is_not_taken_after_it(engine: En
     state.leave_route()
     state.take_route(route, turn)
     assert state.route is NOWHERE
+
+
+def test_where_the_master_did_not_answer_replicas_without_a_link_do(engine: Engine) -> None:
+    """The monitor may see that they lost their links before anybody says that the master is down."""
+    state = engine.state
+    engine._on_view(View(master=A, replicas=(B,), epoch=1))
+    resync(state)
+    now = state.covers = state.now()
+    reader = engine.reader(now)
+    assert reader is not None
+    assert reader.address == A
+    assert engine.reader(now, A) is None, "it is asked once"
+    engine.replicas.keep([B])
+    (replica,) = engine.replicas.members
+    replica.standing = Standing(B, run_id="run", caught=now + 1, link_up=False)
+    reader = engine.reader(now)
+    assert reader is not None
+    assert reader.address == A, "nothing new reaches the replica"
+    assert engine.reader(now, A) is replica
 
 
 def standing(address: Address, caught: float = 100.0) -> Standing:

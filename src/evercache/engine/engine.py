@@ -328,12 +328,15 @@ class Engine:
     def sure_reader(self, now: float, exclude: Address | None = None) -> Reader | None:
         """The same while the tail is sure."""
         state, replicas = self.state, self.replicas
+        # Where the master did not answer this very read, its replicas have lost their links, it may be, though
+        # nobody has said yet that it is down.
+        no_master = exclude is not None and exclude == self.view.master
         if replicas.members:
             bound = self.settings.lag_bound
-            replica = replicas.choose(state.tau, now, bound, exclude, unlinked=state.master_down)
+            replica = replicas.choose(state.tau, now, bound, exclude, unlinked=state.master_down or no_master)
             if replica is not None:
                 return replica
-        return self._sure_master()
+        return None if no_master else self._sure_master()
 
     def _sure_master(self) -> MasterReader | None:
         state, master = self.state, self.view.master
