@@ -281,6 +281,7 @@ def _followed(chunks: list[bytes], asked: int) -> tuple[bool, bool]:
 
 
 _SEEDS = (
+    b"\x00$1\r\na\r\n$1\r\nb\r\n$-1\r\n",
     b"\x00+OK\r\n:5\r\n$3\r\nabc\r\n",
     b"\x03*2\r\n$1\r\na\r\n%1\r\n+k\r\n,1.5\r\n$-1\r\n-ERR wrong\r\n",
     b"\x07>3\r\n+message\r\n+c\r\n+d\r\n_\r\n#f\r\n(12345678901234567890\r\n",
