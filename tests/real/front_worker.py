@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flask import Flask
 from tests.fleet import Truth
 from tests.nursery import Program
@@ -102,8 +103,9 @@ class Front:
     def _pybossa(self, url: str) -> None:
         names: dict[str, Any] = {"sentinel": Sentinel()}
         provide(names)
-        settings._BUDGET = BUDGET  # no setting of a site: its own time-outs bound it
-        assert names["sentinel"].configure({"EVERCACHE_URL": url, "SECRET_KEY": "sixteen or more bytes"})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settings, "_BUDGET", BUDGET)  # no setting of a site: its own time-outs bound it
+            assert names["sentinel"].configure({"EVERCACHE_URL": url, "SECRET_KEY": "sixteen or more bytes"})
 
         @names["memoize"](timeout=600)  # type: ignore[untyped-decorator]
         def versions(key: int) -> int:
