@@ -23,10 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from evercache import Cache
+from evercache.ops.meter import Noise, Overslept
 from tests.nursery import Program
 
 __all__ = ["Plan", "Ran", "Truth", "Worker", "run_plan", "start_together", "truth", "worker"]
 
+#: A thread that watches for stalls sleeps for so long at a time (s).
+TICK = 0.005
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -95,7 +98,10 @@ class Plan:
 
 
 def run_plan(plan: Plan) -> list[dict[str, Any]]:
-    """In the worker: do it, and return a record for each call."""
+    """In the worker: do it, and return a record for each call.
+
+    `stalled` of a record is for how long (s) of the second before it this process did not run when it wanted to.
+    """
     truth = Truth(Path(plan.folder))
     cache = Cache(plan.url, **{"namespace": "fleet", **(plan.cache or {})})
     slots = dict(zip(plan.keys, plan.slot_of, strict=False))
@@ -189,6 +195,16 @@ def run_plan(plan: Plan) -> list[dict[str, Any]]:
             time.sleep(max(0.0, start - time.monotonic()))
             call(key)
 
+    stalls: list[Overslept] = []
+
+    def watch() -> None:
+        while True:
+            due = time.monotonic() + TICK
+            time.sleep(TICK)
+            if (woke := time.monotonic()) - due > TICK:
+                stalls.append(Overslept(due, woke))
+
+    threading.Thread(target=watch, daemon=True).start()
     print("ready", flush=True)
     begin = float(sys.stdin.readline())
     if plan.tasks:
@@ -201,6 +217,9 @@ def run_plan(plan: Plan) -> list[dict[str, Any]]:
             each.join()
     cache.close()
     truth.close()
+    noise = Noise(list(stalls))
+    for record in records:
+        record["stalled"] = noise.within(record["began"] - 1.0, record["began"])
     return records
 
 

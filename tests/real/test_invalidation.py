@@ -102,13 +102,16 @@ def worker_name() -> str:
 def stale_reads(
     records: list[dict[str, Any]], invalidations: list[tuple[float, set[str], dict[str, int]]]
 ) -> list[tuple[float, dict[str, Any]]]:
-    """Reads that returned less than was acknowledged more than a message's time before they began."""
+    """Reads that returned less than was acknowledged more than a message's time before they began.
+
+    What their process stood still in the second before is not counted.
+    """
     stale = []
     for record in records:
         for acknowledged, covered, versions in invalidations:
             if record["key"] not in covered or record["version"] >= versions[record["key"]]:
                 continue
-            late = record["began"] - acknowledged
+            late = record["began"] - acknowledged - record["stalled"]
             if late > MESSAGE:
                 stale.append((late, record))
     return stale

@@ -22,7 +22,7 @@ from evercache.wire.types import Address
 
 #: What callers send, and not the background: the tail, the monitor and the topology send other commands.
 WORDS = tuple(f"\r\n{word}\r\n".encode() for word in ("GET", "MGET", "EVALSHA", "EVAL", "WAIT"))
-DELAY = 0.003
+DELAY = 0.015
 MANY = 100
 
 
