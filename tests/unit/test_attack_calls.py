@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
+from tests.unit.call_tools import parts, within
 
 from evercache import Cache
 from evercache.client.serving import NOT_ASKED
-from evercache.errors import ConnectionFailed, DeadlineExceeded, MasterUnknown, UnavailableError
+from evercache.errors import DeadlineExceeded, MasterUnknown, UnavailableError
 from evercache.protocol.commands import ScriptCall
-
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -26,13 +25,6 @@ def cache() -> Iterator[Cache]:
         yield cache
 
 
-def parts(cache: Cache) -> Any:
-    """The blocking client, with its reads, leads and writes."""
-    client = cache._client_sync()
-    assert client is not None
-    return client
-
-
 class NoMaster:
     """A link on which no command arrives."""
 
@@ -40,15 +32,6 @@ class NoMaster:
         raise MasterUnknown("cut by the test")
 
     run_many = run
-
-
-def within(seconds: float, fn: Callable[[], T]) -> T:
-    """The result of fn, which must come in time; a thread that hangs is left behind."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        return pool.submit(fn).result(seconds)
-    finally:
-        pool.shutdown(wait=False)
 
 
 def test_a_queued_tag_is_obeyed_by_hits_that_carry_it_from_their_result(cache: Cache) -> None:
@@ -70,24 +53,6 @@ def test_a_queued_tag_is_obeyed_by_hits_that_carry_it_from_their_result(cache: C
     assert page(1) >= 2
     assert near(1) >= 2
     assert page.peek(1) is None
-
-
-@pytest.mark.parametrize("mistake", ["cache_if", "ttl", "tags_from"])
-def test_a_mistake_after_the_computation_gives_the_lease_back(cache: Cache, mistake: str) -> None:
-    """The next caller must not wait for the lease (five minutes in memory, a second on a server)."""
-
-    def wrong(value: Any) -> Any:
-        raise ZeroDivisionError(mistake)
-
-    options: dict[str, Any] = {mistake: wrong}
-
-    @cache.cached(**options)
-    def page(number: int) -> int:
-        return number
-
-    for _ in range(3):
-        with pytest.raises(ZeroDivisionError):
-            within(2.0, lambda: page(1))
 
 
 def test_more_tags_than_an_envelope_holds_are_not_cached_and_do_no_harm(cache: Cache) -> None:
@@ -474,49 +439,3 @@ def test_rule_13_callers_who_waited_long_enough_share_one_computation(cache: Cac
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(page, [1] * 12)) == [1] * 12
     assert 1 <= computed.count(1) <= 3
-
-
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
-def test_a_lease_that_came_with_a_useless_answer_is_given_back(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch, many: bool
-) -> None:
-    """A resync overtook the answer, and then nothing can be asked: others must not wait for the lease."""
-    client = parts(cache)
-    state, link = client.engine.state, client.leads._link
-    pages = cache.cached_many(ttl=60, name="pages")(lambda numbers: {number: number for number in numbers})
-    page = cache.cached(ttl=60, name="page")(lambda number: number)
-    asked = 0
-
-    ask = type(link).run_many
-
-    def resynced_meanwhile(*args: Any, **more: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        replies = ask(*args, **more)
-        state.resyncs += 1
-        monkeypatch.setattr(type(state.journal), "covers", lambda *_, **__: True)
-        return replies
-
-    def call() -> Any:
-        return pages([1])[1] if many else page(1)
-
-    monkeypatch.setattr(type(link), "run_many", resynced_meanwhile)
-    assert within(5, call) == 1
-    assert asked == 1
-    monkeypatch.undo()
-    assert within(5, call) == 1, "in memory a lease is that of five minutes"
-    assert cache.stats().counters.stored >= 1
-
-
-def test_an_attempt_that_may_have_run_is_not_forgotten(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sent, cut off, and the next attempt finds no connection in time: it may have run all the same."""
-    link = parts(cache).leads._link
-    attempts = iter([ConnectionFailed("cut", maybe_run=True)])
-
-    def once(*_: Any) -> Any:
-        raise next(attempts, DeadlineExceeded("no connection"))
-
-    monkeypatch.setattr(type(link), "_once", once)
-    with pytest.raises(UnavailableError, match="no connection") as caught:
-        link.run(lambda *_: None, time.monotonic() + 0.2)
-    assert caught.value.maybe_run

@@ -51,7 +51,7 @@ class FormerMasters:
     def leave(self, address: Address, generation: str, position: str) -> None:
         """The master at this address was replaced by another one."""
         if generation:
-            self._left.append(_Left(Source(address, True, generation), position))
+            self._left.append(_Left(Source(address, master=True, generation=generation), position))
             self._wake.set()
 
     async def run(self) -> None:

@@ -28,7 +28,7 @@ class Source:
     master: bool
     generation: str
 
-    def now(self, role: str, generation: str) -> bool:
+    def matches(self, role: str, generation: str) -> bool:
         """Whether a node that says this of itself is still it."""
         return (role == "master") is self.master and generation == self.generation
 
@@ -48,7 +48,7 @@ async def listen(
     """
     connection = await engine.connect_tail(source.address)
     try:
-        here = source.now(connection.greeting.role, connection.greeting.replid)
+        here = source.matches(connection.greeting.role, connection.greeting.replid)
         while here and wanted():
             log, info = await connection.execute(
                 [
@@ -65,6 +65,6 @@ async def listen(
                 return
             if lines and not hear(lines):
                 return
-            here = source.now(facts.role, facts.replid)
+            here = source.matches(facts.role, facts.replid)
     finally:
         connection.close()

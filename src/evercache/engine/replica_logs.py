@@ -70,7 +70,7 @@ class ReplicaLogs:
 
     async def _listen(self, address: Address) -> None:
         engine, state = self._engine, self._engine.state
-        resyncs, source = state.resyncs, Source(address, False, state.generation)
+        resyncs, source = state.resyncs, Source(address, master=False, generation=state.generation)
 
         def wanted() -> bool:
             return self._wanted() and state.resyncs == resyncs and address in engine.view.replicas

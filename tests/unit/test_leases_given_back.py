@@ -1,0 +1,84 @@
+"""A lease that nobody will use is given back: others must not wait for it to run out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.unit.call_tools import parts, within
+
+from evercache import Cache
+from evercache.errors import ConnectionFailed, DeadlineExceeded, UnavailableError
+
+
+@pytest.fixture
+def cache() -> Iterator[Cache]:
+    with Cache("memory://", namespace="given-back", jitter=0, beta=0) as cache:
+        cache.get("warm")
+        yield cache
+
+
+@pytest.mark.parametrize("mistake", ["cache_if", "ttl", "tags_from"])
+def test_a_mistake_after_the_computation_gives_the_lease_back(cache: Cache, mistake: str) -> None:
+    """The next caller must not wait for the lease (five minutes in memory, a second on a server)."""
+
+    def wrong(value: Any) -> Any:
+        raise ZeroDivisionError(mistake)
+
+    options: dict[str, Any] = {mistake: wrong}
+
+    @cache.cached(**options)
+    def page(number: int) -> int:
+        return number
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            within(2.0, lambda: page(1))
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_lease_that_came_with_a_useless_answer_is_given_back(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """A resync overtook the answer, and then nothing can be asked: others must not wait for the lease."""
+    client = parts(cache)
+    state, link = client.engine.state, client.leads._link
+    pages = cache.cached_many(ttl=60, name="pages")(lambda numbers: {number: number for number in numbers})
+    page = cache.cached(ttl=60, name="page")(lambda number: number)
+    asked = 0
+
+    ask = type(link).run_many
+
+    def resynced_meanwhile(*args: Any, **more: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        replies = ask(*args, **more)
+        state.resyncs += 1
+        monkeypatch.setattr(type(state.journal), "covers", lambda *_, **__: True)
+        return replies
+
+    def call() -> Any:
+        return pages([1])[1] if many else page(1)
+
+    monkeypatch.setattr(type(link), "run_many", resynced_meanwhile)
+    assert within(5, call) == 1
+    assert asked == 1
+    monkeypatch.undo()
+    assert within(5, call) == 1, "in memory a lease is that of five minutes"
+    assert cache.stats().counters.stored >= 1
+
+
+def test_an_attempt_that_may_have_run_is_not_forgotten(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent, cut off, and the next attempt finds no connection in time: it may have run all the same."""
+    link = parts(cache).leads._link
+    attempts = iter([ConnectionFailed("cut", maybe_run=True)])
+
+    def once(*_: Any) -> Any:
+        raise next(attempts, DeadlineExceeded("no connection"))
+
+    monkeypatch.setattr(type(link), "_once", once)
+    with pytest.raises(UnavailableError, match="no connection") as caught:
+        link.run(lambda *_: None, time.monotonic() + 0.2)
+    assert caught.value.maybe_run
