@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded
-from evercache.wire.channel import Channel
+from evercache.wire.channel import _EARLY, Channel
 from evercache.wire.requests import Exchange, Question
 from evercache.wire.resp import encode_get
 from evercache.wire.types import Address, Greeting
@@ -53,6 +53,13 @@ class Peer:
         while len(found) < len(wanted):
             found += await asyncio.get_running_loop().sock_recv(self._sock, 1000)
         assert found == wanted
+
+    def sent(self) -> bytes:
+        """What has been asked so far, and not looked at."""
+        try:
+            return self._sock.recv(10_000)
+        except BlockingIOError:
+            return b""
 
     def answer(self, *values: bytes) -> None:
         self._sock.sendall(b"".join(b"$%d\r\n%s\r\n" % (len(value), value) for value in values))
@@ -106,6 +113,27 @@ async def test_tasks_go_on_in_the_turn_in_which_the_replies_come() -> None:
         assert order == list("0123")
         other.answer(*b"a b c d".split())
         assert await asyncio.gather(*tasks) == [b"0a", b"1b", b"2c", b"3d"]
+
+
+async def test_of_many_that_ask_in_one_turn_the_first_leave_before_it_ends() -> None:
+    """The very first at once, as it is alone then. (uvloop keeps what is written until the turn ends.)"""
+    async with peer() as other:
+        names = [str(n) for n in range(2 * _EARLY + 2)]
+        _ = [other.ask(name) for name in names]
+        assert other.sent() == b"".join(map(encode_get, names[:-1]))  # and the loop has not gone on
+        await other.asked(names[-1])
+
+
+@both
+async def test_where_writing_is_paused_nothing_leaves_early() -> None:
+    async with peer() as other:
+        other.channel.pause_writing()
+        names = [str(n) for n in range(2 * _EARLY)]
+        _ = [other.ask(name) for name in names]
+        await asyncio.sleep(0)
+        assert other.sent() == b""
+        other.channel.resume_writing()
+        await other.asked(*names)
 
 
 @both

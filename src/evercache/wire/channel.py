@@ -11,6 +11,7 @@ import socket
 from asyncio import current_task
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from threading import get_ident
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -42,6 +43,8 @@ _QUIET: Final = 0.15
 _WRITE_REQUESTS: Final = 1024
 _WRITE_BYTES: Final = 256 * 1024
 _HIGH_WATER: Final = 1024 * 1024
+#: So many questions leave before their turn of the loop has ended: they are answered while others are asked.
+_EARLY: Final = 32
 #: Out-of-band messages that may wait to be read before the connection is given up.
 _MAX_MESSAGES: Final = 10_000
 
@@ -56,6 +59,7 @@ class Channel(asyncio.Protocol):
     ) -> None:
         self.address = address
         self.loop = loop
+        self.thread = get_ident()  # in which the loop runs
         self._sock = sock  # for `forget`: the transport must not be touched after a fork
         self._keep_messages = keep_messages
         self._transport: asyncio.Transport | None = None
@@ -219,7 +223,8 @@ class Channel(asyncio.Protocol):
     def get(self, key: str, now: float, deadline: float, until: float = NEVER) -> Question | None:
         """Ask `GET key`; whoever awaits it at once gets the reply, or at `until` the exchange. None: not usable.
 
-        A lone task's question is written at once; where several ask in one turn of the loop, theirs leave together.
+        A lone task's question is written at once; where several ask in one turn of the loop, theirs leave together,
+        or `_EARLY` at a time.
         """
         idle = not self._inflight and not self._outbox
         if not self._open or (idle and not self._waking and self._check(0)):
@@ -239,8 +244,11 @@ class Channel(asyncio.Protocol):
             self._inflight.append(question)
             self._transport.write(encode_get(key))
         else:
-            self._outbox.append(question)
-            if not self._flushing:
+            outbox = self._outbox
+            outbox.append(question)
+            if len(outbox) >= _EARLY and not self._paused:
+                self._write()
+            elif not self._flushing:
                 self._flushing = True
                 self.loop.call_soon(self._flush)
         if deadline < self._watched or until < self._watched:
@@ -257,8 +265,12 @@ class Channel(asyncio.Protocol):
             self._watch(until if request.sent_at < until < deadline else deadline)
 
     def _flush(self) -> None:
-        """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
         self._flushing = False
+        self._write()
+        self._close_if_done()
+
+    def _write(self) -> None:
+        """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
         now, heard = monotonic(), self._heard
         outbox, inflight = self._outbox, self._inflight
         while outbox and not self._paused and self._transport is not None and self._failure is None:
@@ -291,7 +303,6 @@ class Channel(asyncio.Protocol):
             if chunks:
                 self._alone = len(chunks) == 1 and len(inflight) == 1
                 self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        self._close_if_done()
 
     def pause_writing(self) -> None:
         """Called by the transport when enough waits to be sent (`asyncio.Protocol`)."""

@@ -6,11 +6,10 @@ import asyncio
 import copy
 import random
 import ssl
-from asyncio import get_running_loop
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
-from threading import Lock
+from threading import Lock, get_ident
 from time import monotonic
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
@@ -188,6 +187,7 @@ class PipelinedEndpoint:
             if expect is not None and not expect(channel.greeting):
                 channel.retire()
                 raise ServerChanged(f"{self.address} is not the server that was verified")
+        channel.thread = get_ident()
         self._recent = (ref(channel), slot.epoch)
         exchange = channel.send(commands, deadline, until)
         if until <= exchange.sent_at:
@@ -205,7 +205,8 @@ class PipelinedEndpoint:
             channel = recent[0]()
             if (
                 channel is not None
-                and channel.loop is get_running_loop()
+                and channel.thread == get_ident()
+                and channel.loop.is_running()  # `get_running_loop` may be a system call
                 and (channel.met is expect or channel.meets(expect))
             ):
                 answer = channel.get(key, now, now + patience, now + late)
