@@ -30,6 +30,8 @@ __all__ = ["Plan", "Ran", "Truth", "Worker", "run_plan", "start_together", "trut
 
 #: A thread that watches for stalls sleeps for so long at a time (s).
 TICK = 0.005
+#: A caller that reads over and over pauses for so long (s).
+PAUSE = 0.004
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -172,7 +174,7 @@ def run_plan(plan: Plan) -> list[dict[str, Any]]:
                 while time.monotonic() < end:
                     await acall(plan.keys[position % len(plan.keys)])
                     position += 1
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(PAUSE)
 
             await asyncio.gather(*(read(number) for number in range(plan.callers)))
             return
@@ -189,7 +191,7 @@ def run_plan(plan: Plan) -> list[dict[str, Any]]:
             while time.monotonic() < begin + plan.reading:
                 call(plan.keys[position % len(plan.keys)])
                 position += 1
-                time.sleep(0.001)
+                time.sleep(PAUSE)
             return
         for key, start in starts():
             time.sleep(max(0.0, start - time.monotonic()))

@@ -22,7 +22,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,7 +74,8 @@ class Program:
 
     `what` is a function without arguments, as `package.module:name`, or the text of a program; both find their
     arguments in `sys.argv[1:]`. Warnings are errors in it if `strict`. With `text=False` its pipes carry bytes,
-    unbuffered. `stderr` may be `subprocess.PIPE` or a file; otherwise it is ours.
+    unbuffered. `stderr` may be `subprocess.PIPE` or a file; otherwise it is ours. What the function returns is the
+    exit code, as for `sys.exit`. It runs in the folder `cwd`, and `environ` is added to our environment.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Program:
         strict: bool = True,
         text: bool = True,
         stderr: int | IO[Any] | None = None,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.args = [what, *arguments]
         self.returncode: int | None = None
@@ -100,7 +103,8 @@ class Program:
             "arguments": arguments,
             "imports": imports,
             "strict": strict,
-            "environ": {**os.environ},
+            "environ": {**os.environ, **(environ or {})},
+            "cwd": str(cwd) if cwd is not None else "",
         }
         try:
             _nursery.send(job, [its_in, its_out, its_err, its_fate])
@@ -241,9 +245,11 @@ def _bury(fates: dict[int, int]) -> None:
             os.close(fates.pop(pid))
 
 
-def _run(what: str, arguments: list[str], strict: bool, environ: dict[str, str]) -> None:
+def _run(what: str, arguments: list[str], strict: bool, environ: dict[str, str], cwd: str) -> None:
     os.environ.clear()
     os.environ.update(environ)
+    if cwd:
+        os.chdir(cwd)
     sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
@@ -252,7 +258,6 @@ def _run(what: str, arguments: list[str], strict: bool, environ: dict[str, str])
         warnings.simplefilter("error")
     if "\n" not in what:
         module, _, name = what.partition(":")
-        getattr(sys.modules[module], name)()
-        return
+        sys.exit(getattr(sys.modules[module], name)())
     program = sys.modules["__main__"] = types.ModuleType("__main__")
     exec(compile(what, "<program>", "exec"), program.__dict__)

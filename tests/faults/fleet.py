@@ -82,7 +82,10 @@ class Process:
 
 
 class Fleet:
-    """The load on a stage; `prefix` goes before the command of each process. Not for several threads at once."""
+    """The load on a stage; `prefix` goes before the command of each process. Not for several threads at once.
+
+    Readers and editors pause `ease` times as long as they do in the matrix.
+    """
 
     def __init__(
         self,
@@ -95,32 +98,37 @@ class Fleet:
         short_lived: int = 0,
         groups: str = "ab",
         prefix: Sequence[str] = (),
+        ease: float = 1.0,
     ) -> None:
         self.stage, self.load, self.folder = stage, load, folder
         self._cache = cache
-        self._prefix = prefix
+        self._prefix, self._ease = prefix, ease
         self.truth, self.journal = Truth(folder), Journal(folder)
         self.processes: list[Process] = []
         self._overslept: list[Overslept] = []
         self._over = threading.Event()
         self._control = threading.Thread(target=self._sleep, daemon=True)
-        plans = [self.plan("threads", "w", editor=0, callers=2, edit_every=0.03)]
+        pace = 0.015 * ease
+        plans = [self.plan("threads", "w", editor=0, callers=2, pace=pace, edit_every=0.03 * ease)]
         match load:
             case "threads":
-                plans += [self.plan("threads", g, editor=e, callers=callers) for e, g in enumerate(groups, 1)]
+                plans += [
+                    self.plan("threads", g, editor=e, callers=callers, pace=pace) for e, g in enumerate(groups, 1)
+                ]
             case "tasks":
-                pace = 0.06 * max(1.0, callers / 8)
+                pace *= 4 * max(1.0, callers / 8)
                 plans += [
                     self.plan("tasks", g, editor=e, callers=4 * callers, pace=pace) for e, g in enumerate(groups, 1)
                 ]
             case "prefork":
-                plans += [self.plan("prefork", "a", editor=1, callers=callers)]
+                plans += [self.plan("prefork", "a", editor=1, callers=callers, pace=pace)]
         plans += [self.plan("nursery", "w", editor=3 + number) for number in range(short_lived)]
         self._plans = plans
 
     def plan(self, kind: str, group: str, **more: Any) -> LoadPlan:
         """For one process of this fleet."""
         access = self.stage.access(group).as_json()
+        more = {"edit_every": 0.1 * self._ease, **more}
         return LoadPlan(kind, group, access, str(self.folder), cache=self._cache, **more)
 
     def _sleep(self) -> None:

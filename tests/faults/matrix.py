@@ -25,11 +25,12 @@ for _family in FAMILIES:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds before the fault, and after it was mended."""
+    """Seconds before the fault, and after it was mended; and how much longer than usual readers pause."""
 
     calm: float
     after: float
     quick: bool = False
+    ease: float = 1.0
 
 
 FULL = Timing(1.2, 1.5)
@@ -47,7 +48,7 @@ def run_cell(fault: Fault, load: str, timing: Timing = FULL) -> Figures:
 def run_on(stage: Stage, fault: Fault, load: str, timing: Timing, *, groups: str = "ab") -> Figures:
     """The same on a deployment that is there and whole; it is left as the fault leaves it."""
     cache = dict(fault.cache) if fault.cache else None
-    more: dict[str, Any] = {"cache": cache, "short_lived": fault.short_lived, "groups": groups}
+    more: dict[str, Any] = {"cache": cache, "short_lived": fault.short_lived, "groups": groups, "ease": timing.ease}
     with fleet(stage, load, callers=fault.callers, **more) as running:
         time.sleep(timing.calm)
         master = stage.master()

@@ -11,7 +11,7 @@ from tests.servers import Server, wait_for
 from evercache import Cache
 
 TEXT = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text(encoding="utf-8")
-COUNT = 10_000
+COUNT = 4_000
 
 
 @pytest.mark.parametrize(("size", "tags"), [(200, ("project:{id}",)), (1000, ())])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.nursery import Program
 from tests.servers import Deployment, Server
 
 from evercache.cli import main
@@ -78,13 +77,15 @@ def test_the_warming(servers: Deployment, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "warm.md").read_text(encoding="utf-8")
     (source,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     (tmp_path / "shop.py").write_text(source)
-    done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(line)],
+    program, *arguments = shlex.split(line)
+    assert program == "evercache"
+    command = Program(
+        "evercache.cli:main",
+        *arguments,
+        imports=("evercache.cli.commands",),
+        stderr=subprocess.PIPE,
         cwd=tmp_path,
-        env=os.environ | {"EVERCACHE_URL": servers.url},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
+        environ={"EVERCACHE_URL": servers.url},
     )
-    assert (done.returncode, "is hot_samples= of the cache set" in done.stderr) == (1, True), done.stderr
+    _, messages = command.communicate(timeout=50)
+    assert (command.returncode, "is hot_samples= of the cache set" in messages) == (1, True), messages

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from tests.nursery import Program
 from tests.servers import Server
 
 from evercache import Cache
@@ -51,18 +50,19 @@ def test_the_commands_of_the_page(folder: Path, valkey: Server) -> None:
             at = arguments.index("<")
             given = (folder / arguments[at + 1]).read_text()
             arguments = arguments[:at]
-        done = subprocess.run(
-            [sys.executable, "-m", "evercache", *arguments, "--no-probe", "--json"],
+        command = Program(
+            "evercache.cli:main",
+            *arguments,
+            "--no-probe",
+            "--json",
+            imports=("evercache.cli.commands",),
+            stderr=subprocess.PIPE,
             cwd=folder,
-            env=os.environ | {"EVERCACHE_URL": valkey.url},
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
+            environ={"EVERCACHE_URL": valkey.url},
         )
-        assert done.returncode == 0, (line, done.stderr)
-        computed.append(int(re.findall(r'"computed": (\d+)', done.stdout)[0]))
+        told, messages = command.communicate(given, timeout=50)
+        assert command.returncode == 0, (line, messages)
+        computed.append(int(re.findall(r'"computed": (\d+)', told)[0]))
     assert computed == [4, 2, 2, 2, 1, 1]
 
 

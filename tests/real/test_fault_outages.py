@@ -89,7 +89,7 @@ def test_everything_restarted_is_warm_at_once(how: str, rounds: int) -> None:
     # Sentinels that are patient: on a slow machine a start may take long enough to set off a failover.
     with Deployment.start(options=kept, down_after_ms=5000) as deployment, Stalls() as here:
         servers = [*deployment.nodes, *deployment.sentinels]
-        with callers(*pair(deployment, keys=ENTRIES, readers=2)) as every:
+        with callers(*pair(deployment, keys=ENTRIES, readers=2, pause=0.01)) as every:
             if how == "SIGKILL":
                 time.sleep(1.2)  # so often the file is flushed
             firsts: list[float] = []

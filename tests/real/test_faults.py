@@ -15,7 +15,7 @@ from tests.faults.judge import Figures
 from tests.faults.matrix import CATALOG, Timing, run_cell, run_on
 from tests.faults.stage import Stage
 
-TIMING = Timing(calm=0.3, after=0.3, quick=True)
+TIMING = Timing(calm=0.3, after=0.3, quick=True, ease=3)
 #: What a busy machine may add to a call, and to hearing of an invalidation (s).
 BUSY = 1.0
 

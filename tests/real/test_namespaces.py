@@ -88,7 +88,7 @@ class Hosts(Rendered):
         return found
 
     def wait_whole(self, timeout: float = 60) -> None:
-        wait_for(lambda: not self.status()["problems"], timeout, "the hosts to be whole", 0.2)
+        wait_for(lambda: not self.status()["problems"], timeout, "the hosts to be whole", 1.0)
 
     def master_host(self) -> Host:
         named = self.status()["master"]
@@ -99,7 +99,7 @@ class Hosts(Rendered):
 
     def trial(self, name: str, wrong: AbstractContextManager[None], seconds: float, bounds: Bounds) -> Figures:
         """What an application in two processes of 8 threads, and one that edits, meet while something is wrong."""
-        with fleet(self, "threads", prefix=self.prefix) as load:
+        with fleet(self, "threads", prefix=self.prefix, ease=2) as load:
             time.sleep(1.0)
             fault = time.monotonic()
             with wrong:

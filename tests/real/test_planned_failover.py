@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import redis
+from tests.nursery import Program
 from tests.servers import CliError, Deployment, Server, find_server, wait_for
 
 from evercache import Cache
@@ -115,12 +115,15 @@ def _refused(deployment: Deployment) -> str:
     return ""
 
 
-def command(deployment: Deployment, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "evercache", "failover", "--url", deployment.url, *arguments],
-        stdout=subprocess.PIPE,
+def command(deployment: Deployment, *arguments: str) -> Program:
+    return Program(
+        "evercache.cli:main",
+        "failover",
+        "--url",
+        deployment.url,
+        *arguments,
+        imports=("evercache.cli.commands",),
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.nursery import Program
 
 from evercache import Cache
 
@@ -56,15 +56,16 @@ class Warmed:
         """How often the function ran, for each argument."""
         return Counter(map(int, self.file.read_bytes().split()))
 
-    def begin(self, *arguments: str, slow: float = 0.0) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str, slow: float = 0.0) -> Program:
         """`evercache warm`, under way."""
-        return subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "evercache", "warm", *arguments],
-            cwd=self.folder,
-            env=os.environ | {"EVERCACHE_URL": self.url, "RAN": str(self.file), "SLOW": str(slow)},
-            stdout=subprocess.PIPE,
+        return Program(
+            "evercache.cli:main",
+            "warm",
+            *arguments,
+            imports=("evercache.cli.commands",),
             stderr=subprocess.PIPE,
-            text=True,
+            cwd=self.folder,
+            environ={"EVERCACHE_URL": self.url, "RAN": str(self.file), "SLOW": str(slow)},
         )
 
     def run(self, *arguments: str, slow: float = 0.0, timeout: float = 50.0) -> tuple[int, str, str]:
@@ -89,7 +90,7 @@ class Warmed:
 
 
 @contextlib.contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+def ended(process: Program) -> Iterator[None]:
     """Its end, whatever happens."""
     try:
         yield
@@ -97,7 +98,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[None]:
         if process.poll() is None:
             process.kill()
         process.wait()
-        for stream in (process.stdout, process.stderr):
+        for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
 
@@ -139,13 +140,7 @@ class Visitor:
         self._times: list[float] = []
 
     def __enter__(self) -> Visitor:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", VISITOR],
-            env=os.environ | {"EVERCACHE_URL": self._url},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
+        self._process = Program(VISITOR, environ={"EVERCACHE_URL": self._url})
         assert self._process.stdout.readline() == "reads\n"
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -155,11 +150,10 @@ class Visitor:
         self._process.kill()
         self._process.wait()
         self._thread.join()
-        assert self._process.stdout is not None
+        self._process.stdin.close()
         self._process.stdout.close()
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None
         for line in self._process.stdout:
             self._times += map(float, line.split())
 
