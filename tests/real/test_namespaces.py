@@ -40,11 +40,21 @@ for line in sys.stdin:
     print(json.dumps(ran), flush=True)
 """
 
+#: The command `evercache`, as often as it is told to: an interpreter for each would take most of the test.
+OPERATOR = """
+import sys
+from evercache.cli import main
+for line in sys.stdin:
+    main(line.split())
+    print("END", flush=True)
+"""
+
 
 class Hosts(Rendered):
     """As `Rendered`, each host in a namespace of its own, and the application on the last one."""
 
     network: Network
+    _operator: subprocess.Popen[str]
 
     @classmethod
     @contextmanager
@@ -64,8 +74,13 @@ class Hosts(Rendered):
             for host in network.hosts[:3]:
                 made.install(f"cache-{host.number}")
                 made.power(host)
-            made.wait_whole()
-            yield made
+            words = [sys.executable, "-c", OPERATOR]
+            made._operator = made.site.start(
+                words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            )
+            with made._operator:
+                made.wait_whole()
+                yield made
 
     @property
     def site(self) -> Host:
@@ -82,13 +97,15 @@ class Hosts(Rendered):
 
     def status(self) -> dict[str, Any]:
         """`evercache status`, from the fourth host."""
-        words = ["status", "--json", "--url", self.url("operator")]
-        done = self.site.run([sys.executable, "-m", "evercache", *words], cwd=ROOT)
-        found: dict[str, Any] = json.loads(done.stdout)
+        given, told = self._operator.stdin, self._operator.stdout
+        assert given is not None
+        assert told is not None
+        given.write(f"status --json --url {self.url('operator')}\n")
+        found: dict[str, Any] = json.loads("".join(iter(told.readline, "END\n")))
         return found
 
     def wait_whole(self, timeout: float = 60) -> None:
-        wait_for(lambda: not self.status()["problems"], timeout, "the hosts to be whole", 1.0)
+        wait_for(lambda: not self.status()["problems"], timeout, "the hosts to be whole", 0.3)
 
     def master_host(self) -> Host:
         named = self.status()["master"]
@@ -99,7 +116,7 @@ class Hosts(Rendered):
 
     def trial(self, name: str, wrong: AbstractContextManager[None], seconds: float, bounds: Bounds) -> Figures:
         """What an application in two processes of 8 threads, and one that edits, meet while something is wrong."""
-        with fleet(self, "threads", prefix=self.prefix, ease=2) as load:
+        with fleet(self, "threads", prefix=self.prefix, ease=4) as load:
             time.sleep(1.0)
             fault = time.monotonic()
             with wrong:
