@@ -164,6 +164,7 @@ def test_interrupted_it_is_brought_to_its_end() -> None:
             for line in running.stderr:
                 if "writes wait at" in line:
                     break
+            time.sleep(0.02)  # in the middle of what it says nothing else can be said
             running.send_signal(signal.SIGINT)
             out, err = running.communicate(timeout=30)
         assert running.returncode == 130, err
