@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,7 +36,7 @@ def state() -> State:
 def under_way(state: State, patience: float = 0.1) -> asyncio.Future[Any]:
     """A read that was sent just now."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    state.reading[KEY] = future, REPLICA, 0.5 + patience
+    state.reading[KEY] = future, REPLICA, 0.5, replace(PLAN, patience=patience)
     return future
 
 

@@ -16,10 +16,10 @@ from evercache.wire.types import Address
 
 __all__ = ["SharedRead", "join"]
 
-#: A `GET` under way: its reply, who was asked, and until when (monotonic
-#: seconds). A plain tuple, since nearly every read makes one and
-#: nobody joins it.
-SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float]
+#: A `GET` under way: its reply, who was asked, when the call began (monotonic
+#: seconds) and that of which function. A plain tuple, since nearly every read
+#: makes one and nobody joins it.
+SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float, Plan]
 
 
 def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[Any]) -> None:
@@ -45,13 +45,13 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
         shared = state.reading.get(key)
         if shared is None or shared is before:
             return tried
-        future, reader, deadline = before = shared
+        future, reader, since, leading = before = shared
         # No future: a connection is made first. The leader's time must be over before that of this caller. What is
         # like a future has its loop where asyncio looks for it (`wire.requests.Question`).
         if (
             not asyncio.isfuture(future)
             or getattr(future, "_loop", None) is not loop
-            or deadline > began + plan.patience
+            or since + leading.patience > began + plan.patience
         ):
             return tried
         if not future.done():

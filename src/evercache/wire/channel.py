@@ -323,12 +323,14 @@ class Channel(asyncio.Protocol):
             if decoder.is_empty():
                 strings, whole = decoder.strings(data)
                 for reply in strings:
-                    if inflight and type(question := inflight[0]) is Question:
-                        inflight.popleft()
+                    question = inflight.popleft() if inflight else None
+                    if type(question) is Question:
                         if question.reply is PENDING:  # neither cancelled nor late
                             question.reply = reply
                             answered.append(question)
                     else:
+                        if question is not None:
+                            inflight.appendleft(question)
                         self._take_in(reply, answered)
             else:
                 decoder.feed(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from types import coroutine
 from typing import Any
 
 from evercache.client._async.link import AsyncLink
@@ -13,6 +14,8 @@ from evercache.engine.engine import Engine
 from evercache.engine.route import NOWHERE
 from evercache.errors import UnavailableError
 from evercache.protocol.balance import NOISE
+from evercache.wire.requests import Question
+from evercache.wire.resp import PENDING
 
 __all__ = ["AsyncHits"]
 
@@ -32,10 +35,13 @@ class AsyncHits:
     def __repr__(self) -> str:
         return f"<AsyncHits of {self._engine!r}>"
 
-    async def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
+    # async-only
+    @coroutine  # which may give a question to its task by itself
+    # end async-only
+    def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
-        state = self._state
-        began = asked = self._now()
+        state, clock = self._state, self._now
+        began = asked = clock()
         patience, late = plan.patience, inf
         route = state.route
         if began > route.until:
@@ -45,15 +51,15 @@ class AsyncHits:
         # async-only
         reading = state.reading
         if key in reading:
-            joined = await join(state, plan, key, began)
+            joined = yield from join(state, plan, key, began)
             if isinstance(joined, Unserved):
                 if joined.data is None:
                     return joined
                 return self.serving.value(
-                    plan, key, tags, joined.data, joined.source, joined.resyncs, began, self._now()
+                    plan, key, tags, joined.data, joined.source, joined.resyncs, began, clock()
                 )
             # It asks for itself after all, in what is left of its time.
-            asked = self._now()
+            asked = clock()
             patience = began + plan.patience - asked
             if patience <= 0 or state.journal.pending or asked > state.sure_until:
                 return Unserved(began, tried=joined)
@@ -78,9 +84,16 @@ class AsyncHits:
         try:
             answer = endpoint.get(key, asked, patience, reader.expected, late)
             # async-only
-            reading[key] = answer, reader, began + plan.patience
+            reading[key] = answer, reader, began, plan
+            if type(answer) is Question and answer.reply is PENDING:
+                yield answer  # what `await` does, with nothing made for it
+                data: Any = answer.reply
+            else:
+                data = yield from answer.__await__()
             # end async-only
-            data: Any = await answer
+            # sync-only:
+            # data: Any = answer
+            # end sync-only
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
             return Unserved(began, tried=reader.address)
@@ -88,18 +101,23 @@ class AsyncHits:
         finally:
             reading.pop(key, None)
         # end async-only
-        now = self._now()
+        now = clock()
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, route.resyncs)
-            taken = await self._link.odd(reader, data, key, asked, asked + patience, plan.counters)
+            # async-only
+            taken = yield from self._link.odd(reader, data, key, asked, asked + patience, plan.counters)
+            # end async-only
+            # sync-only:
+            # taken = self._link.odd(reader, data, key, asked, asked + patience, plan.counters)
+            # end sync-only
             if taken is None:
                 plan.counters.replica_failures += 1
                 return Unserved(began, tried=reader.address)
             data, reader = taken
             if data is None:
                 return Unserved(began, None, reader.role, route.resyncs)
-            now = self._now()
+            now = clock()
         elif route.members is not None:
             took = now - asked
             if took >= NOISE or not reader.score.quick:

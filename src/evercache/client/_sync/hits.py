@@ -34,8 +34,8 @@ class SyncHits:
 
     def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
-        state = self._state
-        began = asked = self._now()
+        state, clock = self._state, self._now
+        began = asked = clock()
         patience, late = plan.patience, inf
         route = state.route
         if began > route.until:
@@ -57,7 +57,7 @@ class SyncHits:
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
             return Unserved(began, tried=reader.address)
-        now = self._now()
+        now = clock()
         if type(data) is not bytes:
             if data is None:
                 return Unserved(began, None, reader.role, route.resyncs)
@@ -68,7 +68,7 @@ class SyncHits:
             data, reader = taken
             if data is None:
                 return Unserved(began, None, reader.role, route.resyncs)
-            now = self._now()
+            now = clock()
         elif route.members is not None:
             took = now - asked
             if took >= NOISE or not reader.score.quick:
