@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from evercache import Cache
-from evercache.ops.meter import Noise, Overslept
+from evercache.ops.meter import Noise
 from tests.nursery import Program
+from tests.stalls import NAP, Stalls
 
 __all__ = ["Plan", "Ran", "Truth", "Worker", "run_plan", "start_together", "truth", "worker"]
 
-#: A thread that watches for stalls sleeps for so long at a time (s).
-TICK = 0.005
 #: A caller that reads over and over pauses for so long (s).
 PAUSE = 0.004
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,29 +196,20 @@ def run_plan(plan: Plan) -> list[dict[str, Any]]:
             time.sleep(max(0.0, start - time.monotonic()))
             call(key)
 
-    stalls: list[Overslept] = []
-
-    def watch() -> None:
-        while True:
-            due = time.monotonic() + TICK
-            time.sleep(TICK)
-            if (woke := time.monotonic()) - due > TICK:
-                stalls.append(Overslept(due, woke))
-
-    threading.Thread(target=watch, daemon=True).start()
-    print("ready", flush=True)
-    begin = float(sys.stdin.readline())
-    if plan.tasks:
-        asyncio.run(all_tasks())
-    else:
-        threads = [threading.Thread(target=thread, args=(number,)) for number in range(plan.callers)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+    with Stalls(noise=NAP) as stalls:
+        print("ready", flush=True)
+        begin = float(sys.stdin.readline())
+        if plan.tasks:
+            asyncio.run(all_tasks())
+        else:
+            threads = [threading.Thread(target=thread, args=(number,)) for number in range(plan.callers)]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join()
     cache.close()
     truth.close()
-    noise = Noise(list(stalls))
+    noise = Noise(stalls.overslept)
     for record in records:
         record["stalled"] = noise.within(record["began"] - 1.0, record["began"])
     return records

@@ -8,18 +8,16 @@ import select
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from evercache.ops.meter import Overslept
-from tests.faults.load import NAP, NOISE
 from tests.faults.plans import LoadPlan
 from tests.faults.records import Journal, Truth, Written
 from tests.faults.stage import Access
 from tests.nursery import ROOT, Program
+from tests.stalls import Stalls
 
 __all__ = ["LOADS", "Fleet", "Process"]
 
@@ -105,9 +103,7 @@ class Fleet:
         self._prefix, self._ease = prefix, ease
         self.truth, self.journal = Truth(folder), Journal(folder)
         self.processes: list[Process] = []
-        self._overslept: list[Overslept] = []
-        self._over = threading.Event()
-        self._control = threading.Thread(target=self._sleep, daemon=True)
+        self._stalls, self._watching = Stalls(), contextlib.ExitStack()  # the gates run in this process
         pace = 0.015 * ease
         plans = [self.plan("threads", "w", editor=0, callers=2, pace=pace, edit_every=0.03 * ease)]
         match load:
@@ -131,20 +127,11 @@ class Fleet:
         more = {"edit_every": 0.1 * self._ease, **more}
         return LoadPlan(kind, group, access, str(self.folder), cache=self._cache, **more)
 
-    def _sleep(self) -> None:
-        """A control thread here as well: the gates run in this process."""
-        while not self._over.is_set():
-            due = time.monotonic() + NAP
-            time.sleep(NAP)
-            now = time.monotonic()
-            if now - due > NOISE:
-                self._overslept.append(Overslept(due, now))
-
     def start(self) -> None:
         self.processes = [Process(plan, self._prefix) for plan in self._plans]
         for process in self.processes:
             process.expect("ready")
-        self._control.start()
+        self._watching.enter_context(self._stalls)
 
     def stop(self) -> list[Written]:
         """End the load; each process checks what it knows once all have delivered what they had queued."""
@@ -158,15 +145,14 @@ class Fleet:
                 time.sleep(0.3)  # every other process has heard by then, or the reads that follow say so
         for process in self.processes:
             process.process.wait(30)
-        self._over.set()
-        self._control.join()
+        self._watching.close()
         failed = [process for process in self.processes if process.process.returncode]
         if failed:
             raise RuntimeError(f"{failed} failed: {failed[0].stderr()}")
         written = [pickle.loads(path.read_bytes()) for path in sorted(self.folder.glob("written-*.done"))]
         for one in written:
             one.gather(self.folder)
-        here = Written(0, "here", "control", overslept=self._overslept)
+        here = Written(0, "here", "control", overslept=self._stalls.overslept)
         return [*written, here]
 
     def victim(self) -> Process:
@@ -176,7 +162,7 @@ class Fleet:
         return process
 
     def close(self) -> None:
-        self._over.set()
+        self._watching.close()
         for process in self.processes:
             process.kill()
 

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from evercache import Cache
-from evercache.ops.meter import Call, Edit, Overslept, Run
+from evercache.ops.meter import Call, Edit, Run
 from tests.faults.plans import LoadPlan
 from tests.faults.records import EDITORS, KEYS, RESERVED, Sample, Truth, Written
+from tests.stalls import NAP, Stalls
 
-__all__ = ["NAP", "NOISE", "Load"]
+__all__ = ["Load"]
 
 #: A call that has not returned so long (s) after everything was mended hangs.
 HANGS = 6.0
-#: A control thread sleeps so long (s); what it is late by more than the second counts as the machine's noise.
-NAP, NOISE = 0.005, 0.002
 #: How often a process notes what it holds (s).
 SAMPLE = 2.0
 
@@ -38,6 +37,7 @@ class Load:
         self.truth = Truth(self.folder)
         self.written = Written(os.getpid(), plan.group, plan.kind)
         self.over = threading.Event()
+        self._due_sample = 0.0
         self._numbers = itertools.count()
         self._ran = threading.local()
         self._under_way: dict[int, tuple[int, float]] = {}
@@ -184,21 +184,15 @@ class Load:
         self._delivered(waiting)
         self.written.edits.extend(Edit(key, version, float("inf"), False) for key, version in waiting)
 
-    # -- noise, and what is held
+    # -- what is held, and how late the loop is
 
-    def _control(self) -> None:
-        """Only sleeps; and notes what the process holds."""
-        due_sample = 0.0
-        while not self.over.is_set():
-            due = time.monotonic() + NAP
-            time.sleep(NAP)
-            now = time.monotonic()
-            if now - due > NOISE:
-                self.written.overslept.append(Overslept(due, now))
-            if now > due_sample:
-                due_sample = now + SAMPLE
-                self.written.spill(self.folder)
-                self.written.samples.append(sample())
+    def _hold(self) -> None:
+        """Note what the process holds, if it is due."""
+        now = time.monotonic()
+        if now > self._due_sample:
+            self._due_sample = now + SAMPLE
+            self.written.spill(self.folder)
+            self.written.samples.append(sample())
 
     async def _acontrol(self) -> None:
         while not self.over.is_set():
@@ -210,23 +204,22 @@ class Load:
 
     def run(self) -> None:
         """Until `over`; then what was queued is delivered, or given up."""
-        control = threading.Thread(target=self._control)
-        control.start()
-        if self.plan.kind == "tasks":
-            asyncio.run(self._tasks())
-        else:
-            threads = [
-                threading.Thread(target=self._reader, args=(n,), daemon=True) for n in range(self.plan.callers)
-            ]
-            threads.append(threading.Thread(target=self._editor, daemon=True))
-            for thread in threads:
-                thread.start()
-            self.over.wait()
-            end = time.monotonic() + 2 * HANGS
-            for thread in threads:
-                thread.join(max(0.0, end - time.monotonic()))
-            self._hung()
-        control.join()
+        with Stalls(self.written.overslept, between=self._hold):
+            if self.plan.kind == "tasks":
+                asyncio.run(self._tasks())
+            else:
+                self._threads()
+
+    def _threads(self) -> None:
+        threads = [threading.Thread(target=self._reader, args=(n,), daemon=True) for n in range(self.plan.callers)]
+        threads.append(threading.Thread(target=self._editor, daemon=True))
+        for thread in threads:
+            thread.start()
+        self.over.wait()
+        end = time.monotonic() + 2 * HANGS
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        self._hung()
 
     async def _tasks(self) -> None:
         tasks = {asyncio.ensure_future(self._areader(number)) for number in range(self.plan.callers)}

@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tests.nursery import Program
-from tests.real.fault_watch import Stalls
+from tests.stalls import Stalls
 
 from evercache import Cache
+from evercache.ops.meter import Overslept
 
 __all__ = ["Call", "Caller", "Job", "Seen", "callers"]
 
@@ -65,8 +66,7 @@ class Seen:
         self.runs: list[tuple[int, float]] = [tuple(run) for run in raw["runs"]]
         self.writes: list[tuple[float, float, bool]] = [tuple(write) for write in raw["writes"]]
         self.counters: dict[str, int] = raw["counters"]
-        self._stalls = Stalls()
-        self._stalls.late = [tuple(late) for late in raw["stalls"]]
+        self._stalls = Stalls([Overslept(*one) for one in raw["stalls"]])
 
     @property
     def errors(self) -> list[str]:
@@ -278,7 +278,7 @@ class _Work:
             "runs": self.runs,
             "writes": self.writes,
             "counters": asdict(self.cache.stats().counters),
-            "stalls": stalls.late,
+            "stalls": stalls.overslept,
         }
 
 

@@ -1,7 +1,7 @@
-"""What the tests of figures under faults watch: the machine, the servers, and what arrives at one.
+"""What the tests of figures under faults watch: the servers, and what arrives at one.
 
-A figure holds for the product, not for the machine: a process measures how late its short sleeps end, and a delay
-counts without what the machine itself stood still in that time.
+A figure holds for the product, not for the machine: a delay counts without what the machine itself stood still in
+that time (`tests.stalls`).
 """
 
 from __future__ import annotations
@@ -14,41 +14,9 @@ from typing import Self
 from tests.proxy import DelayProxy
 from tests.server import CliError, Server
 
-__all__ = ["Answering", "CountingProxy", "Stalls", "promotion"]
+__all__ = ["Answering", "CountingProxy", "promotion"]
 
 TICK = 0.005
-
-
-class Stalls:
-    """A thread that sleeps all the time and notes by how much (seconds) it was woken too late."""
-
-    def __init__(self) -> None:
-        self.late: list[tuple[float, float]] = []  # (when it should have woken, by how much too late)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stalls", daemon=True)
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            due = time.monotonic() + TICK
-            time.sleep(TICK)
-            if (late := time.monotonic() - due) > 0.002:
-                self.late.append((due, late))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def within(self, begin: float, end: float) -> float:
-        """The seconds of an interval in which this process did not run when it wanted to."""
-        return sum(max(0.0, min(end, due + late) - max(begin, due)) for due, late in self.late)
-
-    def without(self, begin: float, end: float) -> float:
-        """The seconds of an interval in which it did."""
-        return end - begin - self.within(begin, end)
 
 
 class Answering:

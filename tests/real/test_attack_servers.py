@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.real.fault_watch import Stalls
 from tests.servers import DelayProxy, Server, wait_for
+from tests.stalls import Stalls
 
 from evercache import Cache
 from evercache.client.serving import NOT_ASKED
