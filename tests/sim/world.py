@@ -143,7 +143,9 @@ class World:
             self._gone(process)
             process.fork()
             return
-        child = Process(self, len(self.processes), 1)
+        number = len(self.processes)
+        self._lives[number] += 1  # whoever is born there after it draws other numbers
+        child = Process(self, number, self._lives[number])
         inherit(child, process)
         self.oracle.forked(process, child)
         self.processes.append(child)
