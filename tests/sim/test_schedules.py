@@ -23,6 +23,7 @@ REGRESSIONS: dict[int, str] = {
     1011830: "a late answer of the master to `get`, with a value that was invalidated here meanwhile",
     1018138: "a request for a lease that arrived too late was given an expired entry as a fresh one",
     1001698: "an entry kept near for as long as a clock said that had stepped an hour ahead of it",
+    1003990: "who was born in the place of a forked child gave invalidations the ids of the child's",
     1013953: "an entry served 3.2 s late, since the step of the clock of a master that few asked was not seen",
 }
 
@@ -50,6 +51,22 @@ def test_rule_19_a_step_of_the_masters_clock_is_seen_though_nobody_calls_it() ->
         known = process.engine.state.clock.server_us(world.now)
         assert known is not None
         assert abs(known - world.master.now_us()) < 60_000
+    world.oracle.over = True
+    world.loop.wind_up()
+
+
+def test_every_life_of_a_process_draws_numbers_of_its_own() -> None:
+    world = World(make_plan(1).only(()), LuaHost())
+    world._begin()
+    world.loop.run_until(0.1)
+    world.fork(0, parent_ends=False)
+    child = world.processes[-1]
+    world.kill(child.slot)
+    world.be_born(child.slot)
+    after = world.processes[-1]
+    assert after.slot == child.slot
+    ids = [{process.engine.state.new_id() for _ in range(100)} for process in (child, after)]
+    assert not ids[0] & ids[1]
     world.oracle.over = True
     world.loop.wind_up()
 
