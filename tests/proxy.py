@@ -109,11 +109,13 @@ class DelayProxy:
 
     async def _shut_down(self) -> None:
         self._server.close()
+        for _ in range(5):  # whoever was let in just now gets to its beginning, and sees that it may not stay
+            await asyncio.sleep(0)
         await self._drop_links()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

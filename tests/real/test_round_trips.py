@@ -89,7 +89,7 @@ def warmed(cache: Cache) -> None:
 @pytest.fixture
 def one(valkey: Server) -> Iterator[Counted]:
     """One server."""
-    with TripProxy(valkey.port) as proxy, Cache(f"redis://127.0.0.1:{proxy.port}", beta=0, budget=2) as cache:
+    with TripProxy(valkey.port) as proxy, Cache(f"redis://127.0.0.1:{proxy.port}", beta=0, budget=10) as cache:
         warmed(cache)
         yield Counted(cache, [proxy])
 
@@ -106,7 +106,7 @@ def replicated() -> Iterator[Counted]:
         def mapped(address: Address) -> Address:
             return Address(address.host, ports.get(address.port, address.port))
 
-        cache = stack.enter_context(Cache(deployment.url, address_map=mapped, beta=0, hedge=0, budget=2))
+        cache = stack.enter_context(Cache(deployment.url, address_map=mapped, beta=0, hedge=0, budget=10))
         wait_for(lambda: any(n.use == "reads" for n in cache.health().nodes), 10, "the replica to be read")
         warmed(cache)
         yield Counted(cache, proxies)
