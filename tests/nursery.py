@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["ROOT", "Program"]
+__all__ = ["ROOT", "Program", "evercache"]
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The longest description of a program (bytes).
@@ -178,6 +178,14 @@ class Program:
             reader.join(max(0.0, end - time.monotonic()))
         self.wait(max(0.0, end - time.monotonic()))
         return found.get("out"), found.get("err")
+
+
+def evercache(*arguments: str, cwd: Path | None = None, environ: Mapping[str, str] | None = None) -> Program:
+    """The command line, with its error output on a pipe."""
+    imports = ("evercache.cli.commands",)
+    return Program(
+        "evercache.cli:main", *arguments, imports=imports, stderr=subprocess.PIPE, cwd=cwd, environ=environ
+    )
 
 
 def _opened(file: int, mode: str, text: bool) -> IO[Any]:

@@ -25,7 +25,8 @@ for _family in FAMILIES:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds before the fault, and after it was mended; and how much longer than usual readers pause."""
+    """Seconds before the fault, and after it was mended; and how much longer than usual readers and editors
+    pause."""
 
     calm: float
     after: float

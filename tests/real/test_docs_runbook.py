@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.nursery import Program
+from tests.nursery import evercache
 from tests.servers import Deployment, Server
 
 from evercache.cli import main
@@ -79,13 +78,6 @@ def test_the_warming(servers: Deployment, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(source)
     program, *arguments = shlex.split(line)
     assert program == "evercache"
-    command = Program(
-        "evercache.cli:main",
-        *arguments,
-        imports=("evercache.cli.commands",),
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        environ={"EVERCACHE_URL": servers.url},
-    )
+    command = evercache(*arguments, cwd=tmp_path, environ={"EVERCACHE_URL": servers.url})
     _, messages = command.communicate(timeout=50)
     assert (command.returncode, "is hot_samples= of the cache set" in messages) == (1, True), messages

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from tests.nursery import Program
+from tests.nursery import evercache
 from tests.servers import Server
 
 from evercache import Cache
@@ -50,16 +49,7 @@ def test_the_commands_of_the_page(folder: Path, valkey: Server) -> None:
             at = arguments.index("<")
             given = (folder / arguments[at + 1]).read_text()
             arguments = arguments[:at]
-        command = Program(
-            "evercache.cli:main",
-            *arguments,
-            "--no-probe",
-            "--json",
-            imports=("evercache.cli.commands",),
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            environ={"EVERCACHE_URL": valkey.url},
-        )
+        command = evercache(*arguments, "--no-probe", "--json", cwd=folder, environ={"EVERCACHE_URL": valkey.url})
         told, messages = command.communicate(given, timeout=50)
         assert command.returncode == 0, (line, messages)
         computed.append(int(re.findall(r'"computed": (\d+)', told)[0]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import redis
-from tests.nursery import Program
+from tests.nursery import Program, evercache
 from tests.servers import CliError, Deployment, Server, find_server, wait_for
 
 from evercache import Cache
@@ -116,15 +115,7 @@ def _refused(deployment: Deployment) -> str:
 
 
 def command(deployment: Deployment, *arguments: str) -> Program:
-    return Program(
-        "evercache.cli:main",
-        "failover",
-        "--url",
-        deployment.url,
-        *arguments,
-        imports=("evercache.cli.commands",),
-        stderr=subprocess.PIPE,
-    )
+    return evercache("failover", "--url", deployment.url, *arguments)
 
 
 def test_it_is_refused_where_it_would_do_harm(deployment: Deployment) -> None:

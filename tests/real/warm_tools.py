@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.nursery import Program
+from tests.nursery import Program, evercache
 
 from evercache import Cache
 
@@ -58,12 +57,9 @@ class Warmed:
 
     def begin(self, *arguments: str, slow: float = 0.0) -> Program:
         """`evercache warm`, under way."""
-        return Program(
-            "evercache.cli:main",
+        return evercache(
             "warm",
             *arguments,
-            imports=("evercache.cli.commands",),
-            stderr=subprocess.PIPE,
             cwd=self.folder,
             environ={"EVERCACHE_URL": self.url, "RAN": str(self.file), "SLOW": str(slow)},
         )
