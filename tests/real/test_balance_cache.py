@@ -106,12 +106,17 @@ def test_a_third_replica_takes_its_part() -> None:
         time.sleep(max(0.0, joined + 1.0 - time.monotonic()))  # its part is looked at in the second second
         replicas = deployment.replicas
         assert third in replicas
-        before = [gets(server) for server in replicas]
-        for call in range(1500):
-            page(call % KEYS)
-        assert time.monotonic() - joined < 4
-        for share in shares(replicas, before):
-            assert 0.12 <= share <= 0.6  # a node that the machine lets run less is asked less
+        found = []
+        for _ in range(3):  # a node that the machine lets run less for a moment is asked less
+            before = [gets(server) for server in replicas]
+            for call in range(1500):
+                page(call % KEYS)
+            found.append(shares(replicas, before))
+            assert len(found) > 1 or time.monotonic() - joined < 4
+            if all(0.25 <= share <= 0.42 for share in found[-1]):
+                break
+        else:
+            pytest.fail(f"the shares were {found}")
     assert answers.errors == []
     assert answers.slowest < BUDGET
 

@@ -246,6 +246,19 @@ def read(replica: Replica, wire: BlockingWire, endpoints: dict[Address, Any]) ->
     replica.record(now - start, now)
 
 
+async def share(served: list[tuple[float, Address]], servers: tuple[Server, ...], low: float, high: float) -> None:
+    """Each takes its part of 3,000 reads; one that the machine lets run less for a moment is asked less."""
+    found = []
+    for _ in range(3):
+        begin = len(served)
+        await until(lambda begin=begin: len(served) >= begin + 3000, 30)
+        counted = Counter(address for _, address in served[begin : begin + 3000])
+        found.append([counted[server.address] / 3000 for server in servers])
+        if all(low <= part <= high for part in found[-1]):
+            return
+    pytest.fail(f"the parts were {found}")
+
+
 async def test_the_reads_of_one_thread_are_shared_and_a_third_replica_joins_in() -> None:
     with (
         Server.start() as master,
@@ -271,16 +284,10 @@ async def test_the_reads_of_one_thread_are_shared_and_a_third_replica_joins_in()
             thread = threading.Thread(target=reader)
             thread.start()
             try:
-                await until(lambda: len(served) >= 3000, 30)
-                shares = Counter(a for _, a in served[:3000])
-                # A node that the machine lets run less is asked less.
-                assert all(0.25 <= shares[s.address] / 3000 <= 0.75 for s in (one, two)), shares
+                await share(served, (one, two), 0.4, 0.6)
                 with Server.start(replica_of=master) as three:
                     await until(lambda: three.address in fit(monitor))
-                    begin = len(served)
-                    await until(lambda: len(served) >= begin + 3000, 30)
-                    shares = Counter(a for _, a in served[begin : begin + 3000])
-                    assert all(0.12 <= shares[s.address] / 3000 <= 0.6 for s in (one, two, three)), shares
+                    await share(served, (one, two, three), 0.25, 0.4)
                     stop.set()
                     thread.join(5)
             finally:
