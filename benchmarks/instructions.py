@@ -64,7 +64,7 @@ who, number, async_hits.NOISE = sys.argv[3], int(sys.argv[4]), balance.NOISE
 @asynccontextmanager
 async def ours():
     async with Cache(url, **patient) as cache:
-        read = cache.cached(ttl=tasks.TTL, name="product")(tasks.aproduct)
+        read = cache.cached(ttl=tasks.TTL, name="product")(tasks.AsyncProduct().coroutine)
         for n in tasks.NUMBERS:
             await read(n)
         await asyncio.sleep(1)  # until the tail is sure

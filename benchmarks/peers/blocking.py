@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import pickle
 import socket
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ __all__ = [
     "PYBOSSA",
     "REDIS",
     "VALKEY",
+    "Product",
     "cached_product",
     "key_of",
 ]
@@ -47,13 +49,40 @@ def key_of(number: int) -> str:
     return key
 
 
-def warm(read: Read) -> Read:
-    """Every number cached; and really so."""
+class Product:
+    """`product`, counting how often it runs: what is measured as a hit must be one."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+        def counted(number: int) -> dict[str, Any]:
+            self.runs += 1
+            return product(number)
+
+        self.function: Read = counted
+
+    @contextlib.contextmanager
+    def cached(self, read: Read) -> Iterator[Read]:
+        """Fills the cache; `RuntimeError` if a number is computed again while it is measured."""
+        for number in NUMBERS:
+            read(number)
+        runs = self.runs
+        check(read)
+        self.seen(runs)
+        yield read
+        self.seen(runs)
+
+    def seen(self, runs: int) -> None:
+        """`RuntimeError` unless the function ran so often."""
+        if self.runs != runs:
+            raise RuntimeError(f"computed {self.runs - runs} times more, where hits are measured")
+
+
+def check(read: Read) -> None:
+    """`RuntimeError` for another value than the function gives."""
     for number in NUMBERS:
-        read(number)
         if read(number) != product(number):
             raise RuntimeError(f"{read!r} gave another value")
-    return read
 
 
 @contextlib.contextmanager
@@ -64,7 +93,8 @@ def ours(server: Server) -> Iterator[Read]:
             read(number)
         wait_for(lambda: all(read.peek(n) == product(n) for n in NUMBERS), 5.0, "the entries")
         runs = read.stats().counters.computed
-        yield warm(read)
+        check(read)
+        yield read
         if read.stats().counters.computed != runs:
             raise RuntimeError("a call of ours did not hit")
 
@@ -77,12 +107,14 @@ def pybossa(server: Server) -> Iterator[Read]:
     module: dict[str, Any] = {"sentinel": Sentinel()}
     provide(module)
     module["sentinel"].configure({"REDIS_HOST": "127.0.0.1", "REDIS_PORT": server.port})
+    computed = Product()
     try:
-        read = module["memoize"](timeout=TTL)(product)
+        read = module["memoize"](timeout=TTL)(computed.function)
         read(0)
         client = module["sentinel"].home.cache
         wait_for(lambda: client.health().ok, 5.0, "the cache of the drop-in")
-        yield warm(read)
+        with computed.cached(read):
+            yield read
     finally:
         module["sentinel"].close()
 
@@ -152,8 +184,9 @@ def memoize(server: Server) -> Iterator[Read]:
 
         return call
 
-    with client:
-        yield warm(memoized(product))
+    computed = Product()
+    with client, computed.cached(memoized(computed.function)) as read:
+        yield read
 
 
 @contextlib.contextmanager
@@ -163,7 +196,9 @@ def dogpile(server: Server) -> Iterator[Read]:
     region = make_region().configure(
         "dogpile.cache.redis", expiration_time=TTL, arguments={"host": "127.0.0.1", "port": server.port}
     )
-    yield warm(region.cache_on_arguments()(product))
+    computed = Product()
+    with computed.cached(region.cache_on_arguments()(computed.function)) as read:
+        yield read
 
 
 @contextlib.contextmanager
@@ -178,7 +213,12 @@ def django(server: Server) -> Iterator[Read]:
     keys = [f"product:{number}" for number in NUMBERS]
     for number in NUMBERS:
         cache.set(keys[number], product(number))
-    yield warm(lambda number: cache.get(keys[number]))
+
+    def read(number: int) -> Any:
+        return cache.get(keys[number])
+
+    check(read)
+    yield read
 
 
 @contextlib.contextmanager
@@ -196,8 +236,20 @@ def flask(server: Server) -> Iterator[Read]:
             "CACHE_DEFAULT_TIMEOUT": TTL,
         },
     )
-    with app.app_context():
-        yield warm(cache.memoize()(product))
+    computed = Product()
+    with computed.cached(within(app, cache.memoize()(computed.function))) as read:
+        yield read
+
+
+def within(app: Any, function: Read) -> Read:
+    """The function, always called in the context of this application: there are two in this process."""
+    context = contextvars.copy_context()
+    context.run(app.app_context().push)
+
+    def read(number: int) -> Any:
+        return context.run(function, number)
+
+    return read
 
 
 @contextlib.contextmanager
@@ -209,8 +261,11 @@ def flask_ours(server: Server) -> Iterator[Read]:
     app = Flask("bench")
     options = {"EVERCACHE_URL": server.url, "SECRET_KEY": "bench", "CACHE_DEFAULT_TIMEOUT": TTL}
     cache = FlaskCache(app, config=options)
-    with app.app_context(), cache.cache.evercache:
-        yield warm(cache.memoize()(product))
+    computed = Product()
+    with app.app_context():
+        evercache = cache.cache.evercache
+    with evercache, computed.cached(within(app, cache.memoize()(computed.function))) as read:
+        yield read
 
 
 FLOOR = Contestant("bare socket", floor, "floor")

@@ -13,7 +13,7 @@ from typing import Any
 import hiredis
 from tests.servers import Server
 
-from benchmarks.peers.blocking import NUMBERS, TTL, key_of
+from benchmarks.peers.blocking import NUMBERS, TTL, Product, key_of
 from benchmarks.results import Kind
 from benchmarks.values import product
 from evercache import Cache
@@ -33,17 +33,34 @@ class TaskContestant:
     needs: tuple[str, ...] = ()
 
 
-async def aproduct(number: int) -> dict[str, Any]:
-    return product(number)
+class AsyncProduct(Product):
+    """`product` as a coroutine function, counting too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        async def aproduct(number: int) -> dict[str, Any]:
+            return self.function(number)
+
+        self.coroutine = aproduct
+
+    @contextlib.asynccontextmanager
+    async def acached(self, read: Read) -> AsyncIterator[Read]:
+        """See `cached`."""
+        for number in NUMBERS:
+            await read(number)
+        runs = self.runs
+        await check(read)
+        self.seen(runs)
+        yield read
+        self.seen(runs)
 
 
-async def warm(read: Read) -> Read:
-    """Every number cached; and really so."""
+async def check(read: Read) -> None:
+    """`RuntimeError` for another value than the function gives."""
     for number in NUMBERS:
-        await read(number)
         if await read(number) != product(number):
             raise RuntimeError(f"{read!r} gave another value")
-    return read
 
 
 async def present(read: Read) -> Read:
@@ -57,14 +74,14 @@ async def present(read: Read) -> Read:
 @contextlib.asynccontextmanager
 async def ours(server: Server) -> AsyncIterator[Read]:
     async with Cache(server.url, namespace="bench") as cache:
-        read = cache.cached(ttl=TTL, name="product")(aproduct)
+        read = cache.cached(ttl=TTL, name="product")(AsyncProduct().coroutine)
         for number in NUMBERS:
             await read(number)
         for _ in range(250):  # until the tail is sure
             if all([await read.apeek(n) == product(n) for n in NUMBERS]):
                 break
             await asyncio.sleep(0.02)
-        await warm(read)
+        await check(read)
         runs = read.stats().counters.computed
         yield read
         if read.stats().counters.computed != runs:
@@ -160,6 +177,7 @@ async def aiocache_decorated(server: Server) -> AsyncIterator[Read]:
     import aiocache
     from aiocache.serializers import PickleSerializer
 
+    computed = AsyncProduct()
     decorated = aiocache.cached(
         ttl=TTL,
         cache=aiocache.Cache.REDIS,
@@ -167,8 +185,9 @@ async def aiocache_decorated(server: Server) -> AsyncIterator[Read]:
         port=server.port,
         serializer=PickleSerializer(),
         namespace="aiocache",
-    )(aproduct)
-    yield await warm(decorated)
+    )(computed.coroutine)
+    async with computed.acached(decorated) as read:
+        yield read
     await decorated.cache.close()
 
 
@@ -178,7 +197,9 @@ async def cashews_decorated(server: Server) -> AsyncIterator[Read]:
 
     cache = Cashews()
     cache.setup(server.url)
-    yield await warm(cache(ttl=TTL, key="product:{number}")(aproduct))
+    computed = AsyncProduct()
+    async with computed.acached(cache(ttl=TTL, key="product:{number}")(computed.coroutine)) as read:
+        yield read
     await cache.close()
 
 
