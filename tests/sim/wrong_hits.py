@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evercache.client._async.hits import AsyncHits
 from evercache.client.serving import Serving
-from evercache.engine.engine import Engine
+from evercache.engine.routing import Routing
 from tests.sim.mutation import Mutation, edit
 from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, lags
 
@@ -84,7 +84,7 @@ HITS = [
     Mutation(
         "hits are served while not sure",
         14,
-        (edit(Engine, "route", _BLIND), edit(Serving, "value", _UNSURE)),
+        (edit(Routing, "route", _BLIND), edit(Serving, "value", _UNSURE)),
         settings={"max_staleness": 0.1, **CALM},
         workload={"wide": 0.9, "writes": 0.2, "pace": 0.2, "sets": 0.0, "near": 0.0},
         scene=_PAUSES,
@@ -93,7 +93,7 @@ HITS = [
         "hits do not wait for what is pending",
         4,
         (
-            edit(Engine, "route", (" or state.journal.pending", "")),
+            edit(Routing, "route", (" or state.journal.pending", "")),
             edit(Serving, "value", ("or state.journal.pending", "")),
         ),
         settings=CALM,

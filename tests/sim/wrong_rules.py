@@ -9,6 +9,7 @@ from evercache.client._async.reads import AsyncReads
 from evercache.engine.chores import Chores
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Flights
+from evercache.engine.routing import Routing
 from evercache.engine.state import State
 from evercache.engine.tail import Tail
 from evercache.near.gutter import Gutter
@@ -360,7 +361,7 @@ RULES = [
     Mutation(
         "the master is always confirmed",
         17,
-        (put(Engine, "confirmed", yes),),
+        (put(Routing, "confirmed", yes),),
         settings={"consistency": "strict", "max_staleness": 0.4, **CALM},
         scene=(
             ("wall", -0.8, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),

@@ -45,7 +45,7 @@ def test_rule_17_strict_serves_nothing_from_a_master_that_is_not_confirmed() -> 
         assert page(1) == first
         time.sleep(0.06)
         engine = cache._client_sync().engine  # type: ignore[union-attr]
-        engine.confirmed = lambda now: False
+        engine.routing.confirmed = lambda now: False
         assert page(1) > first
         assert stale(1) > old
         engine.state.master_down = True

@@ -57,7 +57,7 @@ CHANGES: dict[str, Callable[[Engine], Any]] = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_change_leaves_the_route(engine: Engine, what: str) -> None:
     state = engine.state
-    route = engine.route(state.now())
+    route = engine.routing.route(state.now())
     assert route is not NOWHERE
     assert state.route is route
     CHANGES[what](engine)
@@ -67,7 +67,7 @@ def test_a_change_leaves_the_route(engine: Engine, what: str) -> None:
 def test_what_is_heard_only_prolongs_it(engine: Engine) -> None:
     state = engine.state
     state.covers = state.now()
-    route = engine.route(state.now())
+    route = engine.routing.route(state.now())
     assert route.until == state.sure_until
     state.covers += 1.0
     assert state.route is route
@@ -77,20 +77,20 @@ def test_what_is_heard_only_prolongs_it(engine: Engine) -> None:
 def test_while_something_is_pending_there_is_none(engine: Engine) -> None:
     state = engine.state
     item = state.begin(Scope.of_key("another"))
-    assert engine.route(state.now()) is NOWHERE
+    assert engine.routing.route(state.now()) is NOWHERE
     state.acknowledged(item, 1, state.generation)
-    assert engine.route(state.now()) is not NOWHERE
+    assert engine.routing.route(state.now()) is not NOWHERE
 
 
 def test_without_the_tail_there_is_none(engine: Engine) -> None:
     engine.state.local = False
     engine.state.covers = engine.state.now() - engine.settings.max_staleness - 0.001
-    assert engine.route(engine.state.now()) is NOWHERE
+    assert engine.routing.route(engine.state.now()) is NOWHERE
 
 
 def test_a_route_that_was_found_before_a_change_is_not_taken_after_it(engine: Engine) -> None:
     state = engine.state
-    turn, route = state.turn, engine.route(state.now())
+    turn, route = state.turn, engine.routing.route(state.now())
     state.leave_route()
     state.take_route(route, turn)
     assert state.route is NOWHERE
@@ -102,17 +102,17 @@ def test_where_the_master_did_not_answer_replicas_without_a_link_do(engine: Engi
     engine._on_view(View(master=A, replicas=(B,), epoch=1))
     resync(state)
     now = state.covers = state.now()
-    reader = engine.reader(now)
+    reader = engine.routing.reader(now)
     assert reader is not None
     assert reader.address == A
-    assert engine.reader(now, A) is None, "it is asked once"
+    assert engine.routing.reader(now, A) is None, "it is asked once"
     engine.replicas.keep([B])
     (replica,) = engine.replicas.members
     replica.standing = Standing(B, run_id="run", caught=now + 1, link_up=False)
-    reader = engine.reader(now)
+    reader = engine.routing.reader(now)
     assert reader is not None
     assert reader.address == A, "nothing new reaches the replica"
-    assert engine.reader(now, A) is replica
+    assert engine.routing.reader(now, A) is replica
 
 
 def standing(address: Address, caught: float = 100.0) -> Standing:
@@ -173,7 +173,7 @@ def test_a_breaker_and_a_standing_tell_of_a_change() -> None:
 
 def test_what_a_replaced_master_had_leaves_the_route(engine: Engine) -> None:
     state = engine.state
-    route = engine.route(state.now())
+    route = engine.routing.route(state.now())
     assert state.route is route
     line = LogLine("1-1", 1, "k", "a key", 5, "1" * 16, "former", "0-0")
     assert state.hear_former(line), "the present master lacks it"

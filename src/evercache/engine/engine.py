@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import repeat
 
 from evercache.engine.background import Background, Job
 from evercache.engine.chores import Chores
@@ -20,9 +18,9 @@ from evercache.engine.endpoints import Endpoints
 from evercache.engine.former import FormerMasters
 from evercache.engine.hot import HotSample
 from evercache.engine.process import background_trouble, close_at_exit, gevent_patched, reset_after_fork
-from evercache.engine.readers import MasterReader, Reader
+from evercache.engine.readers import Reader
 from evercache.engine.replica_logs import ReplicaLogs
-from evercache.engine.route import NOWHERE, Route
+from evercache.engine.routing import Routing
 from evercache.engine.spool import Spool
 from evercache.engine.state import Hold, State
 from evercache.engine.tail import Tail
@@ -33,7 +31,7 @@ from evercache.policy import Settings
 from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
-from evercache.topology import Monitor, Replica, ReplicaSet, Topology
+from evercache.topology import Monitor, ReplicaSet, Topology
 from evercache.topology.facts import NodeFacts
 from evercache.url import Location
 from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
@@ -92,8 +90,6 @@ class Engine:
             hub=self.events,
         )
         self.replicas.on_change = self.state.leave_route
-        self._available = settings.consistency == "available"
-        self._master_reader: MasterReader | None = None
         self._refusals: set[str] = set()
         self._why: UnavailableError | None = None
         self._async_wire = async_wire
@@ -103,6 +99,7 @@ class Engine:
         self.sync_endpoints: Endpoints[SyncEndpoint] = Endpoints(lambda a: sync_wire.endpoint(a, options))
         self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
         self.spool = Spool(settings.spool, self.events.emit)
+        self.routing = Routing(self)
         self.tail = Tail(self)
         self.former = FormerMasters(self)
         self.replica_logs = ReplicaLogs(self)
@@ -221,7 +218,7 @@ class Engine:
             endpoints.forget()
         self._async_wire.forget()  # the tail's connection, and those of the monitor and the topology
         self.monitor.replicas.after_fork()
-        self._master_reader = None
+        self.routing.leave_master()
         self._background = None
         self._view_event = None
         self.tail = Tail(self)
@@ -276,7 +273,7 @@ class Engine:
         addresses = {a for a in (view.master, *view.replicas) if a is not None}
         self.sync_endpoints.keep(addresses)
         self.async_endpoints.keep(addresses)
-        self._master_reader = None
+        self.routing.leave_master()
         for replica in self.replicas.members:
             replica.endpoint_sync = replica.endpoint_async = None
         self.state.leave_route()
@@ -303,75 +300,7 @@ class Engine:
         """What was heard before this moment is on every replica that could be promoted (rule 20)."""
         return self.monitor.table.proved_before() if self.view.replicas else float("-inf")
 
-    # -- where reads go
-
-    def may_read(self, now: float) -> bool:
-        """Whether plain reads at nodes are covered by what was heard; without a master, by the promise
-        of `consistency="available"`."""
-        state = self.state
-        return state.sure(now) or (state.ready and state.master_down and self.settings.consistency == "available")
-
-    def may_serve(self, now: float) -> bool:
-        """Whether what a server says may be served: under "strict" only while the tail is sure and the master
-        confirmed (rule 17)."""
-        return self.settings.consistency == "available" or (self.state.sure(now) and self.confirmed(now))
-
-    def reader(self, now: float, exclude: Address | None = None) -> Reader | None:
-        """The node for one read, or None: ask the master by script."""
-        state = self.state
-        if state.sure(now):
-            return self.sure_reader(now, exclude)
-        if not self.may_read(now):
-            return None
-        return self.replicas.choose(state.tau, now, self.settings.lag_bound, exclude, unlinked=state.master_down)
-
-    def sure_reader(self, now: float, exclude: Address | None = None) -> Reader | None:
-        """The same while the tail is sure."""
-        state, replicas = self.state, self.replicas
-        # Where the master did not answer this very read, its replicas have lost their links, it may be, though
-        # nobody has said yet that it is down.
-        no_master = exclude is not None and exclude == self.view.master
-        if replicas.members:
-            bound = self.settings.lag_bound
-            replica = replicas.choose(state.tau, now, bound, exclude, unlinked=state.master_down or no_master)
-            if replica is not None:
-                return replica
-        return None if no_master else self._sure_master()
-
-    def _sure_master(self) -> MasterReader | None:
-        state, master = self.state, self.view.master
-        if master is None or state.master_down:
-            return None
-        reader = self._master_reader
-        if reader is None or reader.address is not master or reader.run_id != state.master_run_id:
-            reader = self._master_reader = MasterReader(self, master, state.master_run_id)
-        return reader
-
-    def route(self, now: float) -> Route:
-        """Where reads go while the tail is sure, nothing is pending, and until anything changes; else `NOWHERE`."""
-        state, replicas = self.state, self.replicas
-        turn, resyncs, until = state.turn, state.resyncs, state.sure_until
-        if now > until or state.journal.pending or not self._available:
-            return NOWHERE
-        hedges = self.hedges if self.view.replicas and self.hedges.share else None
-        fit = replicas.fit(state.tau, now, self.settings.lag_bound, unlinked=state.master_down)
-        members: tuple[Replica, ...] | None = fit.members
-        if members:
-            until = min(until, fit.until)
-            turns = replicas.turns(members)
-            readers = turns or iter(partial(self._weigh, members), None)
-            route = Route(until, resyncs, readers, members=members, even=turns is not None, hedges=hedges)
-        else:
-            master = self._sure_master()
-            if master is None:
-                return NOWHERE
-            members = () if self.view.replicas else None
-            route = Route(until, resyncs, repeat(master), members=members, hedges=hedges)
-        state.take_route(route, turn)
-        return route
-
-    def _weigh(self, members: tuple[Replica, ...]) -> Replica | None:
-        return self.replicas.weigh(members, self.state.now())
+    # -- endpoints, and the budgets of what is asked twice
 
     def may_hedge(self) -> bool:
         """Use one hedge of the budget, if there is one."""
@@ -406,13 +335,6 @@ class Engine:
     def endpoint_async(self, address: Address) -> AsyncEndpoint:
         """The asynchronous endpoint of an address."""
         return self.async_endpoints.get(address)
-
-    def replicas_to_wait_for(self) -> int:
-        """How many replicas must have a strict write: those in sync, one at least (rule 17)."""
-        if not self.view.replicas:
-            return 0
-        now = self.state.now()
-        return max(1, len(self.replicas.admitted(self.state.tau, now, self.settings.lag_bound)))
 
     # -- what callers and the background meet
 
@@ -513,10 +435,6 @@ class Engine:
     def let_go_soon(self, hold: Hold) -> None:
         """Let go of what was held, in the background."""
         self.post(lambda: self.chores.holds.let_go_later(hold))
-
-    def confirmed(self, now: float) -> bool:
-        """Whether the master is confirmed within `max_staleness` (strict consistency, rule 17)."""
-        return self.topology.local or now - self.topology.confirmed_since() <= self.settings.max_staleness
 
     def wake_bringer(self, error: BaseException | None = None) -> None:
         """Something became pending; with an error, for want of a master."""

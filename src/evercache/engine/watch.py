@@ -53,7 +53,7 @@ class Watch:
         if engine.settings.consistency != "strict":
             if engine.events.open and engine.state.sure(now):
                 engine.events.emit(events.Confirmed())
-        elif engine.confirmed(now):
+        elif engine.routing.confirmed(now):
             self._unconfirmed = None
             engine.events.emit(events.Confirmed())
         elif self._unconfirmed is None:

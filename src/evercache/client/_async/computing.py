@@ -127,7 +127,7 @@ class AsyncComputing:
             stale is None
             or reply is None
             or self._stale_for(stale, reply) + took > request.policy.stale_if_error
-            or not self._engine.may_serve(state.now())
+            or not self._engine.routing.may_serve(state.now())
             or not state.marks.fresh(stale.stamp, request.subject, stale.tags)
             or state.journal.covers(request.subject, stale.tags)
         ):

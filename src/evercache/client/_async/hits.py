@@ -45,7 +45,7 @@ class AsyncHits:
         patience, late = plan.patience, inf
         route = state.route
         if began > route.until:
-            route = self._engine.route(began)
+            route = self._engine.routing.route(began)
             if route is NOWHERE:
                 return NOT_ASKED
         # async-only
@@ -63,7 +63,7 @@ class AsyncHits:
             patience = began + plan.patience - asked
             if patience <= 0 or state.journal.pending or asked > state.sure_until:
                 return Unserved(began, tried=joined)
-            another = self._engine.sure_reader(asked, joined)
+            another = self._engine.routing.sure_reader(asked, joined)
             if another is None:
                 return Unserved(began)
             reader = another

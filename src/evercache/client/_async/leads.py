@@ -184,7 +184,7 @@ class AsyncLeads(AsyncComputing):
         state, subject = self._state, request.subject
         entry = self._readable(request, reply)
         tags = () if entry is None else entry.tags
-        covered = state.journal.covers(subject, tags) or not self._engine.may_serve(state.now())
+        covered = state.journal.covers(subject, tags) or not self._engine.routing.may_serve(state.now())
         known = state.marks.need(subject, tags)
         if reply.status == "entry":
             if entry is None or covered:

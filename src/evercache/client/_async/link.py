@@ -189,7 +189,7 @@ class AsyncLink:
             answer = await endpoint.begin(commands, deadline, reader.expected, until)
         except UnavailableError as error:
             if not self.read_failed(reader, error):
-                other = engine.reader(began, reader.address)
+                other = engine.routing.reader(began, reader.address)
                 if other is not None:
                     return await self.read(other, commands, deadline, counters, hedged=False)
             return None

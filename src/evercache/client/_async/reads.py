@@ -200,7 +200,7 @@ class AsyncReads:
         state = self._state
         for _ in range(1 if tried else 2):
             now = state.now()
-            reader = self._engine.reader(now, tried)
+            reader = self._engine.routing.reader(now, tried)
             if reader is None or now >= deadline or state.journal.covers(subject):
                 return None
             resyncs = state.resyncs
@@ -243,7 +243,7 @@ class AsyncReads:
         if (
             envelope.stamp > state.marks.newest
             or resyncs != state.resyncs
-            or not self._engine.may_read(now)
+            or not self._engine.routing.may_read(now)
             or state.journal.covers(subject, envelope.tags)
         ):
             return None
@@ -260,7 +260,7 @@ class AsyncReads:
         return Found(envelope, source, left <= 0, left)
 
     def _may_serve(self, now: float) -> bool:
-        return self._engine.may_serve(now)
+        return self._engine.routing.may_serve(now)
 
     async def peek(self, subject: Subject, budget: float, counters: Counters) -> Found | None:
         """The entry, computing nothing. Raises UnavailableError when no node could say."""

@@ -123,7 +123,7 @@ class AsyncWrites:
                 item.scope, replid=replid, newest=newest, id=item.id, function=item.function
             )
 
-        replicas = self._engine.replicas_to_wait_for() if strict else 0
+        replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
         builds = [build(item) for item in items]
         if beside is not None:
             builds.insert(0 if beside.first else len(builds), beside.build)
@@ -188,7 +188,7 @@ class AsyncWrites:
         replies: list[SetReply] = []
         try:
             await self._know_time(deadline)
-            replicas = self._engine.replicas_to_wait_for() if strict else 0
+            replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
             raw = await self._link.run_many(
                 [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
                 deadline,

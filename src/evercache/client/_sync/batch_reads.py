@@ -55,7 +55,7 @@ class SyncBatchReads(SyncReads):
         command = ("MGET", *(subject.key for subject in subjects))
         for _ in range(1 if tried else 2):
             now = state.now()
-            reader = engine.reader(now, tried)
+            reader = engine.routing.reader(now, tried)
             if reader is None or now >= deadline:
                 break
             resyncs = state.resyncs

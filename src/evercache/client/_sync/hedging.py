@@ -85,7 +85,7 @@ class SyncHedging:
         self, reader: Reader, commands: Sequence[Command], deadline: float, counters: Counters
     ) -> _Leg | None:
         engine, sent = self._engine, self._now()
-        other = engine.reader(sent, reader.address)
+        other = engine.routing.reader(sent, reader.address)
         if other is None or other.address == reader.address or not engine.may_hedge():
             return None
         counters.hedged += 1

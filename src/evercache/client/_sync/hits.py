@@ -39,7 +39,7 @@ class SyncHits:
         patience, late = plan.patience, inf
         route = state.route
         if began > route.until:
-            route = self._engine.route(began)
+            route = self._engine.routing.route(began)
             if route is NOWHERE:
                 return NOT_ASKED
         reader = next(route.readers)

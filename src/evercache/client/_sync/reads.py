@@ -201,7 +201,7 @@ class SyncReads:
         state = self._state
         for _ in range(1 if tried else 2):
             now = state.now()
-            reader = self._engine.reader(now, tried)
+            reader = self._engine.routing.reader(now, tried)
             if reader is None or now >= deadline or state.journal.covers(subject):
                 return None
             resyncs = state.resyncs
@@ -244,7 +244,7 @@ class SyncReads:
         if (
             envelope.stamp > state.marks.newest
             or resyncs != state.resyncs
-            or not self._engine.may_read(now)
+            or not self._engine.routing.may_read(now)
             or state.journal.covers(subject, envelope.tags)
         ):
             return None
@@ -261,7 +261,7 @@ class SyncReads:
         return Found(envelope, source, left <= 0, left)
 
     def _may_serve(self, now: float) -> bool:
-        return self._engine.may_serve(now)
+        return self._engine.routing.may_serve(now)
 
     def peek(self, subject: Subject, budget: float, counters: Counters) -> Found | None:
         """The entry, computing nothing. Raises UnavailableError when no node could say."""

@@ -124,7 +124,7 @@ class SyncWrites:
                 item.scope, replid=replid, newest=newest, id=item.id, function=item.function
             )
 
-        replicas = self._engine.replicas_to_wait_for() if strict else 0
+        replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
         builds = [build(item) for item in items]
         if beside is not None:
             builds.insert(0 if beside.first else len(builds), beside.build)
@@ -189,7 +189,7 @@ class SyncWrites:
         replies: list[SetReply] = []
         try:
             self._know_time(deadline)
-            replicas = self._engine.replicas_to_wait_for() if strict else 0
+            replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
             raw = self._link.run_many(
                 [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
                 deadline,
