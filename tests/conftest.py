@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -26,6 +27,13 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+def pytest_collection_finish() -> None:
+    """The tests themselves are no garbage. To go through them stops every thread of the process, which takes longer
+    than a cache waits for its master where each of them runs many times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

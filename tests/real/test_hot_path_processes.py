@@ -76,9 +76,12 @@ for number in range(3):
                 page.invalidate(1)
                 assert page(1) == [1, 2]
             code = 0
+        except AssertionError:
+            traceback.print_exc()
         finally:
             os._exit(code)
-    for _ in range(50): assert page(1) == [1, 1]
+    known = [[1, 1]] if number < 2 else [[1, 1], [1, 2]]  # the last child invalidates meanwhile
+    for _ in range(50): assert page(1) in known
     assert os.waitpid(child, 0)[1] == 0
 until(lambda: page(1) == [1, 2])
 put(runs=len(runs))

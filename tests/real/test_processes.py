@@ -19,7 +19,7 @@ from evercache import Cache
 ROOT = Path(__file__).resolve().parents[2]
 
 PRELUDE = """
-import asyncio, json, os, pathlib, sys, threading, time
+import asyncio, json, os, pathlib, sys, threading, time, traceback
 from evercache import Cache
 URL, SPOOL = sys.argv[1:3]
 runs = []
@@ -283,7 +283,7 @@ def test_an_exit_with_queued_invalidations(end: str, tmp_path: Path) -> None:
             assert [f(x) for x in range(4)] == [1, 1, 1, 0]
             wait_for(lambda: cache.stats().pending == 0, 3, "them to be brought")
             assert not Path(spool).exists()
-        with Cache(server.url) as other:
+        with Cache(server.url, budget=10) as other:
             values = [other.cached(name="f")(lambda x: 2)(x) for x in range(4)]
             assert 0 not in values[:3]
             assert values[3] == 0
