@@ -174,6 +174,7 @@ def test_a_caller_in_a_hurry_does_not_call_the_master_down(pair: tuple[Server, S
         def patient(number: int) -> int:
             return number
 
+        wait_for(lambda: cache.stamp() is not None, what="the master to be followed")
         assert patient(1) == 1
         assert engine_of(cache).state.sure(engine_of(cache).state.now())
         for number in range(20):

@@ -42,6 +42,7 @@ def test_what_a_former_master_acknowledges_is_issued_again(scope: str) -> None:
             assert runs == [7, 7]
             # The present master has it: a process that heard nothing does not find the old value either.
             with Cache(deployment.url, namespace="former", budget=10) as fresh:
+                wait_for(lambda: fresh.stamp() is not None, what="it to follow the present master")
                 assert fresh.cached(ttl=600)(work)(7) == 7
             assert runs == [7, 7]
 

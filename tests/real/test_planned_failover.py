@@ -121,7 +121,7 @@ def command(deployment: Deployment, *arguments: str) -> Program:
 def test_it_is_refused_where_it_would_do_harm(deployment: Deployment) -> None:
     """Nothing is changed, every reason is said, and the exit code is 8."""
     master = deployment.master()
-    assert _refused(deployment) == ""
+    wait_for(lambda: not _refused(deployment), 10, "everybody to answer in time")
     for replica in deployment.replicas:
         replica.cli("CONFIG", "SET", "replica-priority", 0)
     assert "its replica-priority is 0" in _refused(deployment)

@@ -19,7 +19,8 @@ from evercache import Cache
 def use(url: str) -> None:
     """The main paths, for threads and for tasks, with two processes' worth of caches."""
     site = Site()
-    with Cache(url) as one, Cache(url) as two:
+    with Cache(url, budget=10) as one, Cache(url, budget=10) as two:
+        wait_for(lambda: one.stamp() is not None and two.stamp() is not None, 5, "both to follow the server")
         page, other = site.on(one), site.on(two, near=60)
         assert page(1) == other(1) == page(1) == 0
         assert site.runs == 1
@@ -93,7 +94,7 @@ def test_a_primary_with_replicas(pair: tuple[Server, Server]) -> None:
         page = Site().on(cache)
         assert page(5) == 0
         wait_for(lambda: page(5) == 0 and cache.stats().counters.replica_hits > 20, 5, "hits at the replica")
-        assert [node.use for node in cache.health().nodes] == ["writes", "reads"]
+        wait_for(lambda: [n.use for n in cache.health().nodes] == ["writes", "reads"], 5, "both to be used")
 
 
 @pytest.mark.parametrize("tasks", [False, True], ids=["thread", "task"])
