@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,28 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+#: A test on real servers begins once no more threads than this want a processor, as with `make --max-load`; or
+#: after so many seconds. Whatever waits for a reply waits for a processor first where there are more of them.
+MAX_LOAD, MAX_WAIT = 2 * (os.cpu_count() or 1), 1.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """See `MAX_LOAD`."""
+    if item.path.parent.name == "real":
+        until = time.monotonic() + MAX_WAIT
+        while _load() > MAX_LOAD and time.monotonic() < until:
+            time.sleep(0.02)
+
+
+def _load() -> int:
+    """Threads that run or could, by Linux; 0 elsewhere."""
+    try:
+        return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except OSError:
+        return 0
 
 
 def pytest_collection_finish() -> None:
