@@ -37,8 +37,11 @@ MAX_LOAD, MAX_WAIT = 2 * (os.cpu_count() or 1), 1.0
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """See `MAX_LOAD`."""
+    """See `MAX_LOAD`. And what is there before such a test is none of the collector's business while it runs: to go
+    through it stops every thread of the process, for longer than a cache waits for its servers."""
     if item.path.parent.name == "real":
+        gc.collect()
+        gc.freeze()
         until = time.monotonic() + MAX_WAIT
         while _load() > MAX_LOAD and time.monotonic() < until:
             time.sleep(0.02)
@@ -50,13 +53,6 @@ def _load() -> int:
         return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
     except OSError:
         return 0
-
-
-def pytest_collection_finish() -> None:
-    """The tests themselves are no garbage. To go through them stops every thread of the process, which takes longer
-    than a cache waits for its master where each of them runs many times."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="module")
