@@ -379,15 +379,13 @@ def test_every_address_record_is_tried(caller: Caller, valkey: Server, monkeypat
 
 def test_ipv6(caller: Caller, valkey: Server) -> None:
     try:
-        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("no IPv6 on this machine")
-    port = listener.getsockname()[1]
-    listener.close()
-    with Server.start("valkey", options={"bind": "127.0.0.1 ::1"}, port=port):
-        endpoint = caller.endpoint(Address("::1", port))
+    with Server.start("valkey", options={"bind": "127.0.0.1 ::1"}) as server:
+        endpoint = caller.endpoint(Address("::1", server.port))
         assert caller.execute(endpoint, ("PING",)) == [b"PONG"]
-        assert repr(endpoint).startswith(f"<Endpoint [::1]:{port} ")
+        assert repr(endpoint).startswith(f"<Endpoint [::1]:{server.port} ")
 
 
 @pytest.mark.parametrize("refusal", [b"-ERR unknown command `HELLO`, hush\r\n", b"-NOPROTO no\r\n"])
