@@ -13,7 +13,7 @@ import pytest
 from tests.real.warm_tools import Warmed, ended
 from tests.servers import DelayProxy, Server, free_port, wait_for
 
-from evercache import Cache
+from evercache import Ack, Cache
 from evercache.ops.warm.keeping import followed
 from evercache.ops.warm.sample import hot_calls
 from evercache.ops.warm.targets import Item, Target
@@ -350,6 +350,15 @@ def test_a_stall_of_the_master_costs_no_second_computation(fresh_valkey: Server)
         assert stalled.peek(7) is None
 
 
+def heard(cache: Cache, ack: Ack) -> None:
+    """Wait until an invalidation of another process has come here: before that, a result is stored and outdated."""
+    client = cache._client_sync()
+    assert client is not None
+    stamp = ack.stamp
+    assert stamp is not None
+    wait_for(lambda: client.engine.state.marks.newest >= stamp, 5, "it to be heard")
+
+
 def test_what_was_invalidated_meanwhile_is_not_brought(valkey: Server) -> None:
     with Cache(valkey.url, namespace="shop") as cache, Cache(valkey.url, namespace="shop") as other:
 
@@ -359,12 +368,12 @@ def test_what_was_invalidated_meanwhile_is_not_brought(valkey: Server) -> None:
 
         @cache.cached(ttl=60, name="row")
         def row(n: int) -> int:
-            assert row_elsewhere.invalidate(n)
+            heard(cache, row_elsewhere.invalidate(n))
             return n
 
         @cache.cached_many(ttl=60, name="rows")
         def rows(ids: list[int]) -> dict[int, int]:
-            assert other.clear()
+            heard(cache, other.clear())
             return {id: id for id in ids if id > 0}
 
         assert cache.stamp() is not None
