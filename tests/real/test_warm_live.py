@@ -355,6 +355,7 @@ def heard(cache: Cache, ack: Ack) -> None:
     client = cache._client_sync()
     assert client is not None
     stamp = ack.stamp
+    assert ack
     assert stamp is not None
     wait_for(lambda: client.engine.state.marks.newest >= stamp, 5, "it to be heard")
 
