@@ -56,11 +56,18 @@ class GateLoop:
         """End all gates and the thread; again is fine."""
         if self.loop.is_closed():
             return
-        for gate in self.gates:
-            gate.close()
+        self.call(self._end())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)
         self.loop.close()
+
+    async def _end(self) -> None:
+        for gate in self.gates:
+            gate.end()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)  # links that were let in just now, or are being made
+        for _ in range(2):  # a transport that was aborted closes its socket a turn later
+            await asyncio.sleep(0)
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +134,13 @@ class Gate:
         self._loop.call(self._close())
 
     async def _close(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """The same, in the loop's thread: no link stays, and who is let in meanwhile is shown out."""
         self._server.close()
+        self._by_source.clear()
+        self._rule = Rule(closed=True)
         for link in list(self.links):
             link.end()
 

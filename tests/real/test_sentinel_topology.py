@@ -130,9 +130,11 @@ async def test_a_killed_master_is_replaced_and_a_dead_sentinel_does_no_harm(depl
         # these, a first attempt may be given up half-way: then two nodes call themselves master, which rightly
         # vetoes until Sentinel demotes one of them, about ten seconds later.
         await until(lambda: topology.confirmed_since() > -inf, 40)
+        # Two of three have confirmed it; without the first, the third must have heard of it too.
+        await asyncio.to_thread(deployment.wait_settled, 40)
         deployment.sentinels[0].kill()
         start = monotonic()
-        await until(lambda: topology.confirmed_since() > start)
+        await until(lambda: topology.confirmed_since() > start, 40)
         assert topology.view.problem is None
         await until(lambda: str(deployment.sentinels[0].address) in topology.describe()["errors"])
         epochs = [v.epoch for v in views]

@@ -20,7 +20,7 @@ from evercache.protocol.journal import Journal
 from evercache.topology import replicas
 from evercache.topology.replicas import ReplicaSet
 from tests.sim.mutation import Mutation, edit, never, no, nothing, put, yes
-from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, GAP, IN_PLACE, LOST, LOST_AND_DEAD, SLOW, STALLS, lags
+from tests.sim.scenes import BUSY, CALM, CRASH, GAP, IN_PLACE, LOST, LOST_AND_DEAD, SLOW, STALLS, lags
 
 __all__ = ["RULES"]
 
@@ -307,17 +307,17 @@ RULES = [
                 ("covers = sent\n", "covers = arrived + 2\n"),
             ),
         ),
-        scene=CUT_OFF,
-        workload=BUSY,
-        settings={"consistency": "strict", "max_staleness": 0.25, **CALM},
+        scene=STALLS,
+        workload={"near": 3.0, **BUSY},
+        settings={"consistency": "available", "max_staleness": 0.1, **CALM},
     ),
     Mutation(
         "never blind",
         14,
         (put(State, "blind", no),),
-        scene=CUT_OFF,
-        workload=BUSY,
-        settings={"consistency": "strict", "max_staleness": 0.25, **CALM},
+        scene=STALLS,
+        workload={"near": 3.0, **BUSY},
+        settings={"consistency": "available", "max_staleness": 0.1, **CALM},
     ),
     Mutation(
         "gaps are not noticed",
