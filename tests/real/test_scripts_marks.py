@@ -327,9 +327,24 @@ def test_rule_5_resync_raises_the_tip_and_names_the_generation(rig: Rig) -> None
     assert (got.tip, got.gens, got.last) == (FAR + LEAP, ((got.replid, 0),), "0-0")
     rig.client("HSET", rig.book.state, "gens", "abc:7")
     got = parse_resync(rig.resync(newest=FAR + LEAP + 9))
-    assert (got.tip, got.gens) == (FAR + LEAP + 9, (("abc", 7), (got.replid, FAR + LEAP)))
+    assert (got.tip, got.gens) == (FAR + 2 * LEAP, (("abc", 7), (got.replid, FAR + LEAP)))
     rig.client("HSET", rig.book.state, "gens", "abc:7")
-    assert parse_resync(rig.resync()).gens[-1] == (got.replid, FAR + LEAP + 9)
+    got = parse_resync(rig.resync(newest=FAR + 4 * LEAP))
+    assert (got.tip, got.gens[-1]) == (FAR + 4 * LEAP, (got.replid, FAR + 2 * LEAP))
+    rig.client("HSET", rig.book.state, "gens", "abc:7")
+    got = parse_resync(rig.resync())
+    assert (got.tip, got.gens[-1]) == (FAR + 5 * LEAP, (got.replid, FAR + 4 * LEAP))
+
+
+@pytest.mark.parametrize("tip", [1, FAR])
+def test_rule_1_what_a_former_master_goes_on_to_issue_stays_below_the_marks_of_the_present_one(
+    rig: Rig, tip: int
+) -> None:
+    invalidate(rig, Scope.of_key(KEY))
+    rig.client("HSET", rig.book.state, "tip", str(tip))  # below its clock, or far above it after a step back
+    former = [invalidate(rig, Scope.of_key(KEY)).stamp for _ in range(100)]
+    rig.client("HSET", rig.book.state, "tip", str(tip), "gens", f"{'ab' * 20}:0")
+    assert invalidate(rig, Scope.of_key(KEY)).stamp > former[-1] + LEAP / 2
 
 
 def test_rule_1_a_mark_after_a_flush_is_above_those_that_the_caller_has_not_heard_of(rig: Rig) -> None:

@@ -127,7 +127,7 @@ def _flush(world: World) -> bool:
     if not master.alive:
         return False
     world.oracle.lost_data("flush", world.now, world.now + GRACE).complete = True
-    world.oracle.leases.all_gone()
+    world.oracle.leases.all_gone(master)
     effect = ("flush", None, None)
     master.data.apply(effect)
     master.record([effect])

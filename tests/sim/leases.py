@@ -58,10 +58,11 @@ class Leases:
     def __repr__(self) -> str:
         return f"<Leases granted={len(self.grants)} computing={len(self.computing)}>"
 
-    def all_gone(self) -> None:
-        """Everything was flushed, leases too."""
+    def all_gone(self, node: Any) -> None:
+        """Everything was flushed there, leases too; not those of a former master that goes on."""
         for grant in self._latest.values():
-            grant.dropped, grant.over = True, self._oracle.now
+            if grant.place[0] == node.replid:
+                grant.dropped, grant.over = True, self._oracle.now
 
     # -- how long a call may take
 
@@ -176,7 +177,7 @@ class Leases:
 
     def _script_renew(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         grant = self.grants.get(words[12].decode())
-        if reply[0] == b"ok" and grant is not None:
+        if reply[0] == b"ok" and grant is not None and grant.place[0] == node.replid:
             grant.until = self._oracle.now + int(words[13]) / 1e3
 
     def drop(self, node: Any, key: bytes) -> None:

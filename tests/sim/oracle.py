@@ -90,6 +90,8 @@ class Oracle:
         self.entries = Entries(world)
         self._ticks = 0
         self._stamps: dict[str, int] = {}
+        #: The first stamp of the generation that came after this one.
+        self._next: dict[str, int] = {}
         self.counts: dict[str, int] = defaultdict(int)
         self.leases = Leases(self)
 
@@ -305,7 +307,13 @@ class Oracle:
             self.leases.drop(node, words[5])
 
     def _issued(self, node: Any, stamp: int) -> None:
-        """Stamps of one generation only grow."""
+        """Stamps of one generation only grow; a former master that goes on stays below those of the next one."""
         if stamp <= self._stamps.get(node.replid, 0):
             self.bad("stamps", f"node {node.index} issued {stamp} after {self._stamps[node.replid]}")
+        if node.replid not in self._stamps:
+            self._next[node.replid2] = stamp
         self._stamps[node.replid] = stamp
+        for former in (node.replid, node.replid2):
+            newest, first = self._stamps.get(former, 0), self._next.get(former, inf)
+            if newest >= first and self.clock_at == -inf:
+                self.bad("stamps", f"a former master issued {newest}, and the next one had begun with {first}")

@@ -8,6 +8,7 @@ import lupa.lua51
 import pytest
 
 from tests.sim.lua import LuaHost
+from tests.sim.mutations import MUTATIONS
 from tests.sim.plan import HOLDS, KINDS, make_plan
 from tests.sim.world import Result, World, run
 
@@ -38,6 +39,12 @@ def test_what_was_broken_once() -> None:
     for seed, what in REGRESSIONS.items():
         result = run(make_plan(seed))
         assert not result.violations, f"seed {seed}, once {what}: {result.violations[0]}"
+
+
+def test_rule_1_two_masters_do_not_count_in_step() -> None:
+    """With tips ahead of the clocks, an invalidation at the former master had the stamp of a value that the promoted
+    one had stored before it."""
+    assert not run(MUTATIONS["values-from-the-future-are-believed"].plan(40001)).violations
 
 
 def test_rule_19_a_step_of_the_masters_clock_is_seen_though_nobody_calls_it() -> None:

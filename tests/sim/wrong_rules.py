@@ -64,6 +64,22 @@ RULES = [
         settings=CALM,
     ),
     Mutation(
+        "a new master goes on from the tip of the former one",
+        1,
+        lua={"*": (("leap(state, math.max(now_us, state.tip))", ""),)},
+        settings=CALM,
+        # One process hears late of the new one.
+        scene=(
+            ("wall", -0.9, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),
+            (
+                "failover",
+                -0.5,
+                {**CRASH, "mode": "planned", "late": [0.0, 0.0, 0.0], "back": 1.2},
+            ),
+        ),
+        workload={"near": 0.0, "wide": 0.9, **BUSY},
+    ),
+    Mutation(
         "the master does not check marks",
         2,
         lua={

@@ -30,12 +30,16 @@ __all__ = [
 ]
 
 MAGIC, HEADER, LIMIT = b"\xe7\xca", 38, 2**53
-#: As in `common.lua`: by how much a later life of the bookkeeping begins higher, and where that ends.
+#: As in `common.lua`: by how much a later life or generation of the bookkeeping begins higher, and where that ends.
 LEAP, LEAPT = 2**32, 2**52
 #: As in `common.lua`: no hold lasts longer, and for how long one that nobody let go of is remembered (ms).
 LONGEST_MS, REMEMBERED_MS, SKEW_MS = 600_000, 300_000, 1000
 _PATCH = struct.Struct(">QHIL")  # stamp, soft expiry (its 6 bytes in two parts), span
 _SCAN = 2000
+
+
+def _leapt(tip: int) -> int:
+    return max(tip, min(tip + LEAP, LEAPT))
 
 
 @dataclass(slots=True)
@@ -230,7 +234,9 @@ class Call:
         if not book.life:
             book.life = life
             if self.newest > 0:
-                book.tip = max(self.newest, min(self.newest + LEAP, LEAPT))
+                book.tip = _leapt(self.newest)
+        else:
+            book.tip = _leapt(max(self.now_us, book.tip))
 
     def raise_tip(self, tip: int, life: bytes) -> None:
         """Let the tip reach what the caller knows."""

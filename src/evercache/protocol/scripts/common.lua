@@ -292,8 +292,15 @@ end
 
 -- Bookkeeping, written.
 
+-- The tip goes up, above whatever somebody else may have issued or still issues.
+local function leap(state, from)
+  state.tip = math.max(from, math.min(from + LEAP, LEAPT))
+  redis.call('HSET', STATE, 'tip', exact(state.tip))
+end
+
 -- Before any other write: names the generation, with the tip that it started from. What an earlier generation
--- issued above that tip has been lost.
+-- issued above that tip has been lost; and where it goes on, as a former master may, its stamps stay below those of
+-- this one.
 local function ensure_generation(state, life)
   if string.match(state.gens, '(%x+):%d+$') == replid then
     return
@@ -314,11 +321,11 @@ local function ensure_generation(state, life)
     redis.call('HSET', STATE, 'gens', state.gens, 'life', life)
     if NEWEST > 0 then
       -- There was a life before this one, and it may have issued stamps that the caller has not heard of.
-      state.tip = math.max(NEWEST, math.min(NEWEST + LEAP, LEAPT))
-      redis.call('HSET', STATE, 'tip', exact(state.tip))
+      leap(state, NEWEST)
     end
   else
     redis.call('HSET', STATE, 'gens', state.gens)
+    leap(state, math.max(now_us, state.tip))
   end
 end
 
