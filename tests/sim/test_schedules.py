@@ -42,8 +42,8 @@ def test_what_was_broken_once() -> None:
 
 
 def test_rule_1_two_masters_do_not_count_in_step() -> None:
-    """With tips ahead of the clocks, an invalidation at the former master had the stamp of a value that the promoted
-    one had stored before it."""
+    """With tips ahead of the clocks, an invalidation at the former master had the stamp of an older value that the
+    promoted one had stored."""
     assert not run(MUTATIONS["values-from-the-future-are-believed"].plan(40001)).violations
 
 
