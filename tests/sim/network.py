@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evercache.errors import UnavailableError
@@ -133,7 +134,8 @@ class Session:
         self.network, self.server, self.client, self.db = network, server, client, db
         self.number = network.number()
         self.queue: deque[tuple[Request, int]] = deque()
-        self.parked: list[bytes] | None = None
+        #: What a blocked command would answer by now; None: nothing yet.
+        self.parked: Callable[[], Any] | None = None
         self._parking: SimHandle | None = None
         self.alive = True
         self.patterns = False
@@ -172,33 +174,35 @@ class Session:
         if index == len(request.commands) - 1:
             self.client.reply(request)
 
-    def park(self, words: list[bytes], seconds: float) -> None:
-        """Wait for the log to grow."""
-        self.parked = words
+    def park(self, look: Callable[[], Any], seconds: float, late: Callable[[], Any], every: float = inf) -> None:
+        """Until `look` has an answer; or answer what `late` gives. It looks when the log grows, and so often."""
+        self.parked = look
         self.server.parked.add(self)
-        loop = self.network.loop
-        self._parking = loop.call_later(seconds, self._park_over, context=loop.neutral)
+        self._go_on_waiting(look, self.network.loop.time() + seconds, late, every)
 
-    def _park_over(self) -> None:
-        frozen = self.server.frozen_until
+    def _go_on_waiting(self, look: Callable[[], Any], end: float, late: Callable[[], Any], every: float) -> None:
         loop = self.network.loop
-        if frozen > loop.time():
-            self._parking = loop.call_at(frozen, self._park_over, context=loop.neutral)
-            return
-        self.unblock(None)
+        at = max(min(end, loop.time() + every), self.server.frozen_until)
+
+        def go_on() -> None:
+            if self.server.frozen_until <= loop.time():
+                self.look_again()
+            if self.parked is not look:
+                return
+            if loop.time() >= max(end, self.server.frozen_until):
+                self.unblock(late())
+            else:
+                self._go_on_waiting(look, end, late, every)
+
+        self._parking = loop.call_at(at, go_on, context=loop.neutral)
 
     def look_again(self) -> None:
-        """The log has grown."""
-        if self.parked is None:
-            return
-        words = [w for w in self.parked if w.upper() != b"BLOCK"]
-        del words[words.index(b"STREAMS") - 1]
-        lines = self.server.read_log(self, words)
-        if lines is not None:
-            self.unblock(lines)
+        """Something has changed."""
+        if self.parked is not None and (answer := self.parked()) is not None:
+            self.unblock(answer)
 
     def unblock(self, reply: Any) -> None:
-        """The parked read ends with this reply."""
+        """The parked command ends with this reply."""
         if self.parked is None:
             return
         self.parked = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EPOCH", "Node"]
 
+#: Replicas tell this often what they have (seconds), while somebody waits for it.
+_ACKS = 0.002
 #: What the clocks of the servers show (seconds) when a schedule begins.
 EPOCH = 1_700_000_000
 
@@ -235,7 +237,7 @@ class Node:
                 case b"ROLE":
                     return [b"master", self.offset, []] if self.role == "master" else [b"slave"]
                 case b"WAIT":
-                    return self._in_sync()
+                    return self._wait(session, int(words[1]), int(words[2]) / 1000)
                 case b"XREAD":
                     return self.read_log(session, words)
                 case b"SELECT":
@@ -270,10 +272,22 @@ class Node:
             self._observe(self, _NAMES[sha], reply, words[3:], before)
         return reply
 
-    def _in_sync(self) -> int:
-        for node in self.followers():
-            node.pull()
-        return sum(n.linked and n.offset >= self.offset for n in self.followers())
+    def _wait(self, session: Session, replicas: int, seconds: float) -> Any:
+        """WAIT: until so many replicas have what is written by now, or for so long; how many have it."""
+        offset = self.offset
+
+        def have() -> int:
+            for node in self.followers():
+                node.pull()
+            return sum(n.linked and n.offset >= offset for n in self.followers())
+
+        def enough() -> int | None:
+            return count if (count := have()) >= replicas else None
+
+        if (count := enough()) is not None:
+            return count
+        session.park(enough, seconds, have, _ACKS)
+        return session
 
     # -- the log
 
@@ -288,7 +302,9 @@ class Node:
             return [[key, lines]]
         if b"BLOCK" not in options:
             return None
-        session.park(words, int(words[options.index(b"BLOCK") + 1]) / 1000)
+        words = [w for w in words if w.upper() != b"BLOCK"]
+        seconds = int(words.pop(words.index(b"STREAMS") - 1)) / 1000
+        session.park(lambda: self.read_log(session, words), seconds, lambda: None)
         return session
 
     def wake(self) -> None:

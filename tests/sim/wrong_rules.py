@@ -378,12 +378,14 @@ RULES = [
         "the master is always confirmed",
         17,
         (put(Routing, "confirmed", yes),),
-        settings={"consistency": "strict", "max_staleness": 0.4, **CALM},
+        settings={"consistency": "strict", "max_staleness": 0.25, **CALM},
+        # One process stays with the old master, cut off from the sentinels; the others are with the new one.
         scene=(
-            ("wall", -0.8, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),
-            ("failover", -0.6, {**CRASH, "mode": "isolated", "back": 1.2}),
+            ("wall", -1.2, {"process": 0, "server": "s", "way": "both", "for_": 1.9}),
+            *(("wall", -1.12, {"process": p, "server": "m", "way": "both", "for_": 2.1}) for p in (1, 2)),
+            ("failover", -1.1, {**CRASH, "mode": "isolated", "back": 1.8}),
         ),
-        workload=BUSY,
+        workload={"near": 0.0, "wide": 0.9, **BUSY},
     ),
     Mutation(
         "folded marks leave nothing behind",

@@ -148,7 +148,7 @@ class SyncWrites:
         if replicas and (not isinstance(raw[-1], int) or raw[-1] < replicas):
             return False
         topology.nudge()
-        while not topology.local and topology.confirmed_since() <= replied:
+        while not topology.local and topology.confirmed_since() < replied:
             if state.now() >= deadline:
                 return False
             SyncWaits.pause(0.003)
