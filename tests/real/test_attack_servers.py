@@ -335,7 +335,7 @@ def test_a_fork_while_other_threads_hold_every_lock(valkey: Server) -> None:
         import os, signal, sys, threading, time
         from evercache import Cache
 
-        cache = Cache(sys.argv[1], namespace="fork")
+        cache = Cache(sys.argv[1], namespace="fork", budget=2.0)  # no lock is waited for; servers are
         stop = threading.Event()
 
         @cache.cached(ttl=60, near=1, tags=("t",))
@@ -358,7 +358,6 @@ def test_a_fork_while_other_threads_hold_every_lock(valkey: Server) -> None:
                         assert page(number) == number
                         assert cache.set("child", number)
                         assert page.invalidate(number)
-                    assert page.stats().counters.failures == 0 or True
                     os._exit(0)
                 except BaseException as error:
                     print("child:", repr(error), flush=True)
