@@ -15,7 +15,7 @@ from tests.sim.mutations import MUTATIONS, hunt
 from tests.sim.plan import KINDS, make_plan
 from tests.sim.world import run
 
-__all__ = ["BOUND", "FIRSTS", "Tally", "block", "run_many", "run_matrix"]
+__all__ = ["BOUND", "FIRSTS", "NEEDED", "Tally", "block", "run_many", "run_matrix"]
 
 #: Schedules within which each wrong change must be found, from each of these seeds on.
 BOUND = 300
@@ -24,6 +24,8 @@ FIRSTS = (5000, 20_000, 40_000, 60_000, 80_000)
 #: Events that a schedule must have; each kind of fault must occur in one schedule of so many.
 LEAST_EVENTS = 150
 RAREST = 40
+#: What only matters where it happens: at least once in two schedules on average.
+NEEDED = ("acknowledged under strict", "from replica", "from near", "from gutter", "stores", "held commits")
 #: That says something from so many schedules on.
 ENOUGH = 1000
 
@@ -57,7 +59,7 @@ class Tally:
         self.failures = sorted([*self.failures, *other.failures])
 
     def complaints(self) -> list[str]:
-        """What is wrong with it: schedules that failed, were too small, or too seldom had a kind of fault."""
+        """What is wrong with it: schedules that failed, were too small, or too seldom had what is looked for."""
         wrong = [
             f"seed {seed}: {text}\n  replay: python -m tests.sim {seed} --trace" for seed, text in self.failures
         ]
@@ -69,6 +71,11 @@ class Tally:
                 f"{kind} occurred in {self.schedules_with[kind]} schedules only, fewer than {least}"
                 for kind in KINDS
                 if self.schedules_with[kind] < least
+            ]
+            wrong += [
+                f"{name!r} was counted {self.counts[name]:,} times only, fewer than {self.schedules // 2:,}"
+                for name in NEEDED
+                if self.counts[name] < self.schedules // 2
             ]
         return wrong
 

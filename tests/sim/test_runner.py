@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from tests.sim.plan import KINDS
-from tests.sim.runner import Tally, block
+from tests.sim.runner import NEEDED, Tally, block
 
 
 def _well() -> Tally:
-    return Tally(20_000, 9_000_000, 150, schedules_with=Counter(dict.fromkeys(KINDS, 500)))
+    counts = Counter(dict.fromkeys(NEEDED, 10_000))
+    return Tally(20_000, 9_000_000, 150, schedules_with=Counter(dict.fromkeys(KINDS, 500)), counts=counts)
 
 
 def test_enough_of_everything_is_well() -> None:
@@ -20,6 +21,12 @@ def test_a_kind_of_fault_that_is_too_rare_fails() -> None:
     tally = _well()
     tally.schedules_with["flush"] -= 1
     assert tally.complaints() == ["flush occurred in 499 schedules only, fewer than 500"]
+
+
+def test_what_was_never_looked_at_is_a_complaint() -> None:
+    tally = _well()
+    tally.counts["acknowledged under strict"] = 9_999
+    assert tally.complaints() == ["'acknowledged under strict' was counted 9,999 times only, fewer than 10,000"]
 
 
 def test_a_small_schedule_fails() -> None:
