@@ -47,6 +47,11 @@ def test_rule_1_two_masters_do_not_count_in_step() -> None:
     assert not run(MUTATIONS["values-from-the-future-are-believed"].plan(40001)).violations
 
 
+def test_rule_17_direct_reads_are_not_served_by_a_master_that_nobody_confirms() -> None:
+    """`get` and `get_many` decode plain hits at once; they did so without this rule."""
+    assert not run(MUTATIONS["the-master-is-always-confirmed"].plan(80015)).violations
+
+
 def test_rule_19_a_step_of_the_masters_clock_is_seen_though_nobody_calls_it() -> None:
     plan = make_plan(1).only(())
     world = World(replace(plan, workload={**plan.workload, "pace": 1000.0, "extras": False}), LuaHost())

@@ -64,6 +64,8 @@ class AsyncBatchReads(AsyncReads):
                 replies, reader = answer
                 if isinstance(replies[0], list):
                     arrived, role = state.now(), reader.role
+                    if not engine.routing.may_serve(arrived):
+                        plan = None
                     for index, data in enumerate(replies[0][: len(subjects)]):
                         if plan is not None and served is not None and type(data) is bytes:
                             subject = subjects[index]
