@@ -6,7 +6,7 @@ from evercache.client._async.hits import AsyncHits
 from evercache.client.serving import Serving
 from evercache.engine.routing import Routing
 from tests.sim.mutation import Mutation, edit
-from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, lags
+from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, STALLS, lags
 
 __all__ = ["HITS"]
 
@@ -124,8 +124,8 @@ HITS = [
             edit(Serving, "near", (" or now > self._state.sure_until", "")),
             edit(Serving, "near_again", ("or now > state.sure_until", "")),
         ),
-        settings={"max_staleness": 0.1, **CALM},
-        workload={"wide": 0.9, "writes": 0.1, "pace": 0.02, "sets": 0.0, "near": 3.0, "same_key": True},
-        scene=_PAUSES,
+        settings={"consistency": "available", "max_staleness": 0.1, **CALM},
+        workload={"near": 3.0, **BUSY},
+        scene=STALLS,
     ),
 ]
