@@ -71,14 +71,15 @@ async def test_for_tasks(valkey: Server) -> None:
         async def one(n: int) -> int:
             return n
 
-        await asyncio.gather(*(one(n) for n in range(50)))
-        stored = len(valkey.cli("KEYS", "evercache:f:one(*"))  # on a busy machine a budget may end before its store
-        assert stored
+        for _ in range(10):  # on a busy machine a budget may end before its store
+            await asyncio.gather(*(one(n) for n in range(50)))
+            if len(valkey.cli("KEYS", "evercache:f:one(*")) == 50:
+                break
         ack = await one.ainvalidate_all()
         assert ack.stamp is not None
         client = cache._client_async()
         assert client is not None
-        assert (await client.sweeping.sweep("*", ack.stamp, 5.0, Counters())).removed == stored
+        assert (await client.sweeping.sweep("*", ack.stamp, 5.0, Counters())).removed == 50
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class SyncBatchReads(SyncReads):
                 if isinstance(replies[0], list):
                     arrived, role = state.now(), reader.role
                     if not engine.routing.may_serve(arrived):
-                        plan = None
+                        plan = None  # nothing is served as it comes (rule 17)
                     for index, data in enumerate(replies[0][: len(subjects)]):
                         if plan is not None and served is not None and type(data) is bytes:
                             subject = subjects[index]
