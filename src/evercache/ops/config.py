@@ -98,6 +98,16 @@ def port_is_free(port: int) -> bool:
         return True
 
 
+def _nobody_has(port: int) -> bool:
+    """Stricter than `port_is_free`: nobody is bound to it either, for a server that does not listen yet."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
 def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
     """Ports that are free now, below the range of ephemeral ports.
 
@@ -109,7 +119,7 @@ def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
         if len(found) == count:
             return found
         port = random.randrange(12_000, 32_000)
-        if port not in taken and port_is_free(port):
+        if port not in taken and _nobody_has(port):
             taken.add(port)
             found.append(port)
     raise DeploymentError("no free ports between 12000 and 32000: end some of the programs that listen there")
