@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-__all__ = ["Gate", "GateLoop", "Rule"]
+__all__ = ["Gate", "GateLoop", "Rule", "close_server"]
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class GateLoop:
 
     async def _end(self) -> None:
         for gate in self.gates:
-            gate.end()
+            await gate.end()
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=5)  # links that were let in just now, or are being made
         for _ in range(2):  # a transport that was aborted closes its socket a turn later
@@ -74,6 +74,14 @@ class GateLoop:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def close_server(server: asyncio.Server) -> None:
+    """Close it, once whoever was let in has a transport: asyncio forgets sockets that it accepted just before."""
+    for listener in server.sockets:
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+    await asyncio.sleep(0)
+    server.close()
 
 
 class Gate:
@@ -131,16 +139,13 @@ class Gate:
 
     def close(self) -> None:
         """End it; again is fine."""
-        self._loop.call(self._close())
+        self._loop.call(self.end())
 
-    async def _close(self) -> None:
-        self.end()
-
-    def end(self) -> None:
+    async def end(self) -> None:
         """The same, in the loop's thread: no link stays, and who is let in meanwhile is shown out."""
-        self._server.close()
         self._by_source.clear()
         self._rule = Rule(closed=True)
+        await close_server(self._server)
         for link in list(self.links):
             link.end()
 

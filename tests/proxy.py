@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self, TypeVar
 
+from tests.gate import close_server
+
 __all__ = ["DelayProxy"]
 
 T = TypeVar("T")
@@ -108,7 +110,7 @@ class DelayProxy:
         await asyncio.sleep(0)
 
     async def _shut_down(self) -> None:
-        self._server.close()
+        await close_server(self._server)
         for _ in range(5):  # whoever was let in just now gets to its beginning, and sees that it may not stay
             await asyncio.sleep(0)
         await self._drop_links()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.gate import close_server
 from tests.servers import (
     CliError,
     DelayProxy,
@@ -169,3 +171,24 @@ def test_a_deployment_that_is_down_keeps_its_ports(tmp_path: Path) -> None:
         local.up()
     finally:
         local.down(purge=True)
+
+
+async def test_whoever_was_let_in_just_before_the_end_has_a_transport() -> None:
+    made: list[asyncio.BaseTransport] = []
+
+    class Peer(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    server = await asyncio.get_running_loop().create_server(Peer, "127.0.0.1", 0)
+    clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(5)]
+    for _ in range(2):  # in the second turn asyncio accepts, and makes the transports in the one after it
+        await asyncio.sleep(0)
+    await close_server(server)
+    await asyncio.sleep(0.01)
+    assert len(made) == 5
+    for transport in made:
+        transport.close()
+    for client in clients:
+        client.close()
+    await asyncio.sleep(0.01)
