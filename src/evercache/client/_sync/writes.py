@@ -264,8 +264,9 @@ class SyncWrites:
         """A write whose connection ended may still lie in a socket. Nobody who writes after this call may be
         overwritten by it: wait until the invalidation in its place has cancelled it, or its time is over."""
         state = self._state
-        while item.id in state.journal.pending and (left := deadline - state.now()) > 0:
-            SyncWaits.result(item.settled, left)
+        # It may be another item by now, of the same id: a master had it, and the present one lacks it (rule 3).
+        while (waiting := state.journal.pending.get(item.id)) and (left := deadline - state.now()) > 0:
+            SyncWaits.result(waiting.settled, left)
 
     def _know_time(self, deadline: float) -> None:
         """Wait until the master's time is known: without it no write can be sent safely (rule 11)."""
