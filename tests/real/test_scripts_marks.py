@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from tests.real.script_servers import FAR, Client, Rig, envelope, fields, server
+from tests.real.script_servers import FAR, Client, Rig, envelope, fields, server, wait_for
 
 from evercache.protocol.commands import Bookkeeping, Limits
 from evercache.protocol.replies import (
@@ -345,6 +345,20 @@ def test_rule_1_what_a_former_master_goes_on_to_issue_stays_below_the_marks_of_t
     former = [invalidate(rig, Scope.of_key(KEY)).stamp for _ in range(100)]
     rig.client("HSET", rig.book.state, "tip", str(tip), "gens", f"{'ab' * 20}:0")
     assert invalidate(rig, Scope.of_key(KEY)).stamp > former[-1] + LEAP / 2
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis62"])
+def test_rule_1_nor_do_they_count_in_step_where_nothing_had_been_invalidated_before(kind: str) -> None:
+    with server(kind) as former, server(kind) as promoted:
+        one, other = Client(former), Client(promoted)
+        other("REPLICAOF", "127.0.0.1", str(former))
+        wait_for(lambda: other.info("replication", "master_link_status") == "up")
+        other("REPLICAOF", "NO", "ONE")
+        stamps = [invalidate(Rig(other), Scope.of_key(KEY)).stamp, invalidate(Rig(one), Scope.of_key(KEY)).stamp]
+        assert stamps[0] > stamps[1] + LEAP / 2
+        assert stamps[1] <= one.now_us(), "who never followed anybody begins by its clock"
+        one.close()
+        other.close()
 
 
 def test_rule_1_a_mark_after_a_flush_is_above_those_that_the_caller_has_not_heard_of(rig: Rig) -> None:

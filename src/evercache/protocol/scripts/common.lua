@@ -292,6 +292,11 @@ end
 
 -- Bookkeeping, written.
 
+-- Whether this server, before it became a master, was the replica of another one.
+local function succeeds()
+  return string.find(redis.call('INFO', 'replication'), 'master_replid2:0*[1-9a-f]') ~= nil
+end
+
 -- The tip goes up, above whatever somebody else may have issued or still issues.
 local function leap(state, from)
   state.tip = math.max(from, math.min(from + LEAP, LEAPT))
@@ -322,6 +327,10 @@ local function ensure_generation(state, life)
     if NEWEST > 0 then
       -- There was a life before this one, and it may have issued stamps that the caller has not heard of.
       leap(state, NEWEST)
+    end
+    if succeeds() then
+      -- There was a master before this one. It had issued nothing, but may begin now, with a life of its own.
+      leap(state, math.max(now_us, state.tip))
     end
   else
     redis.call('HSET', STATE, 'gens', state.gens)
