@@ -176,9 +176,16 @@ class Leases:
         self._granted[key].append(grant)
 
     def _script_renew(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
-        grant = self.grants.get(words[12].decode())
-        if reply[0] == b"ok" and grant is not None and grant.place[0] == node.replid:
-            grant.until = self._oracle.now + int(words[13]) / 1e3
+        if reply[0] != b"ok":
+            return
+        token, place, now = words[12].decode(), (node.replid, words[5].decode()), self._oracle.now
+        until = now + int(words[13]) / 1e3
+        here, known = self._latest.get(place), self.grants.get(token)
+        if here is not None and here.token == token:
+            here.until = until
+        elif known is not None:  # a former master had granted it; from now on it is this one's
+            self._latest[place] = grant = Grant(token, place, known.stamp, now, until)
+            self._granted[place[1]].append(grant)
 
     def drop(self, node: Any, key: bytes) -> None:
         """The lease of a key was removed."""

@@ -7,9 +7,11 @@ from dataclasses import replace
 import lupa.lua51
 import pytest
 
+from tests.sim import world as world_module
 from tests.sim.lua import LuaHost
 from tests.sim.mutations import MUTATIONS
 from tests.sim.plan import HOLDS, KINDS, make_plan
+from tests.sim.process import Process
 from tests.sim.world import Result, World, run
 
 #: Seeds that once showed a defect, with what it was.
@@ -25,6 +27,9 @@ REGRESSIONS: dict[int, str] = {
     1018138: "a request for a lease that arrived too late was given an expired entry as a fresh one",
     1001698: "an entry kept near for as long as a clock said that had stepped an hour ahead of it",
     1003990: "who was born in the place of a forked child gave invalidations the ids of the child's",
+    1003012: "the oracle took a lease for over that a later master had renewed",
+    1011944: "two masters began to count in step, since none had issued a mark before",
+    1013144: "a write spun until its time was over, as its item was pending anew under the same id",
     1013953: "an entry served 3.2 s late, since the step of the clock of a master that few asked was not seen",
 }
 
@@ -39,6 +44,17 @@ def test_what_was_broken_once() -> None:
     for seed, what in REGRESSIONS.items():
         result = run(make_plan(seed))
         assert not result.violations, f"seed {seed}, once {what}: {result.violations[0]}"
+
+
+def test_a_step_that_does_not_end_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def spin(*_: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(world_module, "LONGEST", 0.3)
+    monkeypatch.setattr(Process, "read", spin)
+    (violation, *_) = run(make_plan(1)).violations
+    assert "StandsStill" in violation.text
 
 
 def test_rule_1_two_masters_do_not_count_in_step() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import random
+import signal
+import threading
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +28,9 @@ from tests.sim.process import Process
 from tests.sim.sentinels import Sentinel
 
 __all__ = ["Result", "World", "run"]
+
+#: Seconds of real time that a schedule may take; it takes a fraction of one.
+LONGEST = 30.0
 
 _lua: LuaHost | None = None
 
@@ -324,6 +330,31 @@ class World:
             bad("memory", f"there are {len(table[0])} marks")
 
 
+class StandsStill(BaseException):
+    """A step goes on and on: no simulated time passes, and no other task runs."""
+
+
+@contextlib.contextmanager
+def _watched(world: World) -> Iterator[None]:
+    """Interrupt a schedule that does not end; what stood still has that as its error, which is a violation."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there can it be interrupted
+        return
+
+    def interrupt(*_: object) -> None:
+        raise StandsStill(f"no end after {LONGEST:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST, LONGEST)
+    try:
+        yield
+    except StandsStill:
+        world.oracle.bad("liveness", traceback.format_exc())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Result:
     """Run one schedule; nothing outside of the arguments decides what it does."""
     global _lua
@@ -349,7 +380,8 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
             points = Points(kinds, chosen(plan.holds, calm.points.seen))
             random.seed(f"module {plan.seed}")
         world = World(plan, lua, trace=trace, points=points)
-        world.run()
+        with _watched(world):
+            world.run()
     finally:
         tail.COUNT = lines
         random.setstate(kept)
