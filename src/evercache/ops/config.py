@@ -87,20 +87,10 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on the port now."""
+def port_is_free(port: int, *, alone: bool = False) -> bool:
+    """Whether a server could listen on the port now; `alone`: and nobody is bound to it for a server to come."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _nobody_has(port: int) -> bool:
-    """Stricter than `port_is_free`: nobody is bound to it either, for a server that does not listen yet."""
-    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0 if alone else 1)
         try:
             probe.bind((HOST, port))
         except OSError:
@@ -119,7 +109,7 @@ def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
         if len(found) == count:
             return found
         port = random.randrange(12_000, 32_000)
-        if port not in taken and _nobody_has(port):
+        if port not in taken and port_is_free(port, alone=True):
             taken.add(port)
             found.append(port)
     raise DeploymentError("no free ports between 12000 and 32000: end some of the programs that listen there")

@@ -293,7 +293,7 @@ end
 -- Bookkeeping, written.
 
 -- Whether this server, before it became a master, was the replica of another one.
-local function succeeds()
+local function was_replica()
   return string.find(redis.call('INFO', 'replication'), 'master_replid2:0*[1-9a-f]') ~= nil
 end
 
@@ -328,7 +328,7 @@ local function ensure_generation(state, life)
       -- There was a life before this one, and it may have issued stamps that the caller has not heard of.
       leap(state, NEWEST)
     end
-    if succeeds() then
+    if was_replica() then
       -- There was a master before this one. It had issued nothing, but may begin now, with a life of its own.
       leap(state, math.max(now_us, state.tip))
     end
