@@ -16,6 +16,8 @@ from evercache import Cache
 KEYS = tuple(f"k{number}" for number in range(6))
 #: What one message may take on a busy machine of two cores.
 MESSAGE = 0.1
+#: How long the one who invalidates waits for its acknowledgement: what is measured begins with it.
+PATIENCE = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def invalidate_at_random(
 ) -> tuple[list[tuple[float, set[str], dict[str, int]]], list[Any]]:
     """Bump the truth and invalidate, `tries` times; what this process itself then sees must be new at once."""
     invalidations, own = [], []
-    with Cache(url, namespace=namespace) as cache:
+    with Cache(url, namespace=namespace, budget=PATIENCE) as cache:
 
         def work(key: str) -> tuple[str, int, int]:
             time.sleep(0.005)
