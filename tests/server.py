@@ -176,6 +176,8 @@ class Server:
         self.sentinel = sentinel
         self.dir = Path(tempfile.mkdtemp(prefix="evercache-"))
         self.process: subprocess.Popen[bytes] | None = None
+        #: When it was killed or frozen (of the monotonic clock).
+        self.halts: list[float] = []
         self._binary = binary
         self._reservation = _reserved.pop(port, None)
 
@@ -364,6 +366,7 @@ class Server:
         if self.process is None:
             return
         if self.alive:
+            self.halts.append(time.monotonic())
             self.process.kill()
         self.process.wait(10)
         _reaper.forget(self, self.process.pid)
@@ -371,6 +374,7 @@ class Server:
     def freeze(self) -> None:
         """SIGSTOP: connections stay, nothing answers."""
         assert self.process is not None
+        self.halts.append(time.monotonic())
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

@@ -53,7 +53,7 @@ class Phases:
     mended: float
     ended: float
     promoted: tuple[float, ...] = ()
-    #: When masters died; without any the beginning of the fault is meant.
+    #: When masters were killed or frozen; without any the beginning of the fault is meant.
     deaths: tuple[float, ...] = ()
 
 

@@ -61,8 +61,8 @@ def failovers(load: str, planned: int, unplanned: int, say: Callable[[str], None
             if is_planned:
                 stage.failover()
             else:
-                times.append(at)
                 old.kill()
+                times.append(old.halts[-1])
                 stage.wait_new_master(old, 25)
                 time.sleep(0.3)
                 old.restart()
@@ -114,10 +114,10 @@ def soak(
             master = stage.master()
             scene = Scene(stage, running, master, [n for n in stage.nodes if n is not master])
             at = time.monotonic()
-            if fault.bounds.dying:
-                deaths.append(at)
             doing = fault.doing(scene)
             next(doing)
+            if fault.bounds.dying:
+                deaths += [halt for halt in master.halts if halt > at] or [at]
             time.sleep(max(0.0, at + fault.seconds - time.monotonic()))
             next(doing, None)
             stage.mend()
