@@ -148,17 +148,19 @@ class Leases:
         oracle, now = self._oracle, self._oracle.now
         args = words[7:]
         tags = int(args[7])
-        token = args[8 + tags].decode()
+        token, key = args[8 + tags].decode(), words[5].decode()
+        place = (node.replid, key)
+        if reply[0] == b"wait" and place not in self._latest:
+            oracle.bad("lease", f"{token} waits for {key}, of which this master granted and renewed no lease")
         if reply[0] != b"lead" or not token:
             return
-        key, stamp = words[5].decode(), int(reply[4])
+        stamp = int(reply[4])
         marks = reply[3]
         least = max(int(args[5]), int(marks[1]), int(marks[2]), *(int(m) for m in marks[4][1::2]))
         if tags or marks[4]:
             least = max(least, int(marks[3]))
         if stamp < least:
             oracle.bad("stamps", f"a lease on {key} was granted with stamp {stamp} below a mark {least}")
-        place = (node.replid, key)
         before = self._latest.get(place)
         if before is not None and before.token == token and before.stamp == stamp and not before.dropped:
             return  # the same call again
