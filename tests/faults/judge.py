@@ -28,6 +28,8 @@ REJOINED = 2.0
 LAST_MOMENTS = 0.1
 #: And after the promotion it is replayed within (s).
 REPLAYED = 1.0
+#: Where it only falls silent, the silence is noticed and its replicas are listened to within (s).
+NOTICED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Bounds:
     #: The master dies: what it acknowledged in its last moments nobody else may have heard, so it reaches others
     #: when it has been replayed at the next master.
     dying: bool = False
+    #: It falls silent for all clients: what it acknowledged in its last moments is heard at its replicas.
+    silent: bool = False
     why: str = ""
 
 
@@ -55,6 +59,8 @@ class Phases:
     promoted: tuple[float, ...] = ()
     #: When masters were killed or frozen; without any the beginning of the fault is meant.
     deaths: tuple[float, ...] = ()
+    #: When masters fell silent.
+    silences: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,7 +94,7 @@ class Figures:
     stale_where: str = ""
     stale_reads: int = 0
     stale_cut_off: float = 0.0
-    #: The stalest read for want of what a dying master acknowledged in its last moments.
+    #: The stalest read for want of what a dying or silent master acknowledged in its last moments.
     stale_last: float = 0.0
     lost: int = 0
     undelivered: int = 0
@@ -105,9 +111,12 @@ class Figures:
         return asdict(self)
 
 
-def _replayed(edit: Edit, phases: Phases) -> float | None:
+def _due(edit: Edit, bounds: Bounds, phases: Phases) -> float | None:
     """By when what a master acknowledged in its last moments is known to all; None for what it did not."""
-    for died in phases.deaths or (phases.fault,):
+    for silent in phases.silences:
+        if abs(edit.acknowledged - silent) < LAST_MOMENTS:
+            return silent + NOTICED
+    for died in (phases.deaths or (phases.fault,)) if bounds.dying else ():
         if abs(edit.acknowledged - died) < LAST_MOMENTS:
             return min((at for at in phases.promoted if at > died), default=phases.mended) + REPLAYED
     return None
@@ -133,7 +142,7 @@ def judge(
     others = [edit for one in written if one.group not in bounds.cut_off for edit in one.edits] + list(
         journal_edits
     )
-    last = {edit: at for edit in others if bounds.dying and (at := _replayed(edit, phases)) is not None}
+    last = {edit: at for edit in others if (at := _due(edit, bounds, phases)) is not None}
     meter = Meter(
         [edit for edit in others if edit not in last]
         + [edit._replace(acknowledged=max(edit.acknowledged, phases.mended + REJOINED)) for edit in apart]

@@ -105,6 +105,7 @@ def soak(
     ]
     done: list[str] = []
     deaths: list[float] = []
+    silences: list[float] = []
     with Stage.open() as stage, fleet(stage, load) as running:
         began = time.monotonic()
         end = began + 60 * minutes
@@ -118,6 +119,8 @@ def soak(
             next(doing)
             if fault.bounds.dying:
                 deaths += [halt for halt in master.halts if halt > at] or [at]
+            if fault.bounds.silent:
+                silences.append(at)
             time.sleep(max(0.0, at + fault.seconds - time.monotonic()))
             next(doing, None)
             stage.mend()
@@ -127,7 +130,8 @@ def soak(
         mended = time.monotonic()
         time.sleep(2.0)
         written = running.stop()
-        phases = Phases(began, mended, time.monotonic(), tuple(stage.promotions), tuple(deaths))
+        halts = tuple(stage.promotions), tuple(deaths), tuple(silences)
+        phases = Phases(began, mended, time.monotonic(), *halts)
         figures = _judged(f"soak of {minutes:g} minutes", load, phases, written, running)
         return Soaked(figures, growth(written), done, mended - began)
 
