@@ -26,6 +26,10 @@ class Scene:
     #: A short form: less waiting.
     quick: bool = False
 
+    def halts(self, since: float) -> tuple[float, ...]:
+        """When the master was killed or frozen; else `since`, when the fault began."""
+        return tuple(at for at in self.master.halts if at > since) or (since,)
+
 
 #: Does the fault up to its only `yield`, and mends it after.
 Doing = Callable[[Scene], Iterator[None]]

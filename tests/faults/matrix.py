@@ -71,8 +71,8 @@ def run_on(stage: Stage, fault: Fault, load: str, timing: Timing, *, groups: str
             stage.rejoin()
         written = running.stop()
         promoted = tuple(at for at in stage.promotions if at > began)
-        deaths = tuple(at for at in master.halts if at > began)
-        phases = Phases(began, mended, ended, promoted, deaths, (began,) if fault.bounds.silent else ())
+        halts = scene.halts(began)
+        phases = Phases(began, mended, ended, promoted, halts, halts if fault.bounds.silent else ())
         journal = running.journal
         return judge(
             fault.name, load, fault.bounds, phases, written, journal.edits(), journal.runs(), journal.errors()

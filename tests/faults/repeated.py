@@ -118,9 +118,9 @@ def soak(
             doing = fault.doing(scene)
             next(doing)
             if fault.bounds.dying:
-                deaths += [halt for halt in master.halts if halt > at] or [at]
+                deaths += scene.halts(at)
             if fault.bounds.silent:
-                silences.append(at)
+                silences += scene.halts(at)
             time.sleep(max(0.0, at + fault.seconds - time.monotonic()))
             next(doing, None)
             stage.mend()
