@@ -127,7 +127,9 @@ SILENCED = Bounds(
 def wrong(name: str, what: str, rule: Rule, whom: str) -> None:
     """Enter a fault of all clients' links to one server."""
 
-    @fault(f"{whom} {name}", what, bounds=SILENCED if whom == "master" else Bounds())
+    unnoticed = whom == "master" and not (rule.closed or rule.garble)
+
+    @fault(f"{whom} {name}", what, bounds=SILENCED if unnoticed else Bounds())
     def _wrong(scene: Scene) -> Iterator[None]:
         server = scene.master if whom == "master" else scene.replicas[0]
         scene.stage.clients_see(server, rule)

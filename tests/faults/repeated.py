@@ -130,8 +130,8 @@ def soak(
         mended = time.monotonic()
         time.sleep(2.0)
         written = running.stop()
-        halts = tuple(stage.promotions), tuple(deaths), tuple(silences)
-        phases = Phases(began, mended, time.monotonic(), *halts)
+        promoted = tuple(stage.promotions)
+        phases = Phases(began, mended, time.monotonic(), promoted, tuple(deaths), tuple(silences))
         figures = _judged(f"soak of {minutes:g} minutes", load, phases, written, running)
         return Soaked(figures, growth(written), done, mended - began)
 

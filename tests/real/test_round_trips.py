@@ -27,7 +27,7 @@ WORDS = tuple(f"\r\n{word}\r\n".encode() for word in ("GET", "MGET", "EVALSHA", 
 DELAY = 0.015
 MANY = 100
 #: Where a thread that only sleeps wakes so much late (s), the process stood still. A test is run so often at most.
-STILL, TRIES = 0.02, 5
+STILL, TRIES = 0.1, 5
 
 
 class Link:
