@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import random
 import signal
 import sys
 import time
@@ -33,6 +35,16 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 #: A test on real servers begins once no more threads than this want a processor, as with `make --max-load`; or
 #: after so many seconds. Whatever waits for a reply waits for a processor first where there are more of them.
 MAX_LOAD, MAX_WAIT = 2 * (os.cpu_count() or 1), 1.0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where each test runs many times (`--count`), the modules of all passes are mixed. Else all processes would be
+    at the same place of a pass: now all of them wait, and now all of them want the processors."""
+    if (count := config.getoption("count", 1)) > 1:
+        modules = [list(group) for _, group in itertools.groupby(items, key=lambda item: item.path)]
+        random.Random(count).shuffle(modules)
+        items[:] = itertools.chain.from_iterable(modules)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -26,6 +26,11 @@ GRACE = 0.1
 
 
 @pytest.fixture(scope="module")
+def default_budget() -> float:
+    return BUDGET
+
+
+@pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[Server, Server]]:
     """A master and a replica in sync."""
     with Server.start() as master, Server.start(replica_of=master) as replica:
