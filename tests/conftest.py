@@ -39,12 +39,17 @@ MAX_LOAD, MAX_WAIT = 2 * (os.cpu_count() or 1), 1.0
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where each test runs many times (`--count`), the modules of all passes are mixed. Else all processes would be
-    at the same place of a pass: now all of them wait, and now all of them want the processors."""
-    if (count := config.getoption("count", 1)) > 1:
-        modules = [list(group) for _, group in itertools.groupby(items, key=lambda item: item.path)]
-        random.Random(count).shuffle(modules)
-        items[:] = itertools.chain.from_iterable(modules)
+    """Where all tests run many times (`--count`), each pass has an order of modules of its own. Else all processes
+    would be at the same place: now all of them wait, and now all of them want the processors."""
+    modules = [list(group) for _, group in itertools.groupby(items, key=lambda item: item.path)]
+    if (count := config.getoption("count", 1)) > 1 and len(modules) > count:
+        rng, size = random.Random(count), len(modules) // count
+        passes = [modules[start : start + size] for start in range(0, len(modules), size)]
+        for before, one in itertools.pairwise([[], *passes]):
+            rng.shuffle(one)
+            if before and before[-1][0].path == one[0][0].path:  # what a module starts is for one pass
+                one.reverse()
+        items[:] = [item for one in passes for group in one for item in group]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import stat
 import time
@@ -84,6 +85,8 @@ def test_strangers_and_roles_are_kept_out(running: Rendered) -> None:
             running.command(
                 "cache-1", "SENTINEL", "CONFIG", "SET", "announce-ip", "1.2.3.4", role=role, sentinel=True
             )
+    for host, sentinel in itertools.product(running.hosts, (False, True)):
+        running.command(host, "ACL", "LOG", "RESET", sentinel=sentinel)  # it was meant, and others look there
 
 
 def test_secrets_are_readable_by_their_owner_only(running: Rendered) -> None:
