@@ -451,6 +451,29 @@ def test_rule_20_an_unknown_generation_is_lost_and_then_forgotten() -> None:
     assert journal.unproved == {}
 
 
+def test_rule_20_of_what_the_present_master_has_the_last_of_each_scope_is_kept() -> None:
+    def journal() -> Journal:
+        made = Journal()
+        acked(made, "second", stamp=12, gen="g2")
+        acked(made, "first", stamp=9)  # heard late
+        acked(made, "another", Scope.of_key("ns:2"), stamp=8)
+        acked(made, "third", stamp=20, gen="g3")
+        assert resync(made, ("g1", 0), ("g2", 10), ("g3", 15)) == 0
+        return made
+
+    whole = journal()
+    assert repr(whole) == "<Journal recorded=2 pending=0>"
+    whole.suspended = True
+    assert whole.covers(ONE), "it counts until the resync is done"
+    # A replica that lacks the third takes over; or a master is back from a file that lacks the second as well.
+    for after in ([("g1", 0), ("g2", 10), ("g3", 15), ("g4", 18)], [("g1", 0), ("g4", 11)]):
+        later = journal()
+        assert resync(later, *after) == 1
+        assert set(later.pending) == {"third"}
+        assert len(later) == 1
+    assert resync(journal(), ("g4", 0)) == 2, "neither is known there"
+
+
 def test_rule_20_a_fresh_process_has_none() -> None:
     journal = Journal()
     assert resync(journal, ("g7", 1000)) == 0

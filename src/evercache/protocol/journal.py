@@ -118,7 +118,8 @@ def _scopes_over(subject: Subject, tags: Iterable[bytes]) -> list[Scope]:
 class Journal:
     """Recorded and pending invalidations of one process; guarded by the lock of the owner.
 
-    Of those that a master had, the newest of each scope and generation is recorded.
+    Of those that a master had, the newest of each scope and generation is recorded; since the last resync, that is:
+    of what the present master had from the others before it, the newest of each scope.
 
     `covers` may be asked without the lock: it errs on the side of "yes" only while a change is under way.
     """
@@ -276,10 +277,21 @@ class Journal:
             self.sequence += 1
             id = new_id()
             self.pending[id] = Pending(id, EVERYTHING, self.sequence, due=now)
+        self._forget_outdone()
         # What was lost is dealt with now: the next resync must not do it again.
         self.unproved = {g: s for g, s in self.unproved.items() if not is_lost(g, s, generations)}
         self.suspended = False
         return len(lost)
+
+    def _forget_outdone(self) -> None:
+        """All that is recorded now is in the history of the present master, which those of its successors begin
+        with: whoever lacks one lacks what came after it, so that the last of each scope says enough."""
+        place = {generation: position for position, (generation, _) in enumerate(self._generations)}
+        in_order = sorted(self._recorded.values(), key=lambda item: (place[item.generation], item.stamp))
+        last = {item.scope: item for item in in_order}
+        for item in in_order:
+            if last[item.scope] is not item:
+                self._unrecord(item)
 
     def _replay(self, item: Recorded, due: float) -> None:
         self.sequence += 1
