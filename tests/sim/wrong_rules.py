@@ -411,4 +411,13 @@ RULES = [
         # So few reads that nobody mends by chance what comes back.
         workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
     ),
+    Mutation(
+        "the journal keeps the first of each scope",
+        20,
+        (edit(Journal, "_forget_outdone", ("for item in in_order}", "for item in reversed(in_order)}")),),
+        settings=CALM,
+        # The first of them before this, the last after it; then all are heard anew; and the last is lost.
+        scene=(("failover", -1.2, CRASH), ("failover", -0.4, CRASH), *IN_PLACE),
+        workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
+    ),
 ]
