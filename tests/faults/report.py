@@ -108,7 +108,7 @@ def growth_table(soaked: Soaked) -> str:
     """What each process held, first third and last third."""
     count, minutes = len(soaked.faults), soaked.seconds / 60
     rows = [
-        f"{count} faults in {minutes:.1f} minutes. Means of the first and the last third:\n",
+        f"{count} faults in {minutes:.1f} minutes. Means of the first and the last third, after the first tenth:\n",
         "| process | | first third | last third |",
         "|---|---|---|---|",
     ]
