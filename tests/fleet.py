@@ -11,7 +11,6 @@ import contextlib
 import json
 import mmap
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -46,12 +45,14 @@ class Truth:
             path.write_bytes(bytes(8 * self.SLOTS))
         self._file = path.open("r+b")
         self._map = mmap.mmap(self._file.fileno(), 8 * self.SLOTS)
+        # `struct` would write zeros first, and others would read them.
+        self._versions = memoryview(self._map).cast("q")
 
     def __getitem__(self, slot: int) -> int:
-        return int(struct.unpack_from("<q", self._map, 8 * slot)[0])
+        return self._versions[slot]
 
     def __setitem__(self, slot: int, version: int) -> None:
-        struct.pack_into("<q", self._map, 8 * slot, version)
+        self._versions[slot] = version
 
     def ran(self, key: str) -> None:
         """Note one run of a function; one short write that is appended whole."""
@@ -65,6 +66,7 @@ class Truth:
         return [Ran(key, int(pid), float(at)) for key, pid, at in (line.split() for line in lines)]
 
     def close(self) -> None:
+        self._versions.release()
         self._map.close()
         self._file.close()
 

@@ -6,7 +6,6 @@ import contextlib
 import mmap
 import os
 import pickle
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,21 +31,24 @@ class Truth:
         if not path.exists():
             path.write_bytes(bytes(size))
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), size)
+            mapped = memoryview(mmap.mmap(file.fileno(), size))
+        # `struct` would write zeros first, and others would read them.
+        self._versions = mapped[: 8 * KEYS].cast("q")
+        self._seconds = mapped[8 * KEYS :].cast("d")
 
     def __getitem__(self, key: int) -> int:
-        return int(struct.unpack_from("<q", self._map, 8 * key)[0])
+        return self._versions[key]
 
     def __setitem__(self, key: int, version: int) -> None:
-        struct.pack_into("<q", self._map, 8 * key, version)
+        self._versions[key] = version
 
     def seconds(self, key: int) -> float:
         """How long the function takes for this key."""
-        return float(struct.unpack_from("<d", self._map, 8 * (KEYS + key))[0]) or 0.002
+        return self._seconds[key] or 0.002
 
     def slow(self, key: int, seconds: float) -> None:
         """Let the function take so long; 0: as usual."""
-        struct.pack_into("<d", self._map, 8 * (KEYS + key), seconds)
+        self._seconds[key] = seconds
 
 
 class Sample(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,16 +29,17 @@ class Truth:
         # Many processes may come first: none may find it short, or empty it.
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
             os.ftruncate(file.fileno(), size)
-            self._map = mmap.mmap(file.fileno(), size)
+            # `struct` would write zeros first, and others would read them.
+            self._versions = memoryview(mmap.mmap(file.fileno(), size)).cast("q")
 
     def __repr__(self) -> str:
         return f"<Truth of {KEYS} keys>"
 
     def __getitem__(self, key: int) -> int:
-        return int(struct.unpack_from("<q", self._map, 8 * key)[0])
+        return self._versions[key]
 
     def __setitem__(self, key: int, version: int) -> None:
-        struct.pack_into("<q", self._map, 8 * key, version)
+        self._versions[key] = version
 
     @property
     def newest(self) -> int:
