@@ -118,8 +118,8 @@ def _scopes_over(subject: Subject, tags: Iterable[bytes]) -> list[Scope]:
 class Journal:
     """Recorded and pending invalidations of one process; guarded by the lock of the owner.
 
-    Of those that a master had, the newest of each scope and generation is recorded; since the last resync, that is:
-    of what the present master had from the others before it, the newest of each scope.
+    Of those that a master had, the newest of each scope and generation is recorded; each resync leaves only the
+    newest of each scope.
 
     `covers` may be asked without the lock: it errs on the side of "yes" only while a change is under way.
     """
