@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 import time
 from typing import Any
 
 import pytest
 from tests.real.trouble_tools import MESSAGE, Site, acknowledged, heard, position, reading, sees, timed, warm
 from tests.servers import CliError, Server, wait_for
+from tests.unit.call_tools import parts
 
 from evercache import Cache
 from evercache.errors import OutOfMemory
@@ -285,3 +288,45 @@ def test_bookkeeping_that_was_evicted_is_written_back(valkey: Server, gone: str)
         wait_for(lambda: other(1) == version, 1, "the other to hear")
         assert time.monotonic() - acknowledged < 3 * MESSAGE
         assert page(1) == version
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_result_is_stored_before_the_bookkeeping_is_written_back(valkey: Server, many: bool) -> None:
+    """Others wait for the lease: the store under it waits for no resync of the same data (rule 5)."""
+    runs: list[int] = []
+    written_back = threading.Event()
+    with Cache(valkey.url) as one, Cache(valkey.url) as two:
+        engine = parts(one).engine
+        resync = engine.tail._resync
+
+        async def slow(*where: Any) -> None:
+            for _ in range(300):
+                if written_back.is_set():
+                    break
+                await asyncio.sleep(0.01)
+            await resync(*where)
+
+        def compute(number: int) -> int:
+            runs.append(number)
+            valkey.cli("UNLINK", "evercache~state")
+            wait_for(lambda: not engine.state.ready, 3, "the loss to be noticed")
+            return number
+
+        def page(cache: Cache) -> Any:
+            if many:
+                return cache.cached_many(name="page")(lambda numbers: {n: compute(n) for n in numbers})([1])[1]
+            return cache.cached(name="page")(compute)(1)
+
+        assert one.clear(), "there is bookkeeping"
+        assert two.get("nothing") is None
+        wait_for(lambda: engine.state.known_life, 1, "the first line to be heard")
+        engine.tail._resync = slow
+        try:
+            assert page(one) == 1
+            assert not engine.state.ready
+            assert valkey.cli("EXISTS", f"{one.cached(name='page')(compute).key(1)}") == 1
+        finally:
+            written_back.set()
+        wait_for(lambda: engine.state.ready, 2, "the bookkeeping to be written back")
+        assert page(one) == page(two) == 1
+        assert runs == [1]

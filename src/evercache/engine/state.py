@@ -30,6 +30,8 @@ __all__ = ["HeldLease", "Hold", "State"]
 REPLAY_JITTER = 0.2
 #: What is more than this (microseconds) is a step of a clock, and no answer that took long.
 STEP = 1_000_000
+#: Why everything is read anew though the data is the same: not all that was logged could be heard (see `tail`).
+_UNHEARD = frozenset({"gap", "life", "unreadable"})
 
 
 @dataclass(eq=False, slots=True)
@@ -185,6 +187,12 @@ class State:
         return f"{self._life}{next(self._lives):x}"
 
     # -- readiness
+
+    @property
+    def same_data(self) -> bool:
+        """Whether the data of the master is still of `generation`, as far as is known, though not all may have been
+        heard of it."""
+        return self.ready or self.unready_since in _UNHEARD
 
     def when_ready(self) -> Future[None]:
         """Resolved at the next resync or once the master is known to be down; at once if it is so already."""

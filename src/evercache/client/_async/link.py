@@ -45,16 +45,23 @@ class AsyncLink:
     def __repr__(self) -> str:
         return f"<AsyncLink of {self._engine!r}>"
 
-    async def run(self, build: Build, deadline: float, *, repeat: bool = True) -> Any:
+    async def run(self, build: Build, deadline: float, *, repeat: bool = True, at_once: bool = False) -> Any:
         """Run one script at the master and return its raw reply; see `run_many`."""
-        return (await self.run_many([build], deadline, repeat=repeat))[0]
+        return (await self.run_many([build], deadline, repeat=repeat, at_once=at_once))[0]
 
     async def run_many(
-        self, builds: Sequence[Build], deadline: float, *, repeat: bool = True, replicas: int = 0
+        self,
+        builds: Sequence[Build],
+        deadline: float,
+        *,
+        repeat: bool = True,
+        at_once: bool = False,
+        replicas: int = 0,
     ) -> list[Any]:
         """Run scripts at the master, in one write, and return their raw replies.
 
-        Waits for a resync under way, and with `repeat` (only for scripts that do the same when they run twice)
+        Waits for a resync under way (with `at_once` not the first time, where that is of the same data: for scripts
+        of which no reply is relied on), and with `repeat` (only for scripts that do the same when they run twice)
         asks again until the deadline, as long as the budget of retries of this process allows it; once the master
         is known to be down it is asked no more than the background does. With `replicas`, the last reply is the
         number of replicas that have all of it (`WAIT`). Raises UnavailableError, also for an error reply to any.
@@ -65,13 +72,14 @@ class AsyncLink:
         pause, ran = _PAUSE, False
         while True:
             try:
-                master = await self._master(deadline)
+                master = await self._master(deadline, at_once)
             except UnavailableError as error:
                 error.maybe_run |= ran
                 raise
             try:
                 return await self._once(master, builds, deadline, replicas)
             except UnavailableError as error:
+                at_once = False
                 # An earlier attempt may have run, though the last one was not even sent.
                 ran = error.maybe_run = error.maybe_run or ran
                 left = deadline - state.now()
@@ -85,14 +93,16 @@ class AsyncLink:
                 await AsyncWaits.pause(min(left, pause * (1.0 + _JITTER * state.rng.random())))
                 pause = min(2.0 * pause, _LONGEST_PAUSE)
 
-    async def _master(self, deadline: float) -> Address:
+    async def _master(self, deadline: float, at_once: bool = False) -> Address:
         """The master, once it is followed; raises why there is none, in the words of the background."""
         engine = self._engine
         state = engine.state
-        if not state.ready and not state.master_down:
+        known = state.ready or (at_once and state.same_data)
+        if not known and not state.master_down:
             await AsyncWaits.result(state.when_ready(), deadline - state.now())
+            known = state.ready
         master = engine.view.master
-        if not state.ready or state.master_down or master is None:
+        if not known or state.master_down or master is None:
             raise engine.no_master()
         return master
 

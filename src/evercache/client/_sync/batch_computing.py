@@ -177,7 +177,7 @@ class SyncBatchComputing(SyncLeads):
             return
         builds += [self._release_call(key, token) for key, token in unused]
         try:
-            raw = self._link.run_many(builds, deadline)
+            raw = self._link.run_many(builds, deadline, at_once=True)
         except UnavailableError as error:
             self._engine.failed(error, batch.requests[0].counters)
             # As in `_send`: whether they arrived or not.

@@ -207,7 +207,8 @@ class SyncComputing:
         """The soft expiry (ms of the server) that the master gave the entry, or 0 when it was refused."""
         build = self._store_call(request.subject.key, token, stamp, envelope, lifetime)
         try:
-            raw = self._link.run(build, deadline)
+            # Others wait for the lease to end; what is stored is judged by its stamp, whatever was not heard here.
+            raw = self._link.run(build, deadline, at_once=True)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             # Whether it arrived or not: after a store there is no lease any more, and without one others would
