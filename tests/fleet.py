@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import mmap
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 from evercache import Cache
 from evercache.ops.meter import Noise
+from evercache.ops.versions import Versions
 from tests.nursery import Program
 from tests.stalls import NAP, Stalls
 
@@ -33,26 +33,14 @@ PAUSE = 0.004
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Truth:
-    """Numbered slots, each a version; and a list of runs. In a file that all processes map."""
+class Truth(Versions):
+    """Numbered slots, each a version; and a list of runs."""
 
     SLOTS = 4096
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder, self.SLOTS)
         self.folder = folder
-        path = folder / "truth"
-        if not path.exists():
-            path.write_bytes(bytes(8 * self.SLOTS))
-        self._file = path.open("r+b")
-        self._map = mmap.mmap(self._file.fileno(), 8 * self.SLOTS)
-        # `struct` would write zeros first, and others would read them.
-        self._versions = memoryview(self._map).cast("q")
-
-    def __getitem__(self, slot: int) -> int:
-        return self._versions[slot]
-
-    def __setitem__(self, slot: int, version: int) -> None:
-        self._versions[slot] = version
 
     def ran(self, key: str) -> None:
         """Note one run of a function; one short write that is appended whole."""
@@ -64,11 +52,6 @@ class Truth:
         path = self.folder / "runs"
         lines = path.read_text().splitlines() if path.exists() else []
         return [Ran(key, int(pid), float(at)) for key, pid, at in (line.split() for line in lines)]
-
-    def close(self) -> None:
-        self._versions.release()
-        self._map.close()
-        self._file.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +193,6 @@ def run_plan(plan: Plan) -> list[dict[str, Any]]:
             for each in threads:
                 each.join()
     cache.close()
-    truth.close()
     noise = Noise(stalls.overslept)
     for record in records:
         record["stalled"] = noise.within(record["began"] - 1.0, record["began"])
@@ -276,11 +258,7 @@ def start_together(*workers: Worker) -> float:
 def truth() -> Iterator[Truth]:
     """A truth in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="evercache-fleet-") as folder:
-        shared = Truth(Path(folder))
-        try:
-            yield shared
-        finally:
-            shared.close()
+        yield Truth(Path(folder))
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import pickle
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evercache.ops.meter import Call, Edit, Overslept, Run
+from evercache.ops.versions import Versions
 
 __all__ = ["EDITORS", "KEYS", "RESERVED", "Journal", "Truth", "Written"]
 
@@ -22,33 +22,20 @@ RESERVED = KEYS - 1
 EDITORS = 8
 
 
-class Truth:
-    """What a database would be: a version for each key, and how long its function takes. Mapped by all."""
+class Truth(Versions):
+    """A version for each key, and how long its function takes."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "truth"
-        size = 16 * KEYS
-        if not path.exists():
-            path.write_bytes(bytes(size))
-        with path.open("r+b") as file:
-            mapped = memoryview(mmap.mmap(file.fileno(), size))
-        # `struct` would write zeros first, and others would read them.
-        self._versions = mapped[: 8 * KEYS].cast("q")
-        self._seconds = mapped[8 * KEYS :].cast("d")
-
-    def __getitem__(self, key: int) -> int:
-        return self._versions[key]
-
-    def __setitem__(self, key: int, version: int) -> None:
-        self._versions[key] = version
+        super().__init__(folder, 2 * KEYS)
+        self._microseconds = self._versions[KEYS:]
 
     def seconds(self, key: int) -> float:
         """How long the function takes for this key."""
-        return self._seconds[key] or 0.002
+        return self._microseconds[key] / 1e6 or 0.002
 
     def slow(self, key: int, seconds: float) -> None:
         """Let the function take so long; 0: as usual."""
-        self._seconds[key] = seconds
+        self._microseconds[key] = round(seconds * 1e6)
 
 
 class Sample(NamedTuple):

@@ -33,5 +33,3 @@ def test_a_version_is_written_whole(truth: Callable[[Path], Any], tmp_path: Path
     assert mine[3] == 1024
     assert min(seen) >= 255
     assert max(seen) <= 1024
-    if isinstance(mine, fleet.Truth):
-        mine.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from evercache.ops.meter import Call, Edit, Overslept, Run
+from evercache.ops.versions import Versions
 
 __all__ = ["EDITED", "KEYS", "Failure", "Final", "Hung", "Recorder", "Truth", "Undelivered", "Written"]
 
@@ -20,26 +19,14 @@ __all__ = ["EDITED", "KEYS", "Failure", "Final", "Hung", "Recorder", "Truth", "U
 KEYS, EDITED = 400, 80
 
 
-class Truth:
-    """What a database would be: a version for each key. In a file that all processes map."""
+class Truth(Versions):
+    """The versions of the pages, and which of them was changed last."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "truth"
-        size = 8 * (KEYS + 1)
-        # Many processes may come first: none may find it short, or empty it.
-        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            os.ftruncate(file.fileno(), size)
-            # `struct` would write zeros first, and others would read them.
-            self._versions = memoryview(mmap.mmap(file.fileno(), size)).cast("q")
+        super().__init__(folder, KEYS + 1)
 
     def __repr__(self) -> str:
         return f"<Truth of {KEYS} keys>"
-
-    def __getitem__(self, key: int) -> int:
-        return self._versions[key]
-
-    def __setitem__(self, key: int, version: int) -> None:
-        self._versions[key] = version
 
     @property
     def newest(self) -> int:
