@@ -30,6 +30,9 @@ PATIENCE = 0.3
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
 #: A read that waits for nothing blocks for a millisecond: 0 would be for ever.
 _AT_ONCE = 0.001
+#: After a pause of this (seconds) the first read waits for nothing: had the log been evicted meanwhile, nothing but
+#: the next line would end the wait.
+_LONG_PAUSE = 0.004
 #: The position before the first line.
 _START = "0-0"
 #: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
@@ -99,13 +102,14 @@ class Tail:
                 state.observe_time(greeting.time_us, greeting.received)
             if state.ready and state.generation != greeting.replid:
                 state.unready(master=True)
-            pause, stumbles = _SHORTEST_PAUSE, 0
+            pause, paused, stumbles = _SHORTEST_PAUSE, 0.0, 0
             while engine.view.master == address:
                 if not state.ready:
                     await self._resync(connection, address)
                     engine.master_heard(address)
                 began = state.now()
-                busy = await self._read(connection)
+                busy = await self._read(connection, at_once=paused > _LONG_PAUSE)
+                paused = 0.0
                 engine.master_heard(address)
                 self._failures = 0
                 # The first resync comes at once; a log that sets off one after the other is not run after.
@@ -116,17 +120,18 @@ class Tail:
                     # Under a stream of lines fewer, larger reads: 400 blocked readers are the master's load.
                     often = state.now() - began < _LONGEST_PAUSE
                     pause = min(pause * 1.5, _LONGEST_PAUSE) if often else max(pause / 2, _SHORTEST_PAUSE)
-                    await asyncio.sleep(pause * (0.5 + state.rng.random()))
+                    paused = pause * (0.5 + state.rng.random())
+                    await asyncio.sleep(paused)
         finally:
             self._connection = None
             connection.close()
 
-    async def _read(self, connection: AsyncConnection) -> bool:
+    async def _read(self, connection: AsyncConnection, *, at_once: bool) -> bool:
         """One read; True when there were lines."""
         engine = self._engine
         state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
         sent = state.now()
-        if self._missed is not None:
+        if at_once or self._missed is not None:
             block = _AT_ONCE
         log, info, (life, last), any_marks = _checked(
             await connection.execute(
