@@ -14,6 +14,7 @@ from tests.servers import CliError, Server, wait_for
 from tests.unit.call_tools import parts
 
 from evercache import Cache
+from evercache.engine import tail
 from evercache.errors import OutOfMemory
 
 BUDGET = 0.25
@@ -288,6 +289,26 @@ def test_bookkeeping_that_was_evicted_is_written_back(valkey: Server, gone: str)
         wait_for(lambda: other(1) == version, 1, "the other to hear")
         assert time.monotonic() - acknowledged < 3 * MESSAGE
         assert page(1) == version
+
+
+@pytest.mark.parametrize("gone", ["log", "state marks log ids"])
+def test_a_log_that_is_evicted_while_nobody_reads_it(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """Between two reads of the log; the next one would wait for its next line, here for five seconds."""
+    monkeypatch.setattr(tail, "_SHORTEST_PAUSE", 0.4)
+    monkeypatch.setattr(tail, "_LONGEST_PAUSE", 0.4)
+    site = Site()
+    with Cache(valkey.url, max_staleness=20, lag_bound=30) as one, Cache(valkey.url) as two:
+        page, other = site.on(one, near=600), site.on(two)
+        assert page(1) == other(1) == 0
+        before = position(one)
+        acknowledged(lambda: other.invalidate(2))
+        wait_for(lambda: position(one) != before, 2, "a line to be heard, and a pause to begin")
+        version = site.change()
+        acknowledged(lambda: other.invalidate(1))
+        valkey.cli("UNLINK", *(f"evercache~{name}" for name in gone.split()))
+        wait_for(lambda: page(1) == version, 2, "the loss to be noticed")
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
