@@ -27,7 +27,6 @@ def line(figures: Figures, took: float) -> None:
         f" reads {figures.reads_in_fault} hits {figures.hits_in_fault:4.0%} pause {figures.pause * ms:3.0f} ms"
         f" noise {figures.noise * ms:3.0f} ms"
         + (f" promoted +{figures.promoted * ms:.0f} ms" if figures.promoted is not None else "")
-        + (f" longer {figures.beyond_longer * ms:.0f} ms" if figures.beyond_longer else "")
         + (f" last moments {figures.stale_last * ms:.0f} ms" if figures.stale_last else "")
         + (f" cut off {figures.stale_cut_off * ms:.0f} ms" if figures.stale_cut_off else "")
         + f" ({took:.1f} s)",

@@ -61,8 +61,6 @@ class Phases:
     deaths: tuple[float, ...] = ()
     #: When masters fell silent.
     silences: tuple[float, ...] = ()
-    #: From when to when calls had a longer bound (`Bounds.beyond`) than all along.
-    longer: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -87,8 +85,6 @@ class Figures:
     beyond_raw: float = 0.0
     beyond_where: str = ""
     over_budget: int = 0
-    #: The slowest call of those that had a longer bound.
-    beyond_longer: float = 0.0
     #: The longest that a thread which only sleeps was late.
     noise: float = 0.0
     loop_late: float = 0.0
@@ -188,12 +184,8 @@ def _time_of(
         return
     raw -= own.within(call)
     net = max(0.0, raw - noise.within(call.began, call.ended))
-    bound = max((most for start, end, most in phases.longer if start <= call.began < end), default=bounds.beyond)
-    figures.over_budget += net > bound + MEASURING
-    if bounds.beyond + MEASURING < net <= bound + MEASURING:
-        figures.beyond_longer = max(figures.beyond_longer, net)
-        return
     figures.beyond_raw = max(figures.beyond_raw, raw)
+    figures.over_budget += net > bounds.beyond + MEASURING
     if net > figures.beyond:
         figures.beyond = net
         kind = "an invalidation" if call.version < 0 else "a run" if call.ran else "a read"

@@ -12,7 +12,7 @@ from typing import Any
 import hiredis
 
 from tests.faults.catalog import DYING, Scene, fault
-from tests.faults.judge import BEYOND, LEASE, Bounds
+from tests.faults.judge import Bounds
 from tests.server import CliError, Server, wait_for
 
 __all__: list[str] = []
@@ -80,11 +80,6 @@ def _password(scene: Scene) -> Iterator[None]:
 @fault(
     "eviction of everything",
     "`allkeys-lru` with little memory: bookkeeping is evicted too",
-    bounds=Bounds(
-        beyond=BEYOND + LEASE,
-        why="leases and results go as soon as they are there: who waited for a computation may have to wait for "
-        "the next one too",
-    ),
 )
 def _allkeys(scene: Scene) -> Iterator[None]:
     master = scene.master

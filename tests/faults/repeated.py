@@ -108,7 +108,6 @@ def soak(
     done: list[str] = []
     deaths: list[float] = []
     silences: list[float] = []
-    longer: list[tuple[float, float, float]] = []
     with Stage.open() as stage, fleet(stage, load) as running:
         began = time.monotonic()
         end = began + 60 * minutes
@@ -127,8 +126,6 @@ def soak(
             time.sleep(max(0.0, at + fault.seconds - time.monotonic()))
             next(doing, None)
             stage.mend()
-            if fault.bounds.beyond > DYING.beyond:
-                longer.append((at, time.monotonic(), fault.bounds.beyond))
             done.append(fault.name)
             say(f"{time.monotonic() - began:5.0f} s  {fault.name}")
             time.sleep(rng.uniform(0.5, 2.0))
@@ -136,7 +133,7 @@ def soak(
         time.sleep(2.0)
         written = running.stop()
         promoted = tuple(stage.promotions)
-        phases = Phases(began, mended, time.monotonic(), promoted, tuple(deaths), tuple(silences), tuple(longer))
+        phases = Phases(began, mended, time.monotonic(), promoted, tuple(deaths), tuple(silences))
         figures = _judged(f"soak of {minutes:g} minutes", load, phases, written, running)
         return Soaked(figures, growth(written), done, mended - began)
 

@@ -52,12 +52,9 @@ def table(figures: Sequence[Figures]) -> str:
             stale += f" (cut off: {_ms(one.stale_cut_off)})"
         if one.stale_last > 0.1:
             stale += f" (last moments: {_ms(one.stale_last)})"
-        over = _ms(one.beyond)
-        if one.beyond_longer:
-            over += f" (where more is allowed: {_ms(one.beyond_longer)})"
         mark = "" if one.kept else " **broken**"
         rows.append(
-            f"| {one.fault}{mark} | {one.load} | {over} | {stale} | {one.lost} "
+            f"| {one.fault}{mark} | {one.load} | {_ms(one.beyond)} | {stale} | {one.lost} "
             f"| {one.exceptions}, {one.hung} | {one.reads_in_fault}, {one.hits_in_fault:.0%} "
             f"| {_ms(one.pause)} | {_ms(one.noise)} | {promoted} |"
         )

@@ -50,25 +50,3 @@ def test_what_a_master_acknowledged_right_before_it_fell_silent_is_due_half_a_se
     assert judged(BEGAN - 0.01, read=BEGAN + 0.4, deaths=(), silences=(BEGAN,)).stale == 0.0
     assert judged(BEGAN - 0.01, read=BEGAN + 0.7, deaths=(), silences=(BEGAN,)).stale == pytest.approx(0.2)
     assert judged(BEGAN - 0.2, read=BEGAN + 0.4, deaths=(), silences=(BEGAN,)).stale == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize(
-    ("began", "took", "beyond", "longer", "breaches"),
-    [
-        (10.5, 0.3, 0.0, 0.3, 0),
-        (10.5, 0.2, 0.2, 0.0, 0),
-        (10.5, 1.4, 1.4, 0.0, 1),
-        (9.9, 0.3, 0.3, 0.0, 1),  # it was not under way when this began
-        (11.0, 0.3, 0.3, 0.0, 1),
-    ],
-)
-def test_a_longer_bound_is_for_calls_that_began_while_it_held(
-    began: float, took: float, beyond: float, longer: float, breaches: int
-) -> None:
-    written = Written(1, "a", "threads")
-    written.calls.append(Call(7, began, began + took, 0, 1, False, 1))
-    phases = Phases(9.0, MENDED, MENDED + 2.0, longer=((10.0, 11.0, 1.25),))
-    figures = judge("a soak", "threads", Bounds(), phases, [written])
-    assert figures.beyond == pytest.approx(beyond)
-    assert figures.beyond_longer == pytest.approx(longer)
-    assert len(figures.breaches) == breaches
