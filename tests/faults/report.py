@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ HEAD = (
 
 
 def merge(figures: Iterable[Figures]) -> list[Figures]:
-    """Put new cells over those of earlier runs; all of them, in the order of the list of faults."""
+    """Put new cells over those of earlier runs; all of them, in the order of the list of faults.
+
+    Cells of a run that had other figures than today's are left out.
+    """
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     if STORE.exists():
-        cells = {(one["fault"], one["load"]): one for one in json.loads(STORE.read_text())}
+        names = {field.name for field in fields(Figures)}
+        earlier = (one for one in json.loads(STORE.read_text()) if one.keys() == names)
+        cells = {(one["fault"], one["load"]): one for one in earlier}
     cells |= {(one.fault, one.load): one.as_dict() for one in figures}
     order = {name: index for index, name in enumerate(CATALOG)}
     kept = sorted((key for key in cells if key[0] in order), key=lambda key: (order[key[0]], _rank(key[1])))
