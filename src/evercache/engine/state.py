@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from evercache.engine.flights import Flight, Flights, Outcome
 from evercache.engine.route import NOWHERE, Route
@@ -30,8 +30,10 @@ __all__ = ["HeldLease", "Hold", "State"]
 REPLAY_JITTER = 0.2
 #: What is more than this (microseconds) is a step of a clock, and no answer that took long.
 STEP = 1_000_000
-#: Why everything is read anew though the data is the same: not all that was logged could be heard (see `tail`).
-_UNHEARD = frozenset({"gap", "life", "unreadable"})
+#: Why everything is read anew.
+Why = Literal["start", "fork", "master", "generation", "flush", "gap", "life", "unreadable"]
+#: Those where the data is the same, though not all that was logged could be heard (see `tail`).
+_UNHEARD: frozenset[Why] = frozenset({"gap", "life", "unreadable"})
 
 
 @dataclass(eq=False, slots=True)
@@ -118,7 +120,7 @@ class State:
         self.local = False
         self.resyncs = 0
         #: Why everything must be learnt anew: start, fork, master, generation, life, flush, gap or unreadable.
-        self.unready_since = "start"
+        self.unready_since: Why = "start"
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).
         self.tau = float("inf")
@@ -213,7 +215,7 @@ class State:
         for waiter in waiters:
             _wake(waiter)
 
-    def unready(self, why: str = "generation", *, master: bool = False) -> None:
+    def unready(self, why: Why = "generation", *, master: bool = False) -> None:
         """Another master, or another life of its data: nothing is relied on until the resync (rule 5).
 
         With `master`, there is one that was not met dead: callers wait for the resync, instead of computing what
