@@ -14,7 +14,7 @@ import pytest
 from tests.real.wire_peers import Peer, answer_greeting, bulk, commands_of, relay
 from tests.servers import Server, wait_for
 
-from evercache.errors import AccessDenied, ConnectionFailed, DeadlineExceeded, ProtocolError
+from evercache.errors import AccessDenied, ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
 from evercache.wire.pipelined import PipelinedConnection, PipelinedEndpoint, PipelinedWire
 from evercache.wire.types import Address, ConnectionOptions, Credentials
 
@@ -327,6 +327,41 @@ async def test_publish_and_subscribe(valkey: Server, resp: int) -> None:
         assert await ask(connection, "PING") in (b"PONG", [b"pong", b""])
         assert await ask(connection, "UNSUBSCRIBE", "a") == [b"unsubscribe", b"a", 2]
         connection.close()
+
+
+async def test_the_first_reply_is_told_while_another_command_blocks(valkey: Server) -> None:
+    connection = await connection_to(valkey.address)
+    told: list[Any] = []
+    commands = [("ECHO", "x"), ("BLPOP", "list", 5), ("ECHO", "y")]
+    asked = asyncio.create_task(connection.execute(commands, time.monotonic() + 9, first=told.append))
+    await until(lambda: told)
+    assert not asked.done()
+    valkey.cli("RPUSH", "list", 1)
+    assert await asked == [b"x", [b"list", b"1"], b"y"]
+    # Before the others where they come at once, an error as well, and not of a single one.
+    assert await connection.execute([("ECHO",), ("PING",)], time.monotonic() + 5, first=told.append)
+    assert await connection.execute([("PING",)], time.monotonic() + 5, first=told.append)
+    assert told[0] == b"x"
+    assert isinstance(told[1], ServerError)
+    assert len(told) == 2
+    # It may close the connection: whoever waits for the rest is told.
+    with pytest.raises(ConnectionFailed, match="closed"):
+        await connection.execute(commands, time.monotonic() + 9, first=lambda _: connection.close())
+
+
+async def test_a_call_that_was_given_up_is_told_nothing(valkey: Server) -> None:
+    connection = await connection_to(valkey.address)
+    channel = connection._channel
+    told: list[Any] = []
+    asked = asyncio.create_task(
+        channel.request([("ECHO", "x"), ("PING",)], time.monotonic() + 5, first=told.append)
+    )
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asked.cancel()
+    assert await ask(connection, "ECHO", "mine") == b"mine"
+    assert not told
+    connection.close()
 
 
 async def test_waiting_for_a_message(valkey: Server) -> None:

@@ -134,6 +134,20 @@ def _flush(world: World) -> bool:
     return True
 
 
+def _evict(world: World, keys: list[str]) -> bool:
+    """Parts of the bookkeeping go, as under `allkeys-lru`; the entries stay."""
+    master = world.master
+    if not master.alive:
+        return False
+    world.oracle.lost_data("evict", world.now, world.now + GRACE).complete = True
+    db = world.plan.settings["bookkeeping_db"] or 0
+    for name in keys:
+        effect = ("del", db, f"sim~{name}".encode())
+        master.data.apply(effect)
+        master.record([effect])
+    return True
+
+
 def _replica_restart(world: World, node: int, down: float, lost: float | None, sync: float) -> bool:
     it = world.nodes[node]
     if it.role != "slave" or not it.alive:

@@ -96,13 +96,14 @@ class Network:
 class Request:
     """What was asked and the replies so far; an `AsyncExchange` as well."""
 
-    __slots__ = ("commands", "deadline", "future", "heard", "replies", "timer")
+    __slots__ = ("commands", "deadline", "first", "future", "heard", "replies", "timer")
 
     def __init__(
         self, commands: list[list[bytes]], deadline: float, future: asyncio.Future[Any], heard: int
     ) -> None:
         self.commands, self.deadline, self.future, self.heard = commands, deadline, future, heard
         self.replies: list[Any] = []
+        self.first: Callable[[Any], None] | None = None
         self.timer: SimHandle | None = None
 
     def hand_over(self) -> None:
@@ -168,6 +169,8 @@ class Session:
                 self._answer(request, index, reply)
             else:
                 self.queue.appendleft((request, index))
+                if request.first is not None and request.replies:
+                    self.client.reply_first(request)
 
     def _answer(self, request: Request, index: int, reply: Any) -> None:
         request.replies.append(reply)

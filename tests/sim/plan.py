@@ -69,7 +69,9 @@ class Plan:
 
 
 #: Kinds that mean another master or another life of its data, and those that do not.
-MASTER_KINDS = ("failover", "restart_master", "flush")
+MASTER_KINDS = ("failover", "restart_master", "flush", "evict")
+#: What is kept in the store beside the entries.
+BOOKKEEPING = ["state", "marks", "log", "ids"]
 #: Kinds that hold one step back at a chosen point: a message, a step of a task, its whole process, or the server
 #: that is about to run a script.
 HOLDS = ("hold_message", "hold_task", "hold_process", "hold_script")
@@ -177,9 +179,12 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         chosen += [("failover", at), ("failover", at + r.uniform(0.4, 1.5))]
     elif master != "none":
         chosen.append((master, r.uniform(0.5, length + 0.2)))
+    evicted = random.Random(f"evict {seed}")
+    if (master == "none" and evicted.random() < 0.4) or focus == "evict":
+        chosen.append(("evict", evicted.uniform(0.5, length)))
     if focus is not None and focus not in [kind for kind, _ in chosen]:
         chosen.append((focus, r.uniform(0.5, length)))
-    arguments = [(kind, at, _arguments(kind, r)) for kind, at in chosen]
+    arguments = [(kind, at, _arguments(kind, evicted if kind == "evict" else r)) for kind, at in chosen]
     for kind, at in chosen:
         if kind == "failover" and r.random() < 0.5:
             # The replicas are behind when it comes: what was acknowledged last is lost.
@@ -212,6 +217,8 @@ def _spell(r: random.Random) -> float:
 
 def _arguments(kind: str, r: random.Random) -> dict[str, Any]:
     match kind:
+        case "evict":
+            return {"keys": r.choice([BOOKKEEPING, r.sample(BOOKKEEPING, r.randint(1, len(BOOKKEEPING)))])}
         case "lag":
             return {
                 "node": r.randrange(NODES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -106,9 +106,12 @@ class Connection:
 
     # -- using it
 
-    async def request(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+    async def request(
+        self, commands: Sequence[Command], deadline: float, first: Callable[[Any], None] | None = None
+    ) -> list[Any]:
         """Send, and wait for the replies."""
         request = self.send(commands, deadline)
+        request.first = first
         try:
             return await request.future  # type: ignore[no-any-return]
         finally:
@@ -158,7 +161,22 @@ class Connection:
         loop = self.network.loop
         loop.call_at(self._in(request.commands[0]), self._arrived, request, context=loop.neutral)
 
+    def reply_first(self, request: Request) -> None:
+        """The server answers the first command, and blocks at one behind it."""
+        loop = self.network.loop
+        loop.call_at(self._in(request.commands[0]), self._first_arrived, request, context=loop.neutral)
+
+    def _first_arrived(self, request: Request) -> None:
+        if self.failure is not None:
+            return
+        self._heard += 1
+        if request.first is not None and not request.future.done():
+            request.first(request.replies[0])
+        request.first = None
+
     def _arrived(self, request: Request) -> None:
+        if request.first is not None:
+            self._first_arrived(request)
         if self.failure is not None:
             return
         self._heard += 1
@@ -183,10 +201,12 @@ class Connection:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    async def execute(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+    async def execute(
+        self, commands: Sequence[Command], deadline: float, *, first: Callable[[Any], None] | None = None
+    ) -> list[Any]:
         """See `AsyncConnection.execute`."""
         try:
-            return await self.request(commands, deadline)
+            return await self.request(commands, deadline, first)
         except BaseException:
             self.close()
             raise

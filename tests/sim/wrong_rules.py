@@ -139,7 +139,7 @@ RULES = [
         (
             put(Engine, "changed_generation", nothing),
             edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),
-            edit(Tail, "_follow", ("if state.ready and state.generation != greeting.replid:", "if False:")),
+            edit(Tail, "_follow", ("if state.same_data:", "if False:")),
         ),
         lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
         settings=CALM,

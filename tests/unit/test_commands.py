@@ -93,7 +93,7 @@ def test_calls_without_an_entry() -> None:
     assert COMMANDS.resync(newest=5).args == ("1", "", 2, 7, 5, "11fe")
     restore = COMMANDS.restore([("f:a", 1), ("t:b", 2)], everything=3, tagfloor=4, **HEAD)
     assert restore.keys == BOOK.keys
-    assert restore.args[5:] == ("11fe", 3, 4, 2, "f:a", 1, "t:b", 2, 10, 20, 30, 40)
+    assert restore.args[5:] == ("11fe", 3, 4, 2, "f:a", 1, "t:b", 2, 10, 20, 30, 40, 0)
     assert COMMANDS.tail("3-1", count=7, block_ms=90) == (
         "XREAD", "COUNT", 7, "BLOCK", 90, "STREAMS", "shop~log", "3-1",
     )  # fmt: skip

@@ -246,6 +246,20 @@ def test_rule_5_nothing_is_put_or_kept_while_not_ready(state: State) -> None:
     assert not put(state)
 
 
+def test_rule_5_of_several_reasons_another_data_counts_most(state: State) -> None:
+    """A store waits for no resync of the same data, and is in vain on another."""
+    assert state.same_data
+    state.unready("gap")
+    assert state.same_data
+    state.unready("generation")
+    assert not state.same_data
+    assert state.unready_why == "generation"
+    state.unready("life")
+    assert not state.same_data
+    resync(state)
+    assert state.same_data
+
+
 def test_near_lives_no_longer_than_the_entry(state: State, now: Now) -> None:
     assert put(state, entry=envelope(0, soft_s=1002.0), seconds=5.0)
     now.time += 1.99

@@ -392,7 +392,7 @@ class Engine:
 
     def resynced(self, address: Address, lost: int) -> None:
         """The tail learnt everything anew."""
-        self.events.emit(events.Resynced(str(address), self.state.unready_since))
+        self.events.emit(events.Resynced(str(address), self.state.unready_why))
         if lost:
             self.events.emit(events.InvalidationsReissued(lost))
         self.chores.wake()

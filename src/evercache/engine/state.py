@@ -120,7 +120,7 @@ class State:
         self.local = False
         self.resyncs = 0
         #: Why everything must be learnt anew: start, fork, master, generation, life, flush, gap or unreadable.
-        self.unready_since: Why = "start"
+        self.unready_why: Why = "start"
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).
         self.tau = float("inf")
@@ -194,7 +194,7 @@ class State:
     def same_data(self) -> bool:
         """Whether the data of the master is still of `generation`, as far as is known, though not all may have been
         heard of it."""
-        return self.ready or self.unready_since in _UNHEARD
+        return self.ready or self.unready_why in _UNHEARD
 
     def when_ready(self) -> Future[None]:
         """Resolved at the next resync or once the master is known to be down; at once if it is so already."""
@@ -222,8 +222,9 @@ class State:
         is cached. `why` is told with the resync.
         """
         with self.lock:
-            if self.ready or why == "fork":
-                self.unready_since = why
+            # Of several reasons that tell most which came first; but that the data is another, of any.
+            if self.ready or why == "fork" or (self.unready_why in _UNHEARD and why not in _UNHEARD):
+                self.unready_why = why
             self.ready = False
             if master:
                 self.master_down = False

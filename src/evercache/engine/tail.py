@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from evercache.engine.state import Why
 from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
 from evercache.observe import events
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
 from evercache.topology.facts import parse_replication
-from evercache.wire.types import Address, AsyncConnection
+from evercache.wire.types import Address, AsyncConnection, Reply
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine
@@ -28,11 +29,8 @@ PAGE = 1_000
 #: A read that is late by this much (seconds) is given up: the master is frozen, or cut off.
 PATIENCE = 0.3
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
-#: A read that waits for nothing blocks for a millisecond: 0 would be for ever.
-_AT_ONCE = 0.001
-#: After a pause of this (seconds) the first read waits for nothing: had the log been evicted meanwhile, nothing but
-#: the next line would end the wait.
-_LONG_PAUSE = 0.004
+#: Lines that are there come right behind the name of the last one, not later than this (seconds).
+_BEHIND = 0.010
 #: The position before the first line.
 _START = "0-0"
 #: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
@@ -49,8 +47,10 @@ class Tail:
         #: Whether the end of the connection is `interrupt`'s doing: no trouble of the master's.
         self._interrupted = False
         self._failures = 0
-        #: The line that the state named last, where the read before it brought none.
-        self._missed: str | None = None
+        #: Resyncs since a read that found all as it was known.
+        self._resyncs = 0
+        #: Fires where a read waits for lines that are gone.
+        self._waits_in_vain: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Tail of {self._engine!r} {'connected' if self._connection else 'not connected'}>"
@@ -100,50 +100,56 @@ class Tail:
                 raise UnavailableError(f"{address} says that it is a {greeting.role}, not a master")
             with state.lock:
                 state.observe_time(greeting.time_us, greeting.received)
-            if state.ready and state.generation != greeting.replid:
-                state.unready(master=True)
-            pause, paused, stumbles = _SHORTEST_PAUSE, 0.0, 0
+            if state.generation != greeting.replid:
+                self._resyncs = 0
+                if state.same_data:
+                    state.unready(master=True)
+            pause = _SHORTEST_PAUSE
             while engine.view.master == address:
                 if not state.ready:
+                    if self._resyncs:
+                        # The first comes at once; a log that sets off one after the other is not run after.
+                        await asyncio.sleep(min(0.25, 0.02 * 2**self._resyncs) * (0.5 + state.rng.random()))
                     await self._resync(connection, address)
+                    self._resyncs += 1
                     engine.master_heard(address)
                 began = state.now()
-                busy = await self._read(connection, at_once=paused > _LONG_PAUSE)
-                paused = 0.0
+                busy = await self._read(connection)
                 engine.master_heard(address)
                 self._failures = 0
-                # The first resync comes at once; a log that sets off one after the other is not run after.
-                stumbles = 0 if state.ready else stumbles + 1
-                if stumbles > 1:
-                    await asyncio.sleep(min(0.25, 0.01 * 2**stumbles) * (0.5 + state.rng.random()))
+                if state.ready:
+                    self._resyncs = 0
                 if busy:
                     # Under a stream of lines fewer, larger reads: 400 blocked readers are the master's load.
                     often = state.now() - began < _LONGEST_PAUSE
                     pause = min(pause * 1.5, _LONGEST_PAUSE) if often else max(pause / 2, _SHORTEST_PAUSE)
-                    paused = pause * (0.5 + state.rng.random())
-                    await asyncio.sleep(paused)
+                    await asyncio.sleep(pause * (0.5 + state.rng.random()))
         finally:
             self._connection = None
             connection.close()
 
-    async def _read(self, connection: AsyncConnection, *, at_once: bool) -> bool:
+    async def _read(self, connection: AsyncConnection) -> bool:
         """One read; True when there were lines."""
         engine = self._engine
         state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
         sent = state.now()
-        if at_once or self._missed is not None:
-            block = _AT_ONCE
-        log, info, (life, last), any_marks = _checked(
-            await connection.execute(
+        try:
+            replies = await connection.execute(
                 [
+                    ("HMGET", keys.state, "life", "last"),
                     engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
                     ("INFO", "replication"),
-                    ("HMGET", keys.state, "life", "last"),
+                    ("HGET", keys.state, "life"),
                     ("EXISTS", keys.marks),
                 ],
                 sent + block + PATIENCE,
+                first=self._look_ahead,
             )
-        )
+        finally:
+            if self._waits_in_vain is not None:
+                self._waits_in_vain.cancel()
+                self._waits_in_vain = None
+        (_, last), log, info, life, any_marks = _checked(replies)
         arrived = state.now()
         facts = parse_replication(info)
         if facts.role != "master" or facts.replid != state.generation:
@@ -164,11 +170,9 @@ class Tail:
         if not self._same_life(life, bool(lines)) or evicted:
             state.unready("life")
             return False
-        if self._lost(lines, last):
+        if not lines and (_text(last) or _START) != state.position:
             state.unready("gap")
             return False
-        if self._missed is not None:
-            return True
         if not lines:
             covers = min(sent + block, arrived)
         elif len(lines) < COUNT:
@@ -179,6 +183,23 @@ class Tail:
             if state.ready:
                 state.covers = max(state.covers, covers)
         return bool(lines)
+
+    def _look_ahead(self, named: Reply | ServerError) -> None:
+        """What the state names is answered before the read behind it, which may block.
+
+        If the last line is not the one at the position, the read brings it at once, unless the log was evicted
+        meanwhile: then nothing but the next line would end it.
+        """
+        if isinstance(named, list):
+            life, last = map(_text, named)
+            if (last or _START) != self._engine.state.position:
+                why: Why = "gap" if life == self._engine.state.known_life else "life"
+                self._waits_in_vain = asyncio.get_running_loop().call_later(_BEHIND, self._evicted, why)
+
+    def _evicted(self, why: Why) -> None:
+        """Do not wait with it: the end of the connection ends the read as well."""
+        self._engine.state.unready(why)
+        self.interrupt()
 
     def _take(self, lines: tuple[LogLine, ...]) -> bool:
         """Hear the lines in order; False at a gap."""
@@ -193,18 +214,10 @@ class Tail:
     def _same_life(self, life: bytes | str | None, any_lines: bool) -> bool:
         """Whether the bookkeeping is still the one that was read (`FLUSHALL` and wiped restarts change it)."""
         state = self._engine.state
-        seen = life.decode() if isinstance(life, bytes) else life or ""
+        seen = _text(life)
         if not state.known_life and any_lines:
             state.known_life = seen  # the first invalidation created it
         return seen == state.known_life
-
-    def _lost(self, lines: tuple[LogLine, ...], last: bytes | str | None) -> bool:
-        """Whether the log was evicted: the state names a line that neither this read nor the next one brings."""
-        seen = last.decode() if isinstance(last, bytes) else last or _START
-        missed = None if lines or seen == self._engine.state.position else seen
-        lost = missed is not None and self._missed == missed
-        self._missed = None if lost else missed
-        return lost
 
     def _knows_marks(self) -> bool:
         marks = self._engine.state.marks
@@ -222,8 +235,9 @@ class Tail:
         with state.lock:
             state.observe_time(reply.now_us, state.now(), began)
         marks = await self._marks(connection, deadline)
-        if (before and reply.life != before) or (not marks and self._knows_marks()):
-            await self._restore(connection, reply.replid, deadline)
+        another = bool(before) and reply.life != before
+        if another or (not marks and self._knows_marks()):
+            await self._restore(connection, reply.replid, deadline, knew_another=another)
         # Read since `began`: whatever is logged from then on stands behind the position.
         lost = state.resynced(reply, connection.greeting.run_id, marks, began)
         engine.resynced(address, lost)
@@ -241,7 +255,9 @@ class Tail:
             # The next page begins at the last stamp; where a whole page has one stamp, it must reach further.
             start, count = page[-1][1], PAGE if page[-1][1] > start else 2 * count
 
-    async def _restore(self, connection: AsyncConnection, replid: str, deadline: float) -> None:
+    async def _restore(
+        self, connection: AsyncConnection, replid: str, deadline: float, *, knew_another: bool
+    ) -> None:
         """The bookkeeping is gone: write back what this process remembers (rule 18)."""
         engine = self._engine
         marks = engine.state.marks
@@ -253,9 +269,10 @@ class Tail:
                 newest=marks.newest,
                 everything=marks.everything,
                 tagfloor=marks.tag_floor,
+                knew_another=knew_another,
             )
             await self._run(connection, call, deadline)
-        if engine.state.unready_since != "flush":
+        if engine.state.unready_why != "flush":
             engine.events.emit(events.MarksRestored(len(members)))
 
     async def _run(self, connection: AsyncConnection, call: ScriptCall, deadline: float) -> Any:
@@ -263,6 +280,10 @@ class Tail:
         if isinstance(reply, NoScript):
             (reply,) = await connection.execute([call.eval()], deadline)
         return _checked([reply])[0]
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
 
 
 def _checked(replies: list[Any]) -> list[Any]:

@@ -329,12 +329,17 @@ class Commands:
         newest: int,
         everything: int = 0,
         tagfloor: int = 0,
+        knew_another: bool = False,
     ) -> ScriptCall:
-        """Write marks of functions and tags back (`mark_member`, stamp); some thousands at a time."""
+        """Write marks of functions and tags back (`mark_member`, stamp); some thousands at a time.
+
+        With `knew_another` life of the bookkeeping, all entries of that are outdated.
+        """
         pairs = [(member, _stamp(stamp)) for member, stamp in marks]
         flat: list[Argument] = [word for pair in pairs for word in pair]
         head = (self.life(), _stamp(everything), _stamp(tagfloor), len(pairs))
-        return self._call("restore", None, replid, newest, *head, *flat, *self._limits(), entry=False)
+        last = (*self._limits(), int(knew_another))
+        return self._call("restore", None, replid, newest, *head, *flat, *last, entry=False)
 
     def sweep(self, key: str, *, replid: str, newest: int, least: int) -> ScriptCall:
         """Remove the entry if it is older than `least` or past its hard expiry."""

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from asyncio import current_task
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from threading import get_ident
 from time import monotonic
 from typing import Any, Final, cast
@@ -190,14 +190,23 @@ class Channel(asyncio.Protocol):
 
     # Requests
 
-    async def request(self, commands: Sequence[Command], deadline: float) -> list[Reply | ServerError]:
+    async def request(
+        self,
+        commands: Sequence[Command],
+        deadline: float,
+        *,
+        first: Callable[[Reply | ServerError], None] | None = None,
+    ) -> list[Reply | ServerError]:
         """Send the commands with whatever else leaves in this turn of the loop, return their replies.
 
         A call that is cancelled or late before it was sent is not sent; afterwards its replies are dropped.
+        `first` is called with the first of several replies as soon as it has come.
         """
         if not commands:
             return []
-        replies: list[Reply | ServerError] = await self.send(commands, deadline).future
+        request = self.send(commands, deadline)
+        request.first = first
+        replies: list[Reply | ServerError] = await request.future
         return replies
 
     def send(self, commands: Sequence[Command], deadline: float, until: float = NEVER) -> Exchange:
@@ -390,6 +399,9 @@ class Channel(asyncio.Protocol):
     def _take_reply(self, request: Exchange, reply: Any) -> None:
         request.replies.append(reply)
         if len(request.replies) < request.count:
+            first, request.first = request.first, None
+            if first is not None and not request.future.done():
+                first(reply)
             return
         self._inflight.popleft()
         if not request.future.done():

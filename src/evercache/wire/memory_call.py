@@ -38,8 +38,8 @@ _PATCH = struct.Struct(">QHIL")  # stamp, soft expiry (its 6 bytes in two parts)
 _SCAN = 2000
 
 
-def _leapt(tip: int) -> int:
-    return max(tip, min(tip + LEAP, LEAPT))
+def _leapt(tip: int, by: int = LEAP) -> int:
+    return max(tip, min(tip + by, LEAPT))
 
 
 @dataclass(slots=True)
@@ -234,7 +234,8 @@ class Call:
         if not book.life:
             book.life = life
             if self.newest > 0:
-                book.tip = _leapt(self.newest)
+                by = LEAP // 4 + self.now_us % (LEAP // 8)
+                book.tip = book.star = _leapt(max(self.now_us, self.newest), by)
         else:
             book.tip = _leapt(max(self.now_us, book.tip))
 

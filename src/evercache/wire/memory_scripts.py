@@ -35,6 +35,8 @@ def _lease(call: Call) -> Reply:
     entry = view.entry
     if take:
         call.raise_tip(least, life)
+        if call.book.star > view.least:
+            view = call.look(least, name, tags)
     known = call.report(view)
     if (
         view.fresh
@@ -246,17 +248,20 @@ def _resync(call: Call) -> Reply:
 
 def _restore(call: Call) -> Reply:
     life, star, tagfloor, count = call.text(), call.number(), call.number(), call.number()
+    pairs = [(call.text(), call.number()) for _ in range(count)]
+    limit, knew_another = call.limits(), call.text() == b"1"
     book = call.book
     call.ensure_generation(life)
+    if knew_another and not book.star:
+        call.mark(b"*", b"", life, False, limit, life)
     tip = max(call.newest, star, tagfloor)
-    for _ in range(count):
-        member, score = call.text(), call.number()
+    for member, score in pairs:
         book.marks[member] = max(score, book.marks.get(member, 0))
         tip = max(tip, score)
     book.marks = dict(sorted(book.marks.items(), key=lambda item: (item[1], item[0])))
     book.star, book.tagfloor = max(book.star, star), max(book.tagfloor, tagfloor)
     call.raise_tip(tip, life)
-    call.fold(call.limits().marks, max(100, count))
+    call.fold(limit.marks, max(100, count))
     return call.reply(b"ok", book.tip)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import random
 import ssl
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from threading import Lock, get_ident
@@ -78,13 +78,19 @@ class PipelinedConnection:
     def __repr__(self) -> str:
         return f"<PipelinedConnection {self._channel!r}>"
 
-    async def execute(self, commands: Sequence[Command], deadline: float) -> list[Reply | ServerError]:
-        """See `wire.types.SyncEndpoint.execute`; after an exception the connection is closed.
+    async def execute(
+        self,
+        commands: Sequence[Command],
+        deadline: float,
+        *,
+        first: Callable[[Reply | ServerError], None] | None = None,
+    ) -> list[Reply | ServerError]:
+        """See `wire.types.AsyncConnection.execute`.
 
         A (P)SUBSCRIBE is answered by the confirmation of its last channel; messages go to `next_push`.
         """
         try:
-            return await self._channel.request(commands, deadline)
+            return await self._channel.request(commands, deadline, first=first)
         except BaseException:
             self._channel.close()
             raise

@@ -32,6 +32,7 @@ class Exchange:
         "count",
         "data",
         "deadline",
+        "first",
         "future",
         "heard",
         "replies",
@@ -57,6 +58,8 @@ class Exchange:
         self.future = future
         self.until = until
         self.replies: list[Any] = []
+        #: Told of the first of several replies.
+        self.first: Callable[[Any], None] | None = None
         #: Confirmations that still have to come for each command (empty: none of them subscribes).
         self.subscribing: list[int] = _NONE
         self.heard = heard  # `Channel._heard` when it was sent, or taken while writing is paused

@@ -250,8 +250,18 @@ class AsyncConnection(Protocol):
 
     greeting: Greeting
 
-    async def execute(self, commands: Sequence[Command], deadline: float) -> list[Reply | ServerError]:
-        """See `SyncEndpoint.execute`; after an exception the connection is closed."""
+    async def execute(
+        self,
+        commands: Sequence[Command],
+        deadline: float,
+        *,
+        first: Callable[[Reply | ServerError], None] | None = None,
+    ) -> list[Reply | ServerError]:
+        """See `SyncEndpoint.execute`; after an exception the connection is closed.
+
+        `first` is called with the first of several replies as soon as it is there, where others may block. It may
+        close the connection, and must not raise.
+        """
         ...
 
     async def next_push(self) -> list[Any]:

@@ -74,7 +74,8 @@ class Resynced(Occasion):
 
 @dataclass(frozen=True, slots=True)
 class MarksRestored(Event):
-    """The bookkeeping was gone (`FLUSHALL`, a wiped restart): what this process remembers was written back."""
+    """The bookkeeping was gone (`FLUSHALL`, a wiped restart, an eviction): what this process remembers was written
+    back. Entries that are still there count as outdated."""
 
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "the bookkeeping on the master was gone; {e.count} marks were written back"

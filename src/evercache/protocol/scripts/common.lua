@@ -298,8 +298,8 @@ local function was_replica()
 end
 
 -- The tip goes up, above whatever somebody else may have issued or still issues.
-local function leap(state, from)
-  state.tip = math.max(from, math.min(from + LEAP, LEAPT))
+local function leap(state, from, by)
+  state.tip = math.max(from, math.min(from + (by or LEAP), LEAPT))
   redis.call('HSET', STATE, 'tip', exact(state.tip))
 end
 
@@ -325,10 +325,14 @@ local function ensure_generation(state, life)
     redis.call('UNLINK', LOG) -- of a life whose state was evicted: its lines are chained to nothing any more
     redis.call('HSET', STATE, 'gens', state.gens, 'life', life)
     if NEWEST > 0 then
-      -- There was a life before this one, and it may have issued stamps that the caller has not heard of.
-      leap(state, NEWEST)
-    end
-    if was_replica() then
+      -- There was a life before this one, and it may have issued stamps that the caller has not heard of. What they
+      -- outdated nobody knows in full, and entries may still be there: all of that life are outdated (rule 18).
+      -- Less than a whole leap: the next master stays above this one, though it may never hear of this life. And
+      -- more as time goes by: the next life may begin from the same stamp.
+      leap(state, math.max(now_us, NEWEST), (was_replica() and 3 or 1) * LEAP / 4 + now_us % (LEAP / 8))
+      state.star = state.tip
+      redis.call('HSET', STATE, '*', exact(state.star))
+    elseif was_replica() then
       -- There was a master before this one. It had issued nothing, but may begin now, with a life of its own.
       leap(state, math.max(now_us, state.tip))
     end

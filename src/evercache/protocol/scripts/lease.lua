@@ -18,6 +18,10 @@ local entry, state, marks, fresh = look(least, name, tags)
 -- A lease's stamp is the tip, so the tip must first reach what the caller knows.
 if take then
   raise_tip(state, least, life)
+  if state.star > marks.least then -- the bookkeeping was gone, and what is here is of its former life
+    marks.least = state.star
+    fresh = fresh and entry.stamp >= state.star
+  end
 end
 local known = report(state, marks)
 

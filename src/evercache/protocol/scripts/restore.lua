@@ -1,5 +1,6 @@
 -- Writes marks back after the bookkeeping was lost: the maximum of what is there and what the caller knows.
--- ARGV: life, mark of everything, tagfloor, n, n times (member, score), limits
+-- ARGV: life, mark of everything, tagfloor, n, n times (member, score), limits, whether the caller knew another life
+-- ('1'; absent or '0': the same)
 
 local bad = begin()
 if bad then return bad end
@@ -9,10 +10,14 @@ local members, scores = {}, {}
 for i = 1, count do
   members[i], scores[i] = text(), number()
 end
-local limit = limits()
+local limit, knew_another = limits(), text() == '1'
 local state = read_state()
 ensure_generation(state, life)
 replace_lost_marks(state, limit, life)
+if knew_another and state.star == 0 then
+  -- Begun by somebody who did not know that there had been one before: entries of that may still be there.
+  mark(state, '*', '', life, false, limit, life)
+end
 local tip = math.max(NEWEST, star, tagfloor)
 for i, member in ipairs(members) do
   redis.call('ZADD', MARKS, 'GT', exact(scores[i]), member)
