@@ -11,12 +11,12 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.sentinel import Sentinel
 
 from evercache.demo.pages import Page, pages_of_tag
 from evercache.errors import DemoFailed
+from evercache.url import parse_url
 
 __all__ = ["SOCKET_TIMEOUT", "Design2013", "SentinelAddress"]
 
@@ -37,24 +37,17 @@ class SentinelAddress:
     @classmethod
     def of_url(cls, url: str) -> SentinelAddress:
         """Read `sentinel://[user:password@]host:port,host:port/service[?sentinel_password=…]`."""
-        parts = urlsplit(url)
-        user, _, hosts = parts.netloc.rpartition("@")
-        name, _, password = user.partition(":")
-        service = parts.path.strip("/").split("/")[0]
-        if "sentinel" not in parts.scheme or not hosts or not service:
+        location = parse_url(url)
+        if location.service is None:
             raise DemoFailed("the 2013 design needs a sentinel:// URL with hosts and the name of the service")
-        pairs = []
-        for host in hosts.split(","):
-            address, _, port = host.rpartition(":") if ":" in host else (host, "", "26379")
-            pairs.append((address.strip("[]"), int(port)))
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        nodes, sentinels = location.node_options.credentials, location.sentinel_options.credentials
         return cls(
-            tuple(pairs),
-            unquote(service),
-            unquote(name) or None,
-            unquote(password) or None,
-            query.get("sentinel_username"),
-            query.get("sentinel_password"),
+            tuple((address.host, address.port) for address in location.sentinels),
+            location.service,
+            nodes.username,
+            nodes.password,
+            sentinels.username,
+            sentinels.password,
         )
 
     def sentinel(self, socket_timeout: float) -> Sentinel:
