@@ -32,6 +32,12 @@ def in_use(deployment: Deployment, replicas: int, **options: Any) -> Iterator[Ca
         yield cache
 
 
+def all_have_it(deployment: Deployment, cache: Cache) -> None:
+    """Wait until the replicas are known to have what was written: until then it is read at the master."""
+    ports = {node.port for node in deployment.replicas}
+    wait_for(lambda: {cache.replica.info("server")["tcp_port"] for _ in range(20)} == ports, 10, "the replicas")
+
+
 class Background(threading.Thread):
     """Runs a function and keeps what it returned or raised; `result` waits for it."""
 

@@ -17,7 +17,7 @@ import pytest
 import redis
 import redis.asyncio
 import trustme
-from tests.real.raw_tools import Background, in_use, served
+from tests.real.raw_tools import Background, all_have_it, in_use, served
 from tests.real.wire_peers import Peer, relay
 from tests.servers import Deployment, Server, wait_for
 
@@ -121,7 +121,7 @@ def test_the_core_does_not_import_redis_py() -> None:
 def test_reads_are_balanced_command_by_command(whole: Deployment) -> None:
     with in_use(whole, 2) as cache:
         cache.master.set("a", 1)
-        whole.master().cli("WAIT", 2, 1000)
+        all_have_it(whole, cache)
         before = [served(node, "get") for node in whole.nodes]
         for _ in range(1000):
             assert cache.replica.get("a") == b"1"
@@ -135,7 +135,7 @@ def test_reads_are_balanced_command_by_command(whole: Deployment) -> None:
 async def test_reads_of_tasks_too(whole: Deployment) -> None:
     with in_use(whole, 2) as cache:
         await cache.amaster.set("a", 1)
-        whole.master().cli("WAIT", 2, 1000)
+        await asyncio.to_thread(all_have_it, whole, cache)
         seen: Counter[int] = Counter()
         for _ in range(20):
             infos = await asyncio.gather(*(cache.areplica.info("server") for _ in range(20)))
