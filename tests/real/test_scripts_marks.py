@@ -338,6 +338,17 @@ def test_rule_5_resync_raises_the_tip_and_names_the_generation(rig: Rig) -> None
     assert (got.tip, got.gens[-1]) == (FAR + 5 * LEAP, (got.replid, FAR + 4 * LEAP))
 
 
+def test_rule_1_a_life_is_begun_above_the_leap_of_a_generation_that_the_caller_may_not_know(rig: Rig) -> None:
+    invalidate(rig, Scope.of_key(KEY))
+    rig.client("HSET", rig.book.state, "gens", "abc:7", "tip", str(FAR))
+    lost = invalidate(rig, Scope.of_key(KEY)).stamp
+    assert lost > FAR + LEAP
+    rig.client("UNLINK", rig.book.state, rig.book.log, rig.book.ids)
+    got = parse_resync(rig.resync(replid="", newest=FAR))
+    assert FAR + 5 / 4 * LEAP <= got.tip < FAR + 11 / 8 * LEAP
+    assert got.everything == got.tip > lost
+
+
 @pytest.mark.parametrize("tip", [1, FAR])
 def test_rule_1_what_a_former_master_goes_on_to_issue_stays_below_the_marks_of_the_present_one(
     rig: Rig, tip: int

@@ -327,9 +327,11 @@ local function ensure_generation(state, life)
     if NEWEST > 0 then
       -- There was a life before this one, and it may have issued stamps that the caller has not heard of. What they
       -- outdated nobody knows in full, and entries may still be there: all of that life are outdated (rule 18).
-      -- Less than a whole leap: the next master stays above this one, though it may never hear of this life. And
-      -- more as time goes by: the next life may begin from the same stamp.
-      leap(state, math.max(now_us, NEWEST), (was_replica() and 3 or 1) * LEAP / 4 + now_us % (LEAP / 8))
+      -- Less than a whole leap: the next master stays above this one, though it may never hear of this life; but
+      -- more where the caller may not know of that of this generation. And more as time goes by: the next life may
+      -- begin from the same stamp.
+      local quarters = ARGV[2] == '' and 5 or was_replica() and 3 or 1
+      leap(state, math.max(now_us, NEWEST), quarters * LEAP / 4 + now_us % (LEAP / 8))
       state.star = state.tip
       redis.call('HSET', STATE, '*', exact(state.star))
     elseif was_replica() then
