@@ -316,6 +316,20 @@ def test_a_log_that_is_evicted_while_nobody_reads_it(
         assert page(1) == other(1) == version
 
 
+def test_bookkeeping_that_was_evicted_for_hours_is_read_anew_in_the_end(valkey: Server) -> None:
+    site = Site()
+    with Cache(valkey.url) as one, Cache(valkey.url) as two:
+        page, other = site.on(one, near=60), site.on(two)
+        assert page(1) == other(1) == 0
+        acknowledged(lambda: other.invalidate(2))
+        parts(one).engine.tail._resyncs = 10_000  # so often in a row
+        valkey.cli("UNLINK", "evercache~state")
+        version = site.change()
+        acknowledged(lambda: other.invalidate(1))
+        wait_for(lambda: page(1) == version, 2, "the change to be heard")
+        wait_for(lambda: parts(one).engine.state.ready, 2, "a resync")
+
+
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_result_is_stored_before_all_is_read_anew(valkey: Server, many: bool) -> None:
     """Others wait for the lease: the store under it waits for no resync of the same data (rule 5)."""

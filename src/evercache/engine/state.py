@@ -24,7 +24,7 @@ from evercache.protocol.lease import LEASE
 from evercache.protocol.replies import KnownMarks, LogLine, ResyncReply
 from evercache.protocol.scope import Scope, Subject
 
-__all__ = ["HeldLease", "Hold", "State"]
+__all__ = ["HeldLease", "Hold", "State", "Why"]
 
 #: What others issued and the present master lacks is issued again within this time (seconds), not all at once.
 REPLAY_JITTER = 0.2
@@ -119,7 +119,7 @@ class State:
         self.ready = False
         self.local = False
         self.resyncs = 0
-        #: Why everything must be learnt anew: start, fork, master, generation, life, flush, gap or unreadable.
+        #: Told with the next resync.
         self.unready_why: Why = "start"
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).

@@ -109,7 +109,8 @@ class Tail:
                 if not state.ready:
                     if self._resyncs:
                         # The first comes at once; a log that sets off one after the other is not run after.
-                        await asyncio.sleep(min(0.25, 0.02 * 2**self._resyncs) * (0.5 + state.rng.random()))
+                        wait = min(0.25, 0.02 * 2 ** min(self._resyncs, 4))
+                        await asyncio.sleep(wait * (0.5 + state.rng.random()))
                     await self._resync(connection, address)
                     self._resyncs += 1
                     engine.master_heard(address)

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from asyncio import current_task
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from threading import get_ident
 from time import monotonic
 from typing import Any, Final, cast
@@ -33,7 +33,7 @@ from evercache.wire.resp import (
     too_much,
 )
 from evercache.wire.sockets import input_check
-from evercache.wire.types import Address, Command, Expectation, Greeting, Reply
+from evercache.wire.types import Address, Command, Expectation, Greeting, OnReply, Reply
 
 __all__ = ["Channel"]
 
@@ -191,11 +191,7 @@ class Channel(asyncio.Protocol):
     # Requests
 
     async def request(
-        self,
-        commands: Sequence[Command],
-        deadline: float,
-        *,
-        first: Callable[[Reply | ServerError], None] | None = None,
+        self, commands: Sequence[Command], deadline: float, *, first: OnReply | None = None
     ) -> list[Reply | ServerError]:
         """Send the commands with whatever else leaves in this turn of the loop, return their replies.
 

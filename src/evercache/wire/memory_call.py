@@ -234,6 +234,7 @@ class Call:
         if not book.life:
             book.life = life
             if self.newest > 0:
+                # Without a replication id: the caller does a resync.
                 by = (1 if self.head[1] else 5) * LEAP // 4 + self.now_us % (LEAP // 8)
                 book.tip = book.star = _leapt(max(self.now_us, self.newest), by)
         else:

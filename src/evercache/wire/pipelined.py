@@ -6,7 +6,7 @@ import asyncio
 import copy
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
 from threading import Lock, get_ident
@@ -28,7 +28,7 @@ from evercache.wire.greeting import greet
 from evercache.wire.names import resolver
 from evercache.wire.requests import Exchange
 from evercache.wire.sockets import check_options, known_records, new_socket, tls_context, why
-from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, Reply
+from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, OnReply, Reply
 
 __all__ = ["PipelinedConnection", "PipelinedEndpoint", "PipelinedWire"]
 
@@ -79,11 +79,7 @@ class PipelinedConnection:
         return f"<PipelinedConnection {self._channel!r}>"
 
     async def execute(
-        self,
-        commands: Sequence[Command],
-        deadline: float,
-        *,
-        first: Callable[[Reply | ServerError], None] | None = None,
+        self, commands: Sequence[Command], deadline: float, *, first: OnReply | None = None
     ) -> list[Reply | ServerError]:
         """See `wire.types.AsyncConnection.execute`.
 

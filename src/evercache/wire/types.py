@@ -24,6 +24,7 @@ __all__ = [
     "Credentials",
     "Expectation",
     "Greeting",
+    "OnReply",
     "Over",
     "Overdue",
     "Reply",
@@ -37,6 +38,8 @@ Argument: TypeAlias = bytes | str | int | float
 Command: TypeAlias = Sequence[Argument]
 #: A decoded RESP reply: bytes, int, None, list, dict, bool or float; an error reply is a value, not raised.
 Reply: TypeAlias = Any
+#: Told of a reply as soon as it has come.
+OnReply: TypeAlias = Callable[[Reply | ServerError], None]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -251,11 +254,7 @@ class AsyncConnection(Protocol):
     greeting: Greeting
 
     async def execute(
-        self,
-        commands: Sequence[Command],
-        deadline: float,
-        *,
-        first: Callable[[Reply | ServerError], None] | None = None,
+        self, commands: Sequence[Command], deadline: float, *, first: OnReply | None = None
     ) -> list[Reply | ServerError]:
         """See `SyncEndpoint.execute`; after an exception the connection is closed.
 
