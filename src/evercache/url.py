@@ -287,6 +287,8 @@ def _address(text: str, default_port: int, what: str) -> Address:
                 ipaddress.IPv4Address(host)
             except ValueError:
                 raise URLError(f"{what}: not a valid IPv4 address") from None
+        if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+            raise URLError(f"{what}: no host name, as a part between dots is empty or has over 63 letters")
     if not colon:
         return Address(host, default_port)
     port = _number(port_text, 5)

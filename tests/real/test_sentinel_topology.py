@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from math import inf
 from time import monotonic
+from typing import Any
 
 import pytest
 from tests.servers import CliError, Deployment, Server
@@ -245,6 +247,32 @@ async def test_a_fixed_list_follows_a_promotion(server_kind: str) -> None:
                 server.kill()
             await until(lambda: isinstance(topology.view.problem, MasterUnknown))
             assert topology.view.master == two.address
+
+
+async def test_a_name_stands_for_all_its_records(fresh_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of a managed service may have a record for each node; those it has at the moment are asked."""
+    real, found = socket.getaddrinfo, ["127.0.0.2", "127.0.0.3"]
+
+    def records(host: object, *more: Any, **options: Any) -> Any:
+        if host != "nodes.test":
+            return real(host, *more, **options)  # type: ignore[arg-type]
+        if options.get("flags", 0) & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "not a number")
+        return [record for each in found for record in real(each, *more, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", records)
+    with Server.start("valkey", replica_of=fresh_server) as replica:
+        topology = ReplicatedTopology(
+            PipelinedWire(),
+            Address("nodes.test", 1),
+            [],
+            ConnectionOptions(),
+            address_map={Address("127.0.0.2", 1): replica.address, Address("127.0.0.3", 1): fresh_server.address},
+            interval=0.1,
+        )
+        async with running(topology):
+            await until(lambda: topology.view.master == fresh_server.address)
+            assert topology.view.replicas == (replica.address,)
 
 
 async def test_memory_is_always_confirmed() -> None:

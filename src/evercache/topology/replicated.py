@@ -7,7 +7,6 @@ answer; the master is the node that says so. The epoch of the view counts the ch
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
@@ -17,6 +16,8 @@ from evercache.errors import MasterUnknown, UnavailableError
 from evercache.protocol.topology import View
 from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, mapper
 from evercache.topology.facts import NodeFacts, ask
+from evercache.wire.names import resolver
+from evercache.wire.sockets import known_records
 from evercache.wire.types import Address, AsyncWire, ConnectionOptions
 
 __all__ = ["ReplicatedTopology", "elect"]
@@ -121,14 +122,12 @@ class ReplicatedTopology:
         """All addresses of a name; the name itself where it has but one (or TLS has to check it)."""
         if address.path is not None or self._options.tls is not None:
             return [address]
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(2.0):
-                infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError):
+            records = known_records(address) or await resolver.arecords(address, time.monotonic() + 2.0)
+        except OSError:
             return [address]
-        hosts = dict.fromkeys(str(info[4][0]) for info in infos)
-        families = {info[0] for info in infos}
+        hosts = dict.fromkeys(str(where[0]) for _, where in records)
+        families = {family for family, _ in records}
         if len(hosts) < 2 or (len(hosts) == 2 and len(families) == 2):  # one server, by IPv4 and IPv6
             return [address]
         return [self._mapped(Address(host, address.port)) for host in hosts]

@@ -56,7 +56,12 @@ def known_records(address: Address) -> list[tuple[int, Any]] | None:
 
 def look_up(address: Address, flags: int = 0) -> list[tuple[int, Any]]:
     """All address records; blocks as long as the system's resolver does. `OSError`."""
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+    except UnicodeError:  # Python refuses it (RFC 1035, 2.3.4) before it asks anybody
+        raise socket.gaierror(
+            socket.EAI_NONAME, "no host name: a part between dots is empty or has over 63 letters"
+        ) from None
     return [(family, where) for family, _, _, _, where in found]
 
 
