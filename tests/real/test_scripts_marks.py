@@ -1,21 +1,18 @@
-"""The scripts about the bookkeeping: invalidate, set, resync, restore, tip."""
+"""The scripts about the bookkeeping: invalidate, set, resync, tip."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from tests.real.script_servers import FAR, Client, Rig, envelope, fields, server, wait_for
+from tests.real.script_servers import FAR, Client, Rig, envelope, fields, invalidate, log, members, server, wait_for
 
 from evercache.protocol.commands import Bookkeeping, Limits
 from evercache.protocol.replies import (
     LogLine,
-    parse_invalidate,
     parse_lease,
-    parse_log,
     parse_marks,
     parse_resync,
     parse_set,
@@ -43,21 +40,9 @@ def rig(client: Client) -> Rig:
     return Rig(client)
 
 
-def invalidate(rig: Rig, scope: Scope, **named: Any) -> Any:
-    return parse_invalidate(rig.invalidate(scope, **{"id": rig.new_id(), **named}))
-
-
 def write(rig: Rig, subject: Subject = IT, **named: Any) -> Any:
     ask = {"id": rig.new_id(), "not_after_us": rig.late(), "soft_ms": 9000, "span_ms": 500}
     return parse_set(rig.set(subject, **{**ask, "envelope": envelope(), **named}))
-
-
-def log(rig: Rig, after: str = "0-0") -> tuple[LogLine, ...]:
-    return parse_log(rig.client("XREAD", "COUNT", 100_000, "STREAMS", rig.book.log, after))
-
-
-def members(rig: Rig) -> dict[Scope, int]:
-    return dict(parse_marks(rig.client(*rig.commands.marks_page())))
 
 
 def test_nothing_but_entries_and_leases_exists_before_the_first_invalidation(rig: Rig) -> None:
@@ -104,7 +89,7 @@ def test_stamps_are_exact_up_to_the_last_digit(rig: Rig) -> None:
 
 def test_an_invalidation_of_a_key_unlinks_entry_and_lease(rig: Rig) -> None:
     assert not invalidate(rig, Scope.of_key(KEY)).existed
-    rig.put(KEY, FAR)
+    rig.put(KEY, 1)
     rig.lease(IT, least=0, seen="00" * 8, token="aa" * 8, lease_ms=5000)
     got = invalidate(rig, Scope.of_key(KEY))
     assert got.existed
@@ -391,109 +376,6 @@ def test_rule_1_a_mark_after_a_flush_is_above_those_that_the_caller_has_not_hear
     rig.client("FLUSHALL")
     first = invalidate(rig, Scope.of_key(KEY))
     assert first.stamp == first.now_us, "whoever knows no mark begins by the clock"
-
-
-def test_rule_18_restore_writes_the_maximum(rig: Rig) -> None:
-    newer = invalidate(rig, Scope.of_function("newer")).stamp
-    marks = [("f:newer", 5), ("f:older", FAR), (f"t:{RED.hex()}", 77)]
-    got = parse_tip(rig.restore(marks, newest=3, everything=9, tagfloor=11))
-    assert got.tip == FAR
-    assert members(rig) == {
-        Scope.of_function("newer"): newer,
-        Scope.of_function("older"): FAR,
-        Scope.of_tag("red"): 77,
-    }
-    rig.restore([("f:older", 1)], newest=0, everything=8, tagfloor=10)
-    state = parse_resync(rig.resync())
-    assert (state.everything, state.tagfloor, state.tip) == (9, 11, FAR)
-    assert members(rig)[Scope.of_function("older")] == FAR
-
-
-def test_rule_18_restore_into_nothing_folds_what_is_too_much(rig: Rig) -> None:
-    rig = Rig(rig.client, limits=Limits(max_marks=10))
-    marks = [(f"t:{n:016x}", n + 1) for n in range(500)]
-    assert FAR + LEAP / 4 <= parse_tip(rig.restore(marks, newest=FAR)).tip < FAR + LEAP / 2
-    got = parse_resync(rig.resync())
-    assert (got.tagfloor, got.gens, got.life) == (490, ((got.replid, 0),), "feedfeedfeedfeed")
-    assert len(members(rig)) == 10
-
-
-@pytest.mark.parametrize("by", ["invalidation", "restore"])
-def test_rule_18_lost_marks_are_replaced_by_one_of_everything(rig: Rig, by: str) -> None:
-    rig.put(KEY, 0, tags=(RED,))
-    invalidate(rig, Scope.of_tag("red"))
-    rig.client("UNLINK", rig.book.marks)  # as an eviction does; the state, the log and the entry stay
-    tip = parse_resync(rig.resync()).tip
-    known = log(rig)[-1].log_id
-    if by == "restore":
-        rig.restore([("f:other", 5)], newest=0)
-    else:
-        invalidate(rig, Scope.of_function("other"))
-    everything = parse_resync(rig.resync()).everything
-    assert everything > tip
-    first = log(rig, known)[0]
-    assert (first.scope, first.stamp) == (EVERYTHING, everything)
-    assert parse_lease(rig.peek(IT, least=0)).status == "miss"
-    for _ in range(2):  # and only once
-        invalidate(rig, Scope.of_function("other"))
-    assert parse_resync(rig.resync()).everything == everything
-
-
-@pytest.mark.parametrize("by", ["invalidation", "resync", "restore", "lease"])
-def test_rule_18_no_entry_outlives_the_bookkeeping(rig: Rig, by: str) -> None:
-    """It may have been outdated by a mark that only the lost bookkeeping and its issuer knew."""
-    rig.put(KEY, 0, tags=(RED,))
-    known = invalidate(rig, Scope.of_key("ns:other")).stamp
-    unheard = invalidate(rig, Scope.of_tag("red")).stamp
-    rig.client("UNLINK", rig.book.state, rig.book.marks, rig.book.log, rig.book.ids)
-    if by == "invalidation":
-        invalidate(rig, Scope.of_key("ns:other"), newest=known)
-    elif by == "resync":
-        rig.resync(newest=known)
-    elif by == "restore":
-        rig.restore([], newest=known)
-    else:
-        led = parse_lease(rig.lease(IT, least=known, newest=known, token="a1", lease_ms=9000))
-        assert led.status == "lead", "nobody is given the entry"
-        assert led.stamp > unheard
-        assert led.marks.everything == led.stamp
-    everything = parse_resync(rig.resync()).everything
-    assert everything > unheard
-    assert parse_lease(rig.peek(IT, least=0)).status == "miss"
-    if by != "lease":
-        led = parse_lease(rig.lease(IT, least=0, token="a1", lease_ms=9000))
-    assert led.stamp >= everything, "what is computed now is fresh"
-    # The same again, by somebody who has heard of nothing since: other entries, another mark above them.
-    rig.put(KEY, led.stamp, tags=(RED,))
-    rig.client("UNLINK", rig.book.state, rig.book.marks, rig.book.log, rig.book.ids)
-    assert parse_resync(rig.resync(newest=known)).everything > everything
-    assert parse_lease(rig.peek(IT, least=0)).status == "miss"
-
-
-def test_rule_18_nor_bookkeeping_that_somebody_began_who_knew_of_none(rig: Rig) -> None:
-    rig.put(KEY, 0, tags=(RED,))
-    known = invalidate(rig, Scope.of_tag("red")).stamp
-    rig.client("UNLINK", rig.book.state, rig.book.marks, rig.book.log, rig.book.ids)
-    invalidate(rig, Scope.of_function("f"))
-    assert parse_resync(rig.resync()).everything == 0
-    rig.restore([], newest=known, knew_another=False)
-    assert parse_resync(rig.resync()).everything == 0
-    for _ in range(2):  # only once
-        rig.restore([], newest=known, knew_another=True)
-        everything = parse_resync(rig.resync()).everything
-        assert [line.scope for line in log(rig)] == [Scope.of_function("f"), EVERYTHING]
-        assert log(rig)[-1].stamp == everything > known
-    assert parse_lease(rig.peek(IT, least=0)).status == "miss"
-
-
-def test_marks_that_had_their_time_are_not_lost_ones(rig: Rig) -> None:
-    rig = Rig(rig.client, limits=Limits(marks_ms=1))
-    invalidate(rig, Scope.of_tag("red"))
-    for _ in range(4):
-        time.sleep(0.003)
-        invalidate(rig, Scope.of_key(KEY))
-    assert not rig.client("EXISTS", rig.book.marks)
-    assert parse_resync(rig.resync()).everything == 0
 
 
 def test_marks_are_read_in_pages(rig: Rig) -> None:

@@ -67,6 +67,8 @@ class Entries:
         #: Token of a lease -> until when its caller waits for it.
         self._asked: dict[str, float] = {}
         self.master_clock_at = -inf
+        #: The newest stamp that the node had issued before the present script: what is above is of a lost life.
+        self._tip = 0
 
     def __repr__(self) -> str:
         return f"<Entries increments={len(self._until)} added={len(self._added)}>"
@@ -77,7 +79,7 @@ class Entries:
     # -- marks, as they are on the server
 
     def _alive(self, node: Any, entry: Entry | None, least: int, name: str, tags: tuple[str, ...]) -> bool:
-        if entry is None or node.now_us() // 1000 >= entry.hard:
+        if entry is None or node.now_us() // 1000 >= entry.hard or entry.stamp > self._tip:
             return False
         book = node.data.dbs[self._world.plan.settings["bookkeeping_db"] or 0]
         state = book[b"sim~state"][0] if b"sim~state" in book else {}
@@ -94,9 +96,9 @@ class Entries:
     # -- scripts
 
     def ran(self, node: Any, name: str, reply: list[Any], words: list[bytes], before: Any) -> None:
-        """A script with an entry has run on a node; `before` is what the entry was."""
+        """A script with an entry has run on a node; `before` is what the entry and the tip were."""
         key, args = words[5].decode(), [w.decode("latin-1") for w in words[7:]]
-        was = Entry.of(before)
+        was, self._tip = Entry.of(before[0]), before[1]
         if name == "lease":
             self._lease(node, reply, args, key)
             return

@@ -135,11 +135,11 @@ def _flush(world: World) -> bool:
 
 
 def _evict(world: World, keys: list[str]) -> bool:
-    """Parts of the bookkeeping go, as under `allkeys-lru`; the entries stay."""
+    """Parts of the bookkeeping go, as under `allkeys-lru`; the entries stay, and all that was promised of them."""
     master = world.master
     if not master.alive:
         return False
-    world.oracle.lost_data("evict", world.now, world.now + GRACE).complete = True
+    world.oracle.evicted(master, "state" in keys)
     db = world.plan.settings["bookkeeping_db"] or 0
     for name in keys:
         effect = ("del", db, f"sim~{name}".encode())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Invalidation", "Oracle", "Violation", "Window"]
 
 _SLACK = 0.03
+#: Seconds after which whoever knew what was evicted can speak to the master again.
+_TOLD_AGAIN = 3.0
 #: What is served from there was stored; else it was computed a moment ago.
 _CACHES = ("near", "replica", "master")
 
@@ -90,6 +92,10 @@ class Oracle:
         self.entries = Entries(world)
         self._ticks = 0
         self._stamps: dict[str, int] = {}
+        #: Generations whose state was evicted, and its stamps with it.
+        self._evicted: set[str] = set()
+        #: When bookkeeping was evicted, and the processes that had heard of a mark by then.
+        self._evictions: list[tuple[float, set[Any]]] = []
         #: The first stamp of the generation that came after this one.
         self._next: dict[str, int] = {}
         self.counts: dict[str, int] = defaultdict(int)
@@ -276,6 +282,11 @@ class Oracle:
                     unheard = process.born > it.acknowledged or w.kind != "failover"
                     if unheard and w.begin <= now and w.end >= it.began - 0.3:
                         since = max(since, w.end)
+            for at, knowing in self._evictions:
+                # Who had heard of nothing cannot miss what was evicted, and a hold is gone: until those who know
+                # of it have told it again.
+                if it.began - 0.3 <= at <= now and (process not in knowing or it.holder is not None):
+                    since = max(since, at + _TOLD_AGAIN)
             limit = self._world.max_staleness + _SLACK
             if began > since + limit:
                 kind = "P6" if any(w.begin <= now for w in self.windows) else "P3 other"
@@ -285,7 +296,7 @@ class Oracle:
     # -- at the master
 
     def script(self, node: Any, name: str, reply: Any, words: list[bytes], before: Any) -> None:
-        """A script has run on a node; `before`: what its entry was."""
+        """A script has run on a node; `before`: what its entry and the tip were."""
         if not isinstance(reply, list) or reply[0] == b"GEN":
             return
         if words[5:6]:
@@ -295,19 +306,32 @@ class Oracle:
         if handler is not None:
             handler(node, reply, words)
 
+    def evicted(self, node: Any, state: bool) -> None:
+        """Bookkeeping of a node is gone, perhaps its state with it."""
+        knowing = {p for p in self._world.processes if p is not None and p.engine.state.marks.newest > 0}
+        self._evictions.append((self.now, knowing))
+        if state:
+            self._evicted.add(node.replid)
+
     def _script_invalidate(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         if reply[0] == b"ok":
-            self._issued(node, int(reply[3]))
+            self._issued(node, int(reply[3]), int(words[11]))
             if words[12] == b"k":
                 self.leases.drop(node, words[5])
 
     def _script_set(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         if reply[0] == b"ok":
-            self._issued(node, int(reply[3]))
+            self._issued(node, int(reply[3]), int(words[11]))
             self.leases.drop(node, words[5])
 
-    def _issued(self, node: Any, stamp: int) -> None:
-        """Stamps of one generation only grow; a former master that goes on stays below those of the next one."""
+    def _issued(self, node: Any, stamp: int, known: int) -> None:
+        """Stamps of one generation only grow; a former master that goes on stays below those of the next one.
+
+        Who does not know the newest of those that were evicted cannot stay above it; whoever does mends that
+        within milliseconds.
+        """
+        if node.replid in self._evicted and known < self._stamps.get(node.replid, 0):
+            return
         if stamp <= self._stamps.get(node.replid, 0):
             self.bad("stamps", f"node {node.index} issued {stamp} after {self._stamps[node.replid]}")
         if node.replid not in self._stamps:
@@ -315,5 +339,5 @@ class Oracle:
         self._stamps[node.replid] = stamp
         for former in (node.replid, node.replid2):
             newest, first = self._stamps.get(former, 0), self._next.get(former, inf)
-            if newest >= first and self.clock_at == -inf:
+            if newest >= first and self.clock_at == -inf and former not in self._evicted:
                 self.bad("stamps", f"a former master issued {newest}, and the next one had begun with {first}")

@@ -13,6 +13,8 @@ __all__ = [
     "CRASH",
     "CUT_OFF",
     "EXTRAS",
+    "FEW",
+    "FORGOTTEN",
     "GAP",
     "IN_PLACE",
     "LOST",
@@ -39,9 +41,20 @@ LOST_AND_DEAD = (*LOST, ("kill_process", -0.03, {"process": 0, "after": 0.05}))
 GAP = (("stop_process", -0.5, {"process": 0, "for_": 0.45}), ("burst", -0.3, {"process": 1, "count": 30}))
 #: The master restarts without its last second.
 IN_PLACE = (("restart_master", 0.0, {"down": 0.05, "lost": 1.0, "sync": [0.1, 0.1, 0.1]}),)
+#: The bookkeeping is evicted before a process has heard the last of it; those who have are cut off after that.
+FORGOTTEN = (
+    ("stop_process", -0.35, {"process": 0, "for_": 0.3}),
+    ("evict", -0.06, {"keys": ["state", "marks", "log", "ids"]}),
+    *(("wall", -0.055, {"process": p, "server": None, "way": "both", "for_": 2.0}) for p in (1, 2)),
+)
 STALLS = tuple(("tail_stall", -0.15 * i, {"process": i % 3, "for_": 0.5}) for i in range(1, 18))
 BUSY = {"writes": 0.2, "pace": 0.02}
 CUT_OFF = (("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.2}),)
+#: Many reads of each entry, and invalidations of many at once, that few have mended when they are looked at.
+FEW = {
+    "near": 0.0, "wide": 1.0, "writes": 0.1, "pace": 0.03, "same_key": False, "sets": 0.0, "changes": 0.0,
+    "extras": False, "raises": 0.0, "cancels": 0.0, "slow_compute": False,
+}  # fmt: skip
 SLOW = {"slow_compute": True, "same_key": True, "raises": 0.0}
 CALM = {"default_ttl": 60.0}
 EXTRAS = {"extras": True}

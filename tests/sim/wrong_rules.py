@@ -20,7 +20,20 @@ from evercache.protocol.journal import Journal
 from evercache.topology import replicas
 from evercache.topology.replicas import ReplicaSet
 from tests.sim.mutation import Mutation, edit, never, no, nothing, put, yes
-from tests.sim.scenes import BUSY, CALM, CRASH, GAP, IN_PLACE, LOST, LOST_AND_DEAD, SLOW, STALLS, lags
+from tests.sim.scenes import (
+    BUSY,
+    CALM,
+    CRASH,
+    FEW,
+    FORGOTTEN,
+    GAP,
+    IN_PLACE,
+    LOST,
+    LOST_AND_DEAD,
+    SLOW,
+    STALLS,
+    lags,
+)
 
 __all__ = ["RULES"]
 
@@ -44,6 +57,9 @@ def _no_tags(self: Marks, stamp: int, subject: Any, tags: Any = ()) -> bool:
 def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) -> None:
     _original_prune(self, now, proved_before=float("inf"), keep=0.2)
 
+
+#: The first life of the bookkeeping that somebody begins who knows of one before.
+_BEGUN_ANEW = "quarters * LEAP / 4 + now_us % (LEAP / 8))\n      state.star = state.tip\n"
 
 RULES = [
     Mutation(
@@ -401,6 +417,26 @@ RULES = [
         limits={"marks": 1, "max_marks": 1},
         workload={"wide": 0.9},
         settings=CALM,
+    ),
+    Mutation(
+        "entries outlive the bookkeeping",
+        18,
+        lua={
+            "*": ((_BEGUN_ANEW, _BEGUN_ANEW.replace("state.star = state.tip", "")),),
+            "restore": (("if knew_another and", "if false and"),),
+        },
+        settings={**CALM, "max_staleness": 0.25},
+        scene=FORGOTTEN,
+        workload=FEW,
+    ),
+    Mutation(
+        "entries above the tip are alive",
+        18,
+        lua={"*": ((" and entry.stamp <= state.tip", ""),)},
+        settings={**CALM, "max_staleness": 0.25},
+        # Who sleeps knows of neither of two lives, and begins one below the second.
+        scene=(("evict", -0.25, {"keys": ["state", "marks", "log", "ids"]}), *FORGOTTEN),
+        workload=FEW,
     ),
     Mutation(
         "the journal forgets at once",

@@ -74,7 +74,8 @@ def fetched(package: str, folder: Path) -> Path:
     target = folder / archive.name.removesuffix(".tar.gz")
     shutil.rmtree(target, ignore_errors=True)  # unchanged: always as it was packed
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)  # since 3.11.4
+        packed.extractall(folder)
     return target
 
 

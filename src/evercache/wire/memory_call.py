@@ -217,7 +217,12 @@ class Call:
         """The entry and what covers it and what the caller says of it."""
         entry = self.entry()
         function, marks, least = self.covering(least, name, tags + (entry.tags if entry else []))
-        fresh = entry is not None and bool(entry.raw) and entry.stamp >= least and self.now_ms < entry.hard
+        fresh = (
+            entry is not None
+            and bool(entry.raw)
+            and least <= entry.stamp <= self.book.tip
+            and self.now_ms < entry.hard
+        )
         return View(entry, function, marks, least, fresh)
 
     def report(self, view: View) -> Reply:

@@ -34,7 +34,7 @@ def _lease(call: Call) -> Reply:
     view = call.look(least, name, tags)
     entry = view.entry
     if take:
-        call.raise_tip(least, life)
+        call.raise_tip(view.least, life)
         if call.book.star > view.least:
             view = call.look(least, name, tags)
     known = call.report(view)
@@ -252,7 +252,7 @@ def _restore(call: Call) -> Reply:
     limit, knew_another = call.limits(), call.text() == b"1"
     book = call.book
     call.ensure_generation(life)
-    if knew_another and not book.star:
+    if knew_another and book.star < call.newest:
         call.mark(b"*", b"", life, False, limit, life)
     tip = max(call.newest, star, tagfloor)
     for member, score in pairs:

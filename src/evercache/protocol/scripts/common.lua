@@ -281,12 +281,14 @@ local function report(state, marks)
   return {state.tip, state.star, marks.func, state.tagfloor, marks.tags}
 end
 
--- The entry, the state, the marks over the entry and over what the caller says of it, and whether it is alive.
+-- The entry, the state, the marks over the entry and over what the caller says of it, and whether it is alive. One
+-- above the tip is of a life that was evicted, and nobody here knows what that outdated.
 local function look(least, name, tags)
   local entry = load_entry()
   local state = read_state()
   local marks = covering(state, least, name, union(tags, entry and entry.tags or {}))
-  local fresh = entry and not entry.foreign and entry.stamp >= marks.least and now_ms < entry.hard
+  local fresh = entry and not entry.foreign and entry.stamp >= marks.least and entry.stamp <= state.tip
+    and now_ms < entry.hard
   return entry, state, marks, fresh and true or false
 end
 

@@ -15,9 +15,9 @@ local take = asks and not late
 
 local entry, state, marks, fresh = look(least, name, tags)
 
--- A lease's stamp is the tip, so the tip must first reach what the caller knows.
+-- A lease's stamp is the tip, so the tip must first reach what the caller knows, and a mark whose state was evicted.
 if take then
-  raise_tip(state, least, life)
+  raise_tip(state, marks.least, life)
   if state.star > marks.least then -- the bookkeeping was gone, and what is here is of its former life
     marks.least = state.star
     fresh = fresh and entry.stamp >= state.star

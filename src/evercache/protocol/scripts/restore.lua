@@ -14,8 +14,8 @@ local limit, knew_another = limits(), text() == '1'
 local state = read_state()
 ensure_generation(state, life)
 replace_lost_marks(state, limit, life)
-if knew_another and state.star == 0 then
-  -- Begun by somebody who did not know that there had been one before: entries of that may still be there.
+if knew_another and state.star < NEWEST then
+  -- Begun by somebody who did not know the newest of the one before: entries of that may still be there.
   mark(state, '*', '', life, false, limit, life)
 end
 local tip = math.max(NEWEST, star, tagfloor)
