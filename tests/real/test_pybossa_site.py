@@ -67,8 +67,10 @@ def enabled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def site(lagging: Deployment) -> Iterator[Site]:
+    # Before it begins: of two flushes at once, the second life of the bookkeeping may be begun by a call that has
+    # not heard of the first, and what was computed until that is heard is computed once more.
+    lagging.master().cli("FLUSHALL")
     site = Site(settings(lagging))
-    site.sentinel.master.flushall()
     cache = site.sentinel.home.cache
     wait_for(lambda: [n.use for n in cache.health().nodes if n.role == "replica"] == ["reads"], 10, "the replica")
     yield site

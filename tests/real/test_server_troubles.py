@@ -330,6 +330,34 @@ def test_bookkeeping_that_was_evicted_for_hours_is_read_anew_in_the_end(valkey: 
         wait_for(lambda: parts(one).engine.state.ready, 2, "a resync")
 
 
+def test_the_first_mark_of_all_is_no_eviction(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call may hear of it while the reply to the tail, which has none, is under way."""
+    with Cache(valkey.url) as one:
+        page, engine, resyncs, acks = Site().on(one), parts(one).engine, list[Any](), list[Any]()
+        assert page(1) == 0
+        acknowledged(lambda: page.invalidate(2))
+        wait_for(lambda: engine.state.ready, 2, "a resync")
+        parse, resync = tail.parse_replication, engine.tail._resync
+
+        async def counted(*where: Any) -> None:
+            resyncs.append(where)
+            await resync(*where)
+
+        def invalidated_meanwhile(text: Any) -> Any:
+            if not acks:
+                call = threading.Thread(target=lambda: acks.append(page.invalidate_all()))
+                call.start()
+                call.join(5)
+            return parse(text)
+
+        before = position(one)
+        monkeypatch.setattr(engine.tail, "_resync", counted)
+        monkeypatch.setattr(tail, "parse_replication", invalidated_meanwhile)
+        wait_for(lambda: position(one) != before, 3, "the line of the mark to be heard")
+        assert [bool(ack) for ack in acks] == [True]
+        assert not resyncs
+
+
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_result_is_stored_before_all_is_read_anew(valkey: Server, many: bool) -> None:
     """Others wait for the lease: the store under it waits for no resync of the same data (rule 5)."""

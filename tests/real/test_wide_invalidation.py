@@ -50,7 +50,7 @@ def written(side: Side, operation: str) -> dict[str, int]:
         for name, line in side.server.info("commandstats").items()
     }
     # What the tail, the monitor and this question send at moments of their own.
-    for name in ("config|resetstat", "exists", "hmget", "info", "ping", "role", "time", "xread"):
+    for name in ("config|resetstat", "exists", "hget", "hmget", "info", "ping", "role", "time", "xread"):
         counts.pop(name, None)
     return counts
 

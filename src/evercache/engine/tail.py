@@ -133,6 +133,8 @@ class Tail:
         """One read; True when there were lines."""
         engine = self._engine
         state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
+        # Before it is sent: a call may hear of the first mark of all while the reply, which has none, is under way.
+        knew_marks = self._knows_marks()
         sent = state.now()
         try:
             replies = await connection.execute(
@@ -164,7 +166,7 @@ class Tail:
         except ProtocolError:  # a line that cannot be read may have invalidated anything
             state.unready("unreadable")
             return False
-        evicted = not any_marks and self._knows_marks()
+        evicted = knew_marks and not any_marks
         if not self._take(lines):
             state.unready("gap")
             return False
@@ -227,18 +229,19 @@ class Tail:
     async def _resync(self, connection: AsyncConnection, address: Address) -> None:
         engine = self._engine
         state = engine.state
-        before = state.known_life
+        # What it knows of the life before: calls may hear of a new one while this is under way.
+        before, newest, knew_marks = state.known_life, state.marks.newest, self._knows_marks()
         began = state.now()
         deadline = began + 5.0
         reply = parse_resync(
-            await self._run(connection, engine.commands.resync(replid="", newest=state.marks.newest), deadline)
+            await self._run(connection, engine.commands.resync(replid="", newest=newest), deadline)
         )
         with state.lock:
             state.observe_time(reply.now_us, state.now(), began)
         marks = await self._marks(connection, deadline)
         another = bool(before) and reply.life != before
-        if another or (not marks and self._knows_marks()):
-            await self._restore(connection, reply.replid, deadline, knew_another=another)
+        if another or (knew_marks and not marks):
+            await self._restore(connection, reply.replid, newest, deadline, knew_another=another)
         # Read since `began`: whatever is logged from then on stands behind the position.
         lost = state.resynced(reply, connection.greeting.run_id, marks, began)
         engine.resynced(address, lost)
@@ -257,7 +260,7 @@ class Tail:
             start, count = page[-1][1], PAGE if page[-1][1] > start else 2 * count
 
     async def _restore(
-        self, connection: AsyncConnection, replid: str, deadline: float, *, knew_another: bool
+        self, connection: AsyncConnection, replid: str, newest: int, deadline: float, *, knew_another: bool
     ) -> None:
         """The bookkeeping is gone: write back what this process remembers (rule 18)."""
         engine = self._engine
@@ -267,7 +270,7 @@ class Tail:
             call = engine.commands.restore(
                 members[start : start + PAGE],
                 replid=replid,
-                newest=marks.newest,
+                newest=newest,
                 everything=marks.everything,
                 tagfloor=marks.tag_floor,
                 knew_another=knew_another,
