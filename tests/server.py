@@ -102,11 +102,11 @@ def find_server(kind: str) -> str | None:
         path = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
         return str(path) if path and path.exists() else None
     if kind == "redis7":
-        on_path = shutil.which("redis-server")
-        if on_path:
-            said = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=False).stdout
-            if "v=7." in said:
-                return on_path
+        for folder in os.get_exec_path():  # where a virtual environment comes first, its wheel's older one does
+            if path := shutil.which("redis-server", path=folder):
+                said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+                if "v=7." in said:
+                    return path
         return None
     raise ValueError(f"unknown kind of server {kind!r}: use valkey, redis6 or redis7")
 
