@@ -118,7 +118,6 @@ def test_reads_at_a_frozen_replica_are_answered_by_the_other_one(nodes: Deployme
             assert reader.get(key) == value(key)
 
 
-
 def settled(cache: Cache, reader: Reader) -> None:
     """What was left alone is over, and nothing counts as under way. (A task's loop runs only while it reads.)"""
 

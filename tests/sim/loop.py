@@ -55,7 +55,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     """Runs callbacks in the order of their virtual time, and of their scheduling within one moment."""
 
     def __init__(self) -> None:
-        self._now = 0.0
+        #: A plain attribute: it is looked at several times a step.
+        self.now = 0.0
         self._ready: deque[SimHandle] = deque()
         self._timers: list[tuple[float, int, SimHandle]] = []
         #: Of dead processes: run at the very end, when their tasks are cancelled.
@@ -73,7 +74,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.preempt: Callable[[SimHandle, Tag], float] | None = None
 
     def __repr__(self) -> str:
-        return f"<SimLoop t={self._now:.6f} ready={len(self._ready)} timers={len(self._timers)}>"
+        return f"<SimLoop t={self.now:.6f} ready={len(self._ready)} timers={len(self._timers)}>"
 
     # -- running
 
@@ -81,6 +82,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Run everything that is due before `end`; the clock stands there afterwards."""
         asyncio._set_running_loop(self)
         ready, timers, pop, next_ready = self._ready, self._timers, heapq.heappop, self._ready.popleft
+        held = self.preempt is not None
         try:
             while True:
                 if ready:
@@ -93,18 +95,22 @@ class SimLoop(asyncio.AbstractEventLoop):
                     when, _, handle = pop(timers)
                     if handle.off:
                         continue
-                    if when > self._now:
-                        self._now = when
+                    if when > self.now:
+                        self.now = when
                 context = handle.context
                 tag = context.get(tag_of_task)
-                if tag is not None and not self._may_run(handle, tag):
+                if (
+                    tag is not None
+                    and (held or not tag.alive or tag.stopped_until > self.now)  # else it need not be asked
+                    and not self._may_run(handle, tag)
+                ):
                     continue
                 self.steps += 1
                 try:
                     context.run(handle.callback, *handle.args)
                 except Exception as error:
                     self.errors.append({"message": f"in {handle.callback!r}", "exception": error})
-            self._now = max(self._now, end)
+            self.now = max(self.now, end)
         finally:
             asyncio._set_running_loop(None)
 
@@ -113,11 +119,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         if not tag.alive:
             self._dropped.append(handle)
             return False
-        if tag.stopped_until > self._now:
+        if tag.stopped_until > self.now:
             self._push(tag.stopped_until, handle)
             return False
         if self.preempt is not None and (seconds := self.preempt(handle, tag)):
-            self._push(self._now + seconds, handle)
+            self._push(self.now + seconds, handle)
             return False
         return True
 
@@ -142,13 +148,13 @@ class SimLoop(asyncio.AbstractEventLoop):
                 task.cancel()
             self._ready.extend(self._dropped)
             self._dropped.clear()
-            self.run_until(self._now + 0.001)
+            self.run_until(self.now + 0.001)
         self.close()
 
     # -- the interface that asyncio uses
 
     def time(self) -> float:
-        return self._now
+        return self.now
 
     def get_debug(self) -> bool:
         return False
@@ -167,7 +173,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> SimHandle:
-        handle = SimHandle(self._now, callback, args, contextvars.copy_context() if context is None else context)
+        handle = SimHandle(self.now, callback, args, contextvars.copy_context() if context is None else context)
         if not self._closed:
             self._ready.append(handle)
         return handle
@@ -177,7 +183,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> SimHandle:
-        when = self._now + delay
+        when = self.now + delay
         handle = SimHandle(when, callback, args, contextvars.copy_context() if context is None else context)
         self._push(when, handle)
         return handle

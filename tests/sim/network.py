@@ -58,7 +58,7 @@ class Network:
 
     def wall(self, source: str, target: str) -> float:
         """Until when nothing passes from one to the other (0: it passes)."""
-        now, until = self.loop.time(), 0.0
+        now, until = self.loop.now, 0.0
         for begin, end, a, b in self.walls:
             if begin <= now < end and a in (None, source) and b in (None, target):
                 until = max(until, end)
@@ -70,13 +70,14 @@ class Network:
         seconds = 0.0001 + draw * 0.0012
         if draw > 0.97:
             seconds = 0.003 + (draw - 0.97) * 0.6
-        now = self.loop.time()
-        for begin, end, name, more in self.slow:
-            if name == process and begin <= now < end:
-                seconds += more * self.rng.random()
-        until = self.wall(source, target)
-        if until:
-            seconds += until - now + self.rng.random() * 0.05
+        if self.slow or self.walls:
+            now = self.loop.now
+            for begin, end, name, more in self.slow:
+                if name == process and begin <= now < end:
+                    seconds += more * self.rng.random()
+            until = self.wall(source, target)
+            if until:
+                seconds += until - now + self.rng.random() * 0.05
         return seconds
 
     def hold(self, way: str, what: str | list[bytes], connection: Connection) -> float:
@@ -144,7 +145,7 @@ class Session:
 
     def arrive(self, request: Request) -> None:
         """A request reached the server."""
-        server, now = self.server, self.network.loop.time()
+        server, now = self.server, self.network.loop.now
         if not server.alive or not self.alive:
             return
         points = self.network.points
@@ -181,18 +182,18 @@ class Session:
         """Until `look` has an answer; or answer what `late` gives. It looks when the log grows, and so often."""
         self.parked = look
         self.server.parked.add(self)
-        self._go_on_waiting(look, self.network.loop.time() + seconds, late, every)
+        self._go_on_waiting(look, self.network.loop.now + seconds, late, every)
 
     def _go_on_waiting(self, look: Callable[[], Any], end: float, late: Callable[[], Any], every: float) -> None:
         loop = self.network.loop
-        at = max(min(end, loop.time() + every), self.server.frozen_until)
+        at = max(min(end, loop.now + every), self.server.frozen_until)
 
         def go_on() -> None:
-            if self.server.frozen_until <= loop.time():
+            if self.server.frozen_until <= loop.now:
                 self.look_again()
             if self.parked is not look:
                 return
-            if loop.time() >= max(end, self.server.frozen_until):
+            if loop.now >= max(end, self.server.frozen_until):
                 self.unblock(late())
             else:
                 self._go_on_waiting(look, end, late, every)

@@ -74,11 +74,11 @@ class Node:
 
     @property
     def now(self) -> float:
-        return self._loop.time()
+        return self._loop.now
 
     def now_us(self) -> int:
         """Its own clock."""
-        return int((EPOCH + self._loop.time()) * 1e6) + self.skew_us
+        return int((EPOCH + self._loop.now) * 1e6) + self.skew_us
 
     @property
     def offset(self) -> int:

@@ -195,6 +195,11 @@ class Process:
 
     # -- the visitors
 
+    def pace(self) -> float:
+        """Seconds between two reads of a visitor, on average: once the faults are over, fewer see as much."""
+        world = self.world
+        return float(world.plan.workload["pace"] * (4 if world.now > world.plan.length else 1))
+
     async def _visitor(self) -> None:
         rng, world = self.rng, self.world
         work = world.plan.workload
@@ -217,8 +222,7 @@ class Process:
                 await self._cancelled(action)
             else:
                 await action
-            pace = work["pace"] * (4 if quiet else 1)
-            await asyncio.sleep(rng.uniform(0.0, 2 * pace))
+            await asyncio.sleep(rng.uniform(0.0, 2 * self.pace()))
 
     async def _cancelled(self, action: Coroutine[Any, Any, Any]) -> None:
         task = self.world.loop.create_task(action)

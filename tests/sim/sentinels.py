@@ -38,7 +38,7 @@ class Sentinel:
 
     def greet(self) -> Any:
         """For a new connection."""
-        return self.run_id, "sentinel", "", int((EPOCH + self._loop.time()) * 1e6)
+        return self.run_id, "sentinel", "", int((EPOCH + self._loop.now) * 1e6)
 
     def believe(self, epoch: int, master: Address, *, event: str = "+switch-master") -> None:
         """Another configuration."""

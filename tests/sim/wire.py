@@ -45,7 +45,7 @@ class Connection:
 
     def _out(self, what: str | list[bytes] = "connect") -> float:
         a, b = self.names
-        when = self.network.loop.time() + self.network.delay(a, b, self.tag.name)
+        when = self.network.loop.now + self.network.delay(a, b, self.tag.name)
         if self.network.points is not None:
             when += self.network.hold("to", what, self)
         self._last_out = max(self._last_out + 1e-7, when)
@@ -53,7 +53,7 @@ class Connection:
 
     def _in(self, what: str | list[bytes] = "connected") -> float:
         a, b = self.names
-        when = self.network.loop.time() + self.network.delay(b, a, self.tag.name)
+        when = self.network.loop.now + self.network.delay(b, a, self.tag.name)
         if self.network.points is not None:
             when += self.network.hold("from", what, self)
         self._last_in = max(self._last_in + 1e-7, when, self.stalled_until)
@@ -67,7 +67,7 @@ class Connection:
         done: asyncio.Future[Any] = loop.create_future()
 
         def knock() -> None:
-            if server.frozen_until > loop.time():
+            if server.frozen_until > loop.now:
                 loop.call_at(server.frozen_until, knock, context=loop.neutral)
                 return
             answer: Any
@@ -94,7 +94,7 @@ class Connection:
         run_id, role, replid, time_us = answer
         if not server.alive or server.run_id != run_id:
             raise ConnectionFailed(f"{self.address}: the connection was reset")
-        self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.time())
+        self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.now)
         self.session = Session(self.network, server, self, self.options.db)
 
     def _node_greeting(self) -> Any:
@@ -124,9 +124,9 @@ class Connection:
             raise ConnectionFailed("the process is dead")
         if self.failure is not None:
             raise ConnectionFailed(str(self.failure))
-        if deadline <= loop.time():
+        if deadline <= loop.now:
             raise DeadlineExceeded(f"the deadline had passed before {self.address} was asked")
-        words = [[w if isinstance(w, bytes) else str(w).encode() for w in command] for command in commands]
+        words = [[w if type(w) is bytes else str(w).encode() for w in command] for command in commands]
         request = Request(words, deadline, loop.create_future(), self._heard)
         self.inflight.append(request)
         assert self.session is not None
@@ -246,7 +246,7 @@ class Connection:
         # The end travels behind what was sent before, which is executed all the same; a server that is frozen
         # reads it when it wakes.
         if session is not None and not loop.is_closed():
-            when = max(self._last_out + 1e-7, loop.time(), self.server.frozen_until + 1e-6)
+            when = max(self._last_out + 1e-7, loop.now, self.server.frozen_until + 1e-6)
             loop.call_at(when, session.client_closed, context=loop.neutral)
 
     def peer_closed(self) -> None:
@@ -300,13 +300,13 @@ class SimEndpoint:
             if connection is None or (expect is not None and not expect(connection.greeting)):
                 if connection is not None:
                     connection.retire()
-                ready = deadline if until > loop.time() else min(deadline, loop.time() + HASTE)
+                ready = deadline if until > loop.now else min(deadline, loop.now + HASTE)
                 connection = await self._fresh(ready)
                 if expect is not None and not expect(connection.greeting):
                     connection.retire()
                     raise ServerChanged(f"{self.address} is not the server that was verified")
             request = connection.send(commands, deadline)
-            if until <= loop.time():
+            if until <= loop.now:
                 return request
             timer = None
             if until < deadline:
@@ -357,7 +357,7 @@ class SimEndpoint:
         if connection is not None:
             return connection
         loop = self._network.loop
-        left = deadline - loop.time()
+        left = deadline - loop.now
         if left <= 0:
             raise DeadlineExceeded(f"no time was left to connect to {self.address}")
         if self._opening is None or self._opening.done():
@@ -377,7 +377,7 @@ class SimEndpoint:
         epoch = self._epoch
         connection = Connection(self._network, self._tag, self.address, self._options)
         try:
-            await connection.open(self._network.loop.time() + self._options.connect_timeout)
+            await connection.open(self._network.loop.now + self._options.connect_timeout)
         except UnavailableError as error:
             return error
         if epoch != self._epoch:
@@ -415,7 +415,7 @@ class SimWire:
 
     async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> Connection:
         connection = Connection(self._network, self.tag, address, options)
-        limit = min(deadline, self._network.loop.time() + options.connect_timeout)
+        limit = min(deadline, self._network.loop.now + options.connect_timeout)
         await connection.open(limit)
         return connection
 

@@ -101,7 +101,7 @@ class World:
 
     @property
     def now(self) -> float:
-        return self.loop.time()
+        return self.loop.now
 
     def note(self, text: str) -> None:
         """A line of the trace."""
