@@ -36,8 +36,10 @@ class Plan:
     """One schedule. Times are in seconds."""
 
     seed: int
-    #: Faults and writes end about here; then everything must settle.
+    #: Faults and writes end about here; then everything must settle: it is judged when it has, `calm` seconds later
+    #: at the earliest and `quiet` at the latest.
     length: float
+    calm: float
     quiet: float
     settings: dict[str, Any]
     #: max_marks and log_lines on the server; marks, journal and pending in the process.
@@ -56,7 +58,8 @@ class Plan:
         more = tuple(
             Fault(first + i, kind, max(0.2, self.length + at), args) for i, (kind, at, args) in enumerate(scene)
         )
-        return replace(self, faults=self.faults + more, quiet=max(self.quiet, 3.6))
+        quiet = max(self.quiet, 3.6)
+        return replace(self, faults=self.faults + more, calm=quiet, quiet=quiet)
 
     @property
     def holds(self) -> tuple[Fault, ...]:
@@ -108,8 +111,10 @@ def _few_preemptions(plan: Plan, focus: str | None) -> Plan:
         )
         for i, kind in enumerate(kinds)
     )
-    quiet = max(plan.quiet, 1.9 + max(f.args["for_"] for f in holds))
-    return replace(plan, faults=plan.faults + holds, quiet=quiet)
+    held = max(f.args["for_"] for f in holds)
+    return replace(
+        plan, faults=plan.faults + holds, calm=max(plan.calm, 1.2 + held), quiet=max(plan.quiet, 1.9 + held)
+    )
 
 
 def _drawn(seed: int, focus: str | None) -> Plan:
@@ -195,15 +200,12 @@ def _drawn(seed: int, focus: str | None) -> Plan:
             ]
     arguments.sort(key=lambda item: item[1])
     faults = [Fault(i, kind, max(at, 0.0), args) for i, (kind, at, args) in enumerate(arguments)]
-    return Plan(seed, length, _quiet(faults, length), settings, limits, workload, tuple(faults))
-
-
-def _quiet(faults: Sequence[Fault], length: float) -> float:
-    """How long after the writes everything is judged: a master may be replaced last thing, and a replica that can
-    be reached again is in use a second later."""
-    last = max([fault.at for fault in faults if fault.kind in MASTER_KINDS], default=0.0)
-    over = max([fault.at + _lasts(fault.args) for fault in faults], default=0.0)
-    return max(1.9, last + 3.4 - length, over + 1.2 - length)
+    # How long after the writes everything is judged: a master may be replaced last thing, and a replica that can be
+    # reached again is in use a second later.
+    last = max([fault.at for fault in faults if fault.kind in MASTER_KINDS], default=0.0) - length
+    over = max([fault.at + _lasts(fault.args) for fault in faults], default=0.0) - length
+    calm, quiet = max(1.2, last + 1.5, over + 0.6), max(1.9, last + 3.4, over + 1.2)
+    return Plan(seed, length, calm, quiet, settings, limits, workload, tuple(faults))
 
 
 def _lasts(args: dict[str, Any]) -> float:

@@ -251,17 +251,20 @@ class World:
         """From the beginning to the last check."""
         self._begin()
         plan = self.plan
-        end = plan.length + plan.quiet
+        soonest, end = plan.length + plan.calm, plan.length + plan.quiet
         step = 0.25
-        while self.now < end and not self.oracle.violations and not self.loop.errors:
+        settled = False
+        while self.now < end and not self.oracle.violations and not self.loop.errors and not settled:
             self.loop.run_until(self.now + step)
             self.loop.forget_done()
+            settled = self.now >= soonest and not self._unsettled()
         for error in self.loop.errors[:3]:
             failure = error.get("exception")
             text = "".join(traceback.format_exception(failure)) if failure else ""
             self.oracle.bad("defect", f"{error.get('message')} {text}")
         if not self.oracle.violations:
-            self._check_end()
+            for promise, text in self._unsettled():
+                self.oracle.bad(promise, text)
         if not self.oracle.violations:
             self._check_tasks()
         self.oracle.over = True
@@ -298,36 +301,40 @@ class World:
                 self.oracle.bad("P1 exception", where)
                 return
 
-    def _check_end(self) -> None:
-        """After the faults everything has come together again, and memory is bounded."""
-        bad, limits = self.oracle.bad, self.plan.limits
+    def _unsettled(self) -> list[tuple[str, str]]:
+        """Which promises do not hold yet: after the faults everything comes together, and memory is bounded."""
+        limits = self.plan.limits
         if not self.settled():
-            bad("liveness", "; ".join(f"{p.name}: {p.engine.state!r} view={p.engine.view}" for p in self.processes))
-            return
+            states = (f"{p.name}: {p.engine.state!r} view={p.engine.view}" for p in self.processes)
+            return [("liveness", "; ".join(states))]
+        found: list[tuple[str, str]] = []
         replicas = [n.address for n in self.nodes if n.role == "slave" and n.alive]
         for process in self.processes:
             engine, now = process.engine, self.now
             state = engine.state
             if not state.sure(now):
-                bad("liveness", f"{process.name} is blind: covers {now - state.covers:.3f} s ago")
+                found.append(("liveness", f"{process.name} is blind: covers {now - state.covers:.3f} s ago"))
             admitted = {r.address for r in engine.replicas.admitted(state.tau, now, engine.settings.lag_bound)}
             for address in replicas:
                 if address not in admitted:
-                    bad("P7", f"{process.name} does not use {address}: {engine.replicas!r} tau={state.tau:.3f}")
+                    found.append(
+                        ("P7", f"{process.name} does not use {address}: {engine.replicas!r} tau={state.tau:.3f}")
+                    )
             left = [item for item in state.journal.pending if self.oracle.issued_before(item, now - 1.0)]
             if left:
-                bad("liveness", f"{process.name} has not brought {left}, and nobody tries")
+                found.append(("liveness", f"{process.name} has not brought {left}, and nobody tries"))
             marks = state.marks
             if len(marks.tags) > limits["marks"] + 1 or len(marks.functions) > limits["marks"] + 1:
-                bad("memory", f"{process.name}: {marks!r}")
+                found.append(("memory", f"{process.name}: {marks!r}"))
             if len(state.journal) > limits["journal"] + 1:
-                bad("memory", f"{process.name}: {state.journal!r}")
+                found.append(("memory", f"{process.name}: {state.journal!r}"))
         data = self.master.data.dbs[self.plan.settings["bookkeeping_db"] or 0]
         stream, table = data.get(b"sim~log"), data.get(b"sim~marks")
         if stream is not None and len(stream[0].ids) > limits["log_lines"] + 8:
-            bad("memory", f"the log has {len(stream[0].ids)} lines")
+            found.append(("memory", f"the log has {len(stream[0].ids)} lines"))
         if table is not None and len(table[0]) > limits["max_marks"]:
-            bad("memory", f"there are {len(table[0])} marks")
+            found.append(("memory", f"there are {len(table[0])} marks"))
+        return found
 
 
 class StandsStill(BaseException):
