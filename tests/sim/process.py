@@ -265,8 +265,10 @@ class Process:
             world.writing = self
             try:
                 await self._write()
-            finally:
-                world.writing = None
+            except asyncio.CancelledError:
+                world.written_later(self)
+                raise
+            world.writing = None
         else:
             world.oracle.commit(key)
             await asyncio.sleep(rng.uniform(0, 0.003))

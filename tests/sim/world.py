@@ -135,10 +135,18 @@ class World:
     def _gone(self, process: Process) -> None:
         self.oracle.leases.all_ended(process)
         if self.writing is process:
-            # Its request in flight is refused after its deadline (rule 11).
-            self.later(self.budget + 0.1, lambda: setattr(self, "writing", None))
+            self.written_later(process)
         if self.releasing is process:
             self.later(self.budget + 0.1, lambda: setattr(self, "releasing", None))
+
+    def written_later(self, process: Process) -> None:
+        """Its writer has gone; until its deadline (rule 11) its request may be in flight, and no other writes."""
+
+        def over() -> None:
+            if self.writing is process:
+                self.writing = None
+
+        self.later(self.budget + 0.1, over)
 
     def fork(self, slot: int, parent_ends: bool) -> None:
         """A process forks; its parent ends, or both go on, the child in a slot of its own."""

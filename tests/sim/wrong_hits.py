@@ -6,7 +6,7 @@ from evercache.client._async.hits import AsyncHits
 from evercache.client.serving import Serving
 from evercache.engine.routing import Routing
 from tests.sim.mutation import Mutation, edit
-from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, STALLS, lags
+from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, EXTRAS, FEW, STALLS, lags
 
 __all__ = ["HITS"]
 
@@ -86,7 +86,7 @@ HITS = [
         14,
         (edit(Routing, "route", _BLIND), edit(Serving, "value", _UNSURE)),
         settings={"max_staleness": 0.1, **CALM},
-        workload={"wide": 0.9, "writes": 0.2, "pace": 0.2, "sets": 0.0, "near": 0.0},
+        workload=FEW,
         scene=_PAUSES,
     ),
     Mutation(
