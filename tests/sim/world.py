@@ -271,7 +271,7 @@ class World:
             text = "".join(traceback.format_exception(failure)) if failure else ""
             self.oracle.bad("defect", f"{error.get('message')} {text}")
         if not self.oracle.violations:
-            for promise, text in self._unsettled():
+            for promise, text in (*self._unsettled(), *self._over_bounds()):
                 self.oracle.bad(promise, text)
         if not self.oracle.violations:
             self._check_tasks()
@@ -310,8 +310,7 @@ class World:
                 return
 
     def _unsettled(self) -> list[tuple[str, str]]:
-        """Which promises do not hold yet: after the faults everything comes together, and memory is bounded."""
-        limits = self.plan.limits
+        """What has not come together again after the faults."""
         if not self.settled():
             states = (f"{p.name}: {p.engine.state!r} view={p.engine.view}" for p in self.processes)
             return [("liveness", "; ".join(states))]
@@ -331,6 +330,14 @@ class World:
             left = [item for item in state.journal.pending if self.oracle.issued_before(item, now - 1.0)]
             if left:
                 found.append(("liveness", f"{process.name} has not brought {left}, and nobody tries"))
+        return found
+
+    def _over_bounds(self) -> list[tuple[str, str]]:
+        """What takes more memory than it may: nobody waits for that to end."""
+        found: list[tuple[str, str]] = []
+        limits = self.plan.limits
+        for process in self.processes:
+            state = process.engine.state
             marks = state.marks
             if len(marks.tags) > limits["marks"] + 1 or len(marks.functions) > limits["marks"] + 1:
                 found.append(("memory", f"{process.name}: {marks!r}"))

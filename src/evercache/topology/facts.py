@@ -61,7 +61,7 @@ def parse_replication(text: bytes | str) -> Replication:
     try:
         fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         role = "master" if fields["role"] == "master" else "slave"
-        listed = [_pairs(v) for k, v in fields.items() if k.startswith("slave") and _LISTED.match(k)]
+        listed = [_pairs(v) for k, v in fields.items() if _LISTED.match(k)]
         return Replication(
             role=role,
             replid=fields["master_replid"],
