@@ -37,6 +37,8 @@ class Guard:
         self.route = route
         #: Where the connection leads, or is about to.
         self.address: Address | None = None
+        #: Whether the last attempt to connect got as far as the greeting.
+        self.connected = False
         #: It belongs to a PubSub: what comes is no answer, and nothing is lost when it is read anew.
         self.subscriber = False
         self.greeting = False
@@ -170,6 +172,7 @@ class Patience:
         self._guard = guard
         self._end: float | None = None
         self._pause = 0.005
+        self._late = False
 
     def __repr__(self) -> str:
         return f"<Patience {self._end}>"
@@ -185,7 +188,12 @@ class Patience:
         if self._end is None:
             again = now - self._guard.gave_up < _AGAIN
             self._end = now if again else now + source.options.wait
-        source.failed(self._guard.address, error)
+        # Many connections at once are late in a busy process; if each counted, that would take every replica out of
+        # use. One that is gone is late again.
+        late = isinstance(error, RedisTimeoutError) and not self._guard.connected
+        if self._late or not late or self._guard.route.writes or now >= self._end:
+            source.failed(self._guard.address, error)
+        self._late = late
         if now >= self._end:
             self._guard.gave_up = now
             raise (RedisConnectionError if self._guard.doubt else NotSent)(str(error)) from error

@@ -1,0 +1,76 @@
+"""What an attempt to connect tells of the server: a late one is repeated before it counts against a replica."""
+
+from __future__ import annotations
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from evercache.integrations.redis import NotSent
+from evercache.integrations.redis.connection_state import Guard, Patience
+from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute
+from evercache.integrations.redis.source import RawOptions, Source
+from evercache.wire.types import Address
+
+SERVER = Address("127.0.0.1", 6379)
+LATE, REFUSED = RedisTimeoutError("late"), RedisConnectionError("refused")
+
+
+class Told(Source):
+    """Remembers which failures it was told of."""
+
+    def __init__(self, wait: float = 5.0) -> None:
+        super().__init__(RawOptions(wait))
+        self.failures: list[Exception] = []
+
+    def failed(self, address: Address | None, error: Exception) -> None:
+        assert address == SERVER
+        self.failures.append(error)
+
+
+def attempt(source: Told, *, master: bool = False) -> tuple[Guard, Patience]:
+    guard = Guard(MasterRoute(source) if master else ReplicaRoute(source))
+    guard.address = SERVER
+    return guard, Patience(guard)
+
+
+def test_a_replica_counts_as_failed_when_it_is_late_again() -> None:
+    source = Told()
+    _, patience = attempt(source)
+    assert patience.pause(LATE) > 0
+    assert source.failures == []
+    assert patience.pause(LATE) > 0
+    assert patience.pause(LATE) > 0
+    assert source.failures == [LATE, LATE]
+
+
+def test_one_that_refuses_counts_at_once() -> None:
+    source = Told()
+    _, patience = attempt(source)
+    patience.pause(LATE)
+    patience.pause(REFUSED)
+    patience.pause(LATE)
+    assert source.failures == [REFUSED]
+
+
+def test_one_that_lets_in_and_does_not_answer_counts_at_once() -> None:
+    source = Told()
+    guard, patience = attempt(source)
+    guard.connected = True
+    patience.pause(LATE)
+    assert source.failures == [LATE]
+
+
+def test_a_late_master_is_asked_for_at_once() -> None:
+    source = Told()
+    _, patience = attempt(source, master=True)
+    patience.pause(LATE)
+    assert source.failures == [LATE]
+
+
+def test_the_last_try_counts() -> None:
+    source = Told(wait=0)
+    _, patience = attempt(source)
+    with pytest.raises(NotSent):
+        patience.pause(LATE)
+    assert source.failures == [LATE]
