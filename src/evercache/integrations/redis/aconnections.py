@@ -44,17 +44,14 @@ class _Routed:
     # -- connecting
 
     async def _connect(self) -> None:
-        guard = self.guard
-        guard.connected = False
-        address = guard.address = guard.route.pick()
+        address = self.guard.address = self.guard.route.pick()
         if address.path is not None:
             self.path = address.path
         else:
             self.host, self.port = address.host, address.port
         await super()._connect()  # type: ignore[misc]
         self._live = asyncio.get_running_loop(), self._writer.transport  # type: ignore[attr-defined]
-        guard.connected = True
-        guard.route.source.add(self)
+        self.guard.route.source.add(self)
 
     async def connect(self) -> None:
         """See redis-py; a connection to a server that is the wrong one now is replaced."""

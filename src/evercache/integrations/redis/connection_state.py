@@ -37,8 +37,6 @@ class Guard:
         self.route = route
         #: Where the connection leads, or is about to.
         self.address: Address | None = None
-        #: Whether the last attempt to connect got as far as the greeting.
-        self.connected = False
         #: It belongs to a PubSub: what comes is no answer, and nothing is lost when it is read anew.
         self.subscriber = False
         self.greeting = False
@@ -189,9 +187,10 @@ class Patience:
             again = now - self._guard.gave_up < _AGAIN
             self._end = now if again else now + source.options.wait
         # Many connections at once are late in a busy process; if each counted, that would take every replica out of
-        # use. One that is gone is late again.
-        late = isinstance(error, RedisTimeoutError) and not self._guard.connected
-        if self._late or not late or self._guard.route.writes or now >= self._end:
+        # use. One that is gone is late again. (After a failed greeting redis-py has disconnected: no address.)
+        late = isinstance(error, RedisTimeoutError) and self._guard.address is not None
+        forgiven = late and not self._late and not self._guard.route.writes and now < self._end
+        if not forgiven:
             source.failed(self._guard.address, error)
         self._late = late
         if now >= self._end:

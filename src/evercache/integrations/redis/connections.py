@@ -41,16 +41,13 @@ class _Routed:
     # -- connecting
 
     def _connect(self) -> Any:
-        guard = self.guard
-        guard.connected = False
-        address = guard.address = guard.route.pick()
+        address = self.guard.address = self.guard.route.pick()
         if address.path is not None:
             self.path = address.path
         else:
             self.host, self.port = address.host, address.port
         self._live = super()._connect()  # type: ignore[misc]
-        guard.connected = True
-        guard.route.source.add(self)  # type: ignore[arg-type]
+        self.guard.route.source.add(self)  # type: ignore[arg-type]
         return self._live
 
     def connect(self) -> None:
