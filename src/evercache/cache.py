@@ -19,7 +19,6 @@ from evercache.client.request import Usual
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.decorators import Decorators
 from evercache.engine.engine import Engine
-from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.errors import ConfigurationError
 from evercache.faces._async.changes import AsyncChanging
 from evercache.faces._async.keys import AsyncKeys
@@ -31,6 +30,7 @@ from evercache.faces.keyspace import Hot
 from evercache.faces.raw import RawFace
 from evercache.observe import Counters, Event, Subscribers
 from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
+from evercache.process import new_lock, reset_after_fork
 from evercache.protocol.keys import Naming, ReadableNaming
 from evercache.results import Ack, Stats
 from evercache.topology import AddressMap
@@ -136,7 +136,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         self._functions: list[FunctionCore] = []
         self._named: dict[str, Any] = {}
         #: Guards the creation of the clients.
-        self._lock = ForkLock()
+        self._lock = new_lock()
         self._clients: _Clients | None = None
         self._hot = Hot()
         #: Behind raw clients while the cache is switched off: `_clients` would switch it on.

@@ -16,6 +16,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
+from evercache.process import new_lock
 from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncWaits", "SyncWaits"]
@@ -163,7 +164,7 @@ class SyncSpawner:
 
     def forget(self) -> None:
         """After a fork, in the child: the threads are not here."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._waiting: deque[tuple[contextvars.Context, Callable[[], Any]]] = deque()
         self._threads = 0
         self._closed = False

@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import random
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
 from evercache.engine.former import FormerMasters
 from evercache.engine.hot import HotSample
-from evercache.engine.process import background_trouble, close_at_exit, gevent_patched, reset_after_fork
 from evercache.engine.readers import Reader
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.engine.routing import Routing
@@ -28,6 +26,7 @@ from evercache.engine.watch import Watch
 from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerError, UnavailableError
 from evercache.observe import Counters, EventHub, events
 from evercache.policy import Settings
+from evercache.process import background_trouble, close_at_exit, gevent_patched, new_lock, reset_after_fork
 from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
@@ -106,7 +105,7 @@ class Engine:
         self.chores = Chores(self)
         self.watch = Watch(self)
         self.hot = HotSample(self)
-        self._lifecycle = threading.Lock()
+        self._lifecycle = new_lock()
         self._background: Background | None = None
         self._view_event: asyncio.Event | None = None
         self.trouble: str | None = None
@@ -211,8 +210,6 @@ class Engine:
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's background or connections is here."""
-        self._lifecycle = threading.Lock()
-        self.events.after_fork()
         self.state.after_fork()
         for endpoints in (self.sync_endpoints, self.async_endpoints):
             endpoints.forget()

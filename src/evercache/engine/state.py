@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from evercache.engine.flights import Flight, Flights, Outcome
 from evercache.engine.route import NOWHERE, Route
 from evercache.near import Gutter, Near
 from evercache.policy import Settings
+from evercache.process import new_lock
 from evercache.protocol.clock import ServerClock
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.freshness import Marks
@@ -92,7 +92,7 @@ class State:
         self.now = now
         self.rng = rng
         self._token = token
-        self.lock = threading.Lock()
+        self.lock = new_lock()
         self.marks = Marks()
         self.journal = Journal()
         self.clock = ServerClock()
@@ -461,7 +461,6 @@ class State:
 
     def after_fork(self) -> None:
         """In the child: the parent's threads, and whatever they had under way, are not here."""
-        self.lock = threading.Lock()
         self._ready_waiters = []
         self.leases.clear()
         self.holds.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from typing import TypeAlias
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
-from evercache.observe.forks import LOGGING
 from evercache.observe.subscribers import Callback, Subscribers
+from evercache.process import LOGGING, new_lock
 
 __all__ = ["QUIET", "Emit", "EventHub"]
 
@@ -40,7 +39,7 @@ class EventHub:
         self._now = now
         self._logger = logger or logging.getLogger("evercache")
         self.subscribers = subscribers or Subscribers()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self.open: dict[str, Begins] = {}
         #: Whether there has been a master. A lost update tells a line twice.
         self._reached = False
@@ -130,12 +129,6 @@ class EventHub:
         now = self._now()
         with self._lock:
             return [(max(0.0, now - at), event) for at, event in reversed(self._recent)]
-
-    # -- life
-
-    def after_fork(self) -> None:
-        """In the child: the lock may have been held by a thread that does not exist here."""
-        self._lock = threading.Lock()
 
 
 def _bound(table: dict[str, Begins] | dict[str, float]) -> None:

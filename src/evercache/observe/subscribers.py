@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from evercache.observe.event import Event
+from evercache.process import new_lock
 
 __all__ = ["Callback", "Subscribers"]
 
@@ -23,7 +24,7 @@ class Subscribers:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._callbacks: tuple[Callback, ...] = ()
         self._waiting: deque[tuple[Event, Dropped]] = deque()
         self._thread: threading.Thread | None = None
@@ -89,6 +90,5 @@ class Subscribers:
 
     def after_fork(self) -> None:
         """In the child: the thread is not here, and what waited is told by the parent."""
-        self._lock = threading.Lock()
         self._waiting = deque()
         self._thread = None

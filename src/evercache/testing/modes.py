@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from evercache import modes
 from evercache.cache import Cache, _Clients
 from evercache.engine.engine import Engine
 from evercache.policy import Seconds
+from evercache.process import new_lock
 from evercache.testing._async.batches import AsyncRecordingBatches
 from evercache.testing._async.changes import AsyncRecordingChanges
 from evercache.testing._async.operations import AsyncRecordingOperations
@@ -32,7 +32,7 @@ class MemoryStores:
 
     def __init__(self) -> None:
         self._clock = Clock()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._clients: dict[Cache, _Clients | None] = {}
 
     def __repr__(self) -> str:

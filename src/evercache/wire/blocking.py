@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Sequence
 from math import inf
-from threading import Condition, Lock
+from threading import Condition
 from time import monotonic
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.process import new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.connection import LATE, Connection, open_socket
 from evercache.wire.greeting import greet
@@ -137,8 +138,8 @@ class BlockingEndpoint:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = Lock()
-        self._returned = Condition(self._lock)
+        self._lock = new_lock()
+        self._returned = Condition(self._lock)  # type: ignore[arg-type]
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._left: list[BlockingExchange] = []  # abandoned, their answers still to come; the oldest first

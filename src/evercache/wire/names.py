@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
 from concurrent.futures import Future
 from time import monotonic
 from typing import Any, Final
 
+from evercache.process import new_lock, on_fork
 from evercache.wire.sockets import look_up
 from evercache.wire.types import Address
 
@@ -33,7 +33,7 @@ class Resolver:
 
     def reset(self) -> None:
         """Forget what is under way: after a fork its threads are not here."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._asked: dict[Address, Future[Records]] = {}
         self._known: dict[Address, Records] = {}
 
@@ -95,4 +95,4 @@ class Resolver:
 
 #: One for the process: a name is asked for once, however many caches connect.
 resolver: Final = Resolver()
-os.register_at_fork(after_in_child=resolver.reset)
+on_fork(resolver.reset)

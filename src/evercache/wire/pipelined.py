@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
-from threading import Lock, get_ident
+from threading import get_ident
 from time import monotonic
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
@@ -22,6 +22,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.process import new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
@@ -143,7 +144,7 @@ class PipelinedEndpoint:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = Lock()
+        self._lock = new_lock()
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slot] = WeakKeyDictionary()
         #: The channel of the loop that asked last: most processes have one loop. Replaced as a whole.
         self._recent: tuple[ReferenceType[Channel], int] | None = None

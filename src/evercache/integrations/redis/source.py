@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.errors import ConfigurationError, MasterUnknown, UnavailableError
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent
 from evercache.integrations.redis.writes import Writes
+from evercache.process import new_lock, reset_after_fork
 from evercache.protocol.topology import View
 from evercache.wire.types import Address, ConnectionOptions
 
@@ -80,7 +80,7 @@ class Source:
         self._missing = missing
         self._home: Home | None = None
         self._closed = False
-        self._lock = ForkLock()
+        self._lock = new_lock()
         self._links: weakref.WeakSet[Linked] = weakref.WeakSet()
         #: The engine that is followed.
         self._engine: Engine | None = None
