@@ -21,6 +21,7 @@ __all__ = [
     "new_lock",
     "notice_fork",
     "on_fork",
+    "pid",
     "reset_after_fork",
 ]
 
@@ -49,7 +50,7 @@ _told: Final[weakref.WeakSet[_Forked]] = weakref.WeakSet()
 #: Functions that run in the child of a fork before the objects are reset.
 _hooks: Final[list[Callable[[], None]]] = []
 #: The process that all of this belongs to.
-_pid = os.getpid()
+pid = os.getpid()
 #: One thread of a child at a time resets what it inherited.
 _resetting = threading.RLock()
 
@@ -78,12 +79,12 @@ def on_fork(hook: Callable[[], None]) -> None:
 
 def notice_fork() -> None:
     """Reset what was inherited if this is a child whose fork ran no hooks (as in uWSGI)."""
-    if os.getpid() == _pid:
+    if os.getpid() == pid:
         return
     # The timeout is for a parent that was itself resetting when it forked: nobody here releases its lock.
     acquired = _resetting.acquire(timeout=1.0)
     try:
-        if os.getpid() != _pid:
+        if os.getpid() != pid:
             _after_fork()
     finally:
         if acquired:
@@ -91,7 +92,7 @@ def notice_fork() -> None:
 
 
 def _after_fork() -> None:
-    global _pid
+    global pid
     for lock in list(_locks):
         reinit = getattr(lock, "_at_fork_reinit", None)  # gevent's locks may have none
         if reinit is not None:
@@ -101,7 +102,7 @@ def _after_fork() -> None:
     for thing in list(_told):
         thing.after_fork()
     # Last: until then other threads of the child wait in `notice_fork`.
-    _pid = os.getpid()
+    pid = os.getpid()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -15,7 +15,9 @@ from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import Address, ConnectionOptions
 
 
-def test_no_thread_can_be_begun_so_the_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_can_be_begun_so_the_function_runs(
+    monkeypatch: pytest.MonkeyPatch, own_deployments: None
+) -> None:
     def refuse(self: Any) -> None:
         raise RuntimeError("can't start new thread")
 

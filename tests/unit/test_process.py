@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import os
 import threading
 import time
@@ -108,11 +109,11 @@ def test_a_fork_that_runs_no_hooks_is_noticed() -> None:
     process.reset_after_fork(told)
     process.notice_fork()
     assert told.pids == []
-    before = process._pid
-    process._pid = -1  # as in a child that ran no hook
-    try:
+    fork = ctypes.PyDLL(None).fork
+    pid: int = fork()
+    if pid == 0:
         process.notice_fork()
         process.notice_fork()
-    finally:
-        process._pid = before
-    assert told.pids == [os.getpid()]
+        os._exit(told.pids != [os.getpid()])
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert told.pids == []

@@ -1,4 +1,4 @@
-"""The one thread of a process that serves a cache in the background: an event loop with its chores."""
+"""The thread that serves the caches of one deployment in the background: an event loop with its jobs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-__all__ = ["Background", "Job"]
+__all__ = ["Background", "Job", "cancel", "keep"]
 
 Job = Callable[[], Coroutine[Any, Any, None]]
+#: Told of a job that raised.
+Failed = Callable[[Job, Exception], None]
 
 
 def _log(job: Job, error: Exception) -> None:
@@ -23,8 +25,7 @@ class Background:
 
     def __init__(self, name: str, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
-        #: Told of a job that failed.
-        self.failed: Callable[[Job, Exception], None] = _log
+        self.failed: Failed = _log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._up = threading.Event()
@@ -43,6 +44,10 @@ class Background:
         self._thread.start()
         self._up.wait(1.0)
 
+    def is_here(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return self._thread is threading.current_thread()
+
     def post(self, callback: Callable[[], None]) -> None:
         """Have a callback run on the loop; nothing happens when it is not running."""
         loop = self._loop
@@ -59,7 +64,7 @@ class Background:
         stopping = self._stopping
         if stopping is not None:
             self.post(stopping.set)
-        if self._thread is not threading.current_thread():
+        if not self.is_here():
             self._thread.join(timeout)
 
     def _main(self) -> None:
@@ -69,21 +74,28 @@ class Background:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._up.set()
-        tasks = [asyncio.create_task(self._keep(job)) for job in self._jobs]
+        tasks = [asyncio.create_task(keep(job, self.failed)) for job in self._jobs]
         await self._stopping.wait()
-        # Again and again: `wait_for` of Python 3.11 swallows a cancellation that meets its result.
-        while left := [task for task in tasks if not task.done()]:
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left, timeout=0.05)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
 
-    async def _keep(self, job: Job) -> None:
-        while True:
-            try:
-                await job()
-                return
-            except Exception as error:
-                # A defect of ours must not end the background: it is told in full, and the job goes on.
-                self.failed(job, error)
-                await asyncio.sleep(0.5)
+
+async def keep(job: Job, failed: Failed) -> None:
+    """Run a job; one that raises is reported and begun again."""
+    while True:
+        try:
+            await job()
+            return
+        except Exception as error:
+            # A defect of ours must not end the background: it is reported in full, and the job goes on.
+            failed(job, error)
+            await asyncio.sleep(0.5)
+
+
+async def cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their end."""
+    # Again and again: `wait_for` of Python 3.11 swallows a cancellation that meets its result.
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.05)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -327,6 +327,12 @@ class State:
             # How long an entry may stay near was told by the time before: an hour too long, perhaps (rule 19).
             self.near.clear()
 
+    def master_time(self, time_us: int, generation: str, received: float, sent: float) -> None:
+        """The monitor asked a master of that generation for its time."""
+        with self.lock:
+            if self.ready and self.generation == generation:
+                self.observe_time(time_us, received, sent)
+
     def expire(self, proved_before: float) -> None:
         """Forget what is safe to forget; called by the background now and then."""
         now, settings = self.now(), self.settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeAlias
@@ -39,6 +40,8 @@ class EventHub:
         self._now = now
         self._logger = logger or logging.getLogger("evercache")
         self.subscribers = subscribers or Subscribers()
+        #: Those of the caches that use the engine.
+        self._attached: weakref.WeakSet[Subscribers] = weakref.WeakSet()
         self._lock = new_lock()
         self.open: dict[str, Begins] = {}
         #: Whether there has been a master. A lost update tells a line twice.
@@ -64,17 +67,47 @@ class EventHub:
         with self._lock:
             if not self._note(event, self._now()):
                 return
-            fits = self.subscribers.tell(event, self._dropped)
+            fits = True
+            for subscribers in self._everybody():
+                fits = subscribers.tell(event, self._dropped) and fits
         level = logging.DEBUG if event.before_contact and not self._reached else event.level
         with LOGGING:
             self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
-        if not self._reached and isinstance(event, Resynced):
-            self._reached = True
-            for late in [held for held in list(self.open.values()) if held.before_contact == "later"]:
-                with LOGGING:
-                    self._logger.log(late.level, "%s", late, extra={"evercache_event": late})
+        if isinstance(event, Resynced):
+            self.reached()
         if not fits and not isinstance(event, EventsDropped):
             self.emit(EventsDropped())
+
+    def end(self, state: str) -> None:
+        """End a state without a word: an event of another hub says it."""
+        self.open.pop(state, None)
+
+    def reached(self) -> None:
+        """Log what was held back until there had been a master."""
+        if self._reached:
+            return
+        self._reached = True
+        for late in [held for held in list(self.open.values()) if held.before_contact == "later"]:
+            with LOGGING:
+                self._logger.log(late.level, "%s", late, extra={"evercache_event": late})
+
+    # -- subscribers
+
+    def attach(self, subscribers: Subscribers) -> None:
+        """Notify the subscribers of a cache too, for as long as they are referenced."""
+        self._attached.add(subscribers)
+
+    def detach(self, subscribers: Subscribers) -> None:
+        """Notify them no more."""
+        self._attached.discard(subscribers)
+
+    def _everybody(self) -> list[Subscribers]:
+        return [self.subscribers, *self._attached]
+
+    def flush(self, timeout: float) -> None:
+        """Wait until all subscribers have been notified, `timeout` seconds at most."""
+        for subscribers in self._everybody():
+            subscribers.flush(timeout)
 
     def _any_open(self, states: tuple[str, ...]) -> bool:
         opened = self.open

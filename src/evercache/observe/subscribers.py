@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from evercache.observe.event import Event
 from evercache.process import new_lock
@@ -16,6 +16,8 @@ Callback: TypeAlias = Callable[[Event], Any]
 Dropped: TypeAlias = Callable[[Callback, BaseException], None]
 
 _LIMIT = 1_000
+#: Those with callbacks, and the cache that they keep alive.
+_kept: Final[dict[Subscribers, object]] = {}
 
 
 class Subscribers:
@@ -32,16 +34,19 @@ class Subscribers:
     def __repr__(self) -> str:
         return f"<Subscribers {len(self._callbacks)} waiting={len(self._waiting)}>"
 
-    def add(self, callback: Callback) -> Callable[[], None]:
-        """Tell it every event from now on; returns what ends that."""
+    def add(self, callback: Callback, keep: object = None) -> Callable[[], None]:
+        """Notify a callback of every event from now on; returns what ends that. `keep` is kept alive until then."""
         with self._lock:
             self._callbacks = (*self._callbacks, callback)
+            _kept[self] = keep
         return lambda: self.remove(callback)
 
     def remove(self, callback: Callback) -> None:
         """Tell it nothing any more."""
         with self._lock:
             self._callbacks = tuple(other for other in self._callbacks if other is not callback)
+            if not self._callbacks:
+                _kept.pop(self, None)
 
     def tell(self, event: Event, dropped: Dropped) -> bool:
         """Have all callbacks called soon; False when the oldest event had to give way. Never waits for them.
