@@ -1,89 +1,233 @@
-"""The one thread of a process that serves a cache in the background: an event loop with its chores."""
+"""The thread of a process that serves a cache in the background: an event loop with its jobs.
+
+It survives whatever the process lacks for a while: descriptors, threads, memory. A loop that cannot be made, or
+that ends by an exception, is made anew by its thread. A thread that cannot be started is started by a later caller.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from time import monotonic
+from typing import Any, Final
+
+from evercache.process import new_lock
 
 __all__ = ["Background", "Job"]
 
 Job = Callable[[], Coroutine[Any, Any, None]]
 
+#: The pause before another attempt (seconds): the first one, and the longest after several failures in a row.
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 0.25
+#: A loop or a job that ran for so long (seconds) has not failed in a row.
+_STEADY: Final = 5.0
+#: Callbacks that wait for a loop, at most; the oldest are dropped.
+_MOST_POSTED: Final = 1000
 
-def _log(job: Job, error: Exception) -> None:
+
+def _log(what: Callable[..., Any], error: BaseException) -> None:
     logger = logging.getLogger("evercache")
-    logger.error("a background job of the cache failed and is begun again: %r", job, exc_info=error)
+    logger.error("a background job of the cache failed and is begun again: %r", what, exc_info=error)
 
 
 class Background:
-    """Runs jobs until stopped; a job that fails is logged and begun again. `start` and `stop` from any thread."""
+    """Runs jobs until stopped. A job that fails is reported and begun again, and so are the loop and the thread.
 
-    def __init__(self, name: str, jobs: Sequence[Job]) -> None:
+    `jobs` returns the jobs of one loop. It is called on each loop before anything else runs there, so it can make
+    the objects that belong to a loop. `ensure`, `post` and `stop` may be called from any thread; only `stop` waits.
+    `_lock` guards which caller starts the thread.
+    """
+
+    def __init__(self, name: str, jobs: Callable[[], Sequence[Job]]) -> None:
+        self._name = name
         self._jobs = jobs
-        #: Told of a job that failed.
-        self.failed: Callable[[Job, Exception], None] = _log
+        #: Called with a job or callback that failed, and its error.
+        self.failed: Callable[[Callable[..., Any], BaseException], None] = _log
+        #: Called when no loop can run, with the reason; again after each attempt that fails.
+        self.lost: Callable[[BaseException], None] = lambda error: None
+        #: Called on each loop that runs.
+        self.runs: Callable[[], None] = lambda: None
+        self._lock = new_lock()
+        #: Stands for the thread that lives or is being started. A thread with another owner ends at once.
+        self._owner: object | None = None
+        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._up = threading.Event()
-        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._posted: deque[Callable[[], None]] = deque(maxlen=_MOST_POSTED)
+        self._pause = _FIRST_PAUSE
+        self._next_start = 0.0
+        self._stopped = False
+        #: Set by `stop`: ends a pause.
+        self._end = threading.Event()
 
     def __repr__(self) -> str:
-        return f"<Background {self._thread.name} {'running' if self._thread.is_alive() else 'not running'}>"
+        return f"<Background {self._name} {'running' if self.running else 'not running'}>"
 
     @property
     def running(self) -> bool:
-        """Whether the thread lives."""
-        return self._thread.is_alive()
+        """Whether a loop runs the jobs."""
+        return self._loop is not None
 
-    def start(self) -> None:
-        """Begin; returns as soon as the loop takes callbacks, so that none posted from now on is lost."""
-        self._thread.start()
-        self._up.wait(1.0)
+    def ensure(self) -> None:
+        """Start the thread if there is none. Costs nothing when there is one, and waits for no loop.
+
+        After a failure the next attempt is made by a call that comes at least one pause later.
+        """
+        if self._owner is not None:
+            return
+        with self._lock:
+            if self._owner is not None or self._stopped or monotonic() < self._next_start:
+                return
+            owner = self._owner = object()
+        try:
+            thread = threading.Thread(target=self._main, args=(owner,), name=self._name, daemon=True)
+            self._thread = thread
+            thread.start()
+        except BaseException as error:  # no more threads, no memory, or the interpreter ends
+            self._next_start = monotonic() + self._next_pause()
+            self._owner = None
+            if not isinstance(error, Exception):
+                raise
+            self._report(self.lost, error)
 
     def post(self, callback: Callable[[], None]) -> None:
-        """Have a callback run on the loop; nothing happens when it is not running."""
+        """Run a callback on the loop: now, or once there is one."""
+        if self._stopped:
+            return
+        # First the queue, then the loop: `_run` looks at them in the other order, so none is missed.
+        self._posted.append(callback)
         loop = self._loop
-        if loop is not None and not loop.is_closed():
-            try:
-                loop.call_soon_threadsafe(callback)
-            except RuntimeError:  # it closed between the two lines
-                return
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it closed between the two lines
+                loop.call_soon_threadsafe(self._run_posted)
 
     def stop(self, timeout: float) -> None:
         """End every job and the thread; waits `timeout` seconds for it at most."""
-        if not self._up.wait(timeout):
-            return
-        stopping = self._stopping
-        if stopping is not None:
-            self.post(stopping.set)
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        with self._lock:
+            self._stopped = True
+        self._end.set()
+        loop, stopping, thread = self._loop, self._stopping, self._thread
+        if loop is not None and stopping is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(stopping.set)
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(timeout)
 
-    def _main(self) -> None:
-        asyncio.run(self._run())
+    # -- the thread
 
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        self._up.set()
-        tasks = [asyncio.create_task(self._keep(job)) for job in self._jobs]
-        await self._stopping.wait()
+    def _main(self, owner: object) -> None:
+        try:
+            while self._owner is owner:
+                began = monotonic()
+                error = self._serve()
+                if self._stopped:
+                    return
+                if monotonic() - began >= _STEADY:
+                    self._pause = _FIRST_PAUSE
+                self._report(self.lost, error)
+                self._end.wait(self._next_pause())
+        finally:
+            # Whatever ends the thread: the next caller starts another one.
+            if self._owner is owner:
+                self._owner = None
+
+    def _serve(self) -> BaseException:
+        """Run one loop to its end; returns what ended it."""
+        try:
+            _check_descriptors()
+            # Entered here, so that the coroutine is not made in vain where there can be no loop.
+            with asyncio.Runner() as runner:
+                stopping = asyncio.Event()
+                try:
+                    ended = runner.run(self._run(stopping))
+                finally:
+                    # The jobs are cancelled from now on, and must not be begun again.
+                    stopping.set()
+                    self._loop = self._stopping = None
+            return ended or RuntimeError("its event loop was stopped")
+        except BaseException as error:
+            # Also SystemExit and KeyboardInterrupt: raised by a job, they leave the loop.
+            return error
+
+    async def _run(self, stopping: asyncio.Event) -> BaseException | None:
+        """Run the jobs until `stopping` is set. Returns the error of a job that could not be begun again."""
+        broken: list[BaseException] = []
+
+        def over(task: asyncio.Task[None]) -> None:
+            if not stopping.is_set() and (task.cancelled() or task.exception() is not None):
+                broken.append(asyncio.CancelledError() if task.cancelled() else task.exception() or RuntimeError())
+                stopping.set()
+
+        loop = asyncio.get_running_loop()
+        tasks = []
+        for job in self._jobs():
+            task = loop.create_task(self._keep(job, stopping))
+            task.add_done_callback(over)
+            tasks.append(task)
+        self._stopping = stopping
+        self._loop = loop
+        if self._stopped:  # by a call that found no loop
+            stopping.set()
+        self._report(self.runs)
+        self._run_posted()
+        await stopping.wait()
         # Again and again: `wait_for` of Python 3.11 swallows a cancellation that meets its result.
         while left := [task for task in tasks if not task.done()]:
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=0.05)
         await asyncio.gather(*tasks, return_exceptions=True)
+        return broken[0] if broken else None
 
-    async def _keep(self, job: Job) -> None:
+    async def _keep(self, job: Job, stopping: asyncio.Event) -> None:
+        pause = _FIRST_PAUSE
         while True:
+            began = monotonic()
             try:
                 await job()
                 return
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                # A defect, missing memory, SystemExit: none of them may end the background.
+                if stopping.is_set():
+                    raise
+                self._report(self.failed, job, error)
+            pause = _FIRST_PAUSE if monotonic() - began >= _STEADY else min(2 * pause, 10 * _FIRST_PAUSE)
+            await asyncio.sleep(pause)
+
+    def _run_posted(self) -> None:
+        while self._posted:
+            callback = self._posted.popleft()
+            try:
+                callback()
             except Exception as error:
-                # A defect of ours must not end the background: it is told in full, and the job goes on.
-                self.failed(job, error)
-                await asyncio.sleep(0.5)
+                self._report(self.failed, callback, error)
+
+    def _next_pause(self) -> float:
+        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        return pause
+
+    @staticmethod
+    def _report(report: Callable[..., None], *what: Any) -> None:
+        """Call one of the callbacks; they may fail for want of memory, too."""
+        with contextlib.suppress(Exception):
+            report(*what)
+
+
+def _check_descriptors() -> None:
+    """Raise `OSError` unless a loop has the descriptors that it needs: one that lacks some of them leaves the
+    others open, and a traceback on the error output, until the garbage collector finds it."""
+    pipes: list[int] = []
+    try:
+        for _ in range(2):
+            pipes += os.pipe()
+    finally:
+        for descriptor in pipes:
+            os.close(descriptor)

@@ -56,7 +56,7 @@ class Engine:
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         token: Callable[[], str] = lambda: secrets.token_hex(8),
-        background: Callable[[str, Sequence[Job]], Background] = Background,
+        background: Callable[[str, Callable[[], Sequence[Job]]], Background] = Background,
         hub: EventHub | None = None,
     ) -> None:
         self.location = location
@@ -128,8 +128,10 @@ class Engine:
     # -- life
 
     def start(self) -> bool:
-        """Begin the background, once; False when there can be none, so that every call computes."""
-        if self._background is not None:
+        """Begin the background, or begin it again; False when there can be none, so that every call computes."""
+        background = self._background
+        if background is not None:
+            background.ensure()
             return True
         if self.closed or self.trouble is not None:
             return False
@@ -142,27 +144,27 @@ class Engine:
                 return False
             if gevent_patched():
                 self.events.emit(events.GeventPatched())
-            background = self._make_background("evercache-background", self._jobs())
+            background = self._make_background("evercache-background", self._jobs)
             background.failed = self._job_failed
+            background.lost = self._background_lost
+            background.runs = self._background_runs
             left = self.spool.load()
             with self.state.lock:
                 for item in left:
                     self.state.journal.pending[item.id] = item
                 self.state.leave_route()
-            try:
-                background.start()
-            except RuntimeError as error:  # no more threads, or the interpreter ends
-                why = f"the background of the cache cannot begin, so every call computes: {error}"
-                self.events.emit(events.BackgroundUnavailable(why))
-                return False
-            self.events.emit(events.BackgroundRuns())
             self._background = background
+        background.ensure()
         return True
 
     def _running(self) -> bool:
         return self._background is not None
 
     def _jobs(self) -> list[Job]:
+        """The jobs of one loop of the background; what they hold of the loop before is dropped."""
+        self._view_event = None
+        for part in (self.tail, self.former, self.replica_logs, self.chores):
+            part.attach()
         jobs: list[Job] = [self.chores.renew, self.chores.forget]
         if not self.topology.local:
             jobs += [self._topology, self.monitor.run, self.tail.run, self.former.run, self.chores.bring]
@@ -170,9 +172,25 @@ class Engine:
                 jobs.append(self.hot.run)
         return jobs
 
-    def _job_failed(self, job: Job, error: Exception) -> None:
+    def _job_failed(self, job: Callable[..., object], error: BaseException) -> None:
         name = getattr(job, "__qualname__", repr(job))
         self.events.emit(events.Defect(f"a background job of the cache ({name})", repr(error)), error)
+
+    def _background_runs(self) -> None:
+        self.events.emit(events.BackgroundRuns())
+
+    def _background_lost(self, error: BaseException) -> None:
+        """No loop of the background can run now: callers must not wait for what only a loop brings."""
+        why = f"the background of the cache cannot run, and is begun again until it can: {error!r}"
+        if not self.state.local and (self.state.master_down or not self.state.ready):
+            self._why = MasterUnknown(why)
+            self._nobody_listens()
+        self.events.emit(events.BackgroundUnavailable(why))
+
+    def _nobody_listens(self) -> None:
+        """The master does not answer and no log is followed: nothing that was known is relied on (rule 14)."""
+        self.state.unready("start")
+        self.state.down()
 
     async def _topology(self) -> None:
         await self.topology.run(self._on_view)
@@ -353,7 +371,10 @@ class Engine:
         if address != self.view.master:
             return  # a connection to the last one was closed, or a caller still waited for it
         self._why = error
-        self.state.down()
+        if self._background is None or not self._background.running:
+            self._nobody_listens()
+        else:
+            self.state.down()
         self.topology.nudge()
         self.post(self.replica_logs.visit)
         # What a server says (a wrong password, say) is another trouble than its silence before.

@@ -48,6 +48,10 @@ class ReplicaLogs:
     def __repr__(self) -> str:
         return f"<ReplicaLogs of {self._engine!r} listening={len(self._listening)}>"
 
+    def attach(self) -> None:
+        """Begin on another loop: the tasks ended with the last one."""
+        self._listening = {}
+
     def visit(self) -> None:
         """Begin to listen, if that is of use now. It ends by itself."""
         engine = self._engine
