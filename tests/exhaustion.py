@@ -2,9 +2,10 @@
 
     python -m tests.exhaustion --moments 50 --strict
 
-They are really withdrawn, by the limits of the kernel: at the first use, while connections break, during a failover,
-in the child of a fork. Four threads and an event loop call all the time. Judged are the exceptions that callers see,
-how long calls take, and how soon the cache works fully again. `--strict` judges the times as an idle machine allows.
+They are really withdrawn, by the limits of the kernel: at the first use, while connections break, during a
+failover, in the child of a fork. Four threads and an event loop call all the time. Judged are the exceptions that
+callers see, how long calls take, and how soon the cache works fully again. `--strict` judges the times as an idle
+machine allows.
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ def _said(calls: Calls, stalls: Stalls | None) -> dict[str, Any]:
 
 
 def worker(url: str, moments: int, seed: int, only: str = "") -> None:
-    """The process from which everything is withdrawn: says each moment on its output, and at the end what it met."""
+    """The process that lacks something now and then: prints each moment, and at the end what it met."""
     become_limited()
     rng = random.Random(seed)
     user = User(url, seed)
@@ -339,9 +340,7 @@ def judge(result: dict[str, Any], *, beyond: float, within: float) -> list[str]:
     child = result["child"]
     wrong += [f"in the child: {error}" for error in child.get("errors", ())]
     for of, where in ((result, ""), (child, "in the child: ")):
-        wrong += [
-            f"{where}{name} took {took:.3f} s" for took, name in of.get("late", ()) if took > BUDGET + beyond
-        ]
+        wrong += [f"{where}{name} took {took:.3f} s" for took, name in of.get("late", ()) if took > BUDGET + beyond]
     whole = [*result["whole"], *((took, "child") for took in child.get("whole", ()))]
     wrong += [f"full service {took:.2f} s after {what}" for took, what in whole if took > within]
     return wrong
@@ -353,7 +352,8 @@ def describe(result: dict[str, Any]) -> str:
     late = result["late"] + result["child"].get("late", [])
     return (
         f"{len(whole)} moments, {result['calls']} calls, {len(result['errors'])} exceptions, "
-        f"{len(late)} calls past budget + {BEYOND * 1e3:.0f} ms (longest {max((t for t, _ in late), default=0):.3f} s), "
+        f"{len(late)} calls past budget + {BEYOND * 1e3:.0f} ms "
+        f"(longest {max((t for t, _ in late), default=0):.3f} s), "
         f"full service after {sorted(whole)[len(whole) // 2]:.2f} s (median), {max(whole):.2f} s (longest); "
         f"{result['own_errors']} of the harness's own"
     )
