@@ -14,16 +14,40 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from evercache.process import new_lock
 from evercache.wire.types import AsyncExchange, SyncExchange
 
-__all__ = ["AsyncWaits", "SyncWaits"]
+__all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "in_thread"]
 
 T = TypeVar("T")
 
+P = ParamSpec("P")
+
 _logger = logging.getLogger("evercache")
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run blocking work in a thread; where none can be started, in this one, which holds the loop meanwhile.
+
+    `asyncio.to_thread` would raise RuntimeError then, and might still run the work later.
+    """
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # a caller that is cancelled leaves it
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            done.set_result(context.run(work, *args, **kwargs))
+        except BaseException as error:
+            done.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="evercache-work", daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return work(*args, **kwargs)
+    return await asyncio.wrap_future(done)
 
 
 class SyncWaits:
