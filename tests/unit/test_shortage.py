@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import socket
 import threading
@@ -17,9 +18,11 @@ from evercache.client.waits import SyncWaits, in_thread
 from evercache.codecs import Encoder
 from evercache.errors import ConfigurationError, ConnectionFailed, ResourceExhausted
 from evercache.observe import EventHub, events
+from evercache.topology.replicated import ReplicatedTopology
 from evercache.wire import sockets
 from evercache.wire.blocking import BlockingEndpoint
 from evercache.wire.channel import Channel
+from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import Address, ConnectionOptions, TLSOptions
 
 HERE = Address("127.0.0.1", 1)
@@ -281,3 +284,73 @@ def test_tls_files_that_cannot_be_read_for_want_of_descriptors_are_no_mistake(
         sockets.check_options(HERE, options)
     with pytest.raises(ConfigurationError):
         sockets.check_options(HERE, options)
+
+
+async def test_memory_that_is_missing_while_tasks_go_on_does_not_stop_the_connection() -> None:
+    """It took questions for ever after, and sent none."""
+    channel, theirs = await connected()
+    try:
+        question = channel.get("k", time.monotonic(), time.monotonic() + 5)
+        assert question is not None
+        question.add_done_callback(no_memory, context=contextvars.copy_context())
+        asyncio.get_running_loop().call_soon(channel.data_received, b"$1\r\nx\r\n")
+        await asyncio.sleep(0.01)
+        assert channel.get("other", time.monotonic(), time.monotonic() + 5) is None
+        assert not channel._flushing
+    finally:
+        channel.close()
+        theirs.close()
+
+
+async def test_names_that_nobody_could_be_asked_for_are_asked_for_in_the_next_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Names:
+        lacking = True
+
+        async def arecords(self, address: Address, limit: float) -> Any:
+            if self.lacking:
+                raise OSError(24, "Too many open files")
+            return [(socket.AF_INET, (f"127.0.0.{n}", address.port)) for n in range(1, 4)]
+
+    names, name = Names(), Address("db.example.test", 6379)
+    monkeypatch.setattr("evercache.topology.replicated.resolver", names)
+    topology = ReplicatedTopology(PipelinedWire(), name, (), ConnectionOptions())
+    await topology._resolve()
+    assert topology._nodes == (name,)
+    names.lacking = False
+    await topology._resolve()
+    assert [node.host for node in topology._nodes] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+
+
+# -- the background of a cache
+
+
+def test_nobody_waits_for_a_background_that_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call of all waits for nothing, invalidations are queued, and health says why."""
+    with Cache("redis://127.0.0.1:1", namespace="shortage", budget=5.0) as cache:
+
+        @cache.cached(ttl=60)
+        def page(number: int) -> int:
+            return number
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            began = time.monotonic()
+            assert [page(number) for number in range(10)] == list(range(10))
+            ack = page.invalidate(1)
+            assert time.monotonic() - began < 2.5
+        assert (ack.done, ack.queued) == (False, True)
+        assert any("can't start new thread" in problem for problem in cache.health().problems)
+
+
+def test_without_a_background_nothing_is_relied_on_once_the_master_is_silent() -> None:
+    """Replicas serve while their logs are heard instead (rule 14); without a background nobody hears them."""
+    with Cache("redis://127.0.0.1:1", namespace="shortage") as cache:
+        engine = cache._raw_engine()
+        state, master = engine.state, engine.view.master
+        assert master is not None
+        state.ready = True
+        engine.master_trouble(master, ConnectionFailed("silent"))
+        assert state.master_down
+        assert not state.ready

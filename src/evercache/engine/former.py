@@ -101,6 +101,6 @@ class FormerMasters:
             try:
                 await listen(engine, left.source, lambda: left.position, hear, wanted)
                 break  # it has begun another life, follows the new master, or is the master again
-            except UnavailableError:
+            except (UnavailableError, OSError, MemoryError):
                 await asyncio.sleep(_PAUSE * (0.5 + state.rng.random()))
         self._heard.remove(left)

@@ -82,7 +82,7 @@ class ReplicaLogs:
         pause = _PAUSE
         while wanted():
             # A gap, or it follows another master: perhaps not for long.
-            with contextlib.suppress(UnavailableError):
+            with contextlib.suppress(UnavailableError, OSError, MemoryError):
                 await listen(engine, source, self._behind, self._hear, wanted)
             await asyncio.sleep(pause * (0.5 + state.rng.random()))
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -400,6 +400,8 @@ class Channel(asyncio.Protocol):
                 self.loop.call_soon(_raise, error)
             except RuntimeError:  # somebody goes on in that context already
                 question.wake_soon()
+            except MemoryError as error:
+                self._broken_off(error)
             self._flushing = self._waking = False
             if self._outbox:
                 self._flush()
