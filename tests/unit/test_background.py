@@ -242,8 +242,7 @@ def test_a_thread_that_dies_is_followed_by_another(monkeypatch: pytest.MonkeyPat
         thread = background._thread
         assert thread is not None
         thread.join(5)
-    background.ensure()
-    eventually(lambda: background.running)
+    eventually(lambda: background.ensure() or background.running)
     background.stop(5)
 
 

@@ -41,7 +41,7 @@ class Background:
 
     `jobs` returns the jobs of one loop. It is called on each loop before anything else runs there, so it can make
     the objects that belong to a loop. `ensure`, `post` and `stop` may be called from any thread; only `stop` waits.
-    `_lock` guards which caller starts the thread.
+    `_lock` guards the start of the thread.
     """
 
     def __init__(self, name: str, jobs: Callable[[], Sequence[Job]]) -> None:
@@ -54,8 +54,7 @@ class Background:
         #: Called on each loop that runs.
         self.runs: Callable[[], None] = lambda: None
         self._lock = new_lock()
-        #: Stands for the thread that lives or is being started. A thread with another owner ends at once.
-        self._owner: object | None = None
+        #: The one that runs loops; any other ends.
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -75,26 +74,30 @@ class Background:
         return self._loop is not None
 
     def ensure(self) -> None:
-        """Start the thread if there is none. Costs nothing when there is one, and waits for no loop.
+        """Start the thread if there is none. Cheap when there is one, and waits for no loop.
 
         After a failure the next attempt is made by a call that comes at least one pause later.
         """
-        if self._owner is not None:
+        if self._stopped or (self._thread is not None and self._thread.is_alive()):
             return
+        failure: Exception | None = None
         with self._lock:
-            if self._owner is not None or self._stopped or monotonic() < self._next_start:
+            before, now = self._thread, monotonic()
+            if self._stopped or now < self._next_start or (before is not None and before.is_alive()):
                 return
-            owner = self._owner = object()
-        try:
-            thread = threading.Thread(target=self._main, args=(owner,), name=self._name, daemon=True)
-            self._thread = thread
-            thread.start()
-        except BaseException as error:  # no more threads, no memory, or the interpreter ends
-            self._next_start = monotonic() + self._next_pause()
-            self._owner = None
-            if not isinstance(error, Exception):
-                raise
-            self._report(self.lost, error)
+            # First, for a signal handler that comes here while the thread is being started.
+            self._next_start = now + _FIRST_PAUSE
+            try:
+                thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                if self._thread is not before:
+                    return  # such a handler was quicker
+                self._thread = thread
+                thread.start()
+            except (RuntimeError, MemoryError) as error:  # no more threads, or the interpreter ends
+                self._next_start = now + self._next_pause()
+                failure = error
+        if failure is not None:
+            self._report(self.lost, failure)
 
     def post(self, callback: Callable[[], None]) -> None:
         """Run a callback on the loop: now, or once there is one."""
@@ -121,21 +124,17 @@ class Background:
 
     # -- the thread
 
-    def _main(self, owner: object) -> None:
-        try:
-            while self._owner is owner:
-                began = monotonic()
-                error = self._serve()
-                if self._stopped:
-                    return
-                if monotonic() - began >= _STEADY:
-                    self._pause = _FIRST_PAUSE
-                self._report(self.lost, error)
-                self._end.wait(self._next_pause())
-        finally:
-            # Whatever ends the thread: the next caller starts another one.
-            if self._owner is owner:
-                self._owner = None
+    def _main(self) -> None:
+        # Whatever ends the thread: the next caller starts another one.
+        while self._thread is threading.current_thread():
+            began = monotonic()
+            error = self._serve()
+            if self._stopped:
+                return
+            if monotonic() - began >= _STEADY:
+                self._pause = _FIRST_PAUSE
+            self._report(self.lost, error)
+            self._end.wait(self._next_pause())
 
     def _serve(self) -> BaseException:
         """Run one loop to its end; returns what ended it."""
