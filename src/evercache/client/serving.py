@@ -86,13 +86,13 @@ class Serving:
         now = self._now()
         if now >= entry.until or entry.version != self._marks.version or now > self._state.sure_until:
             return NOT_ASKED
-        try:
-            value = entry.copy()
-        except MemoryError:
-            return NOT_ASKED
         entry.visited = True
         counters.near_hits += 1
-        return value
+        try:
+            return entry.copy()
+        except MemoryError:
+            counters.near_hits -= 1
+            return NOT_ASKED
 
     def near_again(self, arguments: tuple[Any, ...], plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The same by the key, at the first hit and after each mark that was heard. Then `near` is enough."""

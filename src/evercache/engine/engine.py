@@ -207,7 +207,7 @@ class Engine:
             background, self._background = self._background, None
         left = 0
         if background is not None:
-            if self.state.journal.pending and self.state.ready:
+            if self.state.journal.pending and self.state.ready and background.running:
                 self._drain(min(timeout, self.settings.budget * 2))
             background.stop(timeout)
             left = len(self.state.journal.pending)
