@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from evercache.client._async.hits import AsyncHits
 from evercache.client._sync.client import SyncClient
 from evercache.client._sync.hits import SyncHits
 from evercache.client.request import Usual
+from evercache.client.waits import in_thread
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.decorators import Decorators
 from evercache.engine.engine import Engine
@@ -289,7 +289,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     async def aclose(self) -> None:
         """`close` for tasks."""
         await self._aclose_raw()
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
     def _open(self) -> None:
         with self._lock:

@@ -36,6 +36,7 @@ __all__ = [
     "PortTaken",
     "ProtocolError",
     "ReadOnly",
+    "ResourceExhausted",
     "SentinelsDisagree",
     "SentinelsUnreachable",
     "ServerChanged",
@@ -108,6 +109,10 @@ class UnavailableError(EvercacheError):
 
 class ConnectionFailed(UnavailableError):
     """A connection could not be made, or broke."""
+
+
+class ResourceExhausted(UnavailableError):
+    """This process has no memory left for what was asked. The servers may be well."""
 
 
 class PoolExhausted(UnavailableError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from evercache.client.serving import Unserved
+from evercache.client.waits import in_thread
 from evercache.faces._async.functions import AsyncFunctionFace
 from evercache.faces._sync.functions import SyncFunctionFace
 from evercache.faces.core import FunctionCore
@@ -74,7 +75,7 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
 
     async def arefresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The same for tasks; the function runs in a thread."""
-        return await asyncio.to_thread(self.refresh, *args, **kwargs)
+        return await in_thread(self.refresh, *args, **kwargs)
 
 
 class AsyncCachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):

@@ -55,12 +55,19 @@ def covered(scope: str) -> list[str]:
 class SimBackground:
     """The background of an engine, as tasks of the simulated loop."""
 
-    def __init__(self, process: Process, jobs: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-        self._process, self._jobs = process, jobs
+    running = True
 
-    def start(self) -> None:
-        for job in self._jobs:
-            self._process.spawn(job())
+    def __init__(
+        self, process: Process, jobs: Callable[[], Sequence[Callable[[], Coroutine[Any, Any, None]]]]
+    ) -> None:
+        self._process, self._jobs = process, jobs
+        self._begun = False
+
+    def ensure(self) -> None:
+        if not self._begun:
+            self._begun = True
+            for job in self._jobs():
+                self._process.spawn(job())
 
     def post(self, callback: Callable[[], None]) -> None:
         loop = self._process.world.loop

@@ -36,6 +36,11 @@ class Chores:
         self._releases: set[asyncio.Task[None]] = set()
         self.holds = Holds(engine, self._run)
 
+    def attach(self) -> None:
+        """Begin on another loop: the tasks ended with the last one."""
+        self._wake = asyncio.Event()
+        self._releases = set()
+
     def release_later(self, leases: Sequence[tuple[str, str]]) -> None:
         """Give back leases (key, token) of a computation that came to nothing. On the background's loop only."""
         if len(self._releases) < _RELEASES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import random
 import time
 import weakref
@@ -58,7 +59,7 @@ class Deployment:
         *,
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        background: Callable[[str, Sequence[Job]], Background] = Background,
+        background: Callable[[str, Callable[[], Sequence[Job]]], Background] = Background,
         hub: EventHub | None = None,
     ) -> None:
         self.location = location
@@ -93,7 +94,7 @@ class Deployment:
         #: All engines that are referenced, and those whose jobs run.
         self._members: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._started: list[Engine] = []
-        self._make_background = background
+        self._new_background = background
         self._background: Background | None = None
         self._wake: asyncio.Event | None = None
         self._atexit: Callable[[], None] | None = None
@@ -114,15 +115,28 @@ class Deployment:
         with self.lock:
             if engine in self._started:
                 return True
-            if engine.closed or not self._start_background():
+            if engine.closed or not self._make_background():
                 return False
             engine.load()
             self._started.append(engine)
+        self.ensure()
         self.post(self._look)
         return True
 
-    def _start_background(self) -> bool:
-        """Under the lock."""
+    @property
+    def running(self) -> bool:
+        """Whether the background runs now."""
+        background = self._background
+        return background is not None and background.running
+
+    def ensure(self) -> None:
+        """Start the thread of the background again if it lacked something. Cheap; waits for nothing."""
+        background = self._background
+        if background is not None:
+            background.ensure()
+
+    def _make_background(self) -> bool:
+        """Under the lock; False when there can be none."""
         if self._background is not None:
             return True
         if self.trouble is not None:
@@ -133,15 +147,10 @@ class Deployment:
             return False
         if gevent_patched():
             self.events.emit(events.GeventPatched())
-        background = self._make_background("evercache-background", self._jobs())
+        background = self._new_background("evercache-background", self._jobs)
         background.failed = self.job_failed
-        try:
-            background.start()
-        except RuntimeError as error:  # no more threads, or the interpreter ends
-            why = f"the background of the cache cannot begin, so every call computes: {error}"
-            self.events.emit(events.BackgroundUnavailable(why))
-            return False
-        self.events.emit(events.BackgroundRuns())
+        background.lost = self._background_lost
+        background.runs = self._background_runs
         self._background = background
         self._atexit = self._atexit or close_at_exit(self)
         return True
@@ -152,8 +161,17 @@ class Deployment:
             jobs += [self._topology, self.monitor.run]
         return jobs
 
-    def job_failed(self, job: Job, error: Exception) -> None:
-        """Report a job of the background that raised; it is begun again."""
+    def _background_runs(self) -> None:
+        self.events.emit(events.BackgroundRuns())
+
+    def _background_lost(self, error: BaseException) -> None:
+        why = f"the background of the cache cannot run, and is begun again until it can: {error!r}"
+        for engine in list(self._started):
+            engine.background_lost(why)
+        self.events.emit(events.BackgroundUnavailable(why))
+
+    def job_failed(self, job: Callable[..., object], error: BaseException) -> None:
+        """Report a job or a callback of the background that raised; a job is begun again."""
         name = getattr(job, "__qualname__", repr(job))
         self.events.emit(events.Defect(f"a background job of the cache ({name})", repr(error)), error)
 
@@ -173,30 +191,30 @@ class Deployment:
     async def _tend(self) -> None:
         """Run the jobs of each engine that was started, and end the engines that nobody needs any more."""
         wake = self._wake = asyncio.Event()
-        running: dict[Engine, list[asyncio.Task[None]]] = {}
+        running: dict[Engine, _Group] = {}
         try:
             while True:
-                self._end_unneeded()
-                started = list(self._started)
-                for engine in started:
-                    if engine not in running:
-                        running[engine] = [
-                            asyncio.ensure_future(keep(job, self.job_failed)) for job in engine.jobs()
-                        ]
-                for engine in [engine for engine in running if engine not in started]:
-                    await cancel(running.pop(engine))
-                    engine.ended.set()
-                del started  # no reference may outlive the engine
-                try:
+                await self._visit(running)
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TICK):
                         await wake.wait()
-                except TimeoutError:
-                    pass
                 wake.clear()
         finally:
-            await cancel([task for tasks in running.values() for task in tasks])
-            for engine in running:
+            for engine, group in running.items():
+                await group.end()
                 engine.ended.set()
+
+    async def _visit(self, running: dict[Engine, _Group]) -> None:
+        # A function of its own: none of its variables keeps an engine alive until the next visit.
+        self._end_unneeded()
+        started = list(self._started)
+        for engine in started:
+            if engine not in running:
+                running[engine] = _Group(engine.jobs(), self.job_failed)
+            running[engine].check()
+        for engine in [engine for engine in running if engine not in started]:
+            await running.pop(engine).end()
+            engine.ended.set()
 
     def _end_unneeded(self) -> None:
         """On the background's loop. Nothing of these engines is pending, so there is nothing to wait for."""
@@ -305,3 +323,25 @@ class Deployment:
             return
         for engine in list(self._started):
             engine.state.master_time(facts.time_us, said.replid, facts.received, facts.sent)
+
+
+class _Group:
+    """The jobs of one engine on one loop."""
+
+    def __init__(self, jobs: Sequence[Job], failed: Callable[[Callable[..., object], BaseException], None]) -> None:
+        self._stopping = asyncio.Event()
+        self._tasks = [asyncio.ensure_future(keep(job, self._stopping, failed)) for job in jobs]
+
+    def __repr__(self) -> str:
+        return f"<_Group of {len(self._tasks)} jobs>"
+
+    def check(self) -> None:
+        """Raise what ended a job that could not be begun again."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def end(self) -> None:
+        """Cancel the jobs and wait for their end."""
+        self._stopping.set()
+        await cancel(self._tasks)

@@ -140,9 +140,10 @@ class Engine:
         return self.deployment.trouble
 
     def start(self) -> bool:
-        """Begin the background jobs, once; False when there can be none, so that every call computes."""
+        """Begin the background jobs, or begin them again; False when there can be none, so that calls compute."""
         notice_fork()
         if self._started:
+            self.deployment.ensure()
             return True
         if self.closed:
             return False
@@ -158,7 +159,10 @@ class Engine:
             self.state.leave_route()
 
     def jobs(self) -> list[Job]:
-        """The background jobs of this namespace."""
+        """The background jobs of this namespace, on another loop: what they hold of the last one is dropped."""
+        self._view_event = None
+        for part in (self.tail, self.former, self.replica_logs, self.chores):
+            part.attach()
         jobs: list[Job] = [self.chores.renew, self.chores.forget]
         if not self.topology.local:
             jobs += [self.tail.run, self.former.run, self.chores.bring]
@@ -192,7 +196,7 @@ class Engine:
             started, self._started = self._started, False
         left = 0
         if started:
-            if self.state.journal.pending and self.state.ready:
+            if self.state.journal.pending and self.state.ready and self.deployment.running:
                 self._drain(min(timeout, self.settings.budget * 2))
             self.deployment.end(self, timeout)
             left = len(self.state.journal.pending)
@@ -231,6 +235,17 @@ class Engine:
     def post(self, callback: Callable[[], None]) -> None:
         """Have something run on the background's loop."""
         self.deployment.post(callback)
+
+    def background_lost(self, why: str) -> None:
+        """No loop of the background can run now: callers must not wait for what only a loop brings."""
+        if not self.state.local and (self.state.master_down or not self.state.ready):
+            self._why = MasterUnknown(why)
+            self._nobody_listens()
+
+    def _nobody_listens(self) -> None:
+        """The master does not answer and no log is followed: nothing that was known is relied on (rule 14)."""
+        self.state.unready("start")
+        self.state.down()
 
     async def view_changed(self, timeout: float) -> None:
         """Wait for the next view, `timeout` seconds at most. On the background's loop."""
@@ -325,7 +340,10 @@ class Engine:
         if address != self.view.master:
             return  # a connection to the last one was closed, or a caller still waited for it
         self._why = copy.copy(error)  # its traceback would keep the frames of the caller, and so its objects, alive
-        self.state.down()
+        if self.deployment.running:
+            self.state.down()
+        else:
+            self._nobody_listens()
         self.topology.nudge()
         self.post(self.replica_logs.visit)
         # What a server says (a wrong password, say) is another trouble than its silence before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import weakref
@@ -64,19 +65,26 @@ class EventHub:
                 return
         elif isinstance(event, Ends) and not self._any_open(event.ends):
             return
-        with self._lock:
-            if not self._note(event, self._now()):
-                return
-            fits = True
-            for subscribers in self._everybody():
-                fits = subscribers.tell(event, self._dropped) and fits
+        try:
+            with self._lock:
+                if not self._note(event, self._now()):
+                    return
+                fits = True
+                for subscribers in self._everybody():
+                    fits = subscribers.tell(event, self._dropped) and fits
+        except MemoryError:
+            return
         level = logging.DEBUG if event.before_contact and not self._reached else event.level
-        with LOGGING:
-            self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
+        self._log(level, event, error)
         if isinstance(event, Resynced):
             self.reached()
         if not fits and not isinstance(event, EventsDropped):
             self.emit(EventsDropped())
+
+    def _log(self, level: int, event: Event, error: BaseException | None = None) -> None:
+        # Handlers and filters of the application may raise, and memory may be missing.
+        with contextlib.suppress(Exception), LOGGING:
+            self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=3)
 
     def end(self, state: str) -> None:
         """End a state without a word: an event of another hub says it."""
@@ -88,8 +96,7 @@ class EventHub:
             return
         self._reached = True
         for late in [held for held in list(self.open.values()) if held.before_contact == "later"]:
-            with LOGGING:
-                self._logger.log(late.level, "%s", late, extra={"evercache_event": late})
+            self._log(late.level, late)
 
     # -- subscribers
 

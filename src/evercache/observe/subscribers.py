@@ -60,13 +60,13 @@ class Subscribers:
             if not fits:
                 self._waiting.popleft()
             self._waiting.append((event, dropped))
-            if self._thread is not None:
+            if self._thread is not None and self._thread.is_alive():
                 return fits
             thread = self._thread = threading.Thread(target=self._work, name="evercache-events", daemon=True)
             try:
                 # Under the lock, so that it cannot end before it is known.
                 thread.start()
-            except RuntimeError:  # no more threads, or the interpreter ends: with the next event, perhaps
+            except (RuntimeError, MemoryError):  # or the interpreter ends: with the next event, perhaps
                 self._thread = None
         return fits
 

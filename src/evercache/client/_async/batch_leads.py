@@ -208,7 +208,10 @@ class AsyncBatchLeads(AsyncBatchComputing):
         """The leases came with stale values that may be served: compute in the background, in one call."""
         requests = [batch.requests[index] for index in granted]
         self._claim([request.subject.key for request in requests])
-        self._spawn(requests, lambda: self._compute_refreshes(batch, granted))
+        if not self._spawn(requests, lambda: self._compute_refreshes(batch, granted)):
+            self._engine.release_soon(
+                *((batch.requests[index].subject.key, grant.token) for index, grant in granted.items())
+            )
 
     async def _compute_refreshes(self, batch: Batch, granted: Mapping[int, Grant]) -> None:
         first = batch.requests[next(iter(granted))]

@@ -101,6 +101,8 @@ class AsyncHits:
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
             return Unserved(began, tried=reader.address)
+        except MemoryError:
+            return NOT_ASKED
         # async-only
         finally:
             reading.pop(key, None)

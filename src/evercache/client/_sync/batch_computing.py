@@ -95,6 +95,13 @@ class SyncBatchComputing(SyncLeads):
             for index in mine:
                 mine[index].land(outcomes[index])
             self._store_many(batch, granted, outcomes, resyncs, now + left)
+        except MemoryError:
+            # None is left to store it; the caller gets what the function gave all the same.
+            self._engine.release_soon(*leases)
+            requests[0].counters.failures += 1
+            for index in indexes:
+                value = UNSET if error else values.get(batch.ids[index], ABSENT)
+                outcomes.setdefault(index, Outcome(newest, "computed", value=value, error=error))
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon(*leases)

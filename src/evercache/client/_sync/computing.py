@@ -11,7 +11,7 @@ from evercache.client._sync.link import Build, SyncLink
 from evercache.client.request import Request
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Flight, Outcome, computing
+from evercache.engine.flights import UNSET, Flight, Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
@@ -77,6 +77,11 @@ class SyncComputing:
             if flight is not None:
                 flight.land(outcome)
             self._store(request, token, envelope, value, resyncs, deadline)
+        except MemoryError:
+            # None is left to store it; the caller gets what the function gave all the same.
+            self._engine.release_soon((request.subject.key, token))
+            request.counters.failures += 1
+            return Outcome(stamp, "computed", value=UNSET if error else value, error=error)
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon((request.subject.key, token))
@@ -191,6 +196,9 @@ class SyncComputing:
         except CannotEncode as error:
             request.counters.uncacheable += 1
             self._engine.events.emit(events.UncacheableResult(request.subject.function, key, str(error)))
+            return None
+        except MemoryError:
+            request.counters.failures += 1
             return None
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
         return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)

@@ -61,6 +61,8 @@ class SyncHits:
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
             return Unserved(began, tried=reader.address)
+        except MemoryError:
+            return NOT_ASKED
         now = clock()
         if type(data) is not bytes:
             if data is None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -247,29 +248,32 @@ class SyncLeads(SyncComputing):
 
     def _claim(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that nobody refreshes here; from now on somebody does."""
+        self.spawner.sweep()
         with self._state.lock:
             mine = set(keys) - self._refreshing
             self._refreshing |= mine
         return mine
 
-    def _spawn(self, requests: Sequence[Request], work: Any) -> None:
-        """Refresh in the background what was claimed."""
+    def _spawn(self, requests: Sequence[Request], work: Any) -> bool:
+        """Refresh in the background what was claimed; False if it will not run."""
         keys, label = [request.subject.key for request in requests], requests[0].subject.label
 
         def job() -> None:
             try:
                 work()
-            except Exception as error:  # a mistake in cache_if=, ttl= or tags_from=: no caller sees it
+            except (CancelledError, GeneratorExit):  # its loop ends
+                raise
+            except BaseException as error:
+                # A mistake in cache_if=, ttl= or tags_from=, or the function ends its thread: no caller sees it.
                 self._engine.events.emit(events.RefreshFailed(label, keys[0], repr(error)))
-            finally:
-                with self._state.lock:
-                    self._refreshing.difference_update(keys)
+                if not isinstance(error, Exception):
+                    raise
 
-        try:
-            self.spawner.spawn(job)
-        except RuntimeError:  # the interpreter or the loop is ending
+        def over() -> None:
             with self._state.lock:
                 self._refreshing.difference_update(keys)
+
+        return self.spawner.spawn(job, over)
 
     def _refresh(self, request: Request, seen: Envelope) -> None:
         state = self._state
@@ -287,7 +291,8 @@ class SyncLeads(SyncComputing):
     def _refresh_under(self, request: Request, token: str, reply: LeaseReply) -> None:
         """The lease came with a stale value that may be served: compute in the background."""
         self._claim([request.subject.key])
-        self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp))
+        if not self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp)):
+            self._engine.release_soon((request.subject.key, token))
 
     def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1

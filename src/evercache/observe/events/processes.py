@@ -21,7 +21,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class BackgroundUnavailable(Begins):
-    """No background can run here, so every call computes."""
+    """No background can run now: calls ask the master for each value, or compute."""
 
     text: ClassVar[str] = "{e.why}"
     opens: ClassVar[str] = "background"
