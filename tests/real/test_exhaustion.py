@@ -33,7 +33,7 @@ def test_the_first_use_of_a_process_that_has_no_descriptors() -> None:
 
 def test_a_background_that_died_goes_on_where_it_was(deployment: Deployment) -> None:
     """It reads the log on at its position: nothing is learnt anew, and what was said meanwhile is heard."""
-    elsewhere = f"{deployment.url}?client_name=other"  # with a background of its own
+    elsewhere = f"{deployment.url}&client_name=other"  # with a background of its own
     with Cache(deployment.url, namespace="died") as one, Cache(elsewhere, namespace="died") as other:
         versions = iter(range(100))
 
