@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
@@ -13,11 +12,12 @@ from evercache.client._sync.hits import SyncHits
 from evercache.codecs import Codec, TypeRegistry
 from evercache.errors import ConfigurationError
 from evercache.faces.batch_core import BatchCore, ids_position
-from evercache.faces.core import FunctionCore, TagSource
+from evercache.faces.core import FunctionCore, Functions, TagSource
 from evercache.faces.keyspace import Keyspace
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.policy import TTL, OnError, Seconds, seconds
-from evercache.protocol.signature import Signature, check_cacheable
+from evercache.protocol.keys import check_name
+from evercache.protocol.signature import Defaults, Signature, check_cacheable
 
 __all__ = ["Decorators"]
 
@@ -60,8 +60,7 @@ class Decorators(Keyspace):
     """A part of `Cache`."""
 
     _types: TypeRegistry
-    _functions: list[FunctionCore]
-    _named: dict[str, Any]
+    _functions: Functions
 
     @abstractmethod
     def _hits_sync(self) -> SyncHits | None:
@@ -203,13 +202,14 @@ class Decorators(Keyspace):
         on_error: OnError | None = None,
         codec: Codec | None = None,
         name: str | None = None,
+        defaults: Defaults | None = None,
     ) -> dict[str, Any]:
         if isinstance(tags, str):
             raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
         encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
         return {
-            "name": name or self.naming.function_name(fn, version),
-            "signature": Signature.of(fn, ignore=ignore, key=key),
+            "name": check_name(name) if name not in (None, "") else self.naming.function_name(fn, version),
+            "signature": Signature.of(fn, ignore=ignore, key=key, defaults=defaults),
             "policy": self._policy(
                 ttl,
                 stale=seconds(stale, "stale"),
@@ -232,15 +232,8 @@ class Decorators(Keyspace):
         }
 
     def _register(self, core: FunctionCore) -> None:
+        self._functions.compare(core, stacklevel=4)
         self._functions.append(core)
-        code = getattr(core.fn, "__code__", None)
-        known = self._named.setdefault(core.name, code)
-        if known is not code and known is not None and "<" in core.name:
-            self._named[core.name] = None  # said once
-            warnings.warn(
-                f"two functions are named {core.name} and share their entries: give one of them version= or name=",
-                stacklevel=5,
-            )
 
     def register(self, cls: C) -> C:
         """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from evercache.errors import ConfigurationError
 from evercache.protocol.canonical import canonical, import_name
+from evercache.protocol.identity import identity
 from evercache.protocol.signature import Signature, TagTemplate, check_cacheable
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "TagTemplate",
     "canonical",
     "check_cacheable",
+    "check_name",
     "check_namespace",
     "import_name",
 ]
@@ -42,6 +44,16 @@ def check_namespace(namespace: str) -> str:
             f"namespace {namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
         )
     return namespace
+
+
+def check_name(name: Any) -> str:
+    """The `name=` of a function, or a `ConfigurationError` when no key can be made of it."""
+    try:
+        if isinstance(name, str) and name.encode():
+            return name
+    except UnicodeEncodeError:
+        pass
+    raise ConfigurationError(f"name={name!a}: give a text that is not empty and can be written as UTF-8")
 
 
 class Naming(Protocol):
@@ -94,11 +106,17 @@ class ReadableNaming:
         return "ReadableNaming()"
 
     def function_name(self, fn: Callable[..., Any], version: str | int | None = None) -> str:
-        """`module.qualname[@version]`, with the import name of `__main__`; at most 143 bytes."""
+        """`module.qualname[~digest][@version]`, with the import name of `__main__`; at most 160 bytes.
+
+        The digest stands for what else makes the function itself: protocol/identity.py.
+        """
         name = f"{import_name(fn.__module__)}.{fn.__qualname__}"
         if not _NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
             readable = re.sub(r"[^\w.<>-]", "_", name).encode()[: _MAX_NAME_BYTES - 33]
             name = f"{readable.decode(errors='ignore')}~{_digest(name)}"
+        inside = identity(fn).digest
+        if inside:
+            name = f"{name}~{inside}"
         if version is None:
             return name
         if not _VERSION.fullmatch(str(version)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import keyword
 import re
@@ -15,7 +16,11 @@ from uuid import UUID
 
 from evercache.protocol.canonical import canonical, describe, import_name
 
-__all__ = ["Signature", "TagTemplate", "check_cacheable", "parameters_source"]
+__all__ = ["Defaults", "Signature", "TagTemplate", "check_cacheable", "parameters_source", "read_defaults"]
+
+#: Defaults by parameter, each with its canonical text: the object may change later. Those that cannot are left out.
+Defaults = Mapping[str, tuple[object, str]]
+_UNCHANGING = frozenset({int, str, bool, float, bytes, type(None)})
 
 _MEND = (
     "give its class a __cache_key__() method that returns what identifies it, "
@@ -60,7 +65,8 @@ class Signature:
     ignored: frozenset[str] = frozenset()
     key: Callable[..., object] | None = None
     _kept: tuple[int, ...] | None = field(default=None, repr=False)
-    _sentinels: Mapping[str, object] = field(default_factory=dict, repr=False)
+    #: By position; of these parameters alone.
+    _defaults: Mapping[int, tuple[object, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -69,11 +75,12 @@ class Signature:
         *,
         ignore: Iterable[str] = (),
         key: Callable[..., object] | None = None,
+        defaults: Defaults | None = None,
     ) -> Signature:
         """Read the function's signature; `TypeError` for unknown names in `ignore`.
 
         `ignore` names parameters that do not make a difference. `key` gets the arguments of the call as
-        they were given and returns a value used in their place.
+        they were given and returns a value used in their place. `defaults`: as they were read earlier.
         """
         name = f"{import_name(fn.__module__)}.{fn.__qualname__}"
         if isinstance(ignore, str):
@@ -90,18 +97,26 @@ class Signature:
         if key is not None and not callable(key):
             raise TypeError(f"{name}: key= is a function of the call's arguments, not {describe(key)}")
         kept = tuple(i for i, p in enumerate(parameters) if p not in ignored) if ignored else None
-        # A bare object() as a default means "not given": stable, though it has no text of its own.
-        sentinels = {p.name: p.default for p in signature.parameters.values() if type(p.default) is object}
-        return cls(name, parameters, _compile_bind(fn, signature), ignored, key, kept, sentinels)
+        known = _defaults_of(signature) if defaults is None else defaults
+        by_position = {parameters.index(name): default for name, default in known.items() if name in parameters}
+        return cls(name, parameters, _compile_bind(fn, signature), ignored, key, kept, by_position)
 
     def text(self, values: tuple[Any, ...]) -> str:
         """The canonical text of bound arguments, ignored ones left out (`key=` is not looked at)."""
         try:
+            if self._defaults:
+                kept = range(len(values)) if self._kept is None else self._kept
+                return ",".join([self.argument_text(index, values[index]) for index in kept])
             if self._kept is None:
                 return ",".join([canonical(value) for value in values])
             return ",".join([canonical(values[index]) for index in self._kept])
         except TypeError:
             return self._text_by_name(values)
+
+    def argument_text(self, index: int, value: Any) -> str:
+        """The canonical text of one argument; a default has the one that it had when it was read."""
+        default = self._defaults.get(index)
+        return default[1] if default is not None and default[0] is value else canonical(value)
 
     def call_text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Bind a call and return its canonical text, by `key=` where there is one."""
@@ -126,8 +141,8 @@ class Signature:
         values = self.bind(*args, **kwargs)
         kept = range(len(values)) if self._kept is None else self._kept
         try:
-            before = "".join([canonical(values[index]) + "," for index in kept if index < position])
-            after = "".join(["," + canonical(values[index]) for index in kept if index > position])
+            before = "".join([self.argument_text(index, values[index]) + "," for index in kept if index < position])
+            after = "".join(["," + self.argument_text(index, values[index]) for index in kept if index > position])
             return [before + canonical(item) + after for item in items]
         except TypeError:
             return [self.text((*values[:position], item, *values[position + 1 :])) for item in items]
@@ -146,20 +161,40 @@ class Signature:
 
     def _text_by_name(self, values: tuple[Any, ...]) -> str:
         parts = []
-        for name, value in zip(self.parameters, values, strict=True):
+        for index, (name, value) in enumerate(zip(self.parameters, values, strict=True)):
             if name in self.ignored:
                 continue
-            if name in self._sentinels and value is self._sentinels[name]:
-                parts.append("default{}")
-                continue
             try:
-                parts.append(canonical(value))
+                parts.append(self.argument_text(index, value))
             except TypeError as error:
                 raise TypeError(
                     f"the argument {name!r} of {self.function} makes no cache key: {error}. "
                     f"Mend: {_MEND.format(name=name)}."
                 ) from error
         return ",".join(parts)
+
+
+def read_defaults(fn: Callable[..., Any]) -> Defaults:
+    """The defaults of a function as they are now; none where its signature cannot be read."""
+    try:
+        return _defaults_of(inspect.signature(fn))
+    except (TypeError, ValueError):
+        return {}
+
+
+def _defaults_of(signature: inspect.Signature) -> Defaults:
+    defaults: dict[str, tuple[object, str]] = {}
+    for name, parameter in signature.parameters.items():
+        default = parameter.default
+        if type(default) in _UNCHANGING or default is parameter.empty:
+            continue
+        if type(default) is object:
+            # A bare object() means "not given": stable, though it has no text of its own.
+            defaults[name] = default, "default{}"
+            continue
+        with contextlib.suppress(Exception):  # it makes no key: the call says so, if it is ever used
+            defaults[name] = default, canonical(default)
+    return defaults
 
 
 def _listed(parameters: tuple[str, ...]) -> str:
