@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
@@ -232,8 +233,10 @@ class Decorators(Keyspace):
         }
 
     def _register(self, core: FunctionCore) -> None:
-        self._functions.compare(core, stacklevel=4)
+        shared = self._functions.compare(core, "Give each a name of its own with version= or name=")
         self._functions.append(core)
+        if shared:
+            warnings.warn(shared, stacklevel=4)
 
     def register(self, cls: C) -> C:
         """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -153,28 +152,26 @@ class Functions:
         if self._newest.get(name) is reference:
             del self._newest[name]
 
-    def compare(self, core: FunctionCore, stacklevel: int) -> None:
-        """Warn, once for each function in the code, if another one is alive that has the name of this new one and
-        differs from it in what is not part of the name."""
+    def compare(self, core: FunctionCore, advice: str) -> str:
+        """A warning, once for each function in the code, if another one is alive that has the name of this new one
+        and differs from it in what is not part of the name; else ""."""
         key = f"{core.fn.__module__}.{core.fn.__qualname__}"
         own = "<" in core.name or "~" in core.name  # else it was given by name=, or imports lead to one only
         if not own or self._settled[key] >= _REPLACED:
-            return
+            return ""
         found = self._difference(core)
         if found is None:
-            return
+            return ""
         gc.collect()  # what is in no use any more is dead only then, since a class and its methods are a cycle
         if self._difference(core) is None:
             self._settled[key] += 1
-            return
+            return ""
         self._settled[key] = _REPLACED
         path, before = found
         what = "their code" if path.endswith("__code__") else f"the free variable `{path}`"
-        warnings.warn(
+        return (
             f"two functions are named {core.name} and share their entries, but differ in {what}, which is not part "
-            f"of a key: {before} and {location(core.fn)}. Give each a name of its own with version= or name=, or "
-            "pass what makes the difference as an argument",
-            stacklevel=stacklevel + 1,
+            f"of a key: {before} and {location(core.fn)}. {advice}, or pass what differs as an argument"
         )
 
     def _difference(self, core: FunctionCore) -> tuple[str, str] | None:

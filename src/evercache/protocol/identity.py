@@ -47,7 +47,7 @@ class Identity:
         return _digest(self.text) if self.text else ""
 
     def differs(self, later: Identity) -> str:
-        """The path of something in which two functions with equal texts differ; "" where nothing is found.
+        """The path of something in which two functions differ; "" where nothing is found.
 
         `later` was decorated after this one, and is looked at right then.
         """
@@ -55,7 +55,10 @@ class Identity:
             other = later.opaque.get(path, value)
             if other is not value and not (type(value) is CodeType and value == other):
                 return path
-        return next((path for path in self.plain if path in later.empty), "")
+        for path, text in self.plain.items():
+            if path in later.empty or (self.text != later.text and later.plain.get(path, text) != text):
+                return path
+        return ""
 
 
 def identity(fn: Callable[..., Any]) -> Identity:
