@@ -118,10 +118,14 @@ class Decorators(Keyspace):
             return self._decorate(fn, options)
         return lambda fn: self._decorate(fn, options)
 
-    def _decorate(self, wrapped: Any, options: Mapping[str, Any]) -> Any:
+    def _decorate(self, wrapped: Any, options: Mapping[str, Any], defaults: Defaults | None = None) -> Any:
+        """`defaults`: as they were read earlier, where the function was decorated before this cache was known."""
         fn, binding = _unwrapped(wrapped)
         is_async = check_cacheable(fn)
-        core = FunctionCore(self, fn, is_async=is_async, **self._core_options(fn, **options))
+        settled = self._core_options(fn, **options)
+        if defaults is not None:
+            settled["signature"] = settled["signature"].with_defaults(defaults)
+        core = FunctionCore(self, fn, is_async=is_async, **settled)
         self._register(core)
         if is_async:
             return AsyncCachedFunction._of(core, binding, self._hits_async)
@@ -203,14 +207,13 @@ class Decorators(Keyspace):
         on_error: OnError | None = None,
         codec: Codec | None = None,
         name: str | None = None,
-        defaults: Defaults | None = None,
     ) -> dict[str, Any]:
         if isinstance(tags, str):
             raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
         encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
         return {
             "name": check_name(name) if name not in (None, "") else self.naming.function_name(fn, version),
-            "signature": Signature.of(fn, ignore=ignore, key=key, defaults=defaults),
+            "signature": Signature.of(fn, ignore=ignore, key=key),
             "policy": self._policy(
                 ttl,
                 stale=seconds(stale, "stale"),

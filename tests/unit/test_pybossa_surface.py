@@ -455,9 +455,7 @@ def test_a_mutated_default_hits_and_is_found_by_deletes(site: Site, monkeypatch:
     assert f(1) == 3
 
 
-def test_a_function_without_a_key_is_said_once_for_each(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_function_without_a_key_is_said_once_for_each(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     one, two = site.memoize()(site.function()), site.memoize()(site.function())
     for _ in range(5):
         for f in (one, two):

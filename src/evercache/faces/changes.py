@@ -25,7 +25,11 @@ _LONGEST: Final = 600.0
 
 
 def scopes_of(keyspace: Keyspace, what: Iterable[Changed], tag: str | Iterable[str]) -> list[Scope]:
-    """What a change covers; TypeError for nothing at all."""
+    """What a change covers; TypeError for nothing at all, `WrongCache` for keys and functions of another cache."""
+    what = tuple(what)
+    for item in what:
+        if isinstance(item, CallableFace):
+            keyspace._check_own(f"the function {item._core.name}", item._core.cache)
     scopes = [
         Scope.of_function(item._core.name)
         if isinstance(item, CallableFace)

@@ -116,7 +116,7 @@ class FunctionFace(CallableFace[P, R]):
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> Key:
         """The key of this call's entry as it stands on the server; direct operations take it too."""
         subject = self._core.subject(self._bound + args, kwargs)
-        return Key.of(subject.key, subject.function)
+        return Key(subject.key, subject.function, self._core.cache)
 
     def explain_code(self) -> str:
         """The code that was made for this function and runs at each call; "" where there is none."""

@@ -7,7 +7,7 @@ import inspect
 import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -75,12 +75,11 @@ class Signature:
         *,
         ignore: Iterable[str] = (),
         key: Callable[..., object] | None = None,
-        defaults: Defaults | None = None,
     ) -> Signature:
         """Read the function's signature; `TypeError` for unknown names in `ignore`.
 
         `ignore` names parameters that do not make a difference. `key` gets the arguments of the call as
-        they were given and returns a value used in their place. `defaults`: as they were read earlier.
+        they were given and returns a value used in their place.
         """
         name = f"{import_name(fn.__module__)}.{fn.__qualname__}"
         if isinstance(ignore, str):
@@ -97,9 +96,13 @@ class Signature:
         if key is not None and not callable(key):
             raise TypeError(f"{name}: key= is a function of the call's arguments, not {describe(key)}")
         kept = tuple(i for i, p in enumerate(parameters) if p not in ignored) if ignored else None
-        known = _defaults_of(signature) if defaults is None else defaults
-        by_position = {parameters.index(name): default for name, default in known.items() if name in parameters}
-        return cls(name, parameters, _compile_bind(fn, signature), ignored, key, kept, by_position)
+        made = cls(name, parameters, _compile_bind(fn, signature), ignored, key, kept)
+        return made.with_defaults(_defaults_of(signature))
+
+    def with_defaults(self, defaults: Defaults) -> Signature:
+        """The same signature, with defaults as they were read at another time."""
+        known = {self.parameters.index(name): default for name, default in defaults.items()}
+        return replace(self, _defaults=known)
 
     def text(self, values: tuple[Any, ...]) -> str:
         """The canonical text of bound arguments, ignored ones left out (`key=` is not looked at)."""

@@ -183,9 +183,9 @@ class Memo:
             stale=options.stale,
             stale_if_error=options.stale_if_error,
             ignore=self.ignored & set(self.names),
-            defaults=self.defaults,
             cache_if=options.kept,
         )
+        settled["signature"] = settled["signature"].with_defaults(self.defaults)
         core = MemoCore(self, backend, is_async=is_async, **settled)
         if self.wrapper is not None:  # else it only makes keys
             shared = cache._functions.compare(core, "Give each a name of its own with make_name=")
@@ -199,7 +199,7 @@ class Memo:
     def key(self, backend: EvercacheBackend, args: Any, kwargs: Mapping[str, Any]) -> Key:
         """The key of a call's entry."""
         subject = self.inner(backend)._core.subject(args, kwargs)
-        return Key.of(subject.key, subject.function)
+        return Key(subject.key, subject.function, backend.evercache)
 
     def make_cache_key(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         """The key of a call, for `cache.get` and `cache.delete`."""

@@ -129,8 +129,8 @@ class Home:
             fn = self.old.before(fn, recipe.key_prefix, subject)
             ttl = min(ttl, self.settings.migration_ttl)
         ignored = () if recipe.key_prefix is None else _parameters(recipe.fn)
-        options = {"ttl": ttl, "name": recipe.name, "ignore": ignored, "defaults": recipe.defaults}
-        cached: CachedFunction[Any, Any] = self.cache._decorate(fn, options)
+        options = {"ttl": ttl, "name": recipe.name, "ignore": ignored}
+        cached: CachedFunction[Any, Any] = self.cache._decorate(fn, options, recipe.defaults)
         return cached
 
     def close(self) -> None:
