@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 
 from evercache.errors import ConfigurationError
+from evercache.protocol.canonical import shown
+from evercache.protocol.envelope import MAX_SPAN_MS
 from evercache.protocol.keys import check_namespace
 
 __all__ = ["TTL", "Consistency", "OnError", "Policy", "Seconds", "Settings", "seconds"]
@@ -24,7 +26,7 @@ def seconds(value: Seconds, what: str) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(f"{what} must be seconds or a timedelta, not {value!r}")
+        raise ConfigurationError(f"{what} must be seconds or a timedelta, not {shown(value)}")
     if not 0 <= value < 1e9:
         raise ConfigurationError(f"{what} must be between 0 and 1e9 seconds, not {value!r}")
     return float(value)
@@ -99,7 +101,7 @@ def check_spread(jitter: float, beta: float) -> None:
     """ConfigurationError for a jitter or an eagerness of early refreshes that means nothing."""
     for name, value in (("jitter", jitter), ("beta", beta)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigurationError(f"{name} must be a number, not {value!r}")
+            raise ConfigurationError(f"{name} must be a number, not {shown(value)}")
     if not 0 <= jitter < 1:
         raise ConfigurationError("jitter is a share of the TTL: between 0 and 1")
     if not 0 <= beta < 1e6:
@@ -128,6 +130,13 @@ class Policy:
         check_spread(self.jitter, self.beta)
         if self.budget <= 0:
             raise ConfigurationError("budget must be above 0 seconds")
+        for name in ("stale", "stale_if_error"):
+            after = getattr(self, name)
+            if min(after, self.max_ttl) * 1000 > MAX_SPAN_MS:
+                raise ConfigurationError(
+                    f"{name}={after:.0f} s: an entry cannot outlive its TTL by more than {MAX_SPAN_MS // 1000} s "
+                    "(49 days); use less"
+                )
 
     def lifetime(self, value: Any, draw: float) -> tuple[int, int]:
         """Milliseconds until the soft expiry of a value, and from there to the hard one.

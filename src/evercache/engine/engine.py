@@ -29,6 +29,7 @@ from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerError, Unav
 from evercache.observe import Counters, EventHub, events
 from evercache.policy import Settings
 from evercache.protocol.balance import Hedges, Retries
+from evercache.protocol.canonical import shown
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
 from evercache.topology import Monitor, ReplicaSet, Topology
@@ -172,8 +173,8 @@ class Engine:
         return jobs
 
     def _job_failed(self, job: Job, error: Exception) -> None:
-        name = getattr(job, "__qualname__", repr(job))
-        self.events.emit(events.Defect(f"a background job of the cache ({name})", repr(error)), error)
+        name = getattr(job, "__qualname__", None) or shown(job)
+        self.events.emit(events.Defect(f"a background job of the cache ({name})", shown(error)), error)
 
     async def _topology(self) -> None:
         await self.topology.run(self._on_view)

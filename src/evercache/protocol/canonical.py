@@ -22,13 +22,15 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-__all__ = ["canonical", "describe", "import_name", "instance_state", "static_bases", "type_name"]
+__all__ = ["canonical", "describe", "import_name", "instance_state", "shown", "static_bases", "type_name"]
 
 #: Containers inside containers; a value that contains itself ends here too.
 MAX_DEPTH = 50
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for classes made by a class statement
 _PLAIN_NAME = re.compile(r"[\w.<>-]+", re.ASCII)
 _MICROSECOND = dt.timedelta(microseconds=1)
+#: Characters of a value in a message.
+_SHOWN = 1000
 
 
 def canonical(value: object) -> str:
@@ -71,6 +73,15 @@ def describe(value: object) -> str:
     if isinstance(value, type):
         return f"the class {type_name(value)}"
     return f"an object of {type_name(type(value))}"
+
+
+def shown(value: object, write: Callable[[Any], str] = repr) -> str:
+    """The repr of a value (or its `str`) for messages: never too long, and never an error of the value's class."""
+    try:
+        text = write(value)
+    except Exception as error:
+        return f"<{describe(value)}, of which {write.__name__}() raises {type(error).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
 from evercache.errors import ConfigurationError
-from evercache.protocol.canonical import canonical, import_name
+from evercache.protocol.canonical import canonical, import_name, shown
 from evercache.protocol.identity import identity
 from evercache.protocol.signature import Signature, TagTemplate, check_cacheable
 
@@ -41,7 +41,8 @@ def check_namespace(namespace: str) -> str:
     """The namespace itself, or a `ConfigurationError` when it is not short and plain."""
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigurationError(
-            f"namespace {namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
+            f"namespace {shown(namespace)}: use 1 to 32 of a-z, 0-9, '_', '.', '-', "
+            "beginning with a letter or digit"
         )
     return namespace
 
@@ -53,7 +54,9 @@ def check_name(name: Any) -> str:
             return name
     except UnicodeEncodeError:
         pass
-    raise ConfigurationError(f"name={name!a}: give a text that is not empty and can be written as UTF-8")
+    raise ConfigurationError(
+        f"name={shown(name, ascii)}: give a text that is not empty and can be written as UTF-8"
+    )
 
 
 class Naming(Protocol):
@@ -119,11 +122,13 @@ class ReadableNaming:
             name = f"{name}~{inside}"
         if version is None:
             return name
-        if not _VERSION.fullmatch(str(version)):
+        text = shown(version, str)
+        if not _VERSION.fullmatch(text):
             raise ConfigurationError(
-                f"version={version!r} of {name} is not a number or 1 to 32 letters, digits and the signs _ . + -"
+                f"version={shown(version)} of {name} is not a number, or 1 to 32 letters, digits and the "
+                "signs _ . + -"
             )
-        return f"{name}@{version}"
+        return f"{name}@{text}"
 
     def entry_key(self, namespace: str, function_name: str, canonical_args: str) -> str:
         """`namespace:f:function(arguments)`, with the hash of the arguments where they are long."""
@@ -142,7 +147,7 @@ class ReadableNaming:
     def direct_key(self, namespace: str, key: str) -> str:
         """`namespace:k:key`, with the hash of a key that is long or looks like a hash."""
         if not isinstance(key, str) or not key:
-            raise TypeError(f"a key is a text that is not empty, not {key!r}")
+            raise TypeError(f"a key is a text that is not empty, not {shown(key)}")
         name = f"{namespace}:k:{key}"
         if key[0] != "#" and len(name) <= MAX_KEY_BYTES and (name.isascii() or _size(name) <= MAX_KEY_BYTES):
             return name

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from evercache.protocol.canonical import canonical, describe, import_name
+from evercache.protocol.canonical import canonical, describe, import_name, shown
 
 __all__ = ["Defaults", "Signature", "TagTemplate", "check_cacheable", "parameters_source", "read_defaults"]
 
@@ -34,7 +34,7 @@ def check_cacheable(fn: object) -> bool:
     Those are classes, properties, generators, `staticmethod` and `classmethod` objects, and callables
     without a name of their own.
     """
-    name = getattr(fn, "__qualname__", None) or repr(fn)
+    name = getattr(fn, "__qualname__", None) or shown(fn)
     if isinstance(fn, type):
         raise TypeError(f"{name} is a class: cache a function that returns an object of it")
     if isinstance(fn, property) or (not callable(fn) and hasattr(fn, "__get__") and hasattr(fn, "func")):
@@ -263,7 +263,7 @@ class TagTemplate:
     def compile(cls, source: str, parameter_names: Iterable[str]) -> TagTemplate:
         """Read a template once; `TypeError` for an unknown name or anything beyond plain names."""
         if not isinstance(source, str) or not source:
-            raise TypeError(f"a tag is a text that is not empty, not {source!r}")
+            raise TypeError(f"a tag is a text that is not empty, not {shown(source)}")
         known = tuple(parameter_names)
         names: list[str] = []
         literals = [""]
@@ -299,5 +299,10 @@ class TagTemplate:
                     f"{describe(value)} in the argument {name!r} makes no text for the tag {self.source!r}: "
                     "use a parameter that is text or a number, or give a function of the arguments"
                 )
-            text += f"{value!s}{literal}"
+            try:
+                text += f"{value!s}{literal}"
+            except ValueError:
+                if not isinstance(value, int):
+                    raise
+                text += f"{int(value):#x}{literal}"  # a number of more digits than Python writes
         return text

@@ -16,6 +16,7 @@ from evercache.engine.engine import Engine
 from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -259,7 +260,7 @@ class AsyncLeads(AsyncComputing):
             try:
                 await work()
             except Exception as error:  # a mistake in cache_if=, ttl= or tags_from=: no caller sees it
-                self._engine.events.emit(events.RefreshFailed(label, keys[0], repr(error)))
+                self._engine.events.emit(events.RefreshFailed(label, keys[0], shown(error)))
             finally:
                 with self._state.lock:
                     self._refreshing.difference_update(keys)
@@ -293,7 +294,7 @@ class AsyncLeads(AsyncComputing):
         outcome = await self.compute_leased(request, token, stamp, request.policy.budget)
         if outcome.error is not None:
             subject = request.subject
-            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, repr(outcome.error)))
+            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, shown(outcome.error)))
 
     async def refresh_now(self, request: Request) -> Outcome:
         """Compute now and store, whatever is cached; the caller gets what the function returned."""

@@ -15,6 +15,7 @@ from evercache.engine.flights import Flight, Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack
 from evercache.protocol.replies import LeaseReply, parse_store
 
@@ -133,7 +134,7 @@ class SyncComputing:
             or state.journal.covers(request.subject, stale.tags)
         ):
             return None
-        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, repr(error)))
+        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, shown(error)))
         request.counters.stale_served += 1
         return Outcome(stale.stamp, "master", stale, stale=True)
 
