@@ -17,7 +17,7 @@ from evercache.faces.core import FunctionCore, Functions, TagSource
 from evercache.faces.keyspace import Keyspace
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.policy import TTL, OnError, Seconds, seconds
-from evercache.protocol.keys import check_name
+from evercache.protocol.keys import check_name, versioned
 from evercache.protocol.signature import Defaults, Signature, check_cacheable
 
 __all__ = ["Decorators"]
@@ -212,7 +212,9 @@ class Decorators(Keyspace):
             raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
         encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
         return {
-            "name": check_name(name) if name not in (None, "") else self.naming.function_name(fn, version),
+            "name": self.naming.function_name(fn, version)
+            if name is None or name == ""
+            else versioned(check_name(name), version),
             "signature": Signature.of(fn, ignore=ignore, key=key),
             "policy": self._policy(
                 ttl,

@@ -648,3 +648,100 @@ def test_what_is_logged_of_a_report_is_not_said_twice(cache: Cache, caplog: pyte
     with caplog.at_level(logging.WARNING, logger="evercache"):
         cache.cached(lambda: 1), cache.cached(lambda: 2)
     assert not caplog.records
+
+
+# -- names
+
+
+def test_methods_of_classes_that_a_function_makes_with_other_data(cache: Cache) -> None:
+    def make(name: str, places: tuple[str, ...] = ()) -> Any:
+        class Table:
+            table = name
+            rows = places
+
+            def __cache_key__(self) -> int:
+                return 1
+
+            @cache.cached
+            def count(self) -> str:
+                return f"{self.table} {self.rows}"
+
+        return Table
+
+    class Bare:
+        def __cache_key__(self) -> int:
+            return 1
+
+        @cache.cached
+        def count(self) -> str:
+            return "bare"
+
+    tasks, runs = make("tasks"), make("runs")
+    assert [table().count() for table in (tasks, runs, make("tasks", ("a",)))] == [
+        "tasks ()",
+        "runs ()",
+        "tasks ('a',)",
+    ]
+    assert make("tasks")().count.key() == tasks().count.key()
+    tasks.table = "changed"  # afterwards: it is what it was
+    assert tasks().count.key() == make("tasks")().count.key()
+    assert Bare().count.key().endswith(".Bare{1})")
+
+
+def test_enums_that_a_function_makes() -> None:
+    from evercache.protocol.canonical import canonical
+
+    def make(value: int) -> Any:
+        class Level(enum.Enum):
+            LOW = value
+
+        return Level
+
+    assert canonical(make(1).LOW) == canonical(make(1).LOW) != canonical(make(2).LOW)
+
+
+def test_a_name_takes_its_version_and_is_not_confused_with_that_of_another(cache: Cache) -> None:
+    one = cache.cached(name="app.f", version=1)(lambda: 1)
+    two = cache.cached(name="app.f", version=2)(lambda: 2)
+    assert (one(), two()) == (1, 2)
+    assert two.key() == "evercache:f:app.f@2()"
+
+
+def test_names_of_two_namespaces_never_meet() -> None:
+    for namespace in ("a:f", "a:", "A", "a b", "", "\ud800"):
+        with pytest.raises(ValueError, match="namespace"):
+            Cache("memory://", namespace=namespace)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+def test_arguments_that_are_equal_in_python_are_different_calls(cache: Cache) -> None:
+    f = cache.cached(lambda value: (type(value).__name__, value))
+    values = [1, True, 1.0, "1", b"1", Number(1), Text("1"), None, "None", (1,), [1], Colour.RED, Colour.BLUE]
+    for value in values:
+        assert f(value) == (type(value).__name__, value)
+    assert len({f.key(value) for value in values}) == len(values)
+
+
+def test_a_script_and_its_import_have_one_name(tmp_path: Path) -> None:
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("import shop.stats")
+    code = "from evercache import Cache\ncache = Cache()\n@cache.cached\ndef f(n):\n    return n\nprint(f.key(1))\n"
+    (package / "stats.py").write_text(code)
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+    keys = {run("-m", "shop.stats"), run("-m", "shop"), run("-c", "import shop.stats")}
+    assert keys == {"evercache:f:shop.stats.f(1)"}

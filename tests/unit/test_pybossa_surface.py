@@ -481,3 +481,10 @@ def test_functions_that_are_made_again_and_again_leave_nothing_behind(site: Site
         make()
     gc.collect()
     assert len(home.calls) == len(home._made) == len(home._recipes) == 0
+
+
+def test_a_key_without_utf_8_reaches_no_page(site: Site) -> None:
+    f = site.cache("\ud800")(site.function())
+    assert f(1) == f(1) == (1, 0)
+    assert site.delete_cached("\ud800") in (True, False)
+    assert site.delete_memoized(f) in (True, False)

@@ -12,6 +12,7 @@ from evercache.errors import SyncInLoopError
 from evercache.faces.core import FunctionCore
 from evercache.faces.keyspace import Key
 from evercache.faces.template import Template
+from evercache.protocol.canonical import local_mark
 from evercache.results import Stats
 
 __all__ = ["CallableFace", "FunctionFace"]
@@ -49,6 +50,9 @@ class CallableFace(Generic[P, R]):
         self._binding = binding
         if not bound:
             functools.update_wrapper(self, core.fn)  # type: ignore[arg-type]
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        local_mark(owner)  # what the class holds now, before anything changes it
 
     def __repr__(self) -> str:
         return f"<cached {self._core.name}{' of ' + repr(self._bound[0]) if self._bound else ''}>"

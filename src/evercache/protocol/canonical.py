@@ -16,13 +16,23 @@ from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum, Flag
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MemberDescriptorType
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-__all__ = ["canonical", "describe", "import_name", "instance_state", "shown", "static_bases", "type_name"]
+__all__ = [
+    "canonical",
+    "describe",
+    "import_name",
+    "instance_state",
+    "local_mark",
+    "shown",
+    "static_bases",
+    "type_name",
+]
 
 #: Containers inside containers; a value that contains itself ends here too.
 MAX_DEPTH = 50
@@ -236,7 +246,39 @@ _BASES: dict[type, Callable[[Any], object]] = {
 
 def _type(kind: type) -> str:
     name = type_name(kind)
+    if "<" in name:
+        name += local_mark(kind)
     return name if _PLAIN_NAME.fullmatch(name) else ascii(name)
+
+
+@lru_cache(maxsize=1024)
+def local_mark(kind: Any) -> str:
+    """What tells a class that a function made from others of the same name: a digest of the data that it holds.
+
+    "" for a class that holds none, or can be imported. Data are public attributes that are plain and immutable.
+    """
+    try:
+        _reachable_name(kind)
+    except TypeError:
+        pass
+    else:
+        return ""
+    held: dict[str, object] = {}
+    for base in kind.__mro__:
+        if "<" in base.__qualname__:
+            for name, value in vars(base).items():
+                plain = value._value_ if isinstance(value, Enum) else value
+                if name[:1] != "_" and _immutable(plain):
+                    held.setdefault(name, plain)
+    if not held:
+        return ""
+    return "~" + blake2b(canonical(held).encode(), digest_size=8).hexdigest()
+
+
+def _immutable(value: object) -> bool:
+    if type(value) is tuple:
+        return all(map(_immutable, value))
+    return type(value) in _SCALARS and type(value) is not bytearray
 
 
 def _object(value: Any, kind: type, left: int) -> str:

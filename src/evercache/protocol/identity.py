@@ -17,7 +17,7 @@ from inspect import getattr_static
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from evercache.protocol.canonical import canonical, import_name, type_name
+from evercache.protocol.canonical import canonical, import_name, local_mark, type_name
 
 __all__ = ["Identity", "identity", "location"]
 
@@ -204,6 +204,9 @@ class _Walk:
         """Of a class that cannot be imported: a function made it, perhaps from its own free variables."""
         self._seen[id(value)] = len(self._seen)
         parts = [ascii(type_name(value))]
+        mark = local_mark(value)
+        if mark:
+            self.found.plain[path] = mark
         opaque = dict(self.found.opaque)
         for name, item in sorted(vars(value).items()):
             if not name.startswith("_"):

@@ -27,6 +27,7 @@ __all__ = [
     "check_name",
     "check_namespace",
     "import_name",
+    "versioned",
 ]
 
 #: No entry key is longer, in bytes of UTF-8: namespace, function name and hashed arguments always fit.
@@ -57,6 +58,18 @@ def check_name(name: Any) -> str:
     raise ConfigurationError(
         f"name={shown(name, ascii)}: give a text that is not empty and can be written as UTF-8"
     )
+
+
+def versioned(name: str, version: object) -> str:
+    """`name@version`; `ConfigurationError` for a version that does not belong into a name."""
+    if version is None:
+        return name
+    text = shown(version, str)
+    if not _VERSION.fullmatch(text):
+        raise ConfigurationError(
+            f"version={shown(version)} of {name} is not a number, or 1 to 32 letters, digits and the signs _ . + -"
+        )
+    return f"{name}@{text}"
 
 
 class Naming(Protocol):
@@ -120,15 +133,7 @@ class ReadableNaming:
         inside = identity(fn).digest
         if inside:
             name = f"{name}~{inside}"
-        if version is None:
-            return name
-        text = shown(version, str)
-        if not _VERSION.fullmatch(text):
-            raise ConfigurationError(
-                f"version={shown(version)} of {name} is not a number, or 1 to 32 letters, digits and the "
-                "signs _ . + -"
-            )
-        return f"{name}@{text}"
+        return versioned(name, version)
 
     def entry_key(self, namespace: str, function_name: str, canonical_args: str) -> str:
         """`namespace:f:function(arguments)`, with the hash of the arguments where they are long."""
