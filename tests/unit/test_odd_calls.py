@@ -273,7 +273,7 @@ def test_a_recursive_coroutine_function_reaches_as_deep_as_it_can(small_stack: N
         async def f(n: int) -> int:
             return await f(n - 1) + 1 if n else 0
 
-        assert in_a_thread(lambda: asyncio.run(f(150))) == 150
+        assert in_a_thread(lambda: asyncio.run(f(120))) == 120
 
 
 def test_recursion_that_is_too_deep_costs_no_more_than_it_has_and_breaks_nothing(small_stack: None) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 from evercache.client import telling
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client.request import Request
-from evercache.client.waits import AsyncWaits
+
+# sync-only:
+# from evercache.client.waits import yielded
+# end sync-only
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Flight, Outcome, computing
 from evercache.engine.state import State
@@ -90,10 +93,17 @@ class AsyncComputing:
             flight.phase = "running"
         with computing(request.subject.key):
             try:
-                return await AsyncWaits.call(request.compute), None
+                # sync-only:
+                # value, error = await yielded(request.compute)
+                # request.counters.raised += error is not None
+                # return value, error
+                # end sync-only
+                # async-only
+                return await request.compute(), None
             except Exception as error:
                 request.counters.raised += 1
                 return None, error
+            # end async-only
             finally:
                 if flight is not None:
                     flight.spent += self._state.now() - began

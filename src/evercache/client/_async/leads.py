@@ -11,6 +11,10 @@ from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
+
+# sync-only:
+# from evercache.client.waits import drive
+# end sync-only
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import PROMPT, Flight, Outcome
@@ -291,7 +295,12 @@ class AsyncLeads(AsyncComputing):
 
     async def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1
+        # async-only
         outcome = await self.compute_leased(request, token, stamp, request.policy.budget)
+        # end async-only
+        # sync-only:
+        # outcome = drive(self.compute_leased, request, token, stamp, request.policy.budget)
+        # end sync-only
         if outcome.error is not None:
             subject = request.subject
             self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, shown(outcome.error)))

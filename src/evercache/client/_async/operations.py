@@ -15,6 +15,10 @@ from evercache.client._async.writes import AsyncWrites, Write
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.values import counter_payload, sealed, value_of
+
+# sync-only:
+# from evercache.client.waits import drive
+# end sync-only
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.engine.nodes import lag_of, members, use_of
@@ -44,7 +48,16 @@ class AsyncOperations:
 
     # -- cached calls
 
+    # sync-only:
+    # def call(self, request: Request, seen: Unserved | None = None) -> Any:
+    #     """The result of a cached call; `seen` is what a first look brought, if there was one."""
+    #     return drive(self.steps, request, seen)
+    #
+    # async def steps(self, request: Request, seen: Unserved | None = None) -> Any:
+    # end sync-only
+    # async-only
     async def call(self, request: Request, seen: Unserved | None = None) -> Any:
+        # end async-only
         """The result of a cached call; `seen` is what a first look brought, if there was one."""
         if self._engine.hot.armed:
             self._engine.hot.take(request)
@@ -57,6 +70,15 @@ class AsyncOperations:
 
     async def refresh(self, request: Request) -> Any:
         """Compute now and store."""
+        # async-only
+        return await self.refreshed(request)
+        # end async-only
+        # sync-only:
+        # return drive(self.refreshed, request)
+        # end sync-only
+
+    async def refreshed(self, request: Request) -> Any:
+        """See `refresh`."""
         return await self._result(request, await self._leads.refresh_now(request))
 
     async def _result(self, request: Request, outcome: Outcome) -> Any:

@@ -16,6 +16,7 @@ from evercache.client._sync.writes import SyncWrites, Write
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.values import counter_payload, sealed, value_of
+from evercache.client.waits import drive
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.engine.nodes import lag_of, members, use_of
@@ -47,6 +48,10 @@ class SyncOperations:
 
     def call(self, request: Request, seen: Unserved | None = None) -> Any:
         """The result of a cached call; `seen` is what a first look brought, if there was one."""
+        return drive(self.steps, request, seen)
+
+    async def steps(self, request: Request, seen: Unserved | None = None) -> Any:
+        """The result of a cached call; `seen` is what a first look brought, if there was one."""
         if self._engine.hot.armed:
             self._engine.hot.take(request)
         if seen is None:
@@ -54,13 +59,17 @@ class SyncOperations:
             seen = NOT_ASKED if plan is None or plan.near else self._hits.get(plan, subject.key, subject.tags)
             if type(seen) is not Unserved:
                 return seen
-        return self._result(request, self._reads.fetch(request, seen))
+        return await self._result(request, await self._reads.fetch(request, seen))
 
     def refresh(self, request: Request) -> Any:
         """Compute now and store."""
-        return self._result(request, self._leads.refresh_now(request))
+        return drive(self.refreshed, request)
 
-    def _result(self, request: Request, outcome: Outcome) -> Any:
+    async def refreshed(self, request: Request) -> Any:
+        """See `refresh`."""
+        return await self._result(request, await self._leads.refresh_now(request))
+
+    async def _result(self, request: Request, outcome: Outcome) -> Any:
         if outcome.error is not None:
             raise outcome.error
         if outcome.value is not UNSET:
@@ -70,7 +79,7 @@ class SyncOperations:
             return value_of(request, outcome.envelope)
         except CorruptEnvelope as error:
             telling.corrupt(self._engine, request.subject, request.counters, error)
-        outcome = self._leads.refresh_now(request)
+        outcome = await self._leads.refresh_now(request)
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
