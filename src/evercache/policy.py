@@ -28,7 +28,7 @@ def seconds(value: Seconds, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigurationError(f"{what} must be seconds or a timedelta, not {shown(value)}")
     if not 0 <= value < 1e9:
-        raise ConfigurationError(f"{what} must be between 0 and 1e9 seconds, not {value!r}")
+        raise ConfigurationError(f"{what} must be between 0 and 1e9 seconds, not {shown(value)}")
     return float(value)
 
 
@@ -70,18 +70,18 @@ class Settings:
         check_spread(self.jitter, self.beta)
         if isinstance(self.hedge, bool) or not isinstance(self.hedge, (int, float)) or not 0 <= self.hedge <= 1:
             raise ConfigurationError(
-                f"hedge={self.hedge!r}: give the share of reads that may be sent twice, from 0 (none) to 1"
+                f"hedge={shown(self.hedge)}: give the share of reads that may be sent twice, from 0 (none) to 1"
             )
         rate = self.hot_samples
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 100:
             raise ConfigurationError(
-                f"hot_samples={rate!r}: give how many calls a second each process samples, from 0 (none) to 100"
+                f"hot_samples={shown(rate)}: give how many calls a second each process samples, from 0 to 100"
             )
         if self.default_ttl > self.max_ttl:
             raise ConfigurationError(f"default_ttl ({self.default_ttl}) is above max_ttl ({self.max_ttl})")
         db = self.bookkeeping_db
         if db is not None and (type(db) is not int or db < 0):
-            raise ConfigurationError(f"bookkeeping_db={db!r}: give the number of a database, 0 or above")
+            raise ConfigurationError(f"bookkeeping_db={shown(db)}: give the number of a database, 0 or above")
         check_choice("on_error", self.on_error, ("absorb", "raise"))
         check_choice("consistency", self.consistency, ("available", "strict"))
 
@@ -94,7 +94,7 @@ class Settings:
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """ConfigurationError unless the value is one of those allowed."""
     if value not in allowed:
-        raise ConfigurationError(f"{name}={value!r}: use {' or '.join(map(repr, allowed))}")
+        raise ConfigurationError(f"{name}={shown(value)}: use {' or '.join(map(repr, allowed))}")
 
 
 def check_spread(jitter: float, beta: float) -> None:

@@ -172,8 +172,12 @@ def test_shown() -> None:
         lambda cache, odd: cache.cached(ttl=lambda value: odd)(lambda: 1)(),
         lambda cache, odd: cache.cached(tags=(odd,))(lambda: 1)(),
         lambda cache, odd: cache.cached(version=odd)(lambda: 1),
+        lambda cache, odd: cache.cached(on_error=odd)(lambda: 1),
+        lambda cache, odd: cache.cached(name=odd)(lambda: 1),
+        lambda cache, odd: cache.changing("k", at_most=odd),
+        lambda cache, odd: Cache("memory://", hedge=odd),
     ],
-    ids=range(8),
+    ids=range(12),
 )
 def test_a_mistake_with_what_has_no_repr_is_told_as_ours(cache: Cache, call: Callable[..., Any]) -> None:
     class Odd:
@@ -184,6 +188,12 @@ def test_a_mistake_with_what_has_no_repr_is_told_as_ours(cache: Cache, call: Cal
 
     with pytest.raises((TypeError, ConfigurationError), match=r"Odd|not callable"):
         call(cache, Odd())
+
+
+@pytest.mark.parametrize("name", ["ttl", "stale", "near", "budget", "version"])
+def test_a_huge_number_is_refused_as_ours(cache: Cache, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        cache.cached(**{name: HUGE})(lambda: 1)  # type: ignore[call-overload]
 
 
 # -- times

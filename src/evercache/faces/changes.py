@@ -11,6 +11,7 @@ from evercache.faces.core import as_tags
 from evercache.faces.function import CallableFace
 from evercache.faces.keyspace import Keyspace
 from evercache.policy import Seconds, seconds
+from evercache.protocol.canonical import shown
 from evercache.protocol.scope import Scope
 from evercache.results import Ack
 
@@ -46,7 +47,9 @@ def longest(at_most: Seconds) -> float:
     """`at_most` in seconds; ConfigurationError for more than ten minutes."""
     found = seconds(at_most, "at_most")
     if not 0 < found <= _LONGEST:
-        raise ConfigurationError(f"at_most={at_most!r}: fills can be refused for up to {_LONGEST:.0f} s; use less")
+        raise ConfigurationError(
+            f"at_most={shown(at_most)}: fills can be refused for up to {_LONGEST:.0f} s; use less"
+        )
     return found
 
 
