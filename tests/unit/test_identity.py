@@ -520,6 +520,17 @@ def test_an_application_factory_warns_never_shares_and_leaves_nothing_behind(cac
             def of_application(n: int) -> bool:
                 return application is not None
 
+            class Rows:
+                table = "rows"
+
+                def __cache_key__(self) -> int:
+                    return 1
+
+                @cache.cached
+                def count(self) -> int:
+                    return application is not None
+
+            assert Rows().count()
             self.functions: list[Any] = [page, of_version, recursive, by_helper, of_application]
 
     with warnings.catch_warnings():

@@ -304,3 +304,104 @@ def test_recursion_that_is_too_deep_costs_no_more_than_it_has_and_breaks_nothing
         assert in_a_thread(lambda: f(50)) == 50
         assert f(5) == 5
         assert cache.get_or_compute("k", lambda: 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["function", "method", "refresh", "get_or_compute", "disabled"])
+def test_what_a_function_raises_passes_through_as_it_is(cache: Cache, kind: str) -> None:
+    raised: list[BaseException] = []
+
+    def fail(error: BaseException) -> Any:
+        raised.append(error)
+        raise error
+
+    class Shop:
+        def __cache_key__(self) -> int:
+            return 1
+
+        @cache.cached
+        def method(self, number: int) -> Any:
+            return fail(errors[number])
+
+    @cache.cached
+    def function(number: int) -> Any:
+        return fail(errors[number])
+
+    def inner() -> Any:
+        yield next(iter(()))
+
+    def call(number: int) -> Any:
+        if kind == "method":
+            return Shop().method(number)
+        if kind == "refresh":
+            return function.refresh(number)
+        if kind == "get_or_compute":
+            return cache.get_or_compute(f"k{number}", lambda: fail(errors[number]))
+        if kind == "disabled":
+            with cache.disabled():
+                return function(number)
+        return function(number)
+
+    try:
+        list(inner())
+    except RuntimeError as error:  # "generator raised StopIteration": it stays what it is
+        own = error
+    errors = [
+        StopIteration(3),
+        own,
+        GeneratorExit(),
+        KeyboardInterrupt(),
+        SystemExit(1),
+        ValueError("x"),
+        Unspeakable(),
+    ]
+    for number, error in enumerate(errors):
+        for _ in range(2):  # and the next caller waits for nobody
+            with pytest.raises(type(error)) as caught:
+                call(number)
+            assert caught.value is error
+    assert len(raised) == 2 * len(errors)
+
+
+def test_a_stop_iteration_reaches_those_who_wait_for_it(cache: Cache) -> None:
+    begun, go = threading.Event(), threading.Event()
+    kinds: list[type] = []
+
+    @cache.cached
+    def f() -> int:
+        begun.set()
+        assert go.wait(10)
+        raise StopIteration("for all")
+
+    def call() -> None:
+        try:
+            f()
+        except BaseException as error:
+            kinds.append(type(error))
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    threads[0].start()
+    assert begun.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert kinds == [StopIteration] * 3
+
+
+def test_methods_and_named_keys_recurse_as_deep(small_stack: None) -> None:
+    with Cache("memory://") as cache:
+
+        class Tree:
+            def __cache_key__(self) -> int:
+                return 1
+
+            @cache.cached
+            def depth(self, n: int) -> int:
+                return self.depth(n - 1) + 1 if n else 0
+
+        def named(n: int) -> int:
+            return cache.get_or_compute(f"k{n}", lambda: named(n - 1) + 1 if n else 0)
+
+        assert in_a_thread(lambda: Tree().depth(200)) == 200
+        assert in_a_thread(lambda: named(150)) == 150

@@ -21,6 +21,7 @@ from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MemberDescriptorType
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 __all__ = [
@@ -251,12 +252,23 @@ def _type(kind: type) -> str:
     return name if _PLAIN_NAME.fullmatch(name) else ascii(name)
 
 
-@lru_cache(maxsize=1024)
-def local_mark(kind: Any) -> str:
+#: Weak: an application factory makes such classes again and again. A lost update does no harm.
+_marks: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+
+
+def local_mark(kind: type) -> str:
     """What tells a class that a function made from others of the same name: a digest of the data that it holds.
 
-    "" for a class that holds none, or can be imported. Data are public attributes that are plain and immutable.
+    "" for a class that holds none, or can be imported. Data are public attributes that are plain and immutable, as
+    they are when this is first asked for the class.
     """
+    mark = _marks.get(kind)
+    if mark is None:
+        mark = _marks[kind] = _local_mark(kind)
+    return mark
+
+
+def _local_mark(kind: type) -> str:
     try:
         _reachable_name(kind)
     except TypeError:
