@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -55,6 +56,15 @@ def _unwrapped(fn: Any) -> tuple[Callable[..., Any], str]:
     if isinstance(fn, (classmethod, staticmethod)):
         return fn.__func__, "class" if isinstance(fn, classmethod) else "static"
     return fn, "function"
+
+
+def _caller(depth: int) -> str:
+    """`file:line` of the caller of the function that is so many frames above ours."""
+    try:
+        outer = sys._getframe(depth + 1).f_back
+    except ValueError:  # the stack is not so deep: called from C
+        return ""
+    return "" if outer is None else f"{outer.f_code.co_filename}:{outer.f_lineno}"
 
 
 class Decorators(Keyspace):
@@ -238,6 +248,8 @@ class Decorators(Keyspace):
         }
 
     def _register(self, core: FunctionCore) -> None:
+        if "<locals>" in core.fn.__qualname__:
+            core.made = _caller(3)
         shared = self._functions.compare(core, "Give each a name of its own with version= or name=")
         self._functions.append(core)
         if shared:

@@ -443,6 +443,9 @@ def test_two_living_closures_over_opaque_objects_are_reported_once(cache: Cache)
     assert text.count(f"{__file__}:{line}") == 2, text
     assert "value" in text
     assert "name=" in text
+    here = sys._getframe().f_code.co_firstlineno
+    assert f"{__file__}:{here + 1})" in text  # where each was made
+    assert f"{__file__}:{here + 3})" in text
     assert warning.filename == __file__
     third = make_opaque(cache, Opaque())  # a warning is an error here
     assert first.key(1) == second.key(1) == third.key(1)

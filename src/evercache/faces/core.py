@@ -58,6 +58,8 @@ class FunctionCore:
         self.templates = [TagTemplate.compile(t, names) for t in tags if isinstance(t, str)]
         self.tag_functions = [t for t in tags if not isinstance(t, str)]
         self._tags_from = tags_from
+        #: Where the function around this one was called, `file:line`, for warnings; "" where that is not known.
+        self.made = ""
         self.plan = Plan(name, encoder, self.counters, policy.beta, max(0.01, policy.budget * SHARE), policy.near)
 
     def __repr__(self) -> str:
@@ -171,7 +173,7 @@ class Functions:
         what = "their code" if path.endswith("__code__") else f"the free variable `{path}`"
         return (
             f"two functions are named {core.name} and share their entries, but differ in {what}, which is not part "
-            f"of a key: {before} and {location(core.fn)}. {advice}, or pass what differs as an argument"
+            f"of a key: {before} and {_place(core)}. {advice}, or pass what differs as an argument"
         )
 
     def _difference(self, core: FunctionCore) -> tuple[str, str] | None:
@@ -180,4 +182,9 @@ class Functions:
         if before is None or before.fn is core.fn:
             return None
         path = identity(before.fn).differs(identity(core.fn))
-        return (path, location(before.fn)) if path else None
+        return (path, _place(before)) if path else None
+
+
+def _place(core: FunctionCore) -> str:
+    """Where a function was written, and made."""
+    return f"{location(core.fn)} (made at {core.made})" if core.made else location(core.fn)
