@@ -25,7 +25,7 @@ from evercache.faces._async.keys import AsyncKeys
 from evercache.faces._sync.changes import SyncChanging
 from evercache.faces._sync.keys import SyncKeys
 from evercache.faces.changes import AT_MOST, Changed
-from evercache.faces.core import FunctionCore
+from evercache.faces.core import Functions
 from evercache.faces.keyspace import Hot
 from evercache.faces.raw import RawFace
 from evercache.observe import Counters, Event, EventHub, Subscribers, events
@@ -133,8 +133,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         self._subscribers = Subscribers()
         reset_after_fork(self._subscribers)
         self._usual = Usual()
-        self._functions: list[FunctionCore] = []
-        self._named: dict[str, Any] = {}
+        self._functions = Functions()
         #: Guards the creation of the clients.
         self._lock = new_lock()
         self._clients: _Clients | None = None
@@ -231,9 +230,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
     def stats(self) -> Stats:
         """Counts of all functions and direct operations since the process began, and what is held in memory."""
-        counters = self._counters
-        for core in self._functions:
-            counters = counters + core.counters
+        counters = self._counters + self._functions.counters()
         clients = self._clients if modes.active is None else self._find()
         if clients is None:
             return Stats(counters)

@@ -47,6 +47,7 @@ __all__ = [
     "URLError",
     "UnavailableError",
     "ValueTooLarge",
+    "WrongCache",
 ]
 
 
@@ -72,6 +73,10 @@ class PackageMissing(ConfigurationError, ImportError):
 
 class DemoFailed(EvercacheError, RuntimeError):
     """The demo cannot go on; the message says why and what to do."""
+
+
+class WrongCache(EvercacheError, ValueError):
+    """A key or a cached function of one cache was given to another one; the message names both."""
 
 
 class SyncInLoopError(EvercacheError, RuntimeError):

@@ -11,15 +11,16 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from types import coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from evercache.process import new_lock
 from evercache.wire.types import AsyncExchange, SyncExchange
 
-__all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "in_thread"]
+__all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "drive", "in_thread", "yielded"]
 
 T = TypeVar("T")
 
@@ -48,6 +49,50 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     except (RuntimeError, MemoryError):
         return work(*args, **kwargs)
     return await asyncio.wrap_future(done)
+
+
+#: What a user's function returned, and what it raised.
+Ran = tuple[Any, Exception | None]
+
+
+@coroutine
+def yielded(function: Callable[[], Any]) -> Generator[Callable[[], Any], Ran, Ran]:
+    """Have a function run by whoever drives this coroutine."""
+    return (yield function)
+
+
+async def alone(function: Callable[[], Any]) -> Any:
+    """A computation with no cache around it, for `drive`."""
+    value, error = await yielded(function)
+    if error is not None:
+        raise error
+    return value
+
+
+def drive(begin: Callable[..., Coroutine[Callable[[], Any], Ran, Any]], *given: Any) -> Any:
+    """Run the coroutine `begin(*given)` to its end in this thread, and each function that it yields.
+
+    While a function runs, no frame of the coroutine is on the stack: a cached function that calls itself goes four
+    frames deeper each time, not eleven. An exit (what is no `Exception`) closes the coroutine and passes through.
+    """
+    steps: Any = begin(*given)
+    ran: Ran | None = None
+    try:
+        while True:
+            function = steps.send(ran)
+            try:
+                ran = function(), None
+            except Exception as error:
+                ran = None, error
+    except StopIteration as end:
+        return end.value
+    except RuntimeError as error:
+        own = ran is not None and error is ran[1]
+        if not own and isinstance(error.__cause__, StopIteration):  # of the function: no coroutine can raise it
+            raise error.__cause__ from None
+        raise
+    finally:
+        steps.close()
 
 
 class SyncWaits:
@@ -87,11 +132,6 @@ class SyncWaits:
             except (OSError, MemoryError):  # the kernel, or this process, has no memory for it
                 poll = None
                 time.sleep(min(left, 0.002))
-
-    @staticmethod
-    def call(function: Callable[[], T]) -> T:
-        """Run a user's function."""
-        return function()
 
 
 class AsyncWaits:
@@ -133,11 +173,6 @@ class AsyncWaits:
         if seconds > 0 and not any(future.done() for future in futures):
             await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         return next((exchange for exchange in exchanges if exchange.future.done()), None)
-
-    @staticmethod
-    async def call(function: Callable[[], Awaitable[T]]) -> T:
-        """Run a user's coroutine function."""
-        return await function()
 
 
 class SyncSpawner:

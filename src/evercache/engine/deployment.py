@@ -22,6 +22,7 @@ from evercache.process import (
     notice_fork,
     reset_after_fork,
 )
+from evercache.protocol.canonical import shown
 from evercache.protocol.topology import View
 from evercache.topology import Monitor, ReplicaSet, Topology
 from evercache.topology.facts import NodeFacts
@@ -165,15 +166,15 @@ class Deployment:
         self.events.emit(events.BackgroundRuns())
 
     def _background_lost(self, error: BaseException) -> None:
-        why = f"the background of the cache cannot run, and is begun again until it can: {error!r}"
+        why = f"the background of the cache cannot run, and is begun again until it can: {shown(error)}"
         for engine in list(self._started):
             engine.background_lost(why)
         self.events.emit(events.BackgroundUnavailable(why))
 
     def job_failed(self, job: Callable[..., object], error: BaseException) -> None:
         """Report a job or a callback of the background that raised; a job is begun again."""
-        name = getattr(job, "__qualname__", repr(job))
-        self.events.emit(events.Defect(f"a background job of the cache ({name})", repr(error)), error)
+        name = getattr(job, "__qualname__", None) or shown(job)
+        self.events.emit(events.Defect(f"a background job of the cache ({name})", shown(error)), error)
 
     async def _topology(self) -> None:
         await self.topology.run(self._on_view)

@@ -14,6 +14,7 @@ from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
 from evercache.observe.subscribers import Callback, Subscribers
 from evercache.process import LOGGING, new_lock
+from evercache.protocol.canonical import shown
 
 __all__ = ["QUIET", "Emit", "EventHub"]
 
@@ -149,8 +150,8 @@ class EventHub:
         return True
 
     def _dropped(self, callback: Callback, error: BaseException) -> None:
-        name = getattr(callback, "__qualname__", None) or repr(callback)
-        self.emit(SubscriberDropped(name, repr(error)), error)
+        name = getattr(callback, "__qualname__", None) or shown(callback)
+        self.emit(SubscriberDropped(name, shown(error)), error)
 
     # -- for health
 

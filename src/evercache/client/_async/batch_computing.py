@@ -10,7 +10,6 @@ from evercache.client import telling
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import Build
 from evercache.client.request import Batch, Request
-from evercache.client.waits import AsyncWaits
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computing
 from evercache.errors import UnavailableError
 from evercache.observe import events
@@ -146,7 +145,7 @@ class AsyncBatchComputing(AsyncLeads):
         ids = [batch.ids[index] for index in indexes]
         with computing(*(batch.requests[index].subject.key for index in indexes)):
             try:
-                values = await AsyncWaits.call(lambda: batch.compute(ids))
+                values = await batch.compute(ids)
                 if not isinstance(values, Mapping):
                     raise TypeError(
                         f"{batch.requests[0].subject.function} returned {type(values).__name__}: a function under "

@@ -8,12 +8,16 @@ from typing import Any
 from evercache.client import telling
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client.request import Request
-from evercache.client.waits import AsyncWaits
+
+# sync-only:
+# from evercache.client.waits import yielded
+# end sync-only
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Flight, Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack
 from evercache.protocol.replies import LeaseReply, parse_store
 
@@ -94,10 +98,17 @@ class AsyncComputing:
             flight.phase = "running"
         with computing(request.subject.key):
             try:
-                return await AsyncWaits.call(request.compute), None
+                # sync-only:
+                # value, error = await yielded(request.compute)
+                # request.counters.raised += error is not None
+                # return value, error
+                # end sync-only
+                # async-only
+                return await request.compute(), None
             except Exception as error:
                 request.counters.raised += 1
                 return None, error
+            # end async-only
             finally:
                 if flight is not None:
                     flight.spent += self._state.now() - began
@@ -137,7 +148,7 @@ class AsyncComputing:
             or state.journal.covers(request.subject, stale.tags)
         ):
             return None
-        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, repr(error)))
+        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, shown(error)))
         request.counters.stale_served += 1
         return Outcome(stale.stamp, "master", stale, stale=True)
 

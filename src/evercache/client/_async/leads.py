@@ -12,11 +12,16 @@ from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
+
+# sync-only:
+# from evercache.client.waits import drive
+# end sync-only
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -264,7 +269,7 @@ class AsyncLeads(AsyncComputing):
                 raise
             except BaseException as error:
                 # A mistake in cache_if=, ttl= or tags_from=, or the function ends its thread: no caller sees it.
-                self._engine.events.emit(events.RefreshFailed(label, keys[0], repr(error)))
+                self._engine.events.emit(events.RefreshFailed(label, keys[0], shown(error)))
                 if not isinstance(error, Exception):
                     raise
 
@@ -295,10 +300,15 @@ class AsyncLeads(AsyncComputing):
 
     async def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1
+        # async-only
         outcome = await self.compute_leased(request, token, stamp, request.policy.budget)
+        # end async-only
+        # sync-only:
+        # outcome = drive(self.compute_leased, request, token, stamp, request.policy.budget)
+        # end sync-only
         if outcome.error is not None:
             subject = request.subject
-            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, repr(outcome.error)))
+            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, shown(outcome.error)))
 
     async def refresh_now(self, request: Request) -> Outcome:
         """Compute now and store, whatever is cached; the caller gets what the function returned."""

@@ -16,6 +16,10 @@ from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.values import counter_payload, sealed, value_of
+
+# sync-only:
+# from evercache.client.waits import drive
+# end sync-only
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.engine.nodes import lag_of, members, use_of
@@ -52,7 +56,16 @@ class AsyncOperations:
 
     # -- cached calls
 
+    # sync-only:
+    # def call(self, request: Request, seen: Unserved | None = None) -> Any:
+    #     """The result of a cached call; `seen` is what a first look brought, if there was one."""
+    #     return drive(self.steps, request, seen)
+    #
+    # async def steps(self, request: Request, seen: Unserved | None = None) -> Any:
+    # end sync-only
+    # async-only
     async def call(self, request: Request, seen: Unserved | None = None) -> Any:
+        # end async-only
         """The result of a cached call; `seen` is what a first look brought, if there was one."""
         if self._engine.hot.armed:
             self._engine.hot.take(request)
@@ -67,21 +80,30 @@ class AsyncOperations:
                         return seen
                 outcome = await self._reads.fetch(request, seen)
         except ResourceExhausted as error:
-            outcome = await self._without_memory(request, error)
+            outcome = await self._uncached(request, error)
         return await self._result(request, outcome)
 
     async def refresh(self, request: Request) -> Any:
         """Compute now and store."""
-        return await self._result(request, await self._refresh(request))
+        # async-only
+        return await self.refreshed(request)
+        # end async-only
+        # sync-only:
+        # return drive(self.refreshed, request)
+        # end sync-only
 
-    async def _refresh(self, request: Request) -> Outcome:
+    async def refreshed(self, request: Request) -> Any:
+        """See `refresh`."""
+        return await self._result(request, await self._recomputed(request))
+
+    async def _recomputed(self, request: Request) -> Outcome:
         try:
             with ENOUGH_MEMORY:
                 return await self._leads.refresh_now(request)
         except ResourceExhausted as error:
-            return await self._without_memory(request, error)
+            return await self._uncached(request, error)
 
-    async def _without_memory(self, request: Request, error: ResourceExhausted) -> Outcome:
+    async def _uncached(self, request: Request, error: ResourceExhausted) -> Outcome:
         """The function runs, as where there are no servers."""
         self._engine.failed(error, request.counters)
         if request.policy.on_error == "raise":
@@ -99,9 +121,9 @@ class AsyncOperations:
                 return value_of(request, outcome.envelope)
         except CorruptEnvelope as error:
             telling.corrupt(self._engine, request.subject, request.counters, error)
-            outcome = await self._refresh(request)
+            outcome = await self._recomputed(request)
         except ResourceExhausted as error:
-            outcome = await self._without_memory(request, error)
+            outcome = await self._uncached(request, error)
         if outcome.error is not None:
             raise outcome.error
         return outcome.value

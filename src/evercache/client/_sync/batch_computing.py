@@ -11,7 +11,6 @@ from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
 from evercache.client._sync.link import Build
 from evercache.client.request import Batch, Request
-from evercache.client.waits import SyncWaits
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computing
 from evercache.errors import UnavailableError
 from evercache.observe import events
@@ -147,7 +146,7 @@ class SyncBatchComputing(SyncLeads):
         ids = [batch.ids[index] for index in indexes]
         with computing(*(batch.requests[index].subject.key for index in indexes)):
             try:
-                values = SyncWaits.call(lambda: batch.compute(ids))
+                values = batch.compute(ids)
                 if not isinstance(values, Mapping):
                     raise TypeError(
                         f"{batch.requests[0].subject.function} returned {type(values).__name__}: a function under "

@@ -13,11 +13,12 @@ from evercache.client._sync.computing import SyncComputing
 from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.writes import SyncWrites
 from evercache.client.request import Request
-from evercache.client.waits import SyncSpawner, SyncWaits
+from evercache.client.waits import SyncSpawner, SyncWaits, drive
 from evercache.engine.engine import Engine
 from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -55,7 +56,7 @@ class SyncLeads(SyncComputing):
         self._refreshing = set()
         self.spawner.forget()
 
-    def lead(self, request: Request, need: int, deadline: float, flight: Flight) -> Outcome | None:
+    async def lead(self, request: Request, need: int, deadline: float, flight: Flight) -> Outcome | None:
         """Fetch or compute one key for everybody in this process; None: begin again."""
         state, subject, policy = self._state, request.subject, request.policy
         token = state.new_id()
@@ -94,11 +95,11 @@ class SyncLeads(SyncComputing):
                     return self._stale(request, entry)
                 request.counters.misses += 1
                 left = deadline - state.now()
-                return self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
+                return await self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
             if answer.verdict == "stale" and entry is not None:
                 return self._stale(request, entry)
             if reply.status == "held":
-                return self.compute_plain(request, flight, held=True)
+                return await self.compute_plain(request, flight, held=True)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)
             if waited > wait_limit(expected, self._engine.settings.max_compute):
                 break
@@ -125,7 +126,7 @@ class SyncLeads(SyncComputing):
             deadline = now + left
             need = max(need, state.marks.need(subject))
         self._release(request, token, granted)
-        return self.without_master(request, flight)
+        return await self.without_master(request, flight)
 
     def _release(self, request: Request, token: str, granted: bool) -> None:
         if granted:
@@ -206,7 +207,7 @@ class SyncLeads(SyncComputing):
         request.counters.stale_served += 1
         return Outcome(entry.stamp, "master", entry, stale=True)
 
-    def without_master(self, request: Request, flight: Flight) -> Outcome | None:
+    async def without_master(self, request: Request, flight: Flight) -> Outcome | None:
         """No master can be asked: the gutter, or the function, once per key in this process.
 
         None: begin again, and join who runs the function already.
@@ -216,7 +217,7 @@ class SyncLeads(SyncComputing):
             return kept
         if self._state.overtaken(flight):
             return None
-        outcome = self.compute_plain(request, flight)
+        outcome = await self.compute_plain(request, flight)
         self._into_gutter(request, outcome)
         return outcome
 
@@ -265,7 +266,7 @@ class SyncLeads(SyncComputing):
                 raise
             except BaseException as error:
                 # A mistake in cache_if=, ttl= or tags_from=, or the function ends its thread: no caller sees it.
-                self._engine.events.emit(events.RefreshFailed(label, keys[0], repr(error)))
+                self._engine.events.emit(events.RefreshFailed(label, keys[0], shown(error)))
                 if not isinstance(error, Exception):
                     raise
 
@@ -296,16 +297,16 @@ class SyncLeads(SyncComputing):
 
     def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1
-        outcome = self.compute_leased(request, token, stamp, request.policy.budget)
+        outcome = drive(self.compute_leased, request, token, stamp, request.policy.budget)
         if outcome.error is not None:
             subject = request.subject
-            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, repr(outcome.error)))
+            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, shown(outcome.error)))
 
-    def refresh_now(self, request: Request) -> Outcome:
+    async def refresh_now(self, request: Request) -> Outcome:
         """Compute now and store, whatever is cached; the caller gets what the function returned."""
         state, subject = self._state, request.subject
         if not self._engine.start():
-            return self.compute_plain(request)
+            return await self.compute_plain(request)
         deadline = state.now() + request.policy.budget
         need, seen, waited = state.marks.need(subject), "", 0.0
         waiting = Waiting()
@@ -317,17 +318,17 @@ class SyncLeads(SyncComputing):
                 self._engine.failed(error, request.counters)
                 if request.policy.on_error == "raise":
                     raise
-                return self.compute_plain(request)
+                return await self.compute_plain(request)
             if reply.status == "lead":
-                return self.compute_leased(request, token, reply.stamp, deadline - state.now())
+                return await self.compute_leased(request, token, reply.stamp, deadline - state.now())
             if reply.status == "entry":
                 entry = self._readable(request, reply)
                 if entry is None or waited > self._engine.settings.max_compute:
-                    return self.compute_plain(request)
+                    return await self.compute_plain(request)
                 seen = entry.id.hex()
                 continue
             if reply.status == "held":
-                return self.compute_plain(request, held=True)
+                return await self.compute_plain(request, held=True)
             # Somebody computes now, but may have begun before what this caller wants to see.
             began = state.now()
             SyncWaits.pause(
@@ -340,5 +341,5 @@ class SyncLeads(SyncComputing):
             )
             waited += state.now() - began
             if waited > wait_limit(request.usual.seconds, self._engine.settings.max_compute):
-                return self.compute_plain(request)
+                return await self.compute_plain(request)
             deadline = state.now() + request.policy.budget

@@ -17,6 +17,7 @@ from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.values import counter_payload, sealed, value_of
+from evercache.client.waits import drive
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.engine.nodes import lag_of, members, use_of
@@ -55,6 +56,10 @@ class SyncOperations:
 
     def call(self, request: Request, seen: Unserved | None = None) -> Any:
         """The result of a cached call; `seen` is what a first look brought, if there was one."""
+        return drive(self.steps, request, seen)
+
+    async def steps(self, request: Request, seen: Unserved | None = None) -> Any:
+        """The result of a cached call; `seen` is what a first look brought, if there was one."""
         if self._engine.hot.armed:
             self._engine.hot.take(request)
         try:
@@ -66,30 +71,34 @@ class SyncOperations:
                         seen = self._hits.get(plan, subject.key, subject.tags)
                     if type(seen) is not Unserved:
                         return seen
-                outcome = self._reads.fetch(request, seen)
+                outcome = await self._reads.fetch(request, seen)
         except ResourceExhausted as error:
-            outcome = self._without_memory(request, error)
-        return self._result(request, outcome)
+            outcome = await self._uncached(request, error)
+        return await self._result(request, outcome)
 
     def refresh(self, request: Request) -> Any:
         """Compute now and store."""
-        return self._result(request, self._refresh(request))
+        return drive(self.refreshed, request)
 
-    def _refresh(self, request: Request) -> Outcome:
+    async def refreshed(self, request: Request) -> Any:
+        """See `refresh`."""
+        return await self._result(request, await self._recomputed(request))
+
+    async def _recomputed(self, request: Request) -> Outcome:
         try:
             with ENOUGH_MEMORY:
-                return self._leads.refresh_now(request)
+                return await self._leads.refresh_now(request)
         except ResourceExhausted as error:
-            return self._without_memory(request, error)
+            return await self._uncached(request, error)
 
-    def _without_memory(self, request: Request, error: ResourceExhausted) -> Outcome:
+    async def _uncached(self, request: Request, error: ResourceExhausted) -> Outcome:
         """The function runs, as where there are no servers."""
         self._engine.failed(error, request.counters)
         if request.policy.on_error == "raise":
             raise error
-        return self._leads.compute_plain(request)
+        return await self._leads.compute_plain(request)
 
-    def _result(self, request: Request, outcome: Outcome) -> Any:
+    async def _result(self, request: Request, outcome: Outcome) -> Any:
         if outcome.error is not None:
             raise outcome.error
         if outcome.value is not UNSET:
@@ -100,9 +109,9 @@ class SyncOperations:
                 return value_of(request, outcome.envelope)
         except CorruptEnvelope as error:
             telling.corrupt(self._engine, request.subject, request.counters, error)
-            outcome = self._refresh(request)
+            outcome = await self._recomputed(request)
         except ResourceExhausted as error:
-            outcome = self._without_memory(request, error)
+            outcome = await self._uncached(request, error)
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
