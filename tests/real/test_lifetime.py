@@ -174,7 +174,22 @@ def test_a_function_keeps_its_cache(valkey: Server, before: tuple[int, int]) -> 
     ended(before)
 
 
-def test_a_key_and_a_raw_client_keep_their_cache(valkey: Server, before: tuple[int, int]) -> None:
+def test_a_key_keeps_its_cache(valkey: Server, before: tuple[int, int]) -> None:
+    cache = Cache(valkey.url, namespace="keyed")
+    page = cache.cached(lambda: 1)
+    assert page() == 1
+    key = page.key()
+    del cache, page
+    gc.collect()
+    time.sleep(0.3)
+    assert threads() == 1
+    with Cache(valkey.url, namespace="keyed") as other:
+        assert other.delete(key).existed
+    del key
+    ended(before)
+
+
+def test_a_raw_client_keeps_its_cache(valkey: Server, before: tuple[int, int]) -> None:
     master = Cache(valkey.url, namespace="raw").master
     master.set("key", "value")
     gc.collect()
