@@ -40,8 +40,7 @@ def in_child(work: Callable[[], object], seconds: float = 20.0) -> int:
 
 def test_every_lock_of_the_package_comes_from_new_lock() -> None:
     kinds = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "allocate_lock"}
-    # A condition of the blocking pool stands on a lock from `new_lock`; `process` makes the locks.
-    allowed = {("wire/blocking.py", "Condition"), ("process.py", "RLock"), ("process.py", "Condition")}
+    allowed = {("process.py", "RLock"), ("process.py", "Condition")}  # it makes the locks
     found = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
