@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from evercache.process import new_lock, on_fork
+from evercache.process import new_lock, on_fork, thread_runs
 from evercache.wire.sockets import look_up
 from evercache.wire.types import Address
 
@@ -47,7 +47,7 @@ class _Lookup:
 
     def lost(self) -> bool:
         """Whether no answer will come of it for those who ask now."""
-        return self.outcome is not None or self.thread is None or not self.thread.is_alive()
+        return self.outcome is not None or self.thread is None or not thread_runs(self.thread)
 
     def end(self, outcome: Records | OSError) -> None:
         """It has an outcome."""
