@@ -6,6 +6,7 @@ stamp is not older than any mark that covers it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from evercache.protocol.scope import ALL, FUNCTION, KEY, TAG, Scope, Subject
@@ -16,7 +17,8 @@ __all__ = ["Marks"]
 class Marks:
     """The marks that this process heard of.
 
-    Changes are guarded by the lock of the owner; reads need none (each is one look-up in a dict).
+    Changes are guarded by the lock of the owner; reads need none (each is one look-up in a dict). An exception in
+    the middle of a change loses no mark that was known: what replaces a mark is there before the mark leaves.
     """
 
     __slots__ = (
@@ -44,8 +46,9 @@ class Marks:
         #: What is joined or kept near must not be older: newest key mark dropped, or tip at the last resync.
         self.horizon = 0
         self.functions: dict[str, int] = {}
-        self.tags: dict[bytes, int] = {}
-        self.keys: dict[str, tuple[int, float]] = {}
+        #: In the order in which they were heard, the oldest first.
+        self.tags: OrderedDict[bytes, int] = OrderedDict()
+        self.keys: OrderedDict[str, tuple[int, float]] = OrderedDict()
         #: Changes after anything came that may outdate what was fresh before.
         self.version = 0
 
@@ -82,8 +85,9 @@ class Marks:
             self.newest = stamp
         match scope.kind:
             case kind if kind == KEY:
-                old = self.keys.pop(scope.name, None)  # re-inserted last: the dict stays in order of hearing
+                old = self.keys.get(scope.name)
                 self.keys[scope.name] = (max(stamp, old[0]) if old else stamp, now)
+                self.keys.move_to_end(scope.name)
                 if len(self.keys) > self._limit:
                     self._drop_key(next(iter(self.keys)))
                     self.key_floor = max(self.key_floor, self.horizon)
@@ -92,7 +96,8 @@ class Marks:
                     self.functions[scope.name] = stamp
                     if len(self.functions) > self._limit:
                         oldest = min(self.functions, key=self.functions.__getitem__)
-                        self.everything = max(self.everything, self.functions.pop(oldest))
+                        self.everything = max(self.everything, self.functions[oldest])
+                        del self.functions[oldest]
             case kind if kind == TAG:
                 self._hear_tag(bytes.fromhex(scope.name), stamp)
             case _:  # ALL, and kinds of a later version: too wide is safe
@@ -102,11 +107,12 @@ class Marks:
     def _hear_tag(self, tag: bytes, stamp: int) -> None:
         if stamp <= self.tags.get(tag, 0):
             return
-        self.tags.pop(tag, None)
         self.tags[tag] = stamp
+        self.tags.move_to_end(tag)
         if len(self.tags) > self._limit:
             oldest = next(iter(self.tags))
-            self.tag_floor = max(self.tag_floor, self.tags.pop(oldest))
+            self.tag_floor = max(self.tag_floor, self.tags[oldest])
+            del self.tags[oldest]
 
     def learn(
         self,
@@ -141,8 +147,8 @@ class Marks:
             self._drop_key(key)
 
     def _drop_key(self, key: str) -> None:
-        stamp, _ = self.keys.pop(key)
-        self.horizon = max(self.horizon, stamp)
+        self.horizon = max(self.horizon, self.keys[key][0])
+        del self.keys[key]
 
     def scopes(self) -> Iterable[tuple[Scope, int]]:
         """Function and tag marks and the mark of everything, as a process writes them back (rule 18)."""
