@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio.connection import ConnectionPool
@@ -37,9 +38,10 @@ class _ARoutedPool(ConnectionPool):
         """Where the servers are known from."""
         return self.route.source
 
-    def set_socket_timeout(self, seconds: float) -> None:
-        """For how long connections that are made from now on wait for an answer."""
-        self.connection_kwargs["socket_timeout"] = seconds
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Use these options for connections from now on; those that are idle are made anew."""
+        self.connection_kwargs.update(options)
+        self.reset()  # type: ignore[no-untyped-call]
 
     @property
     def connection_class(self) -> type[Any]:
@@ -120,12 +122,12 @@ class _AManyPool(_ARoutedPool):
         for pool in list(self._pools.get(asyncio.get_running_loop(), {}).values()):
             await pool.disconnect(inuse_connections)
 
-    def set_socket_timeout(self, seconds: float) -> None:
+    def change(self, options: Mapping[str, Any]) -> None:
         """See `_ARoutedPool`."""
-        self._options = {**self._options, "socket_timeout": seconds}
+        self._options = {**self._options, **options}
         for pools in list(self._pools.values()):
             for pool in list(pools.values()):
-                pool.set_socket_timeout(seconds)
+                pool.change(options)
 
     def set_retry(self, retry: Any) -> None:
         """See redis-py."""

@@ -52,7 +52,8 @@ class RawClients:
     """Redis clients that follow the master and the replicas of a cache; they can be made before it.
 
     `master` and `replica` are `redis.Redis`, `amaster` and `areplica` are `redis.asyncio.Redis`; they stay the same
-    objects. `wait`: for how long (seconds) a command waits for a server that takes it, through a failover.
+    objects. `wait`: for how long (seconds) a command waits for a server that takes it, through a failover (None:
+    `down-after-milliseconds` of the sentinels and 5 s for their election, at most 30; 5 s without sentinels).
     `socket_timeout`: for how long for an answer, beyond what a blocking command asks for. `retry`: how often a
     command is repeated that failed and may have run (0: never). `read_your_writes`: what was written through
     `master` is read from a replica only once that has it. `missing`: called where a command comes and no cache is
@@ -64,7 +65,7 @@ class RawClients:
         self,
         cache: Cache | None = None,
         *,
-        wait: float = 5.0,
+        wait: float | None = None,
         socket_timeout: float | None = 5.0,
         retry: int = 0,
         read_your_writes: bool = False,
@@ -102,13 +103,23 @@ class RawClients:
         self._source.attach(cache)
         cache._follow_life(self)
 
-    def set_socket_timeout(self, seconds: float) -> None:
-        """For how long connections that are made from now on wait for an answer."""
-        pools: tuple[Any, ...] = tuple(
-            client.connection_pool for client in (self.master, self.replica, self.amaster, self.areplica)
-        )
-        for pool in pools:
-            pool.set_socket_timeout(seconds)
+    @property
+    def wait(self) -> float:
+        """For how long (seconds) a command that was not sent waits for a server that takes it."""
+        return self._source.wait()
+
+    def change(self, *, socket_timeout: float | None, retry: int, wait: float | None) -> None:
+        """Take other options, as they are described above; what is under way keeps its own."""
+        self._options = {**self._options, "socket_timeout": socket_timeout}
+        self._source.change_wait(wait)
+        for client, kind, repeat in (
+            (self.master, Retry, retry),
+            (self.replica, Retry, _ANEW),
+            (self.amaster, AsyncRetry, retry),
+            (self.areplica, AsyncRetry, _ANEW),
+        ):
+            pool: Any = client.connection_pool
+            pool.change(self._told(repeat, kind))
 
     def follows(self, cache: Cache) -> bool:
         """Whether this is the cache that was attached last."""

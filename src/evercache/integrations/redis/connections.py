@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -51,9 +52,16 @@ class _Routed:
         return self._live
 
     def connect(self) -> None:
-        """See redis-py; a connection to a server that is the wrong one now is replaced."""
+        """See redis-py; a connection to a server that is the wrong one now is replaced.
+
+        A subscription connects when it reads or sends: there it is known for how long it may try.
+        """
         if self._live is not None and self.guard.stale():
             self.disconnect()
+        if not self.guard.subscriber:
+            self._open()
+
+    def _open(self) -> None:
         if _LAYERED:
             super().connect()  # type: ignore[misc]
         else:
@@ -131,38 +139,75 @@ class _Routed:
         guard, packed = self.guard, self.guard.packed
         if not guard.greeting:
             if self._live is None:
-                self.connect()
+                if guard.may_miss():
+                    return
+                self._open()
             elif guard.stale():
                 address = guard.address
                 self.disconnect()
                 raise guard.stale_error(f"{address} is the wrong server now")
             guard.packed = packed
             guard.sending()
+        missed = not guard.greeting and guard.may_miss()
         try:
             super().send_packed_command(command, check_health)  # type: ignore[misc]
         except NotSent:
             raise
         except BROKEN as error:
+            if missed:
+                self.disconnect()
+                return
             if guard.greeting or guard.batch:
                 raise
             raise guard.stale_error(str(error)) from error
 
-    def can_read(self, *arguments: Any, **options: Any) -> Any:
-        """See redis-py; it asks this before it reads for a PubSub, and leaves a broken connection as it is."""
-        address = self.guard.address
-        try:
-            return super().can_read(*arguments, **options)  # type: ignore[misc]
-        except BROKEN as error:
-            verdict = self.guard.verdict(error, address) if self.guard.subscriber else error
-            self.disconnect()
-            if verdict is error:
+    def can_read(self, timeout: float | None = 0, *arguments: Any, **options: Any) -> Any:
+        """See redis-py; it asks this before it reads for a PubSub with a time-out, which holds without a master."""
+        if self.guard.greeting or not self.guard.subscriber:
+            try:
+                return super().can_read(timeout, *arguments, **options)  # type: ignore[misc]
+            except BROKEN:
+                self.disconnect()
                 raise
-            raise verdict from error
+        end = time.monotonic() + (timeout or 0)
+        attempt = super().can_read  # type: ignore[misc]
+        return (
+            self._resuming(end, lambda: attempt(max(0.0, end - time.monotonic()), *arguments, **options)) or False
+        )
+
+    def _resuming(self, end: float, attempt: Callable[[], Any]) -> Any:
+        """What a subscription gets, at the next master where one dies; None where there is none until `end`."""
+        guard = self.guard
+        while True:
+            try:
+                if self._live is not None and guard.stale():
+                    self.disconnect()
+                if self._live is None:
+                    guard.until = end
+                    try:
+                        self._open()
+                    finally:
+                        guard.until = None
+                return attempt()
+            except BROKEN as error:
+                resumes = guard.resumes(error)
+                self.disconnect()
+                if not resumes:
+                    raise
+            if time.monotonic() >= end:
+                return None
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """See redis-py; the answer to a blocking command may take as long as it asked for."""
+        if self.guard.greeting or not self.guard.subscriber:
+            return self._read(*arguments, **options)
+        timeout = options.get("timeout")
+        end = time.monotonic() + timeout if isinstance(timeout, (int, float)) else inf
+        return self._resuming(end, lambda: self._read(*arguments, **options))
+
+    def _read(self, *arguments: Any, **options: Any) -> Any:
         guard, live = self.guard, self._live
-        address = guard.address
+        address, reads = guard.address, guard.reads
         usual: float | None = self.socket_timeout  # type: ignore[attr-defined]
         limit = guard.time_out(usual)
         changed = live is not None and limit != usual
@@ -171,9 +216,9 @@ class _Routed:
         try:
             response = super().read_response(*arguments, **options)  # type: ignore[misc]
         except ERRORS as error:
-            if guard.greeting:
+            if guard.greeting or guard.subscriber:
                 raise
-            verdict = guard.verdict(error, address)
+            verdict = guard.verdict(error, address, reads)
             if verdict is not error:
                 self.disconnect()
             if verdict is error:

@@ -6,6 +6,7 @@ import inspect
 import os
 import random
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import redis
@@ -57,9 +58,10 @@ class RoutedPool(ConnectionPool):
         """Where the servers are known from."""
         return self.route.source
 
-    def set_socket_timeout(self, seconds: float) -> None:
-        """For how long connections that are made from now on wait for an answer."""
-        self.connection_kwargs["socket_timeout"] = seconds
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Use these options for connections from now on; those that are idle are made anew."""
+        self.connection_kwargs.update(options)
+        self.reset()
 
     @property
     def connection_class(self) -> type[Any]:
@@ -158,11 +160,10 @@ class SpreadPool(RoutedPool):
         self._pools, self._busy = {}, Counter()
         super().reset()
 
-    def set_socket_timeout(self, seconds: float) -> None:
+    def change(self, options: Mapping[str, Any]) -> None:
         """See `RoutedPool`."""
-        self._options = {**self._options, "socket_timeout": seconds}
-        for pool in list(self._pools.values()):
-            pool.set_socket_timeout(seconds)
+        self._options = {**self._options, **options}
+        super().change(options)
 
     def set_retry(self, retry: Any) -> None:
         """See redis-py."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from evercache.integrations.redis.source import Source
 from evercache.wire.types import Address
 
-__all__ = ["MasterRoute", "ReplicaRoute", "Route", "need", "needing"]
+__all__ = ["MasterRoute", "ReplicaRoute", "Route", "need", "needing", "waive"]
 
 #: With which moment a replica must have caught up to answer the command under way.
 _need: ContextVar[float] = ContextVar("evercache_raw_need", default=-inf)
@@ -31,6 +31,14 @@ def needing(moment: float) -> Iterator[None]:
 def need() -> float:
     """See `needing`."""
     return _need.get()
+
+
+def waive() -> bool:
+    """Read older replicas as well, until the command is over; False where none is needed."""
+    if _need.get() == -inf:
+        return False
+    _need.set(-inf)  # `needing` puts back what was before it
+    return True
 
 
 class Route(Protocol):
@@ -101,8 +109,8 @@ class ReplicaRoute:
 
     def pick(self) -> Address:
         """See `Route`."""
-        fit, master = self.source.fit_replicas(need()), self.source.view_master()
-        if self.preferred is not None and self.preferred in (*fit, master):
+        fit = self.source.fit_replicas(need())
+        if self.preferred is not None and self.preferred in fit:
             return self.preferred
         return random.choice(fit) if fit else self.source.master()
 
