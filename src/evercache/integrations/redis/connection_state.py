@@ -172,7 +172,10 @@ class Guard:
         """Whether the process is the one that is meant, by its answer to INFO."""
         text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
         facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        return self.address is not None and self.route.accepts(self.address, facts)
+        meant = self.address is not None and self.route.accepts(self.address, facts)
+        if meant and self.route.writes:
+            self.route.source.reached()
+        return meant
 
     def wants_table(self) -> bool:
         """Whether the positions of keys must be learnt from this server."""
@@ -227,13 +230,14 @@ class Patience:
             guard.gave_up = now
             if waive():  # what this process wrote is not to be had: better what there is than nothing
                 return 0.0
-        waited = "" if self._again or guard.until is not None else f"; {source.waited(source.wait())}"
+        waited = "" if self._again or guard.until is not None else f"; {source.waited(now - self._began)}"
         raise (RedisConnectionError if guard.doubt else NotSent)(f"{error}{waited}") from error
 
     def _end(self, began: float) -> float:
         if self._guard.until is not None:
             return self._guard.until
-        return began if self._again else began + self._guard.route.source.wait()
+        route = self._guard.route
+        return began if self._again else route.source.until(began, writes=route.writes)
 
 
 def connection_options(route: Route) -> dict[str, Any]:

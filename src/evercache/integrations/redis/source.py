@@ -88,6 +88,8 @@ class Source:
         self._begun = (0, 0.0)
         self._confirmed = False
         self.writes: Writes | None = None
+        #: Since when (monotonic) commands find no master, and when the newest found none.
+        self._lost: tuple[float, float] | None = None
         reset_after_fork(self)
 
     def __repr__(self) -> str:
@@ -177,6 +179,25 @@ class Source:
         needed = self._failover_takes()
         return ELECTION if needed is None else min(needed, LONGEST_WAIT)
 
+    def until(self, began: float, *, writes: bool = True) -> float:
+        """Until when (monotonic) a command waits that found no server at a moment.
+
+        By default that counts from the loss of the master: long after it, waiting is less likely to help, and would
+        only keep every thread of a site busy.
+        """
+        if self.options.wait is not None:
+            return began + self.options.wait
+        since, newest = self._lost or (began, began)
+        if began - newest > LONGEST_WAIT:
+            since = began  # nobody missed it in between
+        if writes:  # a replica that is missed says nothing of the master
+            self._lost = since, max(newest, began)
+        return max(began + ELECTION, since + self.wait())
+
+    def reached(self) -> None:
+        """The master was reached."""
+        self._lost = None
+
     def _failover_takes(self) -> float | None:
         """Seconds from the death of a master to the promotion of the next; None where nobody promotes."""
         down_after = None if self._engine is None else self._engine.topology.down_after()
@@ -189,7 +210,7 @@ class Source:
 
     def waited(self, seconds: float) -> str:
         """What to say where a command waited in vain."""
-        said = f"waited {seconds:g} s for a server that takes the command"
+        said = f"waited {seconds:.1f} s for a server that takes the command"
         needed = self._failover_takes()
         if needed is None or seconds >= needed:
             return said
