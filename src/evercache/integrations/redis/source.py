@@ -212,7 +212,7 @@ class Source:
         """What to say where a command waited in vain."""
         said = f"waited {seconds:.1f} s for a server that takes the command"
         needed = self._failover_takes()
-        if needed is None or seconds >= needed:
+        if needed is None or self.wait() >= needed:
             return said
         silence = (needed - ELECTION) * 1000
         advice = "lower that to 5000" if self.options.wait is None else f"give wait={needed:g} or more"
