@@ -23,6 +23,7 @@ from evercache.integrations.redis.connection_state import (
 )
 from evercache.integrations.redis.errors import NotSent
 from evercache.integrations.redis.routes import Route
+from evercache.integrations.redis.scans import scanned
 from evercache.wire.types import ConnectionOptions
 
 __all__ = ["ARoutedConnection", "ARoutedSSLConnection", "ARoutedUnixConnection", "aconnection_class"]
@@ -128,12 +129,20 @@ class _Routed:
         super().deregister_connect_callback(callback)  # type: ignore[misc]
 
     async def send_command(self, *arguments: Any, **options: Any) -> None:
-        """See redis-py."""
-        self.guard.packed = (arguments,)
+        """See redis-py; a page of a scan is asked of the server that gave its cursor, or the scan begins anew."""
+        guard = self.guard
+        page = None if guard.greeting or guard.subscriber else scanned(arguments)
+        if page is not None and self._live is None:
+            await self._open()
+        guard.page = page
+        if page is not None:
+            arguments = guard.paged(page, arguments)
+        guard.packed = (arguments,)
         await super().send_command(*arguments, **options)  # type: ignore[misc]
 
     def pack_commands(self, commands: Any) -> Any:
         """See redis-py: the commands of a pipeline."""
+        self.guard.page = None
         commands = self.guard.packed = list(commands)
         return super().pack_commands(commands)  # type: ignore[misc]
 
@@ -213,6 +222,8 @@ class _Routed:
             raise verdict from error
         finally:
             self.socket_timeout = usual
+        if guard.page is not None:
+            guard.turned(response)
         guard.answered()
         return response
 

@@ -11,8 +11,8 @@ from typing import Any
 from redis.asyncio.connection import ConnectionPool
 
 from evercache.integrations.redis.aconnections import ARoutedConnection, aconnection_class
-from evercache.integrations.redis.pools import LEGACY, extras, fewest
-from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, need
+from evercache.integrations.redis.pools import LEGACY, choose, extras
+from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, aim
 from evercache.integrations.redis.source import Source
 from evercache.wire.types import Address
 
@@ -84,8 +84,8 @@ class _AManyPool(_ARoutedPool):
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         """See redis-py."""
         self.source.check()
-        fit = self.source.readable(need()) if self.spread else []
-        address = fewest(fit, self._busy) if fit else None
+        fit = self.source.readable(aim().need) if self.spread else []
+        address = choose(self.source, fit, self._busy) if fit else None
         pool = self._pool(address)
         if address is not None:
             self._busy[address] += 1

@@ -20,7 +20,8 @@ from evercache.integrations.redis.apools import AMasterPool, ASpreadPool
 from evercache.integrations.redis.connection_state import BROKEN
 from evercache.integrations.redis.errors import Stale
 from evercache.integrations.redis.pools import MasterPool, SpreadPool
-from evercache.integrations.redis.routes import needing
+from evercache.integrations.redis.routes import Aim, aiming
+from evercache.integrations.redis.scans import scanned
 from evercache.integrations.redis.source import RawOptions, Source
 
 if TYPE_CHECKING:
@@ -144,16 +145,21 @@ class RawClients:
         await asyncio.to_thread(self.close)
 
 
-def _needed(client: Any, commands: Any) -> float:
-    writes = client.connection_pool.source.writes
-    return -inf if writes is None else float(writes.needed(commands))
+def _aim(client: Any, *commands: Any) -> Aim:
+    source = client.connection_pool.source
+    page = scanned(commands[0]) if len(commands) == 1 else None
+    if page is not None and not page.begins:
+        # SCAN promises nothing of what is written after it began.
+        return Aim(scan=True, server=source.cursors.server(page))
+    need = -inf if source.writes is None else float(source.writes.needed(commands))
+    return Aim(need, scan=page is not None)
 
 
 class _ReplicaRedis(redis.Redis):
     """Says for each command which replicas have what it may read."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (args,))):
+        with aiming(_aim(self, args)):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
@@ -162,11 +168,11 @@ class _ReplicaRedis(redis.Redis):
 
 class _ReplicaPipeline(Pipeline):
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with needing(_needed(self, [command[0] for command in self.command_stack])):
+        with aiming(_aim(self, *(command[0] for command in self.command_stack))):
             return super().execute(raise_on_error)
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (("KEYS", "*"), args))):  # more will follow on the same connection
+        with aiming(_aim(self, ("KEYS", "*"), args)):  # more will follow on the same connection
             return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
@@ -174,7 +180,7 @@ class _AsyncReplicaRedis(redis.asyncio.Redis):
     """The same for tasks."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (args,))):
+        with aiming(_aim(self, args)):
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> AsyncPipeline:
@@ -183,9 +189,9 @@ class _AsyncReplicaRedis(redis.asyncio.Redis):
 
 class _AsyncReplicaPipeline(AsyncPipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with needing(_needed(self, [command[0] for command in self.command_stack])):
+        with aiming(_aim(self, *(command[0] for command in self.command_stack))):
             return await super().execute(raise_on_error)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (("KEYS", "*"), args))):  # more will follow on the same connection
+        with aiming(_aim(self, ("KEYS", "*"), args)):  # more will follow on the same connection
             return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]

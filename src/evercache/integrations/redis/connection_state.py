@@ -11,9 +11,10 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyErro
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from evercache.integrations.redis.commands import KeyTable, blocks, only_reads, words
+from evercache.integrations.redis.commands import CURSORS, KeyTable, blocks, only_reads, words
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent, Stale
 from evercache.integrations.redis.routes import Route, waive
+from evercache.integrations.redis.scans import Life, Scan
 from evercache.wire.types import Address
 
 __all__ = ["BROKEN", "ERRORS", "Guard", "Patience", "connection_options", "not_meant"]
@@ -52,6 +53,10 @@ class Guard:
         self.suspect = False
         #: For a pool that spreads: for which server, and by which pool of its own, it was lent.
         self.lent: tuple[Address | None, Any] = (None, None)
+        #: The process that was greeted.
+        self.life: Life | None = None
+        #: The page of a scan that is under way, of a single command.
+        self.page: Scan | None = None
         #: When (monotonic) it last gave up to reach a server.
         self.gave_up = -inf
         #: Until when (monotonic) a subscription tries to reach a master; None: as long as a command does.
@@ -80,12 +85,33 @@ class Guard:
         if self.batch or len(commands) == 1:
             self._allowance += sum(blocks(words(command)) for command in commands)
         self._unanswered += len(commands)
-        self.reads = self.reads and all(only_reads(words(command)) for command in commands)
+        # A scan that went on at another server would begin anew there.
+        self.reads = self.reads and (self.page is not None or all(only_reads(words(c)) for c in commands))
         self._flushes = self._flushes or any(words(command)[0] in _FLUSHES for command in commands)
         writes = self.route.source.writes
         if writes is not None and self.route.writes and self._wrote is not None:
             keys = writes.keys_of(commands)
             self._wrote = None if keys is None else self._wrote | keys
+
+    def paged(self, page: Scan, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The command for a page, on a connection that lives: a scan that another server began is begun anew."""
+        if page.begins or self.life is None:
+            return arguments
+        if not self.route.source.cursors.begins_anew(page, self.life):
+            return arguments
+        place = CURSORS[page.name]
+        return (*arguments[:place], 0, *arguments[place + 1 :])
+
+    def turned(self, response: Any) -> None:
+        """A page of a scan was answered."""
+        page, self.page = self.page, None
+        if (
+            page is not None
+            and self.life is not None
+            and isinstance(response, (list, tuple))
+            and len(response) == 2
+        ):
+            self.route.source.cursors.gave(page, response[0], self.life)
 
     def answered(self) -> None:
         """One answer came."""
@@ -172,7 +198,10 @@ class Guard:
         """Whether the process is the one that is meant, by its answer to INFO."""
         text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
         facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        meant = self.address is not None and self.route.accepts(self.address, facts)
+        address = self.address
+        meant = address is not None and self.route.accepts(address, facts)
+        if address is not None:
+            self.life = address, facts.get("run_id") or facts.get("master_replid", "")
         if meant and self.route.writes:
             self.route.source.reached()
         return meant

@@ -22,6 +22,7 @@ from evercache.integrations.redis.connection_state import (
 )
 from evercache.integrations.redis.errors import NotSent
 from evercache.integrations.redis.routes import Route
+from evercache.integrations.redis.scans import scanned
 from evercache.wire.types import ConnectionOptions
 
 __all__ = ["RoutedConnection", "RoutedSSLConnection", "RoutedUnixConnection", "connection_class"]
@@ -125,12 +126,20 @@ class _Routed:
         super().deregister_connect_callback(callback)  # type: ignore[misc]
 
     def send_command(self, *arguments: Any, **options: Any) -> None:
-        """See redis-py."""
-        self.guard.packed = (arguments,)
+        """See redis-py; a page of a scan is asked of the server that gave its cursor, or the scan begins anew."""
+        guard = self.guard
+        page = None if guard.greeting or guard.subscriber else scanned(arguments)
+        if page is not None and self._live is None:
+            self._open()
+        guard.page = page
+        if page is not None:
+            arguments = guard.paged(page, arguments)
+        guard.packed = (arguments,)
         super().send_command(*arguments, **options)  # type: ignore[misc]
 
     def pack_commands(self, commands: Any) -> Any:
         """See redis-py: the commands of a pipeline."""
+        self.guard.page = None
         commands = self.guard.packed = list(commands)
         return super().pack_commands(commands)  # type: ignore[misc]
 
@@ -227,6 +236,8 @@ class _Routed:
         finally:
             if changed and live is not None and live is self._live:
                 live.settimeout(usual)
+        if guard.page is not None:
+            guard.turned(response)
         guard.answered()
         return response
 

@@ -14,11 +14,11 @@ from redis.connection import ConnectionPool
 
 from evercache.engine.process import ForkLock
 from evercache.integrations.redis.connections import RoutedConnection, connection_class
-from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, need
+from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, aim
 from evercache.integrations.redis.source import Source
 from evercache.wire.types import Address
 
-__all__ = ["RoutedPool", "SpreadPool", "extras", "fewest"]
+__all__ = ["RoutedPool", "SpreadPool", "choose", "extras"]
 
 #: Before 5.3 a pool was told for which command a connection is wanted; later that is warned of.
 LEGACY = tuple(int(part) for part in redis.__version__.split(".")[:2] if part.isdigit()) < (5, 3)
@@ -33,8 +33,14 @@ def extras(pool: type[Any]) -> dict[str, Any]:
     return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
 
 
-def fewest(fit: list[Address], busy: Counter[Address]) -> Address:
-    """One of two chosen at random, that with the fewest commands under way."""
+def choose(source: Source, fit: list[Address], busy: Counter[Address]) -> Address:
+    """One of two chosen at random, that with the fewest commands under way; for a scan always the same."""
+    wanted = aim()
+    server = wanted.server
+    if server is not None and (server in fit or source.is_master(server)):
+        return server
+    if wanted.scan:
+        return min(fit, key=str)
     one, two = random.choice(fit), random.choice(fit)
     return one if busy[one] <= busy[two] else two
 
@@ -114,9 +120,9 @@ class SpreadPool(RoutedPool):
         self.source.check()
         if self.pid != os.getpid():
             self.reset()
-        fit = self.source.readable(need())
+        fit = self.source.readable(aim().need)
         with self._choosing:
-            address = fewest(fit, self._busy) if fit else None
+            address = choose(self.source, fit, self._busy) if fit else None
             pool = self._pool(address)
             if address is not None:
                 self._busy[address] += 1

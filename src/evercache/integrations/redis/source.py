@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.errors import ConfigurationError, MasterUnknown, UnavailableError
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent
+from evercache.integrations.redis.scans import Cursors
 from evercache.integrations.redis.writes import Writes
 from evercache.protocol.topology import ELECTION, LONGEST_WAIT, View
 from evercache.wire.types import Address, ConnectionOptions
@@ -88,6 +89,7 @@ class Source:
         self._begun = (0, 0.0)
         self._confirmed = False
         self.writes: Writes | None = None
+        self.cursors = Cursors()
         #: Since when (monotonic) commands find no master, and when the newest found none.
         self._lost: tuple[float, float] | None = None
         reset_after_fork(self)
@@ -263,6 +265,10 @@ class Source:
     def view_master(self) -> Address | None:
         """The master of the view; None when closed."""
         return None if self._engine is None or self._closed else self._engine.view.master
+
+    def is_master(self, address: Address) -> bool:
+        """Whether a server is the master of the view, and answers as far as is known."""
+        return address == self.view_master() and self._engine is not None and not self._engine.state.master_down
 
     def in_view(self, address: Address) -> bool:
         """Whether a server belongs to the view; False when closed."""
