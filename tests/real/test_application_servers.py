@@ -23,6 +23,8 @@ UWSGI = Path(sys.executable).with_name("uwsgi")
 #: The workers of each server, and its command line.
 WORKERS = 2
 SERVERS = {
+    "uwsgi-hooks": ["--processes", "2", "--threads", "2", "--py-call-osafterfork"],
+    "uwsgi-master-hooks": ["--processes", "2", "--threads", "2", "--master", "--py-call-osafterfork"],
     "uwsgi-lazy": ["--processes", "2", "--threads", "2", "--lazy-apps"],
     "uwsgi-master-lazy": ["--processes", "2", "--threads", "2", "--master", "--lazy-apps"],
     "gunicorn": ["--workers", "2", "--threads", "2"],
