@@ -23,7 +23,7 @@ UWSGI = Path(sys.executable).with_name("uwsgi")
 #: The workers of each server, and its command line.
 WORKERS = 2
 SERVERS = {
-    "uwsgi-hooks": ["--processes", "2", "--threads", "2", "--py-call-osafterfork"],
+    # Not without a master: uWSGI would run the hooks in the first worker as well, which did not fork, and crash it.
     "uwsgi-master-hooks": ["--processes", "2", "--threads", "2", "--master", "--py-call-osafterfork"],
     "uwsgi-lazy": ["--processes", "2", "--threads", "2", "--lazy-apps"],
     "uwsgi-master-lazy": ["--processes", "2", "--threads", "2", "--master", "--lazy-apps"],
