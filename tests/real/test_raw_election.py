@@ -152,8 +152,7 @@ def test_a_write_that_was_cut_off_is_not_sent_again(quick: Deployment) -> None:
 # -- subscriptions
 
 
-def _heard(client: Any, how: str, stop: threading.Event, ready: threading.Event) -> list[bytes]:
-    got: list[bytes] = []
+def _hear(client: Any, how: str, got: list[bytes], stop: threading.Event, ready: threading.Event) -> None:
     with client.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe("news")
         ready.set()
@@ -161,7 +160,7 @@ def _heard(client: Any, how: str, stop: threading.Event, ready: threading.Event)
             for message in pubsub.listen():
                 got.append(message["data"])
                 if message["data"] == b"last":
-                    return got
+                    return
         while not stop.is_set():
             began = time.monotonic()
             message = pubsub.get_message(timeout=0.2)
@@ -169,35 +168,37 @@ def _heard(client: Any, how: str, stop: threading.Event, ready: threading.Event)
             if message is not None:
                 got.append(message["data"])
                 if message["data"] == b"last":
-                    return got
-        return got
+                    return
 
 
-@pytest.mark.parametrize("how", ["listen", "get_message"])
+@pytest.mark.parametrize("how", ["listen", "get_message", "health_check"])
 def test_a_subscription_outlives_any_wait(quick: Deployment, how: str) -> None:
     """The master is away for far longer than `wait`; nobody promotes."""
     with Cache(quick.url) as cache:
-        client = cache.raw(wait=0.3).master
+        client = cache.raw(wait=0.3, health_check_interval=1 if how == "health_check" else 0).master
         client.ping()
         for sentinel in quick.sentinels:
             sentinel.kill()
         stop, ready = threading.Event(), threading.Event()
-        listener = Background(lambda: _heard(client, how, stop, ready))
+        got: list[bytes] = []
+        listener = Background(lambda: _hear(client, how, got, stop, ready))
         assert ready.wait(5)
         master = quick.nodes[0]
         wait_for(lambda: int(master.cli("PUBLISH", "news", "first")) == 1, 5, "the subscription")
+        wait_for(lambda: got == [b"first"], 5, "the message")
         master.kill()
         time.sleep(2)
         master.restart()
         wait_for(lambda: int(master.cli("PUBLISH", "news", "last")) == 1, 15, "the subscription, anew")
-        assert listener.result() == [b"first", b"last"]
+        listener.result()
+        assert got == [b"first", b"last"]
         stop.set()
 
 
-@pytest.mark.parametrize("how", ["listen", "get_message"])
+@pytest.mark.parametrize("how", ["listen", "get_message", "health_check"])
 async def test_a_subscription_of_a_task_outlives_any_wait(quick: Deployment, how: str) -> None:
     async with Cache(quick.url) as cache:
-        client = cache.raw(wait=0.3).amaster
+        client = cache.raw(wait=0.3, health_check_interval=1 if how == "health_check" else 0).amaster
         await client.ping()
         for sentinel in quick.sentinels:
             sentinel.kill()
@@ -220,6 +221,8 @@ async def test_a_subscription_of_a_task_outlives_any_wait(quick: Deployment, how
         task = asyncio.create_task(listen())
         await asyncio.wait_for(ready.wait(), 5)
         await _until_published(master, "first")
+        while not got:
+            await asyncio.sleep(0.01)
         await asyncio.to_thread(master.kill)
         await asyncio.sleep(2)
         await asyncio.to_thread(master.restart)
