@@ -369,6 +369,7 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("same-master", group(2, {"ip": HOSTS[1], "flags": "failover_in_progress"}), "failover is under way", False),
     ("groups-apart", sentinel(1, hidden={"SENTINEL MASTERS": "NOPERM"}), "NOPERM", False),
     ("reboot-period", no_hosts, "in its file only", True),
+    ("promotion-time", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
     ("one-master", lambda f: replace(f, nodes=()), "no server is known", False),
     ("one-master", node(0, error="WRONGPASS invalid"), "WRONGPASS", False),
     ("one-master", node(2, **GONE), "10.0.0.3:6379: it does not answer", False),
