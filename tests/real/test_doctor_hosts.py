@@ -134,7 +134,8 @@ def test_a_deployment_as_pybossa_ships_it(tmp_path: Path, capsys: pytest.Capture
             document = json.loads(capsys.readouterr().out)
             assert main(["doctor", "--settings", str(settings)]) == 2
     found = {check["name"] for check in document["checks"] if check["state"] == "found"}
-    assert found == {"three-sentinels", "ckquorum", "quorum", "promotable", "foreground", "maxmemory", "timeouts"}
+    sentinels = {"three-sentinels", "ckquorum", "quorum", "promotion-time"}
+    assert found == {*sentinels, "promotable", "foreground", "maxmemory", "timeouts"}
 
 
 @pytest.mark.long
