@@ -23,6 +23,8 @@ UWSGI = Path(sys.executable).with_name("uwsgi")
 #: The workers of each server, and its command line.
 WORKERS = 2
 SERVERS = {
+    "uwsgi": ["--processes", "2", "--threads", "2"],
+    "uwsgi-master": ["--processes", "2", "--threads", "2", "--master"],
     # Not without a master: uWSGI would run the hooks in the first worker as well, which did not fork, and crash it.
     "uwsgi-master-hooks": ["--processes", "2", "--threads", "2", "--master", "--py-call-osafterfork"],
     "uwsgi-lazy": ["--processes", "2", "--threads", "2", "--lazy-apps"],
