@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evercache.cache import Cache, _Clients
+from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine
 from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
@@ -55,12 +55,19 @@ def covered(scope: str) -> list[str]:
 class SimBackground:
     """The background of an engine, as tasks of the simulated loop."""
 
-    def __init__(self, process: Process, jobs: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-        self._process, self._jobs = process, jobs
+    running = True
 
-    def start(self) -> None:
-        for job in self._jobs:
-            self._process.spawn(job())
+    def __init__(
+        self, process: Process, jobs: Callable[[], Sequence[Callable[[], Coroutine[Any, Any, None]]]]
+    ) -> None:
+        self._process, self._jobs = process, jobs
+        self._begun = False
+
+    def ensure(self) -> None:
+        if not self._begun:
+            self._begun = True
+            for job in self._jobs():
+                self._process.spawn(job())
 
     def post(self, callback: Callable[[], None]) -> None:
         loop = self._process.world.loop
@@ -68,6 +75,9 @@ class SimBackground:
 
     def stop(self, timeout: float) -> None:
         """Processes are killed, not stopped."""
+
+    def is_here(self) -> bool:
+        return True
 
 
 class SimCache(Cache):
@@ -113,12 +123,15 @@ class Process:
         )  # fmt: skip
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
-        self.engine = engine = cache.engine = Engine(
-            location, replace(cache.settings, journal_time=60.0), topology, wire, wire,  # type: ignore[arg-type]
-            now=world.loop.time, rng=rng, token=lambda: f"{tokens.getrandbits(64):016x}",
+        deployment = Deployment(
+            location, topology, wire, wire,  # type: ignore[arg-type]
+            now=world.loop.time, rng=rng,
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
-        atexit.unregister(engine._atexit)
+        deployment._atexit = lambda: None  # a simulated process ends without a word
+        self.engine = engine = cache.engine = Engine(
+            deployment, replace(cache.settings, journal_time=60.0), token=lambda: f"{tokens.getrandbits(64):016x}"
+        )
         limits = plan.limits
         engine.commands = replace(
             engine.commands,
@@ -368,5 +381,5 @@ class Process:
 
     def begin_as_child(self) -> None:
         """What is first done in the child of a fork."""
-        self.context.copy().run(self.engine.after_fork)
+        self.context.copy().run(self.engine.deployment.after_fork)
         self.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import socket
 import threading
 import time
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evercache.wire.names import Resolver
+from evercache.wire.names import Resolver, _Lookup
 from evercache.wire.types import Address
 
 NAME = Address("db.example.test", 6379)
@@ -23,7 +25,7 @@ class System:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
         self.answers = threading.Event()
         self.answers.set()
 
@@ -99,3 +101,68 @@ def test_without_any_answer_the_refusal_is_the_answer(system: System) -> None:
     system.error = socket.gaierror(socket.EAI_AGAIN, "no")
     with pytest.raises(socket.gaierror):
         Resolver().records(NAME, soon(10))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_thread_that_could_not_be_started_is_started_for_the_next_caller(
+    system: System, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise error
+
+    resolver, began = Resolver(), time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match=NAME.host) as caught:
+            resolver.records(NAME, soon(10))
+        assert not isinstance(caught.value, TimeoutError)
+    assert time.monotonic() - began < 5, "nobody waits for an answer that cannot come"
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert resolver.records(NAME, soon(10)) == RECORDS, "what it said before"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(24, "Too many open files"),
+        socket.gaierror(socket.EAI_MEMORY, "no"),
+        socket.gaierror(socket.EAI_SYSTEM, "no"),
+        MemoryError(),
+        SystemExit(),
+    ],
+)
+def test_a_resolver_that_lacks_something_keeps_its_addresses_and_is_asked_again(system: System, error: Any) -> None:
+    resolver = Resolver()
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    system.error = error
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    with pytest.raises(OSError):
+        resolver.records(Address("other.example.test", 6379), soon(10))
+    system.error = None
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    assert system.asked == 4
+
+
+def test_a_lookup_that_was_interrupted_before_its_thread_began_is_begun_again(system: System) -> None:
+    resolver = Resolver()
+    resolver._asked[NAME] = _Lookup()
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    assert not resolver._asked
+
+
+def test_all_who_wait_get_the_answer_though_one_took_the_wake_up_and_was_interrupted(system: System) -> None:
+    system.answers.clear()
+    resolver, answers = Resolver(), []
+    threads = [threading.Thread(target=lambda: answers.append(resolver.records(NAME, soon(10)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    asked = resolver._ask(NAME)
+    system.answers.set()
+    with contextlib.suppress(queue.Empty):
+        asked._over.get(timeout=5)
+    for thread in threads:
+        thread.join(10)
+    assert answers == [RECORDS] * 3
+    assert system.asked == 1

@@ -113,6 +113,11 @@ class Guard:
         ):
             self.route.source.cursors.gave(page, response[0], self.life)
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether answers have still to come, so that the next command would get them."""
+        return self._unanswered > 0
+
     def answered(self) -> None:
         """One answer came."""
         if self._unanswered > 0:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from evercache.engine.process import ForkLock
 from evercache.integrations.redis.commands import CURSORS, as_key
+from evercache.process import new_lock
 from evercache.wire.types import Address
 
 __all__ = ["Cursors", "Life", "Scan", "scanned"]
@@ -46,7 +46,7 @@ class Cursors:
     """Guarded by: `_lock`. Several servers may have given the same cursor to different scans."""
 
     def __init__(self) -> None:
-        self._lock = ForkLock()
+        self._lock = new_lock()
         self._lives: dict[Scan, set[Life]] = {}
 
     def __repr__(self) -> str:
