@@ -1,4 +1,4 @@
-"""An RQ worker on raw clients, as a process of its own: `python -m tests.real.raw_worker URL`."""
+"""An RQ worker on raw clients, as a process of its own: `python -m tests.real.raw_worker URL KIND CLIENTS`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 
+from evercache.integrations.pybossa import Sentinel
 from evercache.integrations.redis import RawClients
 
 #: Made before any configuration is known, as PyBossa does it. A worker of RQ ends with the first error outside of
 #: its queues, and leaves the repeating to redis-py.
 clients = RawClients(retry=3)
+sentinel = Sentinel()
 
 
 def record(path: str, number: int) -> int:
@@ -28,16 +30,20 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def main(url: str, kind: str) -> None:
+def main(url: str, kind: str, which: str = "retry") -> None:
     import rq
 
     from evercache import Cache
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    queue = rq.Queue("high", connection=clients.master)
-    clients.attach(Cache(url))
+    master = sentinel.master if which == "pybossa" else clients.master
+    queue = rq.Queue("high", connection=master)
+    if which == "pybossa":
+        sentinel.configure({"EVERCACHE_URL": url})
+    else:
+        clients.attach(Cache(url))
     worker: type[rq.Worker] = rq.Worker if kind == "forking" else rq.SimpleWorker
-    worker([queue], connection=clients.master, name=f"worker-{os.getpid()}").work(logging_level="WARNING")
+    worker([queue], connection=master, name=f"worker-{os.getpid()}").work(logging_level="WARNING")
 
 
 if __name__ == "__main__":

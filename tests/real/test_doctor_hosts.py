@@ -94,7 +94,7 @@ def test_the_command_finds_the_local_deployment(
     assert main(["doctor", "--from", str(file), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["state"] == "sound"
-    assert len(document["checks"]) == 28
+    assert len(document["checks"]) == 29
     assert main(["doctor", "redis://127.0.0.1:" + str(free_port())]) == 3
     assert "could not look" in capsys.readouterr().out
 
@@ -134,7 +134,8 @@ def test_a_deployment_as_pybossa_ships_it(tmp_path: Path, capsys: pytest.Capture
             document = json.loads(capsys.readouterr().out)
             assert main(["doctor", "--settings", str(settings)]) == 2
     found = {check["name"] for check in document["checks"] if check["state"] == "found"}
-    assert found == {"three-sentinels", "ckquorum", "quorum", "promotable", "foreground", "maxmemory", "timeouts"}
+    sentinels = {"three-sentinels", "ckquorum", "quorum", "promotion-time"}
+    assert found == {*sentinels, "promotable", "foreground", "maxmemory", "timeouts"}
 
 
 @pytest.mark.long

@@ -145,3 +145,24 @@ def test_check_of_a_deployment_as_it_was_shipped(
     assert code == 1
     for words in ("no failover can ever be agreed", "down-after-milliseconds 60000", "has no replica"):
         assert words in out
+
+
+def test_check_compares_the_wait_with_what_a_promotion_takes(
+    whole: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(down_after: int, **more: Any) -> str:
+        for sentinel in whole.sentinels:
+            sentinel.cli("SENTINEL", "SET", whole.name, "down-after-milliseconds", down_after)
+        file = tmp_path / "settings_local.py"
+        file.write_text("".join(f"{name} = {value!r}\n" for name, value in (good(whole) | more).items()))
+        main(["check", str(file)])
+        return capsys.readouterr().out
+
+    try:
+        assert "waits up to 10 s for another master; the sentinels take up to 10 s" in said(5000)
+        assert "risk: a command of sentinel.master waits 5 s" in said(5000, EVERCACHE_WAIT=5)
+        assert "raise EVERCACHE_WAIT to 10" in said(5000, EVERCACHE_WAIT=5)
+        assert "risk: a command of sentinel.master waits 30 s" in said(60_000)
+        assert "lower that to 5000" in said(60_000)
+    finally:
+        said(500)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -14,7 +18,7 @@ import pytest
 import redis
 import redis.sentinel
 import rq
-from tests.servers import Deployment, Server, wait_for
+from tests.servers import Deployment, Server, find_server, wait_for
 
 from evercache.integrations.pybossa import Sentinel, provide
 from evercache.integrations.pybossa.decorators import DISABLED
@@ -313,11 +317,7 @@ def test_a_failover(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_client_used_before_anything_is_configured(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`settings_local` is found by the first command as well; without it the error says what to do."""
-    monkeypatch.setitem(sys.modules, "settings_local", None)
-    sentinel = Sentinel()
-    with pytest.raises(redis.RedisError, match="init_app"):
-        sentinel.master.get("a")
+    """`settings_local` is found by the first command as well."""
     local: Any = types.ModuleType("settings_local")
     local.__spec__ = types.SimpleNamespace(name="settings_local")
     local.REDIS_HOST, local.REDIS_PORT = "127.0.0.1", valkey.port
@@ -326,6 +326,124 @@ def test_a_client_used_before_anything_is_configured(valkey: Server, monkeypatch
     assert sentinel.master.set("a", 1)
     assert sentinel.slave.get("a") == b"1"
     sentinel.close()
+
+
+#: Modules of a site that take `sentinel.master` at import time, and use it before there is an application.
+_EARLY = """
+from evercache.integrations.pybossa import memoize, sentinel
+conn = sentinel.master
+assert conn.set("otp", 1) and conn.get("otp") == b"1"
+pipe = sentinel.master.pipeline()
+assert pipe.incr("n").expire("n", 9).execute() == [1, True]
+assert sentinel.slave.get("otp") == b"1"
+assert sentinel.master.keys() and set(sentinel.master.keys()) == {b"otp", b"n"}
+f = memoize()(lambda: 1)
+assert f() == 1 and sentinel.home is None, "cached functions have no servers before the configuration"
+class App:
+    config = {"REDIS_SENTINEL": None, "REDIS_PORT": OTHER}
+sentinel.init_app(App)
+assert conn is sentinel.master and conn.get("otp") is None
+assert conn.set("otp", 2)
+print("done")
+"""
+
+
+def test_before_init_app_the_clients_are_of_localhost() -> None:
+    """As in PyBossa: `redis.Redis()`. In a namespace of its own, where the port of localhost is ours."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("needs root and unshare for a network of its own, in which 6379 is free")
+    server = find_server("valkey")
+    script = f"""
+    ip link set lo up
+    {server} --port 6379 --save '' --dir "$1" >/dev/null & one=$!
+    {server} --port 6380 --save '' --dir "$1" >/dev/null & two=$!
+    for turn in 1 2 3 4 5 6 7 8 9 10; do
+      {sys.executable} -c "import redis; redis.Redis().ping(); redis.Redis(port=6380).ping()" 2>/dev/null && break
+    done
+    {sys.executable} -c "$2"; code=$?
+    kill $one $two; wait
+    exit $code
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["unshare", "-n", "sh", "-c", script, "sh", folder, _EARLY.replace("OTHER", "6380")],
+            capture_output=True, text=True, timeout=50, cwd=folder, check=False,
+        )  # fmt: skip
+    assert done.stdout.strip() == "done", done.stderr
+    assert "init_app" in done.stderr, "the log says which servers those are"
+
+
+def test_settings_that_are_wrong_give_no_client_of_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "settings_local", None)
+    sentinel = Sentinel()
+    sentinel.init_app(_App({"REDIS_SENTINEL": "nonsense"}))
+    with pytest.raises(redis.RedisError, match="init_app"):
+        sentinel.master.get("a")
+
+
+# -- a kill, as a site has its sentinels
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_commands_outlive_an_election_of_the_usual_length(how: str) -> None:
+    """Rate limits, feed and queues at work in the moment of the kill: PyBossa's setting is to repeat them."""
+    with Deployment.start(down_after_ms=5000, failover_timeout_ms=10_000) as deployment:
+        site = Site(settings(deployment))
+        stop = threading.Event()
+        errors: list[BaseException] = []
+        served = [0] * 6
+
+        def page(n: int) -> None:
+            while not stop.is_set():
+                try:
+                    with site.sentinel.master.pipeline() as pipe:  # as its rate limit does
+                        pipe.incr(f"limit:{n}").expireat(f"limit:{n}", int(time.time()) + 60).execute()
+                    site.sentinel.master.set(f"otp:{n}", "1", ex=60)
+                    assert site.sentinel.slave.get(f"otp:{n}") in (b"1", None)
+                    site.sentinel.slave.zrange("feed", 0, 99, desc=True, withscores=True)
+                    site.sentinel.master.publish("channel", "x")
+                    served[n] += 1
+                except Exception as error:
+                    errors.append(error)
+                    return
+
+        pages = [threading.Thread(target=page, args=(n,)) for n in range(len(served))]
+        for one in pages:
+            one.start()
+        wait_for(lambda: min(served) > 20 or errors, 20, "the pages")
+        assert errors == []
+        old = deployment.master()
+        old.kill() if how == "killed" else old.freeze()
+        deployment.wait_new_master(old, 20)
+        before = list(served)
+        wait_for(lambda: all(now > then + 20 for now, then in zip(served, before, strict=True)), 20, "the pages")
+        stop.set()
+        for one in pages:
+            one.join(15)
+        if how == "frozen":
+            old.thaw()
+        site.close()
+        assert errors == []
+
+
+def test_who_wants_no_repetition_says_so(lagging: Deployment) -> None:
+    site = Site(settings(lagging) | {"REDIS_RETRY_ON_TIMEOUT": False, "EVERCACHE_WAIT": 7})
+    assert site.sentinel.master.ping()
+    assert _retries(site) == 0
+    assert site.sentinel._clients.wait == 7
+    site.close()
+    site = Site(settings(lagging))
+    assert site.sentinel.master.ping()
+    assert _retries(site) == 3
+    site.close()
+
+
+def _retries(site: Site) -> int:
+    """How often a command is sent again whose answer is late: its kind of error is in the connection's policy."""
+    connection = site.sentinel.master.connection_pool.get_connection()
+    retry = connection.retry
+    site.sentinel.master.connection_pool.release(connection)
+    return int(retry._retries) if redis.TimeoutError in retry._supported_errors else 0
 
 
 def test_init_app_again(valkey: Server) -> None:

@@ -118,6 +118,34 @@ def test_the_core_does_not_import_redis_py() -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
+async def test_a_scan_stays_at_one_server(whole: Deployment) -> None:
+    """A cursor means nothing to another server: pages from two of them leave keys out."""
+    with in_use(whole, 2) as cache:
+        pipe = cache.master.pipeline()
+        for n in range(1500):
+            pipe.set(f"scan:{n}", n).hset("scan", f"f{n}", n).sadd("scans", n).zadd("scanz", {str(n): n})
+        pipe.execute()
+        all_have_it(whole, cache)
+        ours = cache.raw(read_your_writes=True)
+        for client in (cache.replica, ours.replica, cache.master):
+            for turn in range(3):
+                ours.master.set("scan:0", turn)
+                seen = set()
+                for key in client.scan_iter("scan:*", count=100):
+                    seen.add(key)
+                    ours.master.incr("other")
+                assert len(seen) == 1500
+                assert len(dict(client.hscan_iter("scan"))) == 1500
+                assert len(set(client.sscan_iter("scans"))) == 1500
+                assert len(dict(client.zscan_iter("scanz"))) == 1500
+        assert len({key async for key in cache.areplica.scan_iter("scan:*")}) == 1500
+        cursor, keys = cache.replica.scan(match="scan:*", count=10)
+        assert cursor
+        assert len(keys) >= 1, "a scan by hand"
+        await cache.areplica.connection_pool.disconnect()
+        cache.master.flushall()
+
+
 def test_reads_are_balanced_command_by_command(whole: Deployment) -> None:
     with in_use(whole, 2) as cache:
         cache.master.set("a", 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.real.raw_tools import Background, in_use, served
+from tests.real.raw_tools import Background, all_have_it, in_use, served
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
@@ -334,6 +334,26 @@ def test_a_pipeline_that_watches_is_told(shop: Deployment) -> None:
 
         assert cache.master.transaction(change, "a") == [True]
         assert served(old, "set") == 0
+
+
+@pytest.mark.parametrize("how", ["master", "replica"])
+def test_a_scan_through_a_failover_leaves_nothing_out(shop: Deployment, how: str) -> None:
+    """It begins anew at another server, and may give a key twice, as SCAN may."""
+    with in_use(shop, 2) as cache:
+        pipe = cache.master.pipeline()
+        for n in range(1500):
+            pipe.set(f"scan:{n}", n)
+        pipe.execute()
+        all_have_it(shop, cache)
+        client = cache.master if how == "master" else cache.replica
+        seen: set[bytes] = set()
+        for place, key in enumerate(client.scan_iter("scan:*", count=10)):
+            seen.add(key)
+            if place == 500:
+                shop.failover() if how == "master" else shop.replicas[0].kill()
+            if place == 700 and how == "replica":
+                shop.master().kill()
+        assert len(seen) == 1500
 
 
 def test_scripts_and_locks_after_a_failover(shop: Deployment) -> None:

@@ -21,9 +21,9 @@ from evercache.integrations.redis import RawClients
 
 
 @contextmanager
-def workers(url: str, kind: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def workers(url: str, kind: str, count: int, which: str = "retry") -> Iterator[list[subprocess.Popen[bytes]]]:
     """RQ workers, each a process; ended at the end."""
-    command = [sys.executable, "-m", "tests.real.raw_worker", url, kind]
+    command = [sys.executable, "-m", "tests.real.raw_worker", url, kind, which]
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield processes
@@ -102,11 +102,13 @@ def test_two_thousand_jobs_through_two_failovers(tmp_path: Path) -> None:
         run_jobs(shop, tmp_path / "done", 2000, "simple", failovers=2)
 
 
-def test_a_worker_of_rq_outlives_its_master(tmp_path: Path) -> None:
-    with Deployment.start() as shop:
+@pytest.mark.parametrize(("which", "kind"), [("pybossa", "simple"), ("pybossa", "forking"), ("retry", "simple")])
+def test_a_worker_of_rq_outlives_its_master(which: str, kind: str, tmp_path: Path) -> None:
+    """With the sentinels' usual time: 5 s of silence before a promotion."""
+    with Deployment.start(down_after_ms=5000, failover_timeout_ms=10_000) as shop:
         rq = pytest.importorskip("rq")
         path = tmp_path / "done"
-        with Cache(shop.url) as cache, workers(shop.url, "simple", 1):
+        with Cache(shop.url) as cache, workers(shop.url, kind, 1, which):
             queue = rq.Queue("high", connection=cache.master)
             enqueue(queue, path, 1)
             wait_for(lambda: len(done(path)) == 1, 20, "the first job")

@@ -139,6 +139,12 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "SENTINEL RESET shop",
     ),
     ("groups-apart", two_groups, "10.0.0.1:6379 is in the groups other and shop", "SENTINEL REMOVE other"),
+    (
+        "promotion-time",
+        group(1, {"down-after-milliseconds": "60000"}),
+        "10.0.0.2:26379 notices a dead master after 60 s",
+        "down-after-milliseconds 5000",
+    ),
     ("reboot-period", process(1, 1, directives=()), "sets no primary-reboot-down-after-period", "period 10000"),
     (
         "one-master",
@@ -363,6 +369,7 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("same-master", group(2, {"ip": HOSTS[1], "flags": "failover_in_progress"}), "failover is under way", False),
     ("groups-apart", sentinel(1, hidden={"SENTINEL MASTERS": "NOPERM"}), "NOPERM", False),
     ("reboot-period", no_hosts, "in its file only", True),
+    ("promotion-time", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
     ("one-master", lambda f: replace(f, nodes=()), "no server is known", False),
     ("one-master", node(0, error="WRONGPASS invalid"), "WRONGPASS", False),
     ("one-master", node(2, **GONE), "10.0.0.3:6379: it does not answer", False),
@@ -483,7 +490,7 @@ def test_only_a_plain_answer_about_the_default_user_counts() -> None:
 
 def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
     names = {one.name for one in registered()}
-    assert len(registered()) == len(names) == 28
+    assert len(registered()) == len(names) == 29
     assert {name for name, *_ in FOUND} == names
     # The client's own settings are always known, and whom we reach.
     assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}

@@ -116,7 +116,7 @@ def test_advice() -> None:
     assert "SECRET_KEY" in texts(GOOD | {"SECRET_KEY": "short"})
     assert "REDIS_SOCKET_TIMEOUT = 5" in texts(GOOD | {"REDIS_SOCKET_TIMEOUT": None})
     assert "long" in texts(GOOD | {"REDIS_SOCKET_TIMEOUT": 600})
-    assert "not followed" in texts(GOOD | {"REDIS_RETRY_ON_TIMEOUT": True})
+    assert "may run twice" in texts(GOOD | {"REDIS_RETRY_ON_TIMEOUT": True})
     assert "keys()" in texts(GOOD | {"EVERCACHE_BOOKKEEPING_DB": 0})
     assert "run code here" in texts(GOOD | {"EVERCACHE_OLD_KEYPREFIX": "old"})
     assert "stop it first" in texts(GOOD | {"EVERCACHE_OLD_KEYPREFIX": "pybossa_cache"})

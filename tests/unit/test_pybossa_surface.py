@@ -419,6 +419,30 @@ def test_a_timeout_that_is_none_of_a_number(site: Site) -> None:
         site.sentinel.home.cache.cached(ttl="soon")(lambda: 1)
 
 
+def test_what_tests_of_a_site_patch_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They put mocks in the place of `pickle` and `sentinel` in the site's own module."""
+    here: Any = types.ModuleType("site_cache")
+    here.sentinel = Sentinel()
+    provide(vars(here))
+    here.sentinel.configure(MEMORY)
+    monkeypatch.setitem(sys.modules, "site_cache", here)
+    runs = []
+
+    @here.memoize(timeout=50)
+    def f(n: int) -> int:
+        runs.append(n)
+        return n
+
+    with unittest.mock.patch("site_cache.pickle") as pickled:
+        pickled.dumps.return_value = "str"
+        assert (f(1), f(1), runs) == (1, 1, [1])
+    with unittest.mock.patch("site_cache.sentinel", new=Sentinel()) as other:
+        other.configure(MEMORY | {"REDIS_KEYPREFIX": "other"})
+        assert (f(1), runs) == (1, [1, 1])
+        other.close()
+    here.sentinel.close()
+
+
 def test_closures_do_not_share_and_keep_their_names(site: Site) -> None:
     def make(factor: int) -> Any:
         @site.memoize()

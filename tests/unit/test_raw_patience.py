@@ -73,3 +73,17 @@ def test_the_last_try_counts() -> None:
     with pytest.raises(NotSent):
         patience.pause(LATE)
     assert source.failures == [(SERVER, LATE)]
+
+
+def test_the_wait_counts_from_the_loss_of_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site without a master keeps its threads for as long as a promotion is due, then for five seconds."""
+    source = Source(RawOptions())
+    monkeypatch.setattr(Source, "_failover_takes", lambda self: 10.0)
+    assert source.until(100.0) == 110.0
+    assert source.until(103.0) == 110.0
+    assert source.until(120.0) == 125.0
+    assert source.until(140.0) == 145.0
+    assert source.until(200.0) == 210.0, "another loss: nobody missed the master in between"
+    source.reached()
+    assert source.until(160.0) == 170.0
+    assert Source(RawOptions(3.0)).until(100.0) == 103.0

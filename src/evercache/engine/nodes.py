@@ -29,12 +29,17 @@ def use_of(engine: Engine, address: Address, now: float) -> str:
         return "reads"
     if replica.open:
         return "nothing: it did not answer"
-    return "nothing: not in sync" if replica.standing.link_up else "nothing: its link to the master is down"
+    why = "not in sync" if replica.standing.link_up else "its link to the master is down"
+    if (state.master_down or engine.view.master is None) and replica.answers:
+        return f"nothing: {why}; raw reads go on"
+    return f"nothing: {why}"
 
 
 def lag_of(engine: Engine, address: Address, now: float) -> float | None:
     """Seconds behind the master, or None when that is not known."""
     if address == engine.view.master:
         return 0.0
-    lag = engine.monitor.table.lag_seconds(address, now)
+    table = engine.monitor.table
+    # Without a link nothing new arrives, and the master may have gone on for others.
+    lag = table.lag_seconds(address, now) if table.standing(address).link_up else now - table.caught(address)
     return lag if lag < 1e6 else None

@@ -22,7 +22,23 @@ from evercache.errors import (
 )
 from evercache.wire.types import Address
 
-__all__ = ["Promotion", "ReplicaSeen", "RoleReport", "SentinelAnswer", "SentinelBook", "View"]
+__all__ = [
+    "ELECTION",
+    "LONGEST_WAIT",
+    "Promotion",
+    "ReplicaSeen",
+    "RoleReport",
+    "SentinelAnswer",
+    "SentinelBook",
+    "View",
+]
+
+#: Seconds from the moment at which the first sentinel counts the master as dead to the promotion, at most: a ping
+#: period, the agreement, the random delay of the election, the votes and the promotion take up to a second each.
+#: (An election without a winner takes twice `failover-timeout` more.)
+ELECTION = 5.0
+#: What waits for a promotion by itself waits no longer (seconds): a page that it belongs to is given up before.
+LONGEST_WAIT = 30.0
 
 #: Answers older than this take no part in the choice of the master (seconds).
 CURRENT = 5.0
@@ -80,6 +96,8 @@ class SentinelAnswer:
     ident: str = ""
     #: `failover-timeout` in seconds.
     failover_timeout: float = 180.0
+    #: `down-after-milliseconds`, in seconds; 0: unknown.
+    down_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +249,11 @@ class SentinelBook:
         """The newest moment at which this address was confirmed as the master; -inf: never."""
         confirmed, moment = self.confirmed
         return moment if address is not None and confirmed == address else -inf
+
+    @property
+    def down_after(self) -> float | None:
+        """The longest silence (seconds) after which a sentinel counts a master as dead; None: not known yet."""
+        return max((a.down_after for a in self._answers.values() if a.down_after), default=None)
 
     @property
     def majority(self) -> int:

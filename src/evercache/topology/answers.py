@@ -98,6 +98,7 @@ def parse_answer(
             ),
             ident="" if isinstance(ident, ServerError) else _text(ident),
             failover_timeout=whole(fields.get("failover-timeout", "180000")) / 1000,
+            down_after=whole(fields.get("down-after-milliseconds", "0")) / 1000,
         )
         return answer, held
     except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:

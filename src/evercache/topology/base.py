@@ -48,6 +48,10 @@ class Topology(Protocol):
         """
         ...
 
+    def down_after(self) -> float | None:
+        """Seconds of silence after which a master counts as dead and is replaced; None: never, or unknown."""
+        ...
+
     def discovered(self, replicas: Iterable[Address]) -> None:
         """Replicas that the master itself lists, as announced; called on the loop of `run`."""
         ...

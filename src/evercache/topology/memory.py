@@ -36,6 +36,10 @@ class MemoryTopology:
         """Always."""
         return inf
 
+    def down_after(self) -> float | None:
+        """See `Topology`."""
+        return None
+
     def discovered(self, replicas: Iterable[Address]) -> None:
         """There are none."""
 

@@ -115,6 +115,13 @@ class Replica:
         fit = standing.caught >= tau and now - standing.caught <= lag_bound
         return fit and self._breaker.closed and (unlinked or standing.link_up)
 
+    @property
+    def answers(self) -> bool:
+        """Whether it has data and answers: enough for a read that no freshness is promised for."""
+        standing = self.standing
+        # A replica that never copied anything reports offset 1 or less.
+        return self._breaker.closed and bool(standing.role) and not standing.loading and standing.offset > 1
+
     def record(self, latency: float, now: float) -> None:
         """A read was answered in so many seconds, at a moment."""
         score = self.score

@@ -193,6 +193,10 @@ class ReplicatedTopology:
         """When the last question was sent to which the master of the view answered that it is one."""
         return self._confirmed
 
+    def down_after(self) -> float | None:
+        """See `Topology`."""
+        return None
+
     def discovered(self, replicas: Iterable[Address]) -> None:
         """Not used: the list in the configuration says which replicas may be read."""
 

@@ -80,6 +80,10 @@ class SentinelTopology:
         """The newest strict confirmation (rule 17) of the master of the view; -inf without one."""
         return self._book.confirmed_since(self._book.view.master)
 
+    def down_after(self) -> float | None:
+        """See `Topology`."""
+        return self._book.down_after
+
     def discovered(self, replicas: Iterable[Address]) -> None:
         """Replicas that the master lists; they are in the view at once."""
         self._book.discovered(self._mapped(a) for a in replicas)

@@ -88,6 +88,10 @@ class StandaloneTopology:
         """When the last question was sent to which the server answered that it is a master."""
         return self._confirmed
 
+    def down_after(self) -> float | None:
+        """See `Topology`."""
+        return None
+
     def discovered(self, replicas: Iterable[Address]) -> None:
         """Not used: who names one server means one server."""
 

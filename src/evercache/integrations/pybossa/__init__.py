@@ -9,6 +9,7 @@ it up there with `provide(globals())`.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import MutableMapping
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ __all__ = [
     "get_hash_key",
     "get_key_to_hash",
     "memoize",
+    "pickle",  # of no use here, but tests of a site patch it
     "provide",
     "sentinel",
 ]

@@ -38,7 +38,8 @@ def describe(settings: SiteSettings) -> list[str]:
         f"in database {settings.location.node_options.db}",
         f"marks of deletes: in database {settings.bookkeeping_db}",
         f"time: {settings.budget * 1000:.0f} ms of a cached call at most; {settings.socket_timeout:g} s for an "
-        "answer to sentinel.master and sentinel.slave, and 5 s more for a failover",
+        "answer to sentinel.master and sentinel.slave, and for a failover "
+        + ("as long as the sentinels need for it" if settings.wait is None else f"{settings.wait:g} s"),
         f"values: plain ones as they are; what only pickle can hold is {pickled}",
     ]
     if settings.old_prefix is not None:
@@ -84,10 +85,10 @@ def _of_values(values: Mapping[str, Any], settings: SiteSettings) -> Iterator[Fi
         )  # fmt: skip
     elif settings.socket_timeout > 30:
         yield Finding("risk", "REDIS_SOCKET_TIMEOUT is long: a page waits so long for a frozen server; write 5")
-    if values.get("REDIS_RETRY_ON_TIMEOUT", True):
+    if settings.retry:
         yield Finding(
-            "note", "REDIS_RETRY_ON_TIMEOUT is not followed: a command that may have run is not sent twice; one "
-            "that has not run waits for a master by itself",
+            "note", "REDIS_RETRY_ON_TIMEOUT is set, as by default: a command of sentinel.master that a failover "
+            "cut off is sent again, and may run twice (a job is queued twice); False makes it fail instead",
         )  # fmt: skip
     if settings.bookkeeping_db == location.node_options.db:
         yield Finding(

@@ -23,7 +23,8 @@ class Sentinel:
     """The Redis servers of a site: two whole redis-py clients, the same objects before and after `init_app`.
 
     Nothing is opened before the first use, and no setting raises: what is wrong is one line in the log, and
-    cached functions run. Where nothing was configured before the first use, a module `settings_local` is.
+    cached functions run. Where nothing was configured before the first use, a module `settings_local` is;
+    where there is none, the clients are of localhost until `init_app`, as in PyBossa.
     Guarded by: `_lock` for the configuration.
     """
 
@@ -37,6 +38,10 @@ class Sentinel:
         #: The cache, once it is configured.
         self.home: Home | None = None
         self._searched = False
+        #: Whether settings came that could not be used.
+        self._wrong = False
+        #: Of localhost, where a command came before any settings.
+        self._early: Home | None = None
         if app is not None:
             self.init_app(app)
 
@@ -56,13 +61,14 @@ class Sentinel:
                 return True  # another application of the same site, as in tests
             home = Home(settings)
             if home.settings.location.kind != "memory":
-                self._clients.attach(home.cache)
-                self._clients.set_socket_timeout(home.settings.socket_timeout)
+                self._connect(home)
         except Exception as error:  # the site must start
+            self._wrong = True
             LOG.error("the cache is not configured, so every cached function runs: %s", error)
             return False
         with self._lock:
-            before, self.home = self.home, home
+            before, self.home, self._wrong = self.home or self._early, home, False
+            self._early = None
         LOG.info("the cache %r is at %s", home.settings.prefix, home.settings.location.redacted())
         if before is not None:
             before.close()
@@ -78,9 +84,24 @@ class Sentinel:
         return self.home
 
     def _missing(self) -> str:
-        """A command came before any configuration: it may be in `settings_local`; else what to do."""
-        self.found()
+        """A command came before any settings: they may be in `settings_local`, else it goes to localhost."""
+        home = self.found()
+        if home is None and not self._wrong:
+            with self._lock:
+                if self._early is None and self.home is None:
+                    self._early = Home(SiteSettings.read({"REDIS_HOST": "localhost"}))
+                    self._connect(self._early)
+                    LOG.warning(
+                        "a command came before sentinel.init_app(app): it goes to %s, as redis.Redis() does",
+                        self._early.settings.location.redacted(),
+                    )
         return f"{self!r}: call sentinel.init_app(app) first; where it was, the log says what is wrong"
+
+    def _connect(self, home: Home) -> None:
+        """Make these the servers of both clients."""
+        settings = home.settings
+        self._clients.attach(home.cache)
+        self._clients.change(socket_timeout=settings.socket_timeout, retry=settings.retry, wait=settings.wait)
 
     def _search(self) -> None:
         try:
@@ -118,6 +139,7 @@ class Sentinel:
     def close(self) -> None:
         """End the cache and both clients; cached functions run from now on."""
         with self._lock:
-            home, self.home = self.home, None
-        if home is not None:
-            home.close()
+            homes, self.home, self._early = (self.home, self._early), None, None
+        for home in homes:
+            if home is not None:
+                home.close()

@@ -37,11 +37,14 @@ EXTRA: Mapping[str, str] = {
     "EVERCACHE_SECRET_KEYS": "keys to sign pickled values with (default: SECRET_KEY)",
     "EVERCACHE_BOOKKEEPING_DB": "the database number for the marks of deletes (default: 15)",
     "EVERCACHE_OLD_KEYPREFIX": "while moving: the REDIS_KEYPREFIX of the old code, whose pickles may be read",
+    "EVERCACHE_WAIT": "seconds that sentinel.master and slave wait for a failover (default: what it takes)",
     "EVERCACHE_MIGRATION_TTL": "while moving: seconds for which an entry lives at most (default: 60)",
 }
 #: Seconds that a command of `master` or `slave` waits for its answer where the site says None: for ever.
 _SOCKET_TIMEOUT = 5.0
 _BUDGET = 0.25
+#: With REDIS_RETRY_ON_TIMEOUT. One is used up at a frozen master, one by a connection that its promotion breaks.
+_RETRIES = 3
 _LEAST_SECRET = 16
 
 
@@ -57,6 +60,10 @@ class SiteSettings:
     secret: tuple[str | bytes, ...] = ()
     old_prefix: str | None = None
     migration_ttl: float = 60.0
+    #: How often a command of `master` is sent again that failed and may have run.
+    retry: int = 3
+    #: Seconds that a command waits for a failover; None: as the sentinels are set.
+    wait: float | None = None
 
     def __repr__(self) -> str:
         return f"SiteSettings({self.location.redacted()}, prefix={self.prefix!r})"
@@ -98,6 +105,8 @@ class SiteSettings:
             _secret(values),
             old,
             _positive(values, "EVERCACHE_MIGRATION_TTL", 60.0),
+            _RETRIES if values.get("REDIS_RETRY_ON_TIMEOUT", True) else 0,
+            None if values.get("EVERCACHE_WAIT") is None else _positive(values, "EVERCACHE_WAIT", 10.0),
         )
 
 

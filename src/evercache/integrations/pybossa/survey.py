@@ -11,6 +11,7 @@ from redis.retry import Retry
 
 from evercache.integrations.pybossa.advice import Finding
 from evercache.integrations.pybossa.settings import SiteSettings
+from evercache.protocol.topology import ELECTION, LONGEST_WAIT
 from evercache.wire.types import Address, ConnectionOptions
 
 __all__ = ["survey"]
@@ -91,17 +92,35 @@ def _sentinels(settings: SiteSettings, found: list[Address]) -> Iterator[Finding
         )
     elif sentinels < 3:
         yield Finding("risk", f"{sentinels} sentinels: without one of them no failover can be agreed; run three")
-    if int(facts.get("down-after-milliseconds", 0)) > 10_000:
-        yield Finding(
-            "risk", f"down-after-milliseconds {facts['down-after-milliseconds']}: a dead master is missed that "
-            "late; use 5000",
-        )  # fmt: skip
+    yield from _promotion(settings, max(int(one.get("down-after-milliseconds", 0)) for one in answers.values()))
     if not int(facts.get("num-slaves", 0)):
         yield Finding("risk", "the master has no replica, so nothing can take its place: add one")
     if len({(one["ip"], one["port"]) for one in answers.values()}) > 1:
         yield Finding(
             "risk", "the sentinels name different masters: a failover is under way, or they were set up apart"
         )
+
+
+def _promotion(settings: SiteSettings, down_after: int) -> Iterator[Finding]:
+    """Whether a command of `master` still waits when the sentinels promote another one."""
+    needed = down_after / 1000 + ELECTION
+    wait = min(needed, LONGEST_WAIT) if settings.wait is None else settings.wait
+    if down_after > 10_000:
+        yield Finding("risk", f"down-after-milliseconds {down_after}: a dead master is missed that late; use 5000")
+    takes = f"{needed:g} s (down-after-milliseconds {down_after}, and the election)"
+    if wait < needed:
+        change = "lower that to 5000"
+        if settings.wait is not None:
+            change = f"raise EVERCACHE_WAIT to {needed:g}, or leave it out"
+        yield Finding(
+            "risk", f"a command of sentinel.master waits {wait:g} s for another master, but the sentinels take up "
+            f"to {takes}: {change}",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "note", f"a command of sentinel.master waits up to {wait:g} s for another master; the sentinels take "
+            f"up to {takes}",
+        )  # fmt: skip
 
 
 def _known(location: Any, address: Address) -> str:

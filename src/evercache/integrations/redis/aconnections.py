@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -21,6 +23,7 @@ from evercache.integrations.redis.connection_state import (
 )
 from evercache.integrations.redis.errors import NotSent
 from evercache.integrations.redis.routes import Route
+from evercache.integrations.redis.scans import scanned
 from evercache.wire.types import ConnectionOptions
 
 __all__ = ["ARoutedConnection", "ARoutedSSLConnection", "ARoutedUnixConnection", "aconnection_class"]
@@ -54,9 +57,16 @@ class _Routed:
         self.guard.route.source.add(self)
 
     async def connect(self) -> None:
-        """See redis-py; a connection to a server that is the wrong one now is replaced."""
+        """See redis-py; a connection to a server that is the wrong one now is replaced.
+
+        A subscription connects when it reads or sends: there it is known for how long it may try.
+        """
         if self._live is not None and self.guard.stale():
             await self.disconnect()
+        if not self.guard.subscriber:
+            await self._open()
+
+    async def _open(self) -> None:
         if _LAYERED:
             await super().connect()  # type: ignore[misc]
         else:
@@ -119,12 +129,20 @@ class _Routed:
         super().deregister_connect_callback(callback)  # type: ignore[misc]
 
     async def send_command(self, *arguments: Any, **options: Any) -> None:
-        """See redis-py."""
-        self.guard.packed = (arguments,)
+        """See redis-py; a page of a scan is asked of the server that gave its cursor, or the scan begins anew."""
+        guard = self.guard
+        page = None if guard.greeting or guard.subscriber else scanned(arguments)
+        if page is not None and self._live is None:
+            await self._open()
+        guard.page = page
+        if page is not None:
+            arguments = guard.paged(page, arguments)
+        guard.packed = (arguments,)
         await super().send_command(*arguments, **options)  # type: ignore[misc]
 
     def pack_commands(self, commands: Any) -> Any:
         """See redis-py: the commands of a pipeline."""
+        self.guard.page = None
         commands = self.guard.packed = list(commands)
         return super().pack_commands(commands)  # type: ignore[misc]
 
@@ -133,33 +151,70 @@ class _Routed:
         guard, packed = self.guard, self.guard.packed
         if not guard.greeting:
             if self._live is None:
-                await self.connect()
+                if guard.may_miss():
+                    return
+                await self._open()
             elif guard.stale():
                 address = guard.address
                 await self.disconnect(nowait=True)
                 raise guard.stale_error(f"{address} is the wrong server now")
             guard.packed = packed
             guard.sending()
+        missed = not guard.greeting and guard.may_miss()
         try:
             await super().send_packed_command(command, check_health)  # type: ignore[misc]
         except NotSent:
             raise
         except BROKEN as error:
+            if missed:
+                await self.disconnect(nowait=True)
+                return
             if guard.greeting or guard.batch:
                 raise
             raise guard.stale_error(str(error)) from error
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
         """See redis-py; the answer to a blocking command may take as long as it asked for."""
+        if self.guard.greeting or not self.guard.subscriber:
+            return await self._read(*arguments, **options)
+        timeout = options.get("timeout")
+        return await self._resuming(inf if timeout is None else time.monotonic() + timeout, arguments, options)
+
+    async def _resuming(self, end: float, arguments: Any, options: dict[str, Any]) -> Any:
+        """What a subscription gets, at the next master where one dies; None where there is none until `end`."""
         guard = self.guard
-        usual, address = self.socket_timeout, guard.address
+        while True:
+            try:
+                if self._live is not None and guard.stale():
+                    await self.disconnect(nowait=True)
+                if self._live is None:
+                    guard.until = end
+                    try:
+                        await self._open()
+                    finally:
+                        guard.until = None
+                return await self._read(*arguments, **options)
+            except BROKEN as error:
+                resumes = guard.resumes(error)
+                await self.disconnect(nowait=True)
+                if not resumes:
+                    raise
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            if left < inf:
+                options = {**options, "timeout": left}
+
+    async def _read(self, *arguments: Any, **options: Any) -> Any:
+        guard = self.guard
+        usual, address, reads = self.socket_timeout, guard.address, guard.reads
         self.socket_timeout = guard.time_out(usual)
         try:
             response = await super().read_response(*arguments, **options)  # type: ignore[misc]
         except ERRORS as error:
-            if guard.greeting:
+            if guard.greeting or guard.subscriber:
                 raise
-            verdict = guard.verdict(error, address)
+            verdict = guard.verdict(error, address, reads)
             if verdict is not error:
                 await self.disconnect(nowait=True)
             if verdict is error:
@@ -167,6 +222,8 @@ class _Routed:
             raise verdict from error
         finally:
             self.socket_timeout = usual
+        if guard.page is not None:
+            guard.turned(response)
         guard.answered()
         return response
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio.connection import ConnectionPool
 
 from evercache.integrations.redis.aconnections import ARoutedConnection, aconnection_class
-from evercache.integrations.redis.pools import LEGACY, extras, fewest
-from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, need
+from evercache.integrations.redis.pools import LEGACY, choose, extras
+from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, aim
 from evercache.integrations.redis.source import Source
 from evercache.wire.types import Address
 
@@ -37,9 +38,10 @@ class _ARoutedPool(ConnectionPool):
         """Where the servers are known from."""
         return self.route.source
 
-    def set_socket_timeout(self, seconds: float) -> None:
-        """For how long connections that are made from now on wait for an answer."""
-        self.connection_kwargs["socket_timeout"] = seconds
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Use these options for connections from now on; those that are idle are made anew."""
+        self.connection_kwargs.update(options)
+        self.reset()  # type: ignore[no-untyped-call]
 
     @property
     def connection_class(self) -> type[Any]:
@@ -84,8 +86,8 @@ class _AManyPool(_ARoutedPool):
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         """See redis-py."""
         self.source.check()
-        fit = self.source.readable(need()) if self.spread else []
-        address = fewest(fit, self._busy) if fit else None
+        fit = self.source.readable(aim().need) if self.spread else []
+        address = choose(self.source, fit, self._busy) if fit else None
         pool = self._pool(address)
         if address is not None:
             self._busy[address] += 1
@@ -122,12 +124,12 @@ class _AManyPool(_ARoutedPool):
         for pool in list(self._pools.get(asyncio.get_running_loop(), {}).values()):
             await pool.disconnect(inuse_connections)
 
-    def set_socket_timeout(self, seconds: float) -> None:
+    def change(self, options: Mapping[str, Any]) -> None:
         """See `_ARoutedPool`."""
-        self._options = {**self._options, "socket_timeout": seconds}
+        self._options = {**self._options, **options}
         for pools in list(self._pools.values()):
             for pool in list(pools.values()):
-                pool.set_socket_timeout(seconds)
+                pool.change(options)
 
     def set_retry(self, retry: Any) -> None:
         """See redis-py."""

@@ -20,7 +20,8 @@ from evercache.integrations.redis.apools import AMasterPool, ASpreadPool
 from evercache.integrations.redis.connection_state import BROKEN
 from evercache.integrations.redis.errors import Stale
 from evercache.integrations.redis.pools import MasterPool, SpreadPool
-from evercache.integrations.redis.routes import needing
+from evercache.integrations.redis.routes import Aim, aiming
+from evercache.integrations.redis.scans import scanned
 from evercache.integrations.redis.source import RawOptions, Source
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class RawClients:
     """Redis clients that follow the master and the replicas of a cache; they can be made before it.
 
     `master` and `replica` are `redis.Redis`, `amaster` and `areplica` are `redis.asyncio.Redis`; they stay the same
-    objects. `wait`: for how long (seconds) a command waits for a server that takes it, through a failover.
+    objects. `wait`: for how long (seconds) a command waits for a server that takes it, through a failover (None:
+    `down-after-milliseconds` of the sentinels and 5 s for their election, at most 30; 5 s without sentinels).
     `socket_timeout`: for how long for an answer, beyond what a blocking command asks for. `retry`: how often a
     command is repeated that failed and may have run (0: never). `read_your_writes`: what was written through
     `master` is read from a replica only once that has it. `missing`: called where a command comes and no cache is
@@ -64,7 +66,7 @@ class RawClients:
         self,
         cache: Cache | None = None,
         *,
-        wait: float = 5.0,
+        wait: float | None = None,
         socket_timeout: float | None = 5.0,
         retry: int = 0,
         read_your_writes: bool = False,
@@ -102,13 +104,23 @@ class RawClients:
         self._source.attach(cache)
         cache._follow_life(self)
 
-    def set_socket_timeout(self, seconds: float) -> None:
-        """For how long connections that are made from now on wait for an answer."""
-        pools: tuple[Any, ...] = tuple(
-            client.connection_pool for client in (self.master, self.replica, self.amaster, self.areplica)
-        )
-        for pool in pools:
-            pool.set_socket_timeout(seconds)
+    @property
+    def wait(self) -> float:
+        """For how long (seconds) a command that was not sent waits for a server that takes it."""
+        return self._source.wait()
+
+    def change(self, *, socket_timeout: float | None, retry: int, wait: float | None) -> None:
+        """Take other options, as they are described above; what is under way keeps its own."""
+        self._options = {**self._options, "socket_timeout": socket_timeout}
+        self._source.change_wait(wait)
+        for client, kind, repeat in (
+            (self.master, Retry, retry),
+            (self.replica, Retry, _ANEW),
+            (self.amaster, AsyncRetry, retry),
+            (self.areplica, AsyncRetry, _ANEW),
+        ):
+            pool: Any = client.connection_pool
+            pool.change(self._told(repeat, kind))
 
     def follows(self, cache: Cache) -> bool:
         """Whether this is the cache that was attached last."""
@@ -133,16 +145,21 @@ class RawClients:
         await in_thread(self.close)
 
 
-def _needed(client: Any, commands: Any) -> float:
-    writes = client.connection_pool.source.writes
-    return -inf if writes is None else float(writes.needed(commands))
+def _aim(client: Any, *commands: Any) -> Aim:
+    source = client.connection_pool.source
+    page = scanned(commands[0]) if len(commands) == 1 else None
+    if page is not None and not page.begins:
+        # SCAN promises nothing of what is written after it began.
+        return Aim(scan=True, server=source.cursors.server(page))
+    need = -inf if source.writes is None else float(source.writes.needed(commands))
+    return Aim(need, scan=page is not None)
 
 
 class _ReplicaRedis(redis.Redis):
     """Says for each command which replicas have what it may read."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (args,))):
+        with aiming(_aim(self, args)):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
@@ -151,11 +168,11 @@ class _ReplicaRedis(redis.Redis):
 
 class _ReplicaPipeline(Pipeline):
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with needing(_needed(self, [command[0] for command in self.command_stack])):
+        with aiming(_aim(self, *(command[0] for command in self.command_stack))):
             return super().execute(raise_on_error)
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (("KEYS", "*"), args))):  # more will follow on the same connection
+        with aiming(_aim(self, ("KEYS", "*"), args)):  # more will follow on the same connection
             return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
@@ -163,7 +180,7 @@ class _AsyncReplicaRedis(redis.asyncio.Redis):
     """The same for tasks."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (args,))):
+        with aiming(_aim(self, args)):
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> AsyncPipeline:
@@ -172,9 +189,9 @@ class _AsyncReplicaRedis(redis.asyncio.Redis):
 
 class _AsyncReplicaPipeline(AsyncPipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with needing(_needed(self, [command[0] for command in self.command_stack])):
+        with aiming(_aim(self, *(command[0] for command in self.command_stack))):
             return await super().execute(raise_on_error)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        with needing(_needed(self, (("KEYS", "*"), args))):  # more will follow on the same connection
+        with aiming(_aim(self, ("KEYS", "*"), args)):  # more will follow on the same connection
             return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-__all__ = ["KeyTable", "Touch", "as_key", "blocks", "words"]
+__all__ = ["CURSORS", "KeyTable", "Touch", "as_key", "blocks", "only_reads", "words"]
 
 #: Blocking commands, and where their time-out stands: (index of the argument, seconds per unit).
 _BLOCKING = {
@@ -22,6 +22,21 @@ _BLOCKING = {
     "WAIT": (-1, 0.001),
     "WAITAOF": (-1, 0.001),
 }
+#: Commands that change nothing, so that one whose answer was lost may be sent again. SCAN and its kin count only
+#: from their beginning (`only_reads`): their cursors mean nothing to another server.
+_READING = """
+    BITCOUNT BITFIELD_RO BITPOS COMMAND DBSIZE DUMP ECHO EVALSHA_RO EVAL_RO EXISTS EXPIRETIME FCALL_RO GEODIST
+    GEOHASH GEOPOS GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH GET GETBIT GETRANGE HEXISTS HGET HGETALL HKEYS
+    HLEN HMGET HRANDFIELD HSTRLEN HVALS INFO KEYS LASTSAVE LCS LINDEX LLEN LPOS LRANGE MGET PEXPIRETIME PFCOUNT
+    PING PTTL PUBSUB RANDOMKEY ROLE SCARD SDIFF SINTER SINTERCARD SISMEMBER SMEMBERS SMISMEMBER SORT_RO
+    SRANDMEMBER STRLEN SUBSTR SUNION TIME TTL TYPE XLEN XPENDING XRANGE XREAD XREVRANGE ZCARD ZCOUNT ZDIFF
+    ZINTER ZINTERCARD ZLEXCOUNT ZMSCORE ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREVRANGE
+    ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCORE ZUNION
+    MULTI EXEC
+"""  # the last two stand around reads only
+_READS = frozenset(_READING.split())
+#: Where the cursor of those stands that go through something in steps.
+CURSORS = {"SCAN": 1, "HSCAN": 2, "SSCAN": 2, "ZSCAN": 2}
 #: Scripts and functions: what they do is not known, their keys follow a number.
 _NUMBERED = frozenset({"EVAL", "EVALSHA", "FCALL", "EVAL_RO", "EVALSHA_RO", "FCALL_RO"})
 
@@ -57,6 +72,14 @@ def blocks(command: Sequence[Any]) -> float:
     except (ValueError, IndexError, TypeError):
         return 0.0  # the server will say what is wrong with it
     return seconds if seconds > 0 else inf
+
+
+def only_reads(command: Sequence[Any]) -> bool:
+    """Whether a command may run twice without a trace. From `words`."""
+    place = CURSORS.get(command[0])
+    if place is not None:
+        return len(command) > place and as_key(command[place]) == b"0"
+    return command[0] in _READS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyErro
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from evercache.integrations.redis.commands import KeyTable, blocks, words
+from evercache.integrations.redis.commands import CURSORS, KeyTable, blocks, only_reads, words
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent, Stale
-from evercache.integrations.redis.routes import Route
+from evercache.integrations.redis.routes import Route, waive
+from evercache.integrations.redis.scans import Life, Scan
 from evercache.wire.types import Address
 
 __all__ = ["BROKEN", "ERRORS", "Guard", "Patience", "connection_options", "not_meant"]
@@ -28,6 +29,8 @@ _ELSEWHERE = ("UNBLOCKED", "MASTERDOWN", "LOADING")
 _FLUSHES = frozenset({"FLUSHALL", "FLUSHDB", "SWAPDB"})
 #: Whoever tries again sooner (seconds) than this after having waited in vain, a retry above all, waits no more.
 _AGAIN = 1.0
+#: After so many seconds a subscription tries less often to reach a master.
+_SOON = 30.0
 
 
 class Guard:
@@ -50,8 +53,16 @@ class Guard:
         self.suspect = False
         #: For a pool that spreads: for which server, and by which pool of its own, it was lent.
         self.lent: tuple[Address | None, Any] = (None, None)
+        #: The process that was greeted.
+        self.life: Life | None = None
+        #: The page of a scan that is under way, of a single command.
+        self.page: Scan | None = None
         #: When (monotonic) it last gave up to reach a server.
         self.gave_up = -inf
+        #: Until when (monotonic) a subscription tries to reach a master; None: as long as a command does.
+        self.until: float | None = None
+        #: What is under way changes nothing, so it may run twice.
+        self.reads = True
         self._unanswered = 0
         self._allowance = 0.0
         self._wrote: set[bytes] | None = set()
@@ -74,11 +85,33 @@ class Guard:
         if self.batch or len(commands) == 1:
             self._allowance += sum(blocks(words(command)) for command in commands)
         self._unanswered += len(commands)
+        # A scan that went on at another server would begin anew there.
+        self.reads = self.reads and (self.page is not None or all(only_reads(words(c)) for c in commands))
         self._flushes = self._flushes or any(words(command)[0] in _FLUSHES for command in commands)
         writes = self.route.source.writes
         if writes is not None and self.route.writes and self._wrote is not None:
             keys = writes.keys_of(commands)
             self._wrote = None if keys is None else self._wrote | keys
+
+    def paged(self, page: Scan, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The command for a page, on a connection that lives: a scan that another server began is begun anew."""
+        if page.begins or self.life is None:
+            return arguments
+        if not self.route.source.cursors.begins_anew(page, self.life):
+            return arguments
+        place = CURSORS[page.name]
+        return (*arguments[:place], 0, *arguments[place + 1 :])
+
+    def turned(self, response: Any) -> None:
+        """A page of a scan was answered."""
+        page, self.page = self.page, None
+        if (
+            page is not None
+            and self.life is not None
+            and isinstance(response, (list, tuple))
+            and len(response) == 2
+        ):
+            self.route.source.cursors.gave(page, response[0], self.life)
 
     @property
     def unanswered(self) -> bool:
@@ -95,6 +128,7 @@ class Guard:
     def _over(self) -> None:
         self._allowance = 0.0
         self._unanswered = 0
+        self.reads = True
         if self._flushes:
             self._flushes = False
             self.route.source.flushed()
@@ -120,10 +154,10 @@ class Guard:
         """What to raise where this try of a command did not run: `Stale`, unless an earlier one may have."""
         return RedisConnectionError(message) if self.doubt else Stale(message)
 
-    def verdict(self, error: Exception, address: Address | None) -> Exception:
+    def verdict(self, error: Exception, address: Address | None, reads: bool) -> Exception:
         """What to raise for an error in reading an answer: `Stale` where the client's retry may begin anew.
 
-        `address`: where the connection led when the answer was waited for.
+        `address`: where the connection led when the answer was waited for; `reads`: it only read.
         """
         source = self.route.source
         if isinstance(error, BusyLoadingError) or not isinstance(error, BROKEN):
@@ -138,9 +172,11 @@ class Guard:
                 self.suspect = True
                 return error
             return self.stale_error(f"{address} did not run the command: {error}")
-        if self.subscriber and isinstance(error, RedisConnectionError):
+        # A server that is only slow would be given the same work again and again.
+        slow = isinstance(error, RedisTimeoutError) and not source.replaces_master()
+        if reads and self.route.writes and not slow:
             source.failed(address, error)
-            return Stale(f"the subscription at {address} ended: {error}")
+            return self.stale_error(f"{address} did not answer a read: {error}")
         self.doubt = self.route.writes
         if address is not None and self.route.left(address):
             role = "the master" if self.route.writes else "in use"
@@ -148,13 +184,32 @@ class Guard:
         source.failed(address, error)
         return error
 
+    def resumes(self, error: Exception) -> bool:
+        """Whether a subscription goes on after an error, at the next master."""
+        cause = error.__cause__ if isinstance(error.__cause__, NotSent) else error
+        if not isinstance(error, RedisConnectionError) or isinstance(cause, (ClientsClosed, AuthenticationError)):
+            return False
+        if not isinstance(cause, NotSent):
+            self.route.source.failed(self.address, error)
+        return self.subscriber
+
+    def may_miss(self) -> bool:
+        """Whether what was packed is a subscription's PING, which tells nothing that reading does not."""
+        return self.subscriber and len(self.packed) == 1 and words(self.packed[0])[0] == "PING"
+
     # -- the greeting
 
     def accepts(self, reply: Any) -> bool:
         """Whether the process is the one that is meant, by its answer to INFO."""
         text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
         facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        return self.address is not None and self.route.accepts(self.address, facts)
+        address = self.address
+        meant = address is not None and self.route.accepts(address, facts)
+        if address is not None:
+            self.life = address, facts.get("run_id") or facts.get("master_replid", "")
+        if meant and self.route.writes:
+            self.route.source.reached()
+        return meant
 
     def wants_table(self) -> bool:
         """Whether the positions of keys must be learnt from this server."""
@@ -173,12 +228,14 @@ class Patience:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._end: float | None = None
+        self._began: float | None = None
+        #: Whether the same connection waited in vain just now.
+        self._again = False
         self._pause = 0.005
         self._late = False
 
     def __repr__(self) -> str:
-        return f"<Patience {self._end}>"
+        return f"<Patience since {self._began}>"
 
     def pause(self, error: Exception) -> float:
         """Seconds to wait before the next try; raises what ends it."""
@@ -187,22 +244,34 @@ class Patience:
             error = cause  # redis-py wraps what its asyncio connections meet
         if isinstance(error, (ClientsClosed, NotAttached, AuthenticationError)):
             raise error
-        source, now = self._guard.route.source, time.monotonic()
-        if self._end is None:
-            again = now - self._guard.gave_up < _AGAIN
-            self._end = now if again else now + source.options.wait
+        guard, now = self._guard, time.monotonic()
+        source = guard.route.source
+        if self._began is None:
+            self._began, self._again = now, now - guard.gave_up < _AGAIN
+        end = self._end(self._began)
         # Many connections at once are late in a busy process; if each counted, that would take every replica out of
         # use. One that is gone is late again. (After a failed greeting redis-py has disconnected: no address.)
-        late = isinstance(error, RedisTimeoutError) and self._guard.address is not None
-        forgiven = late and not self._late and not self._guard.route.writes and now < self._end
+        late = isinstance(error, RedisTimeoutError) and guard.address is not None
+        forgiven = late and not self._late and not guard.route.writes and now < end
         if not forgiven:
-            source.failed(self._guard.address, error)
+            source.failed(guard.address, error)
         self._late = late
-        if now >= self._end:
-            self._guard.gave_up = now
-            raise (RedisConnectionError if self._guard.doubt else NotSent)(str(error)) from error
-        pause, self._pause = self._pause, min(self._pause * 1.5, 0.05)
-        return pause
+        if now < end:
+            least = self._pause
+            self._pause = min(least * 1.5, 0.05 if now - self._began < _SOON else 0.5)
+            return min(least, end - now)
+        if guard.until is None:
+            guard.gave_up = now
+            if waive():  # what this process wrote is not to be had: better what there is than nothing
+                return 0.0
+        waited = "" if self._again or guard.until is not None else f"; {source.waited(now - self._began)}"
+        raise (RedisConnectionError if guard.doubt else NotSent)(f"{error}{waited}") from error
+
+    def _end(self, began: float) -> float:
+        if self._guard.until is not None:
+            return self._guard.until
+        route = self._guard.route
+        return began if self._again else route.source.until(began, writes=route.writes)
 
 
 def connection_options(route: Route) -> dict[str, Any]:

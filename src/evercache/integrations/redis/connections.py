@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -21,6 +22,7 @@ from evercache.integrations.redis.connection_state import (
 )
 from evercache.integrations.redis.errors import NotSent
 from evercache.integrations.redis.routes import Route
+from evercache.integrations.redis.scans import scanned
 from evercache.wire.resp import numbers_as_text
 from evercache.wire.types import ConnectionOptions
 
@@ -52,9 +54,16 @@ class _Routed:
         return self._live
 
     def connect(self) -> None:
-        """See redis-py; a connection to a server that is the wrong one now is replaced."""
+        """See redis-py; a connection to a server that is the wrong one now is replaced.
+
+        A subscription connects when it reads or sends: there it is known for how long it may try.
+        """
         if self._live is not None and self.guard.stale():
             self.disconnect()
+        if not self.guard.subscriber:
+            self._open()
+
+    def _open(self) -> None:
         if _LAYERED:
             super().connect()  # type: ignore[misc]
         else:
@@ -118,12 +127,20 @@ class _Routed:
         super().deregister_connect_callback(callback)  # type: ignore[misc]
 
     def send_command(self, *arguments: Any, **options: Any) -> None:
-        """See redis-py."""
-        self.guard.packed = (arguments,)
+        """See redis-py; a page of a scan is asked of the server that gave its cursor, or the scan begins anew."""
+        guard = self.guard
+        page = None if guard.greeting or guard.subscriber else scanned(arguments)
+        if page is not None and self._live is None:
+            self._open()
+        guard.page = page
+        if page is not None:
+            arguments = guard.paged(page, arguments)
+        guard.packed = (arguments,)
         super().send_command(*numbers_as_text(arguments), **options)  # type: ignore[misc]
 
     def pack_commands(self, commands: Any) -> Any:
         """See redis-py: the commands of a pipeline."""
+        self.guard.page = None
         commands = self.guard.packed = list(commands)
         return super().pack_commands([numbers_as_text(command) for command in commands])  # type: ignore[misc]
 
@@ -136,38 +153,75 @@ class _Routed:
         guard, packed = self.guard, self.guard.packed
         if not guard.greeting:
             if self._live is None:
-                self.connect()
+                if guard.may_miss():
+                    return
+                self._open()
             elif guard.stale():
                 address = guard.address
                 self.disconnect()
                 raise guard.stale_error(f"{address} is the wrong server now")
             guard.packed = packed
             guard.sending()
+        missed = not guard.greeting and guard.may_miss()
         try:
             super().send_packed_command(command, check_health)  # type: ignore[misc]
         except NotSent:
             raise
         except BROKEN as error:
+            if missed:
+                self.disconnect()
+                return
             if guard.greeting or guard.batch:
                 raise
             raise guard.stale_error(str(error)) from error
 
-    def can_read(self, *arguments: Any, **options: Any) -> Any:
-        """See redis-py; it asks this before it reads for a PubSub, and leaves a broken connection as it is."""
-        address = self.guard.address
-        try:
-            return super().can_read(*arguments, **options)  # type: ignore[misc]
-        except BROKEN as error:
-            verdict = self.guard.verdict(error, address) if self.guard.subscriber else error
-            self.disconnect()
-            if verdict is error:
+    def can_read(self, timeout: float | None = 0, *arguments: Any, **options: Any) -> Any:
+        """See redis-py; it asks this before it reads for a PubSub with a time-out, which holds without a master."""
+        if self.guard.greeting or not self.guard.subscriber:
+            try:
+                return super().can_read(timeout, *arguments, **options)  # type: ignore[misc]
+            except BROKEN:
+                self.disconnect()
                 raise
-            raise verdict from error
+        end = time.monotonic() + (timeout or 0)
+        attempt = super().can_read  # type: ignore[misc]
+        return (
+            self._resuming(end, lambda: attempt(max(0.0, end - time.monotonic()), *arguments, **options)) or False
+        )
+
+    def _resuming(self, end: float, attempt: Callable[[], Any]) -> Any:
+        """What a subscription gets, at the next master where one dies; None where there is none until `end`."""
+        guard = self.guard
+        while True:
+            try:
+                if self._live is not None and guard.stale():
+                    self.disconnect()
+                if self._live is None:
+                    guard.until = end
+                    try:
+                        self._open()
+                    finally:
+                        guard.until = None
+                return attempt()
+            except BROKEN as error:
+                resumes = guard.resumes(error)
+                self.disconnect()
+                if not resumes:
+                    raise
+            if time.monotonic() >= end:
+                return None
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """See redis-py; the answer to a blocking command may take as long as it asked for."""
+        if self.guard.greeting or not self.guard.subscriber:
+            return self._read(*arguments, **options)
+        timeout = options.get("timeout")
+        end = time.monotonic() + timeout if isinstance(timeout, (int, float)) else inf
+        return self._resuming(end, lambda: self._read(*arguments, **options))
+
+    def _read(self, *arguments: Any, **options: Any) -> Any:
         guard, live = self.guard, self._live
-        address = guard.address
+        address, reads = guard.address, guard.reads
         usual: float | None = self.socket_timeout  # type: ignore[attr-defined]
         limit = guard.time_out(usual)
         changed = live is not None and limit != usual
@@ -176,9 +230,9 @@ class _Routed:
         try:
             response = super().read_response(*arguments, **options)  # type: ignore[misc]
         except ERRORS as error:
-            if guard.greeting:
+            if guard.greeting or guard.subscriber:
                 raise
-            verdict = guard.verdict(error, address)
+            verdict = guard.verdict(error, address, reads)
             if verdict is not error:
                 self.disconnect()
             if verdict is error:
@@ -187,6 +241,8 @@ class _Routed:
         finally:
             if changed and live is not None and live is self._live:
                 live.settimeout(usual)
+        if guard.page is not None:
+            guard.turned(response)
         guard.answered()
         return response
 

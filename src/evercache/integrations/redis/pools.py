@@ -7,19 +7,20 @@ import os
 import random
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import redis
 from redis.connection import ConnectionPool
 
 from evercache.integrations.redis.connections import RoutedConnection, connection_class
-from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, need
+from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, aim
 from evercache.integrations.redis.source import Source
 from evercache.process import new_lock
 from evercache.wire.places import collect_dropped
 from evercache.wire.types import Address
 
-__all__ = ["RoutedPool", "SpreadPool", "extras", "fewest"]
+__all__ = ["RoutedPool", "SpreadPool", "choose", "extras"]
 
 #: Before 5.3 a pool was told for which command a connection is wanted; later that is warned of.
 LEGACY = tuple(int(part) for part in redis.__version__.split(".")[:2] if part.isdigit()) < (5, 3)
@@ -34,8 +35,14 @@ def extras(pool: type[Any]) -> dict[str, Any]:
     return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
 
 
-def fewest(fit: list[Address], busy: Counter[Address]) -> Address:
-    """One of two chosen at random, that with the fewest commands under way."""
+def choose(source: Source, fit: list[Address], busy: Counter[Address]) -> Address:
+    """One of two chosen at random, that with the fewest commands under way; for a scan always the same."""
+    wanted = aim()
+    server = wanted.server
+    if server is not None and (server in fit or source.is_master(server)):
+        return server
+    if wanted.scan:
+        return min(fit, key=str)
     one, two = random.choice(fit), random.choice(fit)
     return one if busy[one] <= busy[two] else two
 
@@ -59,9 +66,10 @@ class RoutedPool(ConnectionPool):
         """Where the servers are known from."""
         return self.route.source
 
-    def set_socket_timeout(self, seconds: float) -> None:
-        """For how long connections that are made from now on wait for an answer."""
-        self.connection_kwargs["socket_timeout"] = seconds
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Use these options for connections from now on; those that are idle are made anew."""
+        self.connection_kwargs.update(options)
+        self.reset()
 
     @property
     def connection_class(self) -> type[Any]:
@@ -139,10 +147,10 @@ class SpreadPool(RoutedPool):
         self.source.check()
         if self.pid != os.getpid():
             self.reset()
-        fit = self.source.readable(need())
+        fit = self.source.readable(aim().need)
         with self._choosing:
             busy = Counter({one: pool.in_use for one, pool in self._pools.items() if one is not None})
-            address = fewest(fit, busy) if fit else None
+            address = choose(self.source, fit, busy) if fit else None
             pool = self._pool(address)
         connection = pool.get_connection(command_name)
         connection.guard.lent = address, pool
@@ -173,11 +181,10 @@ class SpreadPool(RoutedPool):
         self._pools = {}
         super().reset()
 
-    def set_socket_timeout(self, seconds: float) -> None:
+    def change(self, options: Mapping[str, Any]) -> None:
         """See `RoutedPool`."""
-        self._options = {**self._options, "socket_timeout": seconds}
-        for pool in list(self._pools.values()):
-            pool.set_socket_timeout(seconds)
+        self._options = {**self._options, **options}
+        super().change(options)
 
     def set_retry(self, retry: Any) -> None:
         """See redis-py."""

@@ -6,31 +6,54 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
 
 from evercache.integrations.redis.source import Source
 from evercache.wire.types import Address
 
-__all__ = ["MasterRoute", "ReplicaRoute", "Route", "need", "needing"]
+__all__ = ["Aim", "MasterRoute", "ReplicaRoute", "Route", "aim", "aiming", "waive"]
 
-#: With which moment a replica must have caught up to answer the command under way.
-_need: ContextVar[float] = ContextVar("evercache_raw_need", default=-inf)
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Which replicas may answer the command under way."""
+
+    #: The moment with which they must have caught up.
+    need: float = -inf
+    #: It is a page of a scan: all pages come from one server.
+    scan: bool = False
+    #: The server that gave the cursor of the page.
+    server: Address | None = None
+
+
+_ANY = Aim()
+_aim: ContextVar[Aim] = ContextVar("evercache_raw_aim", default=_ANY)
 
 
 @contextmanager
-def needing(moment: float) -> Iterator[None]:
-    """Within it, in this thread or task, only replicas that have caught up with a moment are read."""
-    token = _need.set(moment)
+def aiming(aim: Aim) -> Iterator[None]:
+    """Within it, in this thread or task, only such replicas are read."""
+    token = _aim.set(aim)
     try:
         yield
     finally:
-        _need.reset(token)
+        _aim.reset(token)
 
 
-def need() -> float:
-    """See `needing`."""
-    return _need.get()
+def aim() -> Aim:
+    """See `aiming`."""
+    return _aim.get()
+
+
+def waive() -> bool:
+    """Read replicas that have not caught up as well, until the command is over; False where none is needed."""
+    aim = _aim.get()
+    if aim.need == -inf:
+        return False
+    _aim.set(replace(aim, need=-inf))  # `aiming` puts back what was before it
+    return True
 
 
 class Route(Protocol):
@@ -101,9 +124,13 @@ class ReplicaRoute:
 
     def pick(self) -> Address:
         """See `Route`."""
-        fit, master = self.source.fit_replicas(need()), self.source.view_master()
-        if self.preferred is not None and self.preferred in (*fit, master):
-            return self.preferred
+        wanted = aim()
+        fit = self.source.fit_replicas(wanted.need)
+        preferred = self.preferred
+        if preferred in fit or (
+            preferred is not None and self.source.is_master(preferred) and preferred == wanted.server
+        ):
+            return preferred
         return random.choice(fit) if fit else self.source.master()
 
     def left(self, address: Address) -> bool:

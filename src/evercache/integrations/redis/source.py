@@ -6,13 +6,15 @@ import os
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from evercache.errors import ConfigurationError, MasterUnknown, UnavailableError
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent
+from evercache.integrations.redis.scans import Cursors
 from evercache.integrations.redis.writes import Writes
 from evercache.process import new_lock, reset_after_fork
+from evercache.protocol.topology import ELECTION, LONGEST_WAIT
 from evercache.wire.types import Address, ConnectionOptions
 
 if TYPE_CHECKING:
@@ -58,12 +60,12 @@ class Linked(Protocol):
 class RawOptions:
     """How raw clients behave. Times are in seconds."""
 
-    #: How long a command may wait for a server that takes it: through a failover.
-    wait: float = 5.0
+    #: How long a command may wait for a server that takes it: through a failover. None: as the sentinels are set.
+    wait: float | None = None
     read_your_writes: bool = False
 
     def __post_init__(self) -> None:
-        if not self.wait >= 0:
+        if self.wait is not None and not self.wait >= 0:
             raise ConfigurationError(f"wait={self.wait!r}: give seconds, 0 for none")
 
 
@@ -86,6 +88,9 @@ class Source:
         self._begun = (0, 0.0)
         self._confirmed = False
         self.writes: Writes | None = None
+        self.cursors = Cursors()
+        #: Since when (monotonic) commands find no master, and when the newest found none.
+        self._lost: tuple[float, float] | None = None
         reset_after_fork(self)
 
     def __repr__(self) -> str:
@@ -95,6 +100,10 @@ class Source:
         return f"<Source {state}>"
 
     # -- life
+
+    def change_wait(self, seconds: float | None) -> None:
+        """Wait for so long from now on; None: as the sentinels are set."""
+        self.options = replace(self.options, wait=seconds)
 
     @property
     def attached(self) -> bool:
@@ -164,6 +173,52 @@ class Source:
         nodes = self.location.nodes
         return bool(nodes) and nodes[0].path is not None
 
+    def wait(self) -> float:
+        """How long (seconds) a command waits for a server that takes it."""
+        if self.options.wait is not None:
+            return self.options.wait
+        needed = self._failover_takes()
+        return ELECTION if needed is None else min(needed, LONGEST_WAIT)
+
+    def until(self, began: float, *, writes: bool = True) -> float:
+        """Until when (monotonic) a command waits that found no server at a moment.
+
+        By default that counts from the loss of the master: long after it, waiting is less likely to help, and would
+        only keep every thread of a site busy.
+        """
+        if self.options.wait is not None:
+            return began + self.options.wait
+        since, newest = self._lost or (began, began)
+        if began - newest > LONGEST_WAIT:
+            since = began  # nobody missed it in between
+        if writes:  # a replica that is missed says nothing of the master
+            self._lost = since, max(newest, began)
+        return max(began + ELECTION, since + self.wait())
+
+    def reached(self) -> None:
+        """The master was reached."""
+        self._lost = None
+
+    def _failover_takes(self) -> float | None:
+        """Seconds from the death of a master to the promotion of the next; None where nobody promotes."""
+        down_after = None if self._engine is None else self._engine.topology.down_after()
+        return None if down_after is None else down_after + ELECTION
+
+    def replaces_master(self) -> bool:
+        """Whether the master answers nobody, and another one is to be expected."""
+        engine = self._engine
+        return engine is not None and engine.state.master_down and engine.topology.down_after() is not None
+
+    def waited(self, seconds: float) -> str:
+        """What to say where a command waited in vain."""
+        said = f"waited {seconds:.1f} s for a server that takes the command"
+        needed = self._failover_takes()
+        if needed is None or self.wait() >= needed:
+            return said
+        silence = (needed - ELECTION) * 1000
+        advice = "lower that to 5000" if self.options.wait is None else f"give wait={needed:g} or more"
+        return f"{said}; a promotion takes down-after-milliseconds {silence:g} and an election: {advice}"
+
     @property
     def node_options(self) -> ConnectionOptions:
         """How to talk to them."""
@@ -210,6 +265,10 @@ class Source:
         """The master of the view; None when closed."""
         return None if self._engine is None or self._closed else self._engine.view.master
 
+    def is_master(self, address: Address) -> bool:
+        """Whether a server is the master of the view, and answers as far as is known."""
+        return address == self.view_master() and self._engine is not None and not self._engine.state.master_down
+
     def in_view(self, address: Address) -> bool:
         """Whether a server belongs to the view; False when closed."""
         if self._engine is None or self._closed:
@@ -240,15 +299,22 @@ class Source:
         return master
 
     def fit_replicas(self, need: float) -> list[Address]:
-        """Those that may be read now and have caught up with a moment (rule 7)."""
+        """Those that may be read now and have caught up with a moment (rule 7).
+
+        While no master can be asked, however old they are: those that answer, the least outdated.
+        """
         engine = self.fresh_engine()
         state, now = engine.state, engine.state.now()
         bound, unlinked = engine.settings.lag_bound, state.master_down
-        return [
-            replica.address
-            for replica in engine.replicas.members
-            if replica.admits(need, now, bound, unlinked=unlinked) and not replica.standing.loading
+        members = engine.replicas.members
+        fit = [
+            r.address for r in members if r.admits(need, now, bound, unlinked=unlinked) and not r.standing.loading
         ]
+        if fit or not (unlinked or engine.view.master is None):
+            return fit
+        left = [replica for replica in members if replica.answers and replica.standing.caught >= need]
+        newest = max((replica.standing.caught for replica in left), default=0.0)
+        return [replica.address for replica in left if replica.standing.caught >= newest - bound]
 
     def readable(self, need: float) -> list[Address]:
         """The same, or the master where there is none; empty while nothing is known."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from evercache.ops.doctor.checks.words import cli
 from evercache.ops.doctor.facts import Facts, SentinelFacts, Texts, address_of, flags_of, number, to_whole, whole
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
+from evercache.protocol.topology import ELECTION, LONGEST_WAIT
 
 __all__: list[str] = []
 
@@ -304,6 +305,27 @@ def reboot_period(facts: Facts) -> Iterator[Finding]:
                 f"{where}: {process.config_file} sets no {word}-reboot-down-after-period",
                 f"{cli(sentinel.address)} SENTINEL SET {group.name} {word}-reboot-down-after-period "
                 f"{max(int(down_after) * 2, 10_000)}",
+            )
+
+
+@check(
+    "promotion-time",
+    "a dead master is replaced before commands give up",
+    Severity.warning,
+    why="A command that waits for a promotion, of a raw client say, does so for 30 s at most. When "
+    "down-after-milliseconds and the election take longer, every such command fails.",
+    mend="`SENTINEL SET <name> down-after-milliseconds 5000` on each sentinel",
+    sentinel=True,
+    of="sentinels",
+)
+def promotion_time(facts: Facts) -> Iterator[Finding]:
+    """What a sentinel takes to notice, and the election, against the longest wait of raw clients."""
+    for sentinel, group in facts.groups():
+        down_after = number(group.master, "down-after-milliseconds") or 0
+        if down_after / 1000 + ELECTION > LONGEST_WAIT:
+            yield found(
+                f"{facts.label(sentinel.address)} notices a dead master after {down_after / 1000:g} s",
+                f"{cli(sentinel.address)} SENTINEL SET {group.name} down-after-milliseconds 5000",
             )
 
 
