@@ -13,17 +13,38 @@ __all__ = ["SimLoop", "Tag", "tag_of_task"]
 
 
 class Tag:
-    """Which simulated process a callback belongs to; dead ones run no more, stopped ones run later."""
+    """Which simulated process a callback belongs to; dead ones run no more, stopped ones run later.
 
-    __slots__ = ("alive", "name", "stopped_until")
+    The application's event loop has a tag of its own, a part of the `whole`: it can stand still while the
+    background goes on.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("alive", "name", "parts", "stopped_until", "whole")
+
+    def __init__(self, name: str, whole: Tag | None = None) -> None:
         self.name = name
         self.alive = True
         self.stopped_until = 0.0
+        self.whole = self if whole is None else whole
+        self.parts: list[Tag] = []
+        self.whole.parts.append(self)
 
     def __repr__(self) -> str:
         return f"<Tag {self.name} {'alive' if self.alive else 'dead'}>"
+
+    def stop(self, until: float) -> None:
+        """The whole process stands still."""
+        for part in self.whole.parts:
+            part.block(until)
+
+    def block(self, until: float) -> None:
+        """Only what has this very tag stands still."""
+        self.stopped_until = max(self.stopped_until, until)
+
+    def end(self) -> None:
+        """The process is dead."""
+        for part in self.whole.parts:
+            part.alive = False
 
 
 #: Inherited by every task and callback, as all context is.

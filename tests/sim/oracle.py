@@ -87,6 +87,7 @@ class Oracle:
         self.windows: list[Window] = []
         #: Process -> spells in which it was cut off, slow or stopped.
         self._troubled: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._blocked: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._disturbed: list[tuple[float, float]] = []
         self.clock_at = -inf
         self.entries = Entries(world)
@@ -129,6 +130,10 @@ class Oracle:
     def troubled(self, process: str, begin: float, end: float) -> None:
         self._troubled[process].append((begin, end))
 
+    def blocked(self, process: str, begin: float, end: float) -> None:
+        """Its event loop stands still, but it hears everything: only its calls take longer."""
+        self._blocked[process].append((begin, end))
+
     def disturbed(self, begin: float, end: float) -> None:
         self._disturbed.append((begin, end))
 
@@ -154,8 +159,9 @@ class Oracle:
                 window.end = self.now
 
     def stopped(self, process: str, begin: float, end: float) -> float:
-        """Seconds of trouble of a process between two moments."""
-        return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in self._troubled[process])
+        """Seconds of trouble of a process, or of its event loop, between two moments."""
+        spells = (*self._troubled[process], *self._blocked[process])
+        return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in spells)
 
     def in_trouble(self, process: str, begin: float, end: float) -> bool:
         """Whether something excuses this process between two moments."""

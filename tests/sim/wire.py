@@ -11,7 +11,7 @@ from typing import Any
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, Loading, ServerChanged, UnavailableError
 from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, Reply
-from tests.sim.loop import Tag
+from tests.sim.loop import Tag, tag_of_task
 from tests.sim.network import Network, Request, Session
 
 __all__ = ["Connection", "SimEndpoint", "SimWire"]
@@ -143,10 +143,17 @@ class Connection:
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
         request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
+        for look in list(self.network.sending):
+            look(request.tag, self.server, words[0])
         return request
 
     def _late(self, request: Request) -> None:
         if request.future.done():
+            return
+        tag, loop = request.tag, self.network.loop
+        if tag is not None and tag is not tag.whole and tag.stopped_until > max(loop.now, tag.whole.stopped_until):
+            # A loop that was blocked first reads what is in its sockets, then looks at the time.
+            request.timer = loop.call_at(tag.stopped_until, self._late, request, context=loop.neutral)
             return
         request.future.set_exception(
             DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True)
@@ -361,7 +368,9 @@ class SimEndpoint:
         if left <= 0:
             raise DeadlineExceeded(f"no time was left to connect to {self.address}")
         if self._opening is None or self._opening.done():
-            self._opening = loop.create_task(self._fill())
+            context = loop.neutral.copy()
+            context.run(tag_of_task.set, self._tag)  # a blocked loop does not stop the others from using it
+            self._opening = loop.create_task(self._fill(), context=context)
         opening = self._opening
         await asyncio.wait((opening,), timeout=left)
         if not opening.done():

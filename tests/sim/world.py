@@ -128,7 +128,7 @@ class World:
         process = self.processes[slot]
         if not process.tag.alive:
             return
-        process.tag.alive = False
+        process.tag.end()
         self._gone(process)
         self.oracle.died(process)
 
@@ -178,7 +178,7 @@ class World:
             return 0.0
         seconds = float(fault.args["for_"])
         if fault.kind == "hold_process":
-            tag.stopped_until = max(tag.stopped_until, self.now + seconds)
+            tag.stop(self.now + seconds)
         self._held(fault, what, process=tag.name, server=None)
         return seconds
 
