@@ -6,6 +6,7 @@ from typing import Any
 
 from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.reads import AsyncReads
+from evercache.client.serving import Serving
 from evercache.engine.chores import Chores
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Flights
@@ -21,6 +22,7 @@ from evercache.topology import replicas
 from evercache.topology.replicas import ReplicaSet
 from tests.sim.mutation import Mutation, edit, never, no, nothing, put, yes
 from tests.sim.scenes import (
+    BLOCKED,
     BUSY,
     CALM,
     CRASH,
@@ -238,6 +240,17 @@ RULES = [
         scene=lags(-2.0, 2.6, 4.0),
     ),
     Mutation(
+        "a reply is not checked against what was forgotten",
+        7,
+        (
+            put(Marks, "remembers", yes),
+            edit(Serving, "value", ("or (obeyed < marks.horizon and stamp < marks.horizon)", "")),
+        ),
+        settings={"lag_bound": 0.6, **CALM},
+        workload={"near": 0.0, "wide": 0.1, **BUSY},
+        scene=BLOCKED,
+    ),
+    Mutation(
         "near does not hear",
         8,
         (put(Near, "hear", nothing),),
@@ -251,7 +264,7 @@ RULES = [
             edit(
                 State,
                 "put_near",
-                ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:"),
+                ("if fresh and not self.journal.covers(subject, tags):", "if True:"),
             ),
             edit(
                 AsyncReads,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.steps import interrupted
 
 from evercache import Cache, modes, testing
 from evercache.cache import _Clients
@@ -22,6 +23,7 @@ from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
 from evercache.observe import Counters
 from evercache.protocol.envelope import COMPRESSED, COUNTER, ERROR, TAGGED, pack
+from evercache.protocol.freshness import Marks
 from evercache.protocol.scope import Scope, Subject, tag_hash
 from evercache.topology import MemoryTopology
 from evercache.url import parse_url
@@ -68,10 +70,20 @@ class Case:
     pending: bool
     blind: bool
     compressed: bool
+    obeyed: int
 
 
 stamps = st.integers(0, 12)
-names = ("everything", "tag_floor", "key_floor", "function", "key", "newest", *(tag.hex() for tag in TAGS))
+names = (
+    "everything",
+    "tag_floor",
+    "key_floor",
+    "horizon",
+    "function",
+    "key",
+    "newest",
+    *(tag.hex() for tag in TAGS),
+)
 cases = st.builds(
     Case,
     st.sampled_from(VALUES),
@@ -90,6 +102,7 @@ cases = st.builds(
     st.just(False) | st.booleans(),
     st.just(False) | st.booleans(),
     st.booleans(),
+    stamps,
 )
 
 
@@ -118,7 +131,7 @@ def knows(both: _Clients, case: Case) -> None:
     marks.newest = 10
     for name, stamp in case.marks.items():
         match name:
-            case "everything" | "tag_floor" | "key_floor" | "newest":
+            case "everything" | "tag_floor" | "key_floor" | "horizon" | "newest":
                 setattr(marks, name, stamp)
             case "function":
                 marks.functions["f"] = stamp
@@ -143,8 +156,9 @@ def test_what_is_served_is_what_the_long_way_serves(case: Case) -> None:
     subject = Subject("k", "f", tuple(case.call_tags))
     plan = Plan("f", encoder, counters, 0.0, 0.1, 0.0)
     data, resyncs = data_of(case), state.resyncs - case.resynced
-    served = Serving(both.engine).value(plan, "k", subject.tags, data, case.source, resyncs, NOW, NOW)
-    found = both.sync.reads.judge(data, subject, state.marks.need(subject), resyncs, case.source, Counters())
+    need, obeyed = state.marks.need(subject), case.obeyed
+    served = Serving(both.engine).value(plan, "k", subject.tags, data, case.source, resyncs, NOW, NOW, obeyed)
+    found = both.sync.reads.judge(data, subject, need, resyncs, obeyed, case.source, Counters())
     expected: Any = Unserved
     if found is not None and not found.stale and not found.envelope.error:
         policy = Cache("memory://")._policy()
@@ -155,6 +169,7 @@ def test_what_is_served_is_what_the_long_way_serves(case: Case) -> None:
             expected = Unserved
     if type(served) is Unserved:
         assert served.data is data
+        assert served.obeyed == obeyed
         assert expected is Unserved or case.pending or case.blind or case.flags & ~6
         assert counters.hits == 0
     else:
@@ -165,6 +180,32 @@ def test_what_is_served_is_what_the_long_way_serves(case: Case) -> None:
         assert (counters.master_hits, counters.replica_hits) == (case.source == "master", case.source != "master")
 
 
+@pytest.mark.parametrize(
+    ("scope", "change"),
+    [
+        (Scope.of_key("k"), lambda marks: marks.hear(Scope.of_key("k"), 5, NOW)),
+        (Scope.of_key("k"), lambda marks: marks.hear(Scope.of_key("other"), 20, NOW)),
+        (Scope.of_key("k"), lambda marks: marks.expire_keys(NOW + 100, 1.0)),
+        (Scope.of_function("f"), lambda marks: marks.hear(Scope.of_function("other"), 20, NOW)),
+        (Scope("t", TAGS[0].hex()), lambda marks: marks.hear(Scope("t", TAGS[1].hex()), 20, NOW)),
+    ],
+)
+def test_rule_7_a_mark_is_not_missed_by_a_hit_that_is_interrupted(
+    scope: Scope, change: Callable[[Marks], None]
+) -> None:
+    data = pack(payload=StrictCodec().encode(1, TypeRegistry()), codec=1, stamp=9, soft_ms=SERVER_MS + 1000)
+    plan = Plan("f", Encoder(), Counters(), 0.0, 0.1, 0.0)
+
+    def make() -> tuple[Callable[[], Any], Callable[[], None]]:
+        both = clients()
+        marks = both.engine.state.marks = Marks(limit=1)
+        marks.hear(scope, 10, NOW)
+        serving = Serving(both.engine)
+        return lambda: serving.value(plan, "k", (TAGS[0],), data, "replica", 0, NOW, NOW, 0), lambda: change(marks)
+
+    assert {type(served) for served in interrupted(make)} == {Unserved}
+
+
 def test_an_entry_that_ends_where_its_tags_begin_is_damaged() -> None:
     data = bytearray(pack(payload=b"", codec=1, soft_ms=SERVER_MS + 1000, span_ms=1000))
     data[3] |= TAGGED
@@ -172,7 +213,7 @@ def test_an_entry_that_ends_where_its_tags_begin_is_damaged() -> None:
         both = clients()
         both.engine.state.marks.newest = stamp
         plan = Plan("f", Encoder(), Counters(), 0.0, 0.1, 0.0)
-        served = Serving(both.engine).value(plan, "k", (), bytes(data), "master", 0, NOW, NOW)
+        served = Serving(both.engine).value(plan, "k", (), bytes(data), "master", 0, NOW, NOW, 0)
         assert type(served) is Unserved
 
 

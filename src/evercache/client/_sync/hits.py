@@ -35,6 +35,7 @@ class SyncHits:
     def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
         state, clock = self._state, self._now
+        obeyed = state.marks.horizon  # before a node is chosen
         began = asked = clock()
         patience, late = plan.patience, inf
         route = state.route
@@ -75,4 +76,4 @@ class SyncHits:
                 reader.record(took, now)
             if hedges is not None:
                 hedges.record(took)
-        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now)
+        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now, obeyed)
