@@ -87,6 +87,13 @@ def _stop_process(world: World, process: int, for_: float) -> None:
     world.oracle.troubled(tag.name, world.now, world.now + for_)
 
 
+def _suspend(world: World, process: int, for_: float) -> None:
+    """The machine of a process is suspended."""
+    tag = world.processes[process].tag
+    tag.suspend(world.now, for_)
+    world.oracle.suspended(tag.name, world.now, world.now + for_)
+
+
 def _block_loop(world: World, process: int, for_: float, when: str) -> bool:
     """The event loop of the application stands still; the background goes on. `when`: "now", or as soon as it has
     sent a "read", or one to a server whose entry is "stale" by what the process knows."""

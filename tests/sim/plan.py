@@ -81,7 +81,8 @@ HOLDS = ("hold_message", "hold_task", "hold_process", "hold_script")
 KINDS = (
     *MASTER_KINDS,
     "lag", "link_cut", "wall", "tail_stall", "slow", "breaks", "freeze_node", "stop_process", "kill_process",
-    "fork_process", "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst", "block_loop", *HOLDS,
+    "fork_process", "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst", "block_loop",
+    "suspend", *HOLDS,
 )  # fmt: skip
 
 
@@ -94,7 +95,35 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
         plan = _few_preemptions(_drawn(seed, None), focus)
     else:
         plan = _drawn(seed, focus)
-    return _with_blocked_loops(plan, focus)
+    return _with_suspended_machines(_with_blocked_loops(plan, focus), focus)
+
+
+def _with_suspended_machines(plan: Plan, focus: str | None) -> Plan:
+    """In every fourth schedule a process stands still with its machine."""
+    r = random.Random(f"suspends {plan.seed}")
+    if r.random() > 0.25 and focus != "suspend":
+        return plan
+    sleeps = tuple(
+        Fault(
+            90 + i,
+            "suspend",
+            r.uniform(0.3, plan.length),
+            {"process": r.randrange(PROCESSES), "for_": r.choice([r.uniform(0.1, 0.6), r.uniform(0.5, 3.0)])},
+        )
+        for i in range(r.choice([1, 1, 2]))
+    )
+    return _plus_quiet(plan, sleeps)
+
+
+def _plus_quiet(plan: Plan, faults: Sequence[Fault]) -> Plan:
+    """With some more faults, and as much more time after them."""
+    over = max(fault.at + _lasts(fault.args) for fault in faults) - plan.length
+    return replace(
+        plan,
+        faults=plan.faults + tuple(faults),
+        calm=max(plan.calm, over + 0.6),
+        quiet=max(plan.quiet, over + 1.2),
+    )
 
 
 def _with_blocked_loops(plan: Plan, focus: str | None) -> Plan:
@@ -128,15 +157,7 @@ def _with_blocked_loops(plan: Plan, focus: str | None) -> Plan:
             blocks += [
                 Fault(number + 1 + node, "lag", max(0.0, at - 0.2), {"node": node, **lag}) for node in range(NODES)
             ]
-    over = max(fault.at + _lasts(fault.args) for fault in blocks) - plan.length
-    return replace(
-        plan,
-        settings=settings,
-        workload=workload,
-        faults=plan.faults + tuple(blocks),
-        calm=max(plan.calm, over + 0.6),
-        quiet=max(plan.quiet, over + 1.2),
-    )
+    return _plus_quiet(replace(plan, settings=settings, workload=workload), blocks)
 
 
 def _few_preemptions(plan: Plan, focus: str | None) -> Plan:

@@ -119,13 +119,13 @@ class Process:
         options = location.node_options
         topology = SentinelTopology(
             wire, "shop", [s.address for s in world.sentinels], ConnectionOptions(sentinel=True), options,
-            clock=world.loop.time,
+            clock=self.clock,
         )  # fmt: skip
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
         self.engine = engine = cache.engine = Engine(
             location, replace(cache.settings, journal_time=60.0), topology, wire, wire,  # type: ignore[arg-type]
-            now=world.loop.time, rng=rng, token=lambda: f"{tokens.getrandbits(64):016x}",
+            now=self.clock, rng=rng, token=lambda: f"{tokens.getrandbits(64):016x}",
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
         atexit.unregister(engine._atexit)
@@ -158,6 +158,11 @@ class Process:
         self.clients: Any = clients
         self.link = clients.asynchronous.reads._link
         watch(self, clients)
+
+    def clock(self) -> float:
+        """The clock of the process, in seconds."""
+        behind = self.tag.behind()
+        return round(self.world.now - behind, 9) if behind else self.world.now  # else what is left never gets to 0
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task of the application."""

@@ -94,7 +94,7 @@ class Connection:
         run_id, role, replid, time_us = answer
         if not server.alive or server.run_id != run_id:
             raise ConnectionFailed(f"{self.address}: the connection was reset")
-        self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.now)
+        self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.now - self.tag.behind())
         self.session = Session(self.network, server, self, self.options.db)
 
     def _node_greeting(self) -> Any:
@@ -151,9 +151,8 @@ class Connection:
         if request.future.done():
             return
         tag, loop = request.tag, self.network.loop
-        if tag is not None and tag is not tag.whole and tag.stopped_until > max(loop.now, tag.whole.stopped_until):
-            # A loop that was blocked first reads what is in its sockets, then looks at the time.
-            request.timer = loop.call_at(tag.stopped_until, self._late, request, context=loop.neutral)
+        if tag is not None and (again := tag.reads_again()) > loop.now:
+            request.timer = loop.call_at(again, self._late, request, context=loop.neutral)
             return
         request.future.set_exception(
             DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True)
@@ -213,7 +212,7 @@ class Connection:
     ) -> list[Any]:
         """See `AsyncConnection.execute`."""
         try:
-            return await self.request(commands, deadline, first)
+            return await self.request(commands, deadline + self.tag.behind(), first)
         except BaseException:
             self.close()
             raise
@@ -300,6 +299,7 @@ class SimEndpoint:
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None, until: float = inf
     ) -> list[Reply] | Request:
         """See `AsyncEndpoint.begin`."""
+        deadline, until = deadline + self._tag.behind(), until + self._tag.behind()
         self._calls += 1
         loop = self._network.loop
         try:
@@ -424,7 +424,7 @@ class SimWire:
 
     async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> Connection:
         connection = Connection(self._network, self.tag, address, options)
-        limit = min(deadline, self._network.loop.now + options.connect_timeout)
+        limit = min(deadline + self.tag.behind(), self._network.loop.now + options.connect_timeout)
         await connection.open(limit)
         return connection
 

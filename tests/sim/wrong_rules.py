@@ -20,6 +20,7 @@ from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
 from evercache.topology import replicas
 from evercache.topology.replicas import ReplicaSet
+from tests.sim.loop import Tag
 from tests.sim.mutation import Mutation, edit, never, no, nothing, put, yes
 from tests.sim.scenes import (
     BLOCKED,
@@ -363,6 +364,14 @@ RULES = [
         scene=STALLS,
         workload={"near": 3.0, **BUSY},
         settings={"consistency": "available", "max_staleness": 0.1, **CALM},
+    ),
+    Mutation(
+        "ages of coverage by the monotonic clock",
+        14,
+        (put(Tag, "behind", lambda tag: tag.whole.asleep),),
+        settings={"max_staleness": 0.8, "consistency": "available", **CALM},
+        workload={"near": 3.0, **BUSY},
+        scene=tuple(("suspend", -1.2 + 0.3 * p, {"process": p, "for_": 1.6}) for p in range(3)),
     ),
     Mutation(
         "gaps are not noticed",

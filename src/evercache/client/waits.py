@@ -16,6 +16,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
+from evercache.clock import monotonic
 from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncWaits", "SyncWaits"]
@@ -44,13 +45,13 @@ class SyncWaits:
     @staticmethod
     def first(exchanges: Sequence[SyncExchange], seconds: float) -> SyncExchange | None:
         """One that is over, as soon as there is one; None when there is none after `seconds`."""
-        end = time.monotonic() + seconds
+        end = monotonic() + seconds
         poll = None
         while True:
             for exchange in exchanges:
                 if exchange.settle():
                     return exchange
-            left = end - time.monotonic()
+            left = end - monotonic()
             if left <= 0:
                 return None
             if poll is None:

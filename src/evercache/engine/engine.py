@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from evercache.clock import monotonic
 from evercache.engine.background import Background, Job
 from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
@@ -54,7 +55,7 @@ class Engine:
         sync_wire: SyncWire,
         async_wire: AsyncWire,
         *,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
         rng: random.Random | None = None,
         token: Callable[[], str] = lambda: secrets.token_hex(8),
         background: Callable[[str, Sequence[Job]], Background] = Background,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeAlias
 
+from evercache.clock import monotonic
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
 from evercache.observe.forks import LOGGING
@@ -33,7 +33,7 @@ class EventHub:
 
     def __init__(
         self,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
         logger: logging.Logger | None = None,
         subscribers: Subscribers | None = None,
     ) -> None:

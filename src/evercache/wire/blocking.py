@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from math import inf
 from threading import Condition, Lock
-from time import monotonic
 from typing import Any, Final
 
+from evercache.clock import monotonic
 from evercache.errors import (
     ConnectionFailed,
     DeadlineExceeded,

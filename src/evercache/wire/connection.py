@@ -13,11 +13,11 @@ import ssl
 import sys
 from math import ceil, inf, nan
 from struct import pack
-from time import monotonic
 from typing import Any, Final
 
 from hiredis import PushNotification
 
+from evercache.clock import monotonic
 from evercache.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, ProtocolError
 from evercache.wire.names import resolver
 from evercache.wire.resp import NOT_RESP, PENDING, Decoder, not_resp, too_much

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, ServerChanged, ServerError
 from evercache.protocol.scripts import SCRIPTS
 from evercache.wire.memory_call import Book, Call
@@ -162,7 +162,7 @@ class MemoryServer:
             server="valkey",
             version=(0,),
             time_us=self._now_us(),
-            received=time.monotonic(),
+            received=monotonic(),
         )
 
 

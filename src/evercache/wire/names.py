@@ -7,9 +7,9 @@ import os
 import socket
 import threading
 from concurrent.futures import Future
-from time import monotonic
 from typing import Any, Final
 
+from evercache.clock import monotonic
 from evercache.wire.sockets import look_up
 from evercache.wire.types import Address
 

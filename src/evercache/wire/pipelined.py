@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
 from threading import Lock, get_ident
-from time import monotonic
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
+from evercache.clock import monotonic
 from evercache.errors import (
     ConfigurationError,
     ConnectionFailed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from math import inf
 from typing import Any
@@ -11,6 +10,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyErro
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from evercache.clock import monotonic
 from evercache.integrations.redis.commands import KeyTable, blocks, words
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent, Stale
 from evercache.integrations.redis.routes import Route
@@ -97,7 +97,7 @@ class Guard:
             writes, keys = self.route.source.writes, self._wrote
             self._wrote = set()
             if writes is not None:
-                writes.wrote(None if keys is None else frozenset(keys), time.monotonic())
+                writes.wrote(None if keys is None else frozenset(keys), monotonic())
 
     def broken(self) -> None:
         """The connection is closed; what was not answered may have run."""
@@ -182,7 +182,7 @@ class Patience:
             error = cause  # redis-py wraps what its asyncio connections meet
         if isinstance(error, (ClientsClosed, NotAttached, AuthenticationError)):
             raise error
-        source, now = self._guard.route.source, time.monotonic()
+        source, now = self._guard.route.source, monotonic()
         if self._end is None:
             again = now - self._guard.gave_up < _AGAIN
             self._end = now if again else now + source.options.wait
