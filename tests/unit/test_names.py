@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from evercache.clock import monotonic
 from evercache.wire.names import Resolver
 from evercache.wire.types import Address
 
@@ -44,7 +44,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
 
 
 def soon(seconds: float = 0.1) -> float:
-    return time.monotonic() + seconds
+    return monotonic() + seconds
 
 
 def test_an_answer(system: System) -> None:
