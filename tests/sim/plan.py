@@ -75,6 +75,8 @@ class Plan:
 MASTER_KINDS = ("failover", "restart_master", "flush", "evict")
 #: What is kept in the store beside the entries.
 BOOKKEEPING = ["state", "marks", "log", "ids"]
+#: Kinds that are drawn apart from the others.
+_APART = ("block_loop", "suspend")
 #: Kinds that hold one step back at a chosen point: a message, a step of a task, its whole process, or the server
 #: that is about to run a script.
 HOLDS = ("hold_message", "hold_task", "hold_process", "hold_script")
@@ -94,7 +96,7 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     if focus in HOLDS or (focus is None and seed % 4 == 3):
         plan = _few_preemptions(_drawn(seed, None), focus)
     else:
-        plan = _drawn(seed, focus)
+        plan = _drawn(seed, None if focus in _APART else focus)
     return _with_suspended_machines(_with_blocked_loops(plan, focus), focus)
 
 

@@ -432,7 +432,7 @@ RULES = [
             edit(
                 Marks,
                 "_hear_tag",
-                ("self.tag_floor = max(self.tag_floor, self.tags.pop(oldest))", "self.tags.pop(oldest)"),
+                ("self.tag_floor = max(self.tag_floor, self.tags[oldest])", "pass"),
             ),
         ),
         lua={"*": (("state[field] = math.max(state[field], tonumber(gone[i + 1]))", ""),)},
