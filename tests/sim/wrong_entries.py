@@ -115,7 +115,7 @@ ENTRIES = [
                 ("envelope.hard_ms <= server_ms or ", ""),
                 (
                     "return Found(envelope, source, left <= 0, left, resyncs, obeyed)",
-                    "return Found(envelope, source, False, 1.0)",
+                    "return Found(envelope, source, False, 1.0, resyncs, obeyed)",
                 ),
             ),
         ),
