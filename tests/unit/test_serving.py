@@ -22,8 +22,9 @@ from evercache.codecs import Encoder, StrictCodec, TypeRegistry
 from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
 from evercache.observe import Counters
-from evercache.protocol.envelope import COMPRESSED, COUNTER, ERROR, TAGGED, pack
+from evercache.protocol.envelope import COMPRESSED, COUNTER, ERROR, TAGGED, pack, unpack
 from evercache.protocol.freshness import Marks
+from evercache.protocol.replies import KnownMarks, LeaseReply
 from evercache.protocol.scope import Scope, Subject, tag_hash
 from evercache.topology import MemoryTopology
 from evercache.url import parse_url
@@ -204,6 +205,32 @@ def test_rule_7_a_mark_is_not_missed_by_a_hit_that_is_interrupted(
         return lambda: serving.value(plan, "k", (TAGS[0],), data, "replica", 0, NOW, NOW, 0), lambda: change(marks)
 
     assert {type(served) for served in interrupted(make)} == {Unserved}
+
+
+@pytest.mark.parametrize(("tip", "stamp"), [(10, 9), (11, 9), (9, 10), (9, 9)])
+def test_rule_7_what_the_master_answered_before_a_mark_that_was_forgotten_is_not_served(
+    tip: int, stamp: int
+) -> None:
+    """The key mark of stamp 10 came after the answer if the master's tip was 9. It is forgotten by now."""
+    both, request = (
+        clients(),
+        Request(Subject("k", "f"), Cache("memory://")._policy(), Encoder(), Counters(), Usual(), lambda: None),
+    )
+    marks = both.engine.state.marks
+    marks.newest, marks.horizon = 20, 10
+    entry = pack(payload=b"x", codec=1, stamp=stamp, soft_ms=SERVER_MS + 1000, span_ms=1000)
+    reply = LeaseReply("entry", SERVER_MS * 1000, "", KnownMarks(tip=tip), entry=entry)
+    good = tip >= 10 or stamp >= 10
+    found = both.sync.reads.from_master(reply, request.subject, both.engine.state.resyncs, Counters())
+    assert (found is not None) is good
+    answer = both.sync.leads._weigh(request, reply)
+    assert (answer.verdict, answer.known) == (("hit", 0) if good else ("outdated", 10))
+    # The same entry after its soft expiry, in the place of an error of the function.
+    late = replace(reply, status="lead", now_us=(SERVER_MS + 1001) * 1000)
+    request = replace(request, policy=replace(request.policy, stale=60, stale_if_error=60))
+    assert both.sync.leads._weigh(request, late).verdict == ("stale" if good else "none")
+    instead = both.sync.leads._stale_on_error(request, unpack(entry), late, ValueError(), 0.0)
+    assert (instead is not None) is good
 
 
 def test_an_entry_that_ends_where_its_tags_begin_is_damaged() -> None:
