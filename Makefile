@@ -10,7 +10,7 @@ TIMES ?= 1
 PROCESSES ?= 4
 REAL = $(PY) -m pytest tests/real -n $(PROCESSES) --dist worksteal
 
-.PHONY: demo test unit real long suites sim fuzz audit sbom faults soak bench bench-invalidate bench-profile lint types twins format clean
+.PHONY: demo test unit real long suites sim fuzz audit sbom faults soak exhaustion bench bench-invalidate bench-profile lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -61,6 +61,9 @@ faults: $(STAMPS)/dev ## every fault on real servers under load, and 40 failover
 
 soak: $(STAMPS)/dev ## ten minutes of random faults under load; writes docs/faults.md
 	$(PY) -m tests.faults soak --minutes 10
+
+exhaustion: $(STAMPS)/dev ## descriptors, threads and memory missing for a second at 50 random moments; on an idle machine
+	$(PY) -m tests.exhaustion --moments 50 --strict $(ARGS)
 
 lint: $(STAMPS)/dev twins
 	$(PY) -m ruff check .

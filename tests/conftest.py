@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from evercache import connect
 from tests.servers import Deployment, Server, find_server, free_port, release_port
 
 # How long an example takes says nothing on a machine that is busy with other tests.
@@ -90,6 +91,14 @@ def kept_ports() -> Iterator[None]:
         yield
     for port in kept:
         release_port(port)
+
+
+@pytest.fixture
+def own_deployments() -> Iterator[None]:
+    """The caches of the test share no deployment, and so no background, with those of other tests."""
+    connect._deployments.clear()
+    yield
+    connect._deployments.clear()
 
 
 @pytest.fixture(scope="module")

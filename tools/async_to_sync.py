@@ -3,8 +3,8 @@
     python tools/async_to_sync.py           write the twins
     python tools/async_to_sync.py --check   exit 1 and show the difference if they are not up to date
 
-`async` and `await` go, names change by the tables below, comments stay, ruff sorts the imports, drops the
-unused ones and formats. Where the two texts must differ, the async one says so:
+`async` and `await` go (but for `STEPS`), names change by the tables below, comments stay, ruff sorts the imports,
+drops the unused ones and formats. Where the two texts must differ, the async one says so:
 
     # async-only
     (lines that the twin does not get)
@@ -84,6 +84,24 @@ NAMES |= {
     "atouch": "touch",
     "_awide": "_wide",
     "_client_async": "_client_sync",
+}
+
+#: Coroutine functions that stay coroutine functions in the twin, with every `await` of a call of them: the way from
+#: a cached call to the user's function. In the twin `drive` runs them (client/waits.py).
+STEPS = {
+    "_recomputed",
+    "_result",
+    "_run",
+    "_uncached",
+    "compute_leased",
+    "compute_plain",
+    "fetch",
+    "lead",
+    "refresh_now",
+    "refreshed",
+    "steps",
+    "without_master",
+    "yielded",
 }
 
 #: `module.name` pairs in code.
@@ -180,7 +198,7 @@ def _edits(text: str) -> Iterator[tuple[int, int, str]]:
             if new != old:
                 yield start, end, new
         elif token.type == OP and token.string == "(" and following[:1] == ["await"]:
-            close = _needless(tokens, index)
+            close = None if _is_step(tokens, index + 1) else _needless(tokens, index)
             if close is not None:
                 yield start, end, ""
                 yield at(tokens[close].start), at(tokens[close].end), ""
@@ -189,7 +207,8 @@ def _edits(text: str) -> Iterator[tuple[int, int, str]]:
         elif token.string in ("async", "await"):
             if in_fstring:
                 _refuse_await(token, token.string)
-            yield start, at(tokens[index + 1].start), ""
+            if not _is_step(tokens, index):
+                yield start, at(tokens[index + 1].start), ""
         elif token.string == "import" and following[0] == "asyncio" and tokens[index + 2].type == NEWLINE:
             yield start, at(tokens[index + 1].end), IMPORT_ASYNCIO
             done = index + 1
@@ -198,6 +217,14 @@ def _edits(text: str) -> Iterator[tuple[int, int, str]]:
             done = index + 2
         elif rename(token.string) != token.string:
             yield start, end, rename(token.string)
+
+
+def _is_step(tokens: Sequence[tokenize.TokenInfo], index: int) -> bool:
+    """Whether an `async def` is of a step, or an `await` waits for a call of one (`self._leads.lead(...)`)."""
+    index += 2 if tokens[index].string == "async" else 1
+    while tokens[index].type == NAME and tokens[index + 1].string == ".":
+        index += 2
+    return tokens[index].string in STEPS and tokens[index + 1].string == "("
 
 
 def _is_fstring(literal: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from evercache.client.waits import in_thread
 from evercache.faces._async.batches import AsyncBatchFace
 from evercache.faces._sync.batches import SyncBatchFace
 
@@ -57,7 +58,7 @@ class CachedMany(SyncBatchFace[P, K, V], AsyncBatchFace[P, K, V], Generic[P, K, 
 
     async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> dict[K, V]:
         """The same for tasks; the function runs in a thread."""
-        return await asyncio.to_thread(self.refresh, *args, **kwargs)
+        return await in_thread(self.refresh, *args, **kwargs)
 
 
 class AsyncCachedMany(SyncBatchFace[P, K, V], AsyncBatchFace[P, K, V], Generic[P, K, V]):

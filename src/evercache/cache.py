@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -16,21 +15,22 @@ from evercache.client._async.hits import AsyncHits
 from evercache.client._sync.client import SyncClient
 from evercache.client._sync.hits import SyncHits
 from evercache.client.request import Usual
+from evercache.client.waits import in_thread
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.decorators import Decorators
 from evercache.engine.engine import Engine
-from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.errors import ConfigurationError
 from evercache.faces._async.changes import AsyncChanging
 from evercache.faces._async.keys import AsyncKeys
 from evercache.faces._sync.changes import SyncChanging
 from evercache.faces._sync.keys import SyncKeys
 from evercache.faces.changes import AT_MOST, Changed
-from evercache.faces.core import FunctionCore
+from evercache.faces.core import Functions
 from evercache.faces.keyspace import Hot
 from evercache.faces.raw import RawFace
-from evercache.observe import Counters, Event, Subscribers
+from evercache.observe import Counters, Event, EventHub, Subscribers, events
 from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
+from evercache.process import new_lock, reset_after_fork
 from evercache.protocol.keys import Naming, ReadableNaming
 from evercache.results import Ack, Stats
 from evercache.topology import AddressMap
@@ -133,15 +133,14 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         self._subscribers = Subscribers()
         reset_after_fork(self._subscribers)
         self._usual = Usual()
-        self._functions: list[FunctionCore] = []
-        self._named: dict[str, Any] = {}
+        self._functions = Functions()
         #: Guards the creation of the clients.
-        self._lock = ForkLock()
+        self._lock = new_lock()
         self._clients: _Clients | None = None
         self._hot = Hot()
         #: Behind raw clients while the cache is switched off: `_clients` would switch it on.
-        self._apart: Engine | None = None
-        self._closed = False
+        self._apart: _Clients | None = None
+        self._closed = self._closed_told = False
         self._disabled = os.environ.get("EVERCACHE_DISABLED", "") not in ("", "0")
 
     def __repr__(self) -> str:
@@ -157,7 +156,10 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         if mode is not None:
             return mode.clients(self)  # type: ignore[no-any-return]
         clients = self._clients
-        if self._disabled or self._closed:
+        if self._disabled:
+            return None
+        if self._closed:
+            self._warn_closed()
             return None
         if clients is None:
             with self._lock:
@@ -167,7 +169,9 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         return clients
 
     def _connect(self, location: Location) -> _Clients:
-        return _Clients(connect.engine(location, self.settings, self._address_map), self._subscribers)
+        return connect.use(
+            location, self.settings, self._address_map, lambda engine: _Clients(engine, self._subscribers)
+        )
 
     def _begin(self) -> _Clients:
         """Under the lock."""
@@ -182,8 +186,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
                 raise ConfigurationError(f"{self!r} was closed")
             if self._disabled:
                 if self._apart is None:
-                    self._apart = connect.engine(self.location, self.settings, self._address_map)
-                return self._apart
+                    self._apart = self._connect(self.location)
+                return self._apart.engine
             return (self._clients or self._begin()).engine
 
     def _unsent(self) -> Ack:
@@ -226,9 +230,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
     def stats(self) -> Stats:
         """Counts of all functions and direct operations since the process began, and what is held in memory."""
-        counters = self._counters
-        for core in self._functions:
-            counters = counters + core.counters
+        counters = self._counters + self._functions.counters()
         clients = self._clients if modes.active is None else self._find()
         if clients is None:
             return Stats(counters)
@@ -249,7 +251,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
         It runs soon after, on a thread of its own, and holds up nothing. One that raises is called no more.
         """
-        return self._subscribers.add(callback)
+        return self._subscribers.add(callback, self)
 
     # -- life
 
@@ -264,9 +266,13 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
             _switched_off.reset(token)
 
     def close(self) -> None:
-        """Bring what is queued once more, and close every connection. Cached functions go on, uncached."""
+        """Send what is queued once more, and release the servers at once; cached functions go on, uncached.
+
+        Connections that other caches of this process use too stay open. A cache that is merely dropped releases
+        everything by itself. Entering a closed cache (`with`, `async with`) opens it again.
+        """
         with self._lock:
-            self._closed = True
+            self._closed, self._closed_told = True, False
             clients, self._clients = self._clients, None
             apart, self._apart = self._apart, None
         self._close_raw()
@@ -280,9 +286,19 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     async def aclose(self) -> None:
         """`close` for tasks."""
         await self._aclose_raw()
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
+
+    def _open(self) -> None:
+        with self._lock:
+            self._closed = False
+
+    def _warn_closed(self) -> None:
+        if not self._closed_told:
+            self._closed_told = True
+            EventHub(subscribers=self._subscribers).emit(events.UsedAfterClose(self.settings.namespace))
 
     def __enter__(self) -> Self:
+        self._open()
         return self
 
     def __exit__(
@@ -291,6 +307,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         self.close()
 
     async def __aenter__(self) -> Self:
+        self._open()
         return self
 
     async def __aexit__(
@@ -300,45 +317,52 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
 
 class _Clients:
-    """One engine and the two faces of it."""
+    """One cache's part of an engine: as long as one of them is referenced, the engine lives."""
 
     def __init__(self, engine: Engine, subscribers: Subscribers | None = None) -> None:
         self.engine = engine
         self._hot: Hot | None = None
+        self._subscribers = subscribers
         if subscribers is not None:
-            engine.events.subscribers = subscribers
+            for hub in (engine.deployment.events, engine.events):
+                hub.attach(subscribers)
         self.sync = SyncClient(engine)
         self.asynchronous = AsyncClient(engine)
-        engine.on_fork = self._after_fork
-        engine.hot.divert = self._divert
+        engine.users.add(self)
 
     def __repr__(self) -> str:
         return f"<_Clients of {self.engine!r}>"
 
     def lead(self, hot: Hot) -> None:
-        """Be what made code finds there."""
+        """Publish these clients to the generated code of cached functions."""
         self._hot = hot
         hot.take(self.sync.hits, self.asynchronous.hits)
 
-    def _divert(self, wanted: bool) -> None:
+    def divert(self, wanted: bool) -> None:
+        """Send the next call the slow path, which looks at it, or let calls take the fast path again."""
         hot = self._hot
         if hot is None:
             return
         if wanted:
-            hot.take(None, None)  # the next call goes the long way, which looks at it
+            hot.take(None, None)
         else:
             hot.take(self.sync.hits, self.asynchronous.hits)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """In the child: no refresh of the parent is under way here."""
         self.sync.after_fork()
         self.asynchronous.after_fork()
 
     def close(self) -> None:
+        """Leave the engine, which is closed if no other cache uses it."""
         hot, self._hot = self._hot, None
         if hot is not None:
             hot.take(None, None)
         self.sync.close()
         self.asynchronous.close()
-        self.engine.close()
+        self.engine.leave(self)
+        if self._subscribers is not None:
+            for hub in (self.engine.deployment.events, self.engine.events):
+                hub.detach(self._subscribers)
         if hot is not None:
             hot.take(None, None)  # it may have been on its way back from a diversion

@@ -1,14 +1,21 @@
-"""From a URL to an engine, and from an engine to a report of its health."""
+"""From a URL to an engine, which caches share, and from an engine to a report of its health."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Final, TypeAlias, TypeVar
 
-from evercache.engine.engine import Engine
+from evercache.engine.deployment import Deployment
+from evercache.engine.engine import Engine, User
 from evercache.observe import EventHub
 from evercache.policy import Settings
+from evercache.process import new_lock
 from evercache.results import Health, NodeHealth, RecentEvent
 from evercache.topology import (
     AddressMap,
@@ -24,20 +31,69 @@ from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
 from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import AsyncWire
 
-__all__ = ["engine", "health"]
+__all__ = ["health", "memory_engine", "use"]
 
 
-def engine(location: Location, settings: Settings, address_map: AddressMap | None = None) -> Engine:
-    """An engine for the servers of a URL; nothing is opened yet."""
+U = TypeVar("U", bound=User)
+
+#: What makes two caches share a deployment: the URL with its options, and the address map.
+_Servers: TypeAlias = tuple[Location, object]
+
+#: Guards the two below. Both are weak: a deployment lives while an engine of it does, an engine while it is needed.
+_lock = new_lock()
+_deployments: Final[weakref.WeakValueDictionary[_Servers, Deployment]] = weakref.WeakValueDictionary()
+_engines: Final[weakref.WeakValueDictionary[tuple[_Servers, Settings], Engine]] = weakref.WeakValueDictionary()
+
+
+def use(location: Location, settings: Settings, address_map: AddressMap | None, user: Callable[[Engine], U]) -> U:
+    """Make a user of the engine for these servers and settings; nothing is opened yet.
+
+    The engine is shared with the caches of this process that have equal settings. Each `memory://` cache has its
+    own store.
+    """
     if location.kind == "memory":
         server = MemoryServer(
             lambda: time.time_ns() // 1000, secrets.token_hex(20), max_entries=location.max_entries
         )
-        memory = Engine(location, settings, MemoryTopology(), SyncMemoryWire(server), AsyncMemoryWire(server))
-        memory.state.generation = memory.state.master_run_id = server.replid
-        return memory
+        return user(memory_engine(location, settings, server))
+    mapping = tuple(sorted(address_map.items())) if isinstance(address_map, Mapping) else address_map
+    servers = location, mapping
+    with _lock:
+        deployment = _deployments.get(servers)
+        if deployment is None:
+            deployment = _deployments[servers] = _deployment(location, address_map)
+        engine = _engines.get((servers, settings))
+        if engine is None or engine.closed:
+            engine = _engines[servers, settings] = Engine(deployment, settings)
+        # The background closes engines without a user, under the lock of the deployment.
+        with deployment.lock:
+            if not engine.closed:
+                return user(engine)
+        engine = _engines[servers, settings] = Engine(deployment, settings)
+        return user(engine)
+
+
+def memory_engine(
+    location: Location, settings: Settings, server: MemoryServer, now: Callable[[], float] | None = None
+) -> Engine:
+    """An engine on a store inside the process. One background serves those of all stores."""
+    key = Location("memory"), None
+    with _lock:
+        deployment = _deployments.get(key)
+        if deployment is None:
+            nothing = MemoryServer(lambda: 0, "")
+            deployment = _deployments[key] = Deployment(
+                key[0], MemoryTopology(), SyncMemoryWire(nothing), AsyncMemoryWire(nothing)
+            )
+        wires = SyncMemoryWire(server), AsyncMemoryWire(server)
+        engine = Engine(deployment, settings, wires=wires, now=now)
+    engine.state.generation = engine.state.master_run_id = server.replid
+    return engine
+
+
+def _deployment(location: Location, address_map: AddressMap | None) -> Deployment:
     wire, hub = PipelinedWire(), EventHub()
-    return Engine(location, settings, _topology(location, wire, address_map, hub), BlockingWire(), wire, hub=hub)
+    return Deployment(location, _topology(location, wire, address_map, hub), BlockingWire(), wire, hub=hub)
 
 
 def _topology(location: Location, wire: AsyncWire, address_map: AddressMap | None, hub: EventHub) -> Topology:
@@ -64,7 +120,8 @@ def _topology(location: Location, wire: AsyncWire, address_map: AddressMap | Non
 def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
     """What to tell whoever is paged."""
     state, view, now = engine.state, engine.view, engine.state.now()
-    problems = engine.events.problems()
+    hubs = engine.deployment.events, engine.events
+    problems = [problem for hub in hubs for problem in hub.problems()]
     if view.problem is not None and str(view.problem) not in problems:
         problems.append(str(view.problem))
     if view.master is None:
@@ -90,9 +147,9 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
         pending=len(state.journal.pending),
         nodes=tuple(nodes),
         problems=tuple(dict.fromkeys(problems)),
-        events=engine.events.counts(),
+        events=dict(sum((Counter(hub.counts()) for hub in hubs), Counter[str]())),
         recent=tuple(
             RecentEvent(age, event.kind, logging.getLevelName(event.level), event.message)
-            for age, event in engine.events.recent()
+            for age, event in sorted((each for hub in hubs for each in hub.recent()), key=itemgetter(0))
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -13,11 +14,12 @@ from evercache.client._sync.hits import SyncHits
 from evercache.codecs import Codec, TypeRegistry
 from evercache.errors import ConfigurationError
 from evercache.faces.batch_core import BatchCore, ids_position
-from evercache.faces.core import FunctionCore, TagSource
+from evercache.faces.core import FunctionCore, Functions, TagSource
 from evercache.faces.keyspace import Keyspace
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.policy import TTL, OnError, Seconds, seconds
-from evercache.protocol.signature import Signature, check_cacheable
+from evercache.protocol.keys import check_name, versioned
+from evercache.protocol.signature import Defaults, Signature, check_cacheable
 
 __all__ = ["Decorators"]
 
@@ -56,12 +58,20 @@ def _unwrapped(fn: Any) -> tuple[Callable[..., Any], str]:
     return fn, "function"
 
 
+def _caller(depth: int) -> str:
+    """`file:line` of the caller of the function that is so many frames above ours."""
+    try:
+        outer = sys._getframe(depth + 1).f_back
+    except ValueError:  # the stack is not so deep: called from C
+        return ""
+    return "" if outer is None else f"{outer.f_code.co_filename}:{outer.f_lineno}"
+
+
 class Decorators(Keyspace):
     """A part of `Cache`."""
 
     _types: TypeRegistry
-    _functions: list[FunctionCore]
-    _named: dict[str, Any]
+    _functions: Functions
 
     @abstractmethod
     def _hits_sync(self) -> SyncHits | None:
@@ -118,10 +128,14 @@ class Decorators(Keyspace):
             return self._decorate(fn, options)
         return lambda fn: self._decorate(fn, options)
 
-    def _decorate(self, wrapped: Any, options: Mapping[str, Any]) -> Any:
+    def _decorate(self, wrapped: Any, options: Mapping[str, Any], defaults: Defaults | None = None) -> Any:
+        """`defaults`: as they were read earlier, where the function was decorated before this cache was known."""
         fn, binding = _unwrapped(wrapped)
         is_async = check_cacheable(fn)
-        core = FunctionCore(self, fn, is_async=is_async, **self._core_options(fn, **options))
+        settled = self._core_options(fn, **options)
+        if defaults is not None:
+            settled["signature"] = settled["signature"].with_defaults(defaults)
+        core = FunctionCore(self, fn, is_async=is_async, **settled)
         self._register(core)
         if is_async:
             return AsyncCachedFunction._of(core, binding, self._hits_async)
@@ -208,7 +222,9 @@ class Decorators(Keyspace):
             raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
         encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
         return {
-            "name": name or self.naming.function_name(fn, version),
+            "name": self.naming.function_name(fn, version)
+            if name is None or name == ""
+            else versioned(check_name(name), version),
             "signature": Signature.of(fn, ignore=ignore, key=key),
             "policy": self._policy(
                 ttl,
@@ -232,15 +248,12 @@ class Decorators(Keyspace):
         }
 
     def _register(self, core: FunctionCore) -> None:
+        if "<locals>" in core.fn.__qualname__:
+            core.made = _caller(3)
+        shared = self._functions.compare(core, "Give each a name of its own with version= or name=")
         self._functions.append(core)
-        code = getattr(core.fn, "__code__", None)
-        known = self._named.setdefault(core.name, code)
-        if known is not code and known is not None and "<" in core.name:
-            self._named[core.name] = None  # said once
-            warnings.warn(
-                f"two functions are named {core.name} and share their entries: give one of them version= or name=",
-                stacklevel=5,
-            )
+        if shared:
+            warnings.warn(shared, stacklevel=4)
 
     def register(self, cls: C) -> C:
         """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""

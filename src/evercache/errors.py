@@ -36,6 +36,7 @@ __all__ = [
     "PortTaken",
     "ProtocolError",
     "ReadOnly",
+    "ResourceExhausted",
     "SentinelsDisagree",
     "SentinelsUnreachable",
     "ServerChanged",
@@ -46,6 +47,7 @@ __all__ = [
     "URLError",
     "UnavailableError",
     "ValueTooLarge",
+    "WrongCache",
 ]
 
 
@@ -71,6 +73,10 @@ class PackageMissing(ConfigurationError, ImportError):
 
 class DemoFailed(EvercacheError, RuntimeError):
     """The demo cannot go on; the message says why and what to do."""
+
+
+class WrongCache(EvercacheError, ValueError):
+    """A key or a cached function of one cache was given to another one; the message names both."""
 
 
 class SyncInLoopError(EvercacheError, RuntimeError):
@@ -108,6 +114,10 @@ class UnavailableError(EvercacheError):
 
 class ConnectionFailed(UnavailableError):
     """A connection could not be made, or broke."""
+
+
+class ResourceExhausted(UnavailableError):
+    """This process has no memory left for what was asked. The servers may be well."""
 
 
 class PoolExhausted(UnavailableError):

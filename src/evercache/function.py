@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from evercache.client.serving import Unserved
+from evercache.client.waits import alone, drive, in_thread
 from evercache.faces._async.functions import AsyncFunctionFace
 from evercache.faces._sync.functions import SyncFunctionFace
 from evercache.faces.core import FunctionCore
@@ -28,12 +30,13 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
     def _of(cls, core: FunctionCore, binding: str, find: Callable[[], Any]) -> CachedFunction[Any, Any]:
         """The cached function, with code of its own where that is possible (faces/template.py)."""
 
-        def long(args: tuple[Any, ...], kwargs: dict[str, Any], seen: Unserved | None = None) -> Any:
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any], seen: Unserved | None = None) -> Any:
             client = core.cache._client_sync()
             if client is None:
-                return core.fn(*args, **kwargs)
-            return client.operations.call(core.request(args, kwargs), seen)
+                return alone(functools.partial(core.fn, *args, **kwargs))
+            return client.operations.steps(core.request(args, kwargs), seen)
 
+        long = functools.partial(drive, begin)
         made: CachedFunction[Any, Any] = cls._made(core, binding, make_template(core, find, long))
         return made
 
@@ -46,7 +49,7 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
         if client is None:
             result: R = core.fn(*args, **kwargs)
             return result
-        value: R = client.operations.call(core.request(args, kwargs))
+        value: R = drive(client.operations.steps, core.request(args, kwargs))
         return value
 
     # In order: class methods, by the class, by an object, and static methods by an object.
@@ -74,7 +77,7 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
 
     async def arefresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The same for tasks; the function runs in a thread."""
-        return await asyncio.to_thread(self.refresh, *args, **kwargs)
+        return await in_thread(self.refresh, *args, **kwargs)
 
 
 class AsyncCachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
@@ -87,11 +90,11 @@ class AsyncCachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
     def _of(cls, core: FunctionCore, binding: str, find: Callable[[], Any]) -> AsyncCachedFunction[Any, Any]:
         """As `CachedFunction._of`."""
 
-        async def long(args: tuple[Any, ...], kwargs: dict[str, Any], seen: Unserved | None = None) -> Any:
+        def long(args: tuple[Any, ...], kwargs: dict[str, Any], seen: Unserved | None = None) -> Any:
             client = core.cache._client_async()
             if client is None:
-                return await core.fn(*args, **kwargs)
-            return await client.operations.call(core.request(args, kwargs), seen)
+                return core.fn(*args, **kwargs)
+            return client.operations.call(core.request(args, kwargs), seen)
 
         made: AsyncCachedFunction[Any, Any] = cls._made(core, binding, make_template(core, find, long))
         return made

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 
 from evercache.errors import ConfigurationError
+from evercache.protocol.canonical import shown
+from evercache.protocol.envelope import MAX_SPAN_MS
 from evercache.protocol.keys import check_namespace
 
 __all__ = ["TTL", "Consistency", "OnError", "Policy", "Seconds", "Settings", "seconds"]
@@ -24,9 +26,9 @@ def seconds(value: Seconds, what: str) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(f"{what} must be seconds or a timedelta, not {value!r}")
+        raise ConfigurationError(f"{what} must be seconds or a timedelta, not {shown(value)}")
     if not 0 <= value < 1e9:
-        raise ConfigurationError(f"{what} must be between 0 and 1e9 seconds, not {value!r}")
+        raise ConfigurationError(f"{what} must be between 0 and 1e9 seconds, not {shown(value)}")
     return float(value)
 
 
@@ -68,18 +70,18 @@ class Settings:
         check_spread(self.jitter, self.beta)
         if isinstance(self.hedge, bool) or not isinstance(self.hedge, (int, float)) or not 0 <= self.hedge <= 1:
             raise ConfigurationError(
-                f"hedge={self.hedge!r}: give the share of reads that may be sent twice, from 0 (none) to 1"
+                f"hedge={shown(self.hedge)}: give the share of reads that may be sent twice, from 0 (none) to 1"
             )
         rate = self.hot_samples
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 100:
             raise ConfigurationError(
-                f"hot_samples={rate!r}: give how many calls a second each process samples, from 0 (none) to 100"
+                f"hot_samples={shown(rate)}: give how many calls a second each process samples, from 0 to 100"
             )
         if self.default_ttl > self.max_ttl:
             raise ConfigurationError(f"default_ttl ({self.default_ttl}) is above max_ttl ({self.max_ttl})")
         db = self.bookkeeping_db
         if db is not None and (type(db) is not int or db < 0):
-            raise ConfigurationError(f"bookkeeping_db={db!r}: give the number of a database, 0 or above")
+            raise ConfigurationError(f"bookkeeping_db={shown(db)}: give the number of a database, 0 or above")
         check_choice("on_error", self.on_error, ("absorb", "raise"))
         check_choice("consistency", self.consistency, ("available", "strict"))
 
@@ -92,14 +94,14 @@ class Settings:
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """ConfigurationError unless the value is one of those allowed."""
     if value not in allowed:
-        raise ConfigurationError(f"{name}={value!r}: use {' or '.join(map(repr, allowed))}")
+        raise ConfigurationError(f"{name}={shown(value)}: use {' or '.join(map(repr, allowed))}")
 
 
 def check_spread(jitter: float, beta: float) -> None:
     """ConfigurationError for a jitter or an eagerness of early refreshes that means nothing."""
     for name, value in (("jitter", jitter), ("beta", beta)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigurationError(f"{name} must be a number, not {value!r}")
+            raise ConfigurationError(f"{name} must be a number, not {shown(value)}")
     if not 0 <= jitter < 1:
         raise ConfigurationError("jitter is a share of the TTL: between 0 and 1")
     if not 0 <= beta < 1e6:
@@ -128,6 +130,13 @@ class Policy:
         check_spread(self.jitter, self.beta)
         if self.budget <= 0:
             raise ConfigurationError("budget must be above 0 seconds")
+        for name in ("stale", "stale_if_error"):
+            after = getattr(self, name)
+            if min(after, self.max_ttl) * 1000 > MAX_SPAN_MS:
+                raise ConfigurationError(
+                    f"{name}={after:.0f} s: an entry cannot outlive its TTL by more than {MAX_SPAN_MS // 1000} s "
+                    "(49 days); use less"
+                )
 
     def lifetime(self, value: Any, draw: float) -> tuple[int, int]:
         """Milliseconds until the soft expiry of a value, and from there to the hard one.

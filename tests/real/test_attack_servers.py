@@ -386,7 +386,7 @@ def test_a_fork_while_other_threads_hold_every_lock(valkey: Server) -> None:
         codes = [child() for _ in range(4)]
         with engine.state.lock:
             codes.append(child())
-        with engine._lifecycle:
+        with engine.deployment.lock:
             codes.append(child())
         with engine.events._lock:
             codes.append(child())

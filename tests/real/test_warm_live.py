@@ -299,7 +299,7 @@ async def test_what_tasks_call_is_sampled_too_and_a_child_samples_for_itself(val
         assert {item.args for _, item in found.calls} <= {(1,), (7,), (8,)}
         assert {(7,), (8,)} <= {item.args for _, item in found.calls}
         hot.armed = True
-        cache._clients._divert(True)
+        cache._clients.divert(True)
         hot.after_fork()
         assert repr(hot) == "<HotSample 0 to bring, 0 kept>"
         assert cache._hot.asynchronous is cache._clients.asynchronous.hits

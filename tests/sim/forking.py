@@ -50,5 +50,5 @@ def inherit(child: Process, parent: Process) -> None:
 
 def _topology(mine: Engine, theirs: Engine) -> None:
     mine.topology._book = _copied(theirs.topology._book)  # type: ignore[attr-defined]
-    mine.view = theirs.view
+    mine.deployment.view = theirs.view
     mine.replicas.keep([replica.address for replica in theirs.replicas.members])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evercache.cache import Cache, _Clients
+from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine
 from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
@@ -55,13 +55,20 @@ def covered(scope: str) -> list[str]:
 class SimBackground:
     """The background of an engine, as tasks of the simulated loop."""
 
-    def __init__(self, process: Process, jobs: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-        self._process, self._jobs = process, jobs
+    running = True
 
-    def start(self) -> None:
-        process = self._process
-        for job in self._jobs:
-            process.world.loop.create_task(job(), context=process.behind.copy())
+    def __init__(
+        self, process: Process, jobs: Callable[[], Sequence[Callable[[], Coroutine[Any, Any, None]]]]
+    ) -> None:
+        self._process, self._jobs = process, jobs
+        self._begun = False
+
+    def ensure(self) -> None:
+        if not self._begun:
+            self._begun = True
+            process = self._process
+            for job in self._jobs():
+                process.world.loop.create_task(job(), context=process.behind.copy())
 
     def post(self, callback: Callable[[], None]) -> None:
         process = self._process
@@ -69,6 +76,9 @@ class SimBackground:
 
     def stop(self, timeout: float) -> None:
         """Processes are killed, not stopped."""
+
+    def is_here(self) -> bool:
+        return True
 
 
 class SimCache(Cache):
@@ -123,12 +133,15 @@ class Process:
         )  # fmt: skip
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
-        self.engine = engine = cache.engine = Engine(
-            location, replace(cache.settings, journal_time=60.0), topology, wire, wire,  # type: ignore[arg-type]
-            now=self.clock, rng=rng, token=lambda: f"{tokens.getrandbits(64):016x}",
+        deployment = Deployment(
+            location, topology, wire, wire,  # type: ignore[arg-type]
+            now=self.clock, rng=rng,
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
-        atexit.unregister(engine._atexit)
+        deployment._atexit = lambda: None  # a simulated process ends without a word
+        self.engine = engine = cache.engine = Engine(
+            deployment, replace(cache.settings, journal_time=60.0), token=lambda: f"{tokens.getrandbits(64):016x}"
+        )
         limits = plan.limits
         engine.commands = replace(
             engine.commands,
@@ -387,5 +400,5 @@ class Process:
 
     def begin_as_child(self) -> None:
         """What is first done in the child of a fork."""
-        self.context.copy().run(self.engine.after_fork)
+        self.context.copy().run(self.engine.deployment.after_fork)
         self.start()

@@ -32,6 +32,12 @@ _spec.loader.exec_module(tool)
         ),
         ("def __aenter__(self): pass", "def __enter__(self): pass"),
         ("await self.aclose()  # AsyncX, then await", "self.close()  # SyncX, then await"),
+        (
+            "async def fetch(a):\n    return await b.c.lead(await d(a))",
+            "async def fetch(a):\n    return await b.c.lead(d(a))",
+        ),
+        ("async def fetched(a): await a.leads(b).lead", "def fetched(a): a.leads(b).lead"),
+        ("x = (await self.fetch(1)).y", "x = (await self.fetch(1)).y"),
         ("s = 'await AsyncX' \"aclose\" async_", "s = 'await SyncX' \"close\" async_"),
         ("x: 'AsyncIterator[int]'", "x: 'Iterator[int]'"),
         ("await asyncio.sleep(1); asyncio.gather()", "time.sleep(1); asyncio.gather()"),

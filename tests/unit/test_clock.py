@@ -11,7 +11,7 @@ import pytest
 
 import evercache
 from evercache import clock
-from evercache.engine.engine import Engine
+from evercache.engine.deployment import Deployment
 from evercache.observe import EventHub
 from evercache.topology import ReplicatedTopology, SentinelTopology, StandaloneTopology
 from evercache.topology.monitor import Monitor
@@ -53,7 +53,7 @@ def test_a_sandbox_that_does_not_know_it_gets_the_usual_one(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("thing", "name"),
     [
-        (Engine, "now"),
+        (Deployment, "now"),
         (EventHub, "now"),
         (Monitor, "clock"),
         (ReplicatedTopology, "clock"),

@@ -148,15 +148,6 @@ def test_many_threads_tell_a_state_once(caplog: pytest.LogCaptureFixture) -> Non
     assert len(said(caplog)) == 2
 
 
-def test_a_child_gets_locks_that_nobody_holds() -> None:
-    hub = EventHub()
-    with hub._lock, hub.subscribers._lock:
-        hub.after_fork()
-        hub.subscribers.after_fork()
-        hub.emit(LOST)
-    assert hub.problems() == [LOST.message]
-
-
 def test_an_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise ValueError("a defect")
@@ -281,7 +272,6 @@ hub.subscribers.flush(5)
 told.clear()
 pid = os.fork()
 if not pid:
-    hub.after_fork()
     hub.subscribers.after_fork()
     hub.emit(events.MasterServes("a:1"))
     os._exit(0 if told.wait(5) else 1)

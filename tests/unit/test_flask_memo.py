@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from typing import Any
 
 import pytest
 from flask import Flask, current_app
@@ -207,3 +208,51 @@ def test_with_all_servers_down_every_call_is_answered() -> None:
     assert "  ! " in result.output
     assert app.test_cli_runner().invoke(args=["cache", "clear"]).exit_code == 1
     cache.cache.evercache.close()
+
+
+def test_closures_of_one_name_share_as_in_flask_caching_and_are_reported_once(
+    cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(factor: int, make_name: Any = None) -> Any:
+        @cache.memoize(make_name=make_name)
+        def times(n: int) -> int:
+            return n * factor
+
+        return times
+
+    kept = [make(2), make(2)]
+    assert [f(5) for f in kept] == [10, 10]
+    assert not caplog.records
+    kept += [make(3), make(4)]
+    assert [f(5) for f in kept[2:]] == [10, 10]  # under one key, as Flask-Caching has it
+    (record,) = caplog.records
+    assert "factor" in record.getMessage()
+    assert "make_name=" in record.getMessage()
+    assert make(6, lambda name: f"{name}6")(5) == 30
+
+
+def test_a_mutated_default_is_keyed_as_it_was(cache: Cache) -> None:
+    ran = []
+
+    @cache.memoize()
+    def f(n: int, calls: list[int] = []) -> int:  # noqa: B006
+        ran.append(n)
+        calls.append(n)
+        return len(calls)
+
+    class Shop:
+        def __repr__(self) -> str:
+            return "shop"
+
+        @cache.memoize()
+        def rows(self, n: int, calls: list[int] = []) -> int:  # noqa: B006
+            ran.append(n)
+            calls.append(n)
+            return len(calls)
+
+    key = f.make_cache_key(f.uncached, 1)  # type: ignore[attr-defined]
+    f.uncached(0)  # type: ignore[attr-defined]
+    shop = Shop()
+    assert [f(1), f(1), shop.rows(1), shop.rows(1)] == [2, 2, 1, 1]
+    assert ran == [0, 1, 1]
+    assert f.make_cache_key(f.uncached, 1) == key  # type: ignore[attr-defined]

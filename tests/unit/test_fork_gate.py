@@ -8,8 +8,8 @@ import threading
 import time
 
 from evercache.observe.events import EntryCorrupt
-from evercache.observe.forks import ForkGate
 from evercache.observe.hub import EventHub
+from evercache.process import ForkGate
 
 
 class Stream(logging.Handler):

@@ -23,7 +23,7 @@ class System:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
         self.answers = threading.Event()
         self.answers.set()
 
@@ -99,3 +99,45 @@ def test_without_any_answer_the_refusal_is_the_answer(system: System) -> None:
     system.error = socket.gaierror(socket.EAI_AGAIN, "no")
     with pytest.raises(socket.gaierror):
         Resolver().records(NAME, soon(10))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_thread_that_could_not_be_started_is_started_for_the_next_caller(
+    system: System, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise error
+
+    resolver, began = Resolver(), monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match=NAME.host) as caught:
+            resolver.records(NAME, soon(10))
+        assert not isinstance(caught.value, TimeoutError)
+    assert monotonic() - began < 5, "nobody waits for an answer that cannot come"
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert resolver.records(NAME, soon(10)) == RECORDS, "what it said before"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(24, "Too many open files"),
+        socket.gaierror(socket.EAI_MEMORY, "no"),
+        socket.gaierror(socket.EAI_SYSTEM, "no"),
+        MemoryError(),
+        SystemExit(),
+    ],
+)
+def test_a_resolver_that_lacks_something_keeps_its_addresses_and_is_asked_again(system: System, error: Any) -> None:
+    resolver = Resolver()
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    system.error = error
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    with pytest.raises(OSError):
+        resolver.records(Address("other.example.test", 6379), soon(10))
+    system.error = None
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    assert system.asked == 4

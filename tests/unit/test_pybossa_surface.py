@@ -417,3 +417,74 @@ def test_a_timeout_that_is_none_of_a_number(site: Site) -> None:
     assert f(1) == (1, 0)
     with pytest.raises(ConfigurationError):
         site.sentinel.home.cache.cached(ttl="soon")(lambda: 1)
+
+
+def test_closures_do_not_share_and_keep_their_names(site: Site) -> None:
+    def make(factor: int) -> Any:
+        @site.memoize()
+        def times(n: int) -> int:
+            site.runs.append(n)
+            return n * factor
+
+        return times
+
+    two, three = make(2), make(3)
+    assert (two(5), three(5), make(2)(5)) == (10, 15, 10)
+    assert site.runs == [5, 5]
+    assert site.delete_memoized(two)
+    assert (two(5), three(5)) == (10, 15)
+    assert len(site.runs) == 3
+
+
+def test_a_mutated_default_hits_and_is_found_by_deletes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+
+    @site.memoize()
+    def f(n: int, calls: list[int] = held) -> int:
+        site.runs.append(n)
+        calls.append(n)
+        return len(calls)
+
+    monkeypatch.setenv(DISABLED, "1")
+    assert f(0) == 1  # it runs, and changes its default before it is cached for the first time
+    monkeypatch.delenv(DISABLED)
+    assert [f(1), f(1), f(1, []), f(1)] == [2, 2, 2, 2]
+    assert site.runs == [0, 1]
+    assert held == [0, 1]
+    assert site.delete_memoized(f, 1)
+    assert f(1) == 3
+
+
+def test_a_function_without_a_key_is_said_once_for_each(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    one, two = site.memoize()(site.function()), site.memoize()(site.function())
+    for _ in range(5):
+        for f in (one, two):
+            assert len(f(threading.Lock())) == 2
+            site.delete_memoized(f, threading.Lock())
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4, lines
+    assert len(set(lines)) == 2
+
+
+def test_functions_that_are_made_again_and_again_leave_nothing_behind(site: Site) -> None:
+    import gc
+
+    def make() -> None:
+        @site.memoize()
+        def f(n: int) -> int:
+            return n
+
+        assert f(1) == 1
+
+    home = site.sentinel.home
+    for _ in range(20):
+        make()
+    gc.collect()
+    assert len(home.calls) == len(home._made) == len(home._recipes) == 0
+
+
+def test_a_key_without_utf_8_reaches_no_page(site: Site) -> None:
+    f = site.cache("\ud800")(site.function())
+    assert f(1) == f(1) == (1, 0)
+    assert site.delete_cached("\ud800") in (True, False)
+    assert site.delete_memoized(f) in (True, False)

@@ -29,7 +29,7 @@ A, B, C = (Address("10.0.0.1", port) for port in (1, 2, 3))
 
 
 @pytest.fixture
-def engine() -> Any:
+def engine(own_deployments: None) -> Any:
     cache = Cache("memory://")
     with cache:
         cache.set("k", 1, ttl=60)
@@ -49,7 +49,7 @@ CHANGES: dict[str, Callable[[Engine], Any]] = {
     "the log is not followed": lambda e: setattr(e.state, "covers", -inf),
     "all is learnt anew": lambda e: resync(e.state),
     "a fork": lambda e: e.state.after_fork(),
-    "another view": lambda e: e._on_view(View(1, A, (B,))),
+    "another view": lambda e: e.deployment._on_view(View(1, A, (B,))),
     "a replica comes": lambda e: e.replicas.keep([A]),
 }
 
@@ -99,7 +99,7 @@ def test_a_route_that_was_found_before_a_change_is_not_taken_after_it(engine: En
 def test_where_the_master_did_not_answer_replicas_without_a_link_do(engine: Engine) -> None:
     """The monitor may see that they lost their links before anybody says that the master is down."""
     state = engine.state
-    engine._on_view(View(master=A, replicas=(B,), epoch=1))
+    engine.deployment._on_view(View(master=A, replicas=(B,), epoch=1))
     resync(state)
     now = state.covers = state.now()
     reader = engine.routing.reader(now)

@@ -19,16 +19,15 @@ from evercache.client.request import Plan, Request, Usual
 from evercache.client.serving import Serving, Unserved
 from evercache.client.values import value_of
 from evercache.codecs import Encoder, StrictCodec, TypeRegistry
-from evercache.engine.engine import Engine
+from evercache.connect import memory_engine
 from evercache.errors import CorruptEnvelope
 from evercache.observe import Counters
 from evercache.protocol.envelope import COMPRESSED, COUNTER, ERROR, TAGGED, pack, unpack
 from evercache.protocol.freshness import Marks
 from evercache.protocol.replies import KnownMarks, LeaseReply
 from evercache.protocol.scope import Scope, Subject, tag_hash
-from evercache.topology import MemoryTopology
 from evercache.url import parse_url
-from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
+from evercache.wire.memory import MemoryServer
 
 NOW = 1000.0
 SERVER_MS = 1_700_000_000_000
@@ -39,14 +38,8 @@ VALUES: list[Any] = [None, 0, "x", [1, (2,)], {"a": [1.5, True]}, "\ud800", b"b"
 def clients() -> _Clients:
     """An engine whose clock stands still."""
     server = MemoryServer(lambda: SERVER_MS * 1000, "0" * 40)
-    engine = Engine(
-        parse_url("memory://"),
-        replace(Cache("memory://").settings, hedge=0.0),
-        MemoryTopology(),
-        SyncMemoryWire(server),
-        AsyncMemoryWire(server),
-        now=lambda: NOW,
-    )
+    settings = replace(Cache("memory://").settings, hedge=0.0)
+    engine = memory_engine(parse_url("memory://"), settings, server, lambda: NOW)
     engine.state.clock.observe(SERVER_MS * 1000, NOW, NOW)
     return _Clients(engine)
 

@@ -55,10 +55,26 @@ def test_options_that_cannot_work_are_refused_at_decoration(cache: Cache, option
         cache.cached(**options)(lambda: 1)
 
 
-def test_two_lambdas_of_one_name_warn_once(cache: Cache) -> None:
-    first = lambda: 1  # noqa: E731
-    cache.cached(first)
-    cache.cached(first)
+def test_two_local_functions_of_one_name_warn_once(cache: Cache) -> None:
+    def decorated(number: int) -> Any:
+        if number == 1:
+            return cache.cached(first)
+        if number == 2:
+
+            def f() -> int:
+                return 2
+        else:
+
+            def f() -> int:
+                return 3
+
+        f.__qualname__ = first.__qualname__
+        return cache.cached(f)
+
+    def first() -> int:
+        return 1
+
+    kept = [decorated(1), decorated(1)]
     with pytest.warns(UserWarning, match="version= or name="):
-        cache.cached(lambda: 2)
-    cache.cached(lambda: 3)  # a warning is an error here
+        kept.append(decorated(2))
+    kept.append(decorated(3))  # a warning is an error here

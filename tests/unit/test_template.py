@@ -274,8 +274,9 @@ def test_defaults_are_the_very_objects() -> None:
         return n
 
     f(1)
-    f(1)  # the argument has changed, and so has the key
-    assert held == [1, 1]
+    f(1)  # the object has changed; the key is of what it was
+    f(2)
+    assert held == [1, 2]
 
 
 shops = Cache("memory://")

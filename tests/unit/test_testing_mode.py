@@ -146,7 +146,7 @@ def test_modes_nest_and_end_with_their_block() -> None:
     assert modes.active is None
 
 
-def test_the_background_ends_with_the_mode() -> None:
+def test_the_background_ends_with_the_mode(own_deployments: None) -> None:
     before = set(threading.enumerate())
     with memory():
         stats(7)

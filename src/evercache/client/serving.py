@@ -90,7 +90,11 @@ class Serving:
             return NOT_ASKED
         entry.visited = True
         counters.near_hits += 1
-        return entry.copy()
+        try:
+            return entry.copy()
+        except MemoryError:
+            counters.near_hits -= 1
+            return NOT_ASKED
 
     def near_again(self, arguments: tuple[Any, ...], plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The same by the key, at the first hit and after each mark that was heard. Then `near` is enough."""
@@ -108,18 +112,19 @@ class Serving:
         envelope = entry.envelope
         if not marks.fresh(envelope.stamp, Subject(key, plan.function, tags), envelope.tags):
             return NOT_ASKED
-        if entry.maker is plan:
-            copy: Callable[[], Any] | None = entry.copy
-        else:
-            copy = self._copier(plan, entry)
-        if copy is None:
+        try:
+            copy = entry.copy if entry.maker is plan else self._copier(plan, entry)
+            if copy is None:
+                return NOT_ASKED
+            value = copy()
+        except MemoryError:
             return NOT_ASKED
         if entry.maker is plan:
             with state.lock:
                 state.near.name(entry, arguments)
         entry.version, entry.visited = version, True
         plan.counters.near_hits += 1
-        return copy()
+        return value
 
     def _copier(self, plan: Plan, entry: NearEntry) -> Callable[[], Any] | None:
         """What gives a value of its own to each caller, made at the first hit."""
@@ -222,7 +227,7 @@ class Serving:
                     value = decode_plain(payload)
                 except Exception:  # damaged, or what only the codec reads: text with lone surrogates, great depth
                     value = plan.encoder.decode(data[start:], STRICT, False, b"")
-        except CorruptEnvelope:
+        except (CorruptEnvelope, MemoryError):
             return Unserved(began, data, source, resyncs, obeyed)
         if source == "master":
             plan.counters.master_hits += 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from evercache.client.request import Request
 from evercache.errors import NotACounter
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope, pack
 
 __all__ = ["counter_payload", "sealed", "value_of"]
@@ -38,5 +39,5 @@ def sealed(request: Request, id: str, value: Any) -> bytes:
 def counter_payload(value: object) -> int:
     """A step or start of a counter; NotACounter unless it is a whole number below 2**53."""
     if type(value) is not int or not -_EXACT < value < _EXACT:
-        raise NotACounter(f"a counter counts in whole numbers below 2**53, not {value!r}")
+        raise NotACounter(f"a counter counts in whole numbers below 2**53, not {shown(value)}")
     return value

@@ -11,19 +11,89 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, TypeVar
+from types import coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from evercache.clock import monotonic
+from evercache.process import new_lock
 from evercache.wire.types import AsyncExchange, SyncExchange
 
-__all__ = ["AsyncWaits", "SyncWaits"]
+__all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "drive", "in_thread", "yielded"]
 
 T = TypeVar("T")
 
+P = ParamSpec("P")
+
 _logger = logging.getLogger("evercache")
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run blocking work in a thread; where none can be started, in this one, which holds the loop meanwhile.
+
+    `asyncio.to_thread` would raise RuntimeError then, and might still run the work later.
+    """
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # a caller that is cancelled leaves it
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            done.set_result(context.run(work, *args, **kwargs))
+        except BaseException as error:
+            done.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="evercache-work", daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return work(*args, **kwargs)
+    return await asyncio.wrap_future(done)
+
+
+#: What a user's function returned, and what it raised.
+Ran = tuple[Any, Exception | None]
+
+
+@coroutine
+def yielded(function: Callable[[], Any]) -> Generator[Callable[[], Any], Ran, Ran]:
+    """Have a function run by whoever drives this coroutine."""
+    return (yield function)
+
+
+async def alone(function: Callable[[], Any]) -> Any:
+    """A computation with no cache around it, for `drive`."""
+    value, error = await yielded(function)
+    if error is not None:
+        raise error
+    return value
+
+
+def drive(begin: Callable[..., Coroutine[Callable[[], Any], Ran, Any]], *given: Any) -> Any:
+    """Run the coroutine `begin(*given)` to its end in this thread, and each function that it yields.
+
+    While a function runs, no frame of the coroutine is on the stack: a cached function that calls itself goes four
+    frames deeper each time, not eleven. An exit (what is no `Exception`) closes the coroutine and passes through.
+    """
+    steps: Any = begin(*given)
+    ran: Ran | None = None
+    try:
+        while True:
+            function = steps.send(ran)
+            try:
+                ran = function(), None
+            except Exception as error:
+                ran = None, error
+    except StopIteration as end:
+        return end.value
+    except RuntimeError as error:
+        own = ran is not None and error is ran[1]
+        if not own and isinstance(error.__cause__, StopIteration):  # of the function: no coroutine can raise it
+            raise error.__cause__ from None
+        raise
+    finally:
+        steps.close()
 
 
 class SyncWaits:
@@ -54,16 +124,15 @@ class SyncWaits:
             left = end - monotonic()
             if left <= 0:
                 return None
-            if poll is None:
-                poll = select.poll()
-                for exchange in exchanges:
-                    poll.register(exchange.fileno(), select.POLLIN)
-            poll.poll(math.ceil(left * 1000))
-
-    @staticmethod
-    def call(function: Callable[[], T]) -> T:
-        """Run a user's function."""
-        return function()
+            try:
+                if poll is None:
+                    poll = select.poll()
+                    for exchange in exchanges:
+                        poll.register(exchange.fileno(), select.POLLIN)
+                poll.poll(math.ceil(left * 1000))
+            except (OSError, MemoryError):  # the kernel, or this process, has no memory for it
+                poll = None
+                time.sleep(min(left, 0.002))
 
 
 class AsyncWaits:
@@ -106,11 +175,6 @@ class AsyncWaits:
             await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         return next((exchange for exchange in exchanges if exchange.future.done()), None)
 
-    @staticmethod
-    async def call(function: Callable[[], Awaitable[T]]) -> T:
-        """Run a user's coroutine function."""
-        return await function()
-
 
 class SyncSpawner:
     """Background refreshes of blocking functions: a few threads, begun when there is work and ended after it.
@@ -120,41 +184,58 @@ class SyncSpawner:
 
     def __init__(self, *, limit: int = 4) -> None:
         self._limit = limit
+        self._threads: set[threading.Thread] = set()
         self.forget()
 
     def __repr__(self) -> str:
-        return f"<SyncSpawner threads={self._threads} waiting={len(self._waiting)}>"
+        return f"<SyncSpawner threads={len(self._threads)} waiting={len(self._waiting)}>"
 
-    def spawn(self, job: Callable[[], Any]) -> None:
-        """Run a job soon, in a copy of the caller's context. RuntimeError once closed, or without threads."""
+    def spawn(self, job: Callable[[], Any], over: Callable[[], None]) -> bool:
+        """Run a job soon, in a copy of the caller's context. False if it will not run: closed, or no thread.
+
+        `over` is called once: after the job, or because it will not run.
+        """
+        dropped: list[Callable[[], None]] = []
         with self._lock:
-            if self._closed:
-                raise RuntimeError("the cache is closed")
-            self._waiting.append((contextvars.copy_context(), job))
-            if self._threads >= self._limit:
-                return
-            self._threads += 1
-        try:
-            threading.Thread(target=self._work, name="evercache-refresh", daemon=True).start()
-        except RuntimeError:
-            with self._lock:
-                self._threads -= 1
-                if not self._threads:
-                    self._waiting.clear()
-            raise
+            try:
+                if self._closed:
+                    raise RuntimeError("the cache is closed")
+                self._waiting.append((contextvars.copy_context(), job, over))
+                # Counted by looking: whatever ended a thread, it leaves no gap.
+                self._threads = {thread for thread in self._threads if thread.is_alive()}
+                if len(self._threads) < self._limit:
+                    thread = threading.Thread(target=self._work, name="evercache-refresh", daemon=True)
+                    thread.start()  # under the lock, so that it cannot end before it is known
+                    self._threads.add(thread)
+            except (RuntimeError, MemoryError):
+                if self._threads and not self._closed:
+                    return True  # another thread takes it
+                dropped = [over, *(other for _, waiting, other in self._waiting if waiting is not job)]
+                self._waiting.clear()
+        for release in dropped:
+            release()
+        return not dropped
 
     def _work(self) -> None:
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._threads -= 1
+                    self._threads.discard(threading.current_thread())
                     return
-                context, job = self._waiting.popleft()
+                context, job, over = self._waiting.popleft()
             try:
                 context.run(job)
             except Exception:
                 # A defect of ours must not take the thread from the jobs behind.
                 _logger.exception("a refresh in the background failed")
+            except BaseException:
+                # SystemExit and the like, raised by the function: the job reported it. The thread goes on.
+                continue
+            finally:
+                over()
+
+    def sweep(self) -> None:
+        """Nothing: every job that waits has a thread."""
 
     def close(self) -> None:
         """Let those under way end; begin none any more."""
@@ -164,32 +245,66 @@ class SyncSpawner:
 
     def forget(self) -> None:
         """After a fork, in the child: the threads are not here."""
-        self._lock = threading.Lock()
-        self._waiting: deque[tuple[contextvars.Context, Callable[[], Any]]] = deque()
-        self._threads = 0
+        self._lock = new_lock()
+        self._waiting: deque[tuple[contextvars.Context, Callable[[], Any], Callable[[], None]]] = deque()
+        self._threads = set()
         self._closed = False
 
 
 class AsyncSpawner:
-    """Background refreshes of coroutine functions: tasks of the caller's loop, kept from the collector."""
+    """Background refreshes of coroutine functions: tasks of the caller's loop, kept from the collector.
+
+    No lock: single steps of a dict; each loop adds and removes its own tasks.
+    """
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], Callable[[], None]] = {}
 
-    def spawn(self, job: Callable[[], Any]) -> None:
-        """Run a job soon, in a copy of the caller's context."""
-        task = asyncio.get_running_loop().create_task(job())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def spawn(self, job: Callable[[], Any], over: Callable[[], None]) -> bool:
+        """Run a job soon, in a copy of the caller's context. False if it will not run.
+
+        `over` is called once: after the job, or because it will not run.
+        """
+        work = job()
+        try:
+            task = asyncio.get_running_loop().create_task(work)
+            self._tasks[task] = over
+            task.add_done_callback(self._ended)
+        except (RuntimeError, MemoryError):
+            work.close()
+            over()
+            return False
+        return True
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._over(task)
+        if not task.cancelled():
+            task.exception()  # the job reported it
+
+    def sweep(self) -> None:
+        """Give up tasks whose loop was closed before they ended: nothing runs them, nor their callbacks."""
+        for task in list(self._tasks):
+            if task.get_loop().is_closed():
+                self._over(task)
+                work = task.get_coro()
+                if work is not None:
+                    with contextlib.suppress(Exception):
+                        work.close()  # releases its lease
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        over = self._tasks.pop(task, None)
+        if over is not None:
+            over()
 
     def close(self) -> None:
         """Tasks end with their loop."""
         for task in list(self._tasks):
             loop = task.get_loop()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(task.cancel)
+                with contextlib.suppress(RuntimeError):  # it closed between the two lines
+                    loop.call_soon_threadsafe(task.cancel)
         self._tasks.clear()
 
     def forget(self) -> None:
         """After a fork, in the child: the parent's tasks are not here."""
-        self._tasks = set()
+        self._tasks = {}

@@ -7,7 +7,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from evercache.errors import CannotEncode, CorruptEnvelope
-from evercache.protocol.canonical import describe, instance_state, static_bases, type_name
+from evercache.protocol.canonical import describe, instance_state, shown, static_bases, type_name
 
 __all__ = ["build_exception", "take_exception"]
 
@@ -35,7 +35,8 @@ def take_exception(error: BaseException, allowed: Iterable[type[BaseException]])
         alike = copy.args == error.args and instance_state(copy) == instance_state(error)
         alike = alike and _hidden(copy) == _hidden(error) and str(copy) == str(error)
     except Exception as problem:  # constructors and __str__ of the user's classes run
-        raise CannotEncode(f"{describe(error)} cannot be rebuilt ({problem}), so it is not cached") from problem
+        why = shown(problem, str)
+        raise CannotEncode(f"{describe(error)} cannot be rebuilt ({why}), so it is not cached") from problem
     if not alike:
         raise CannotEncode(f"{describe(error)} cannot be rebuilt from its args, so it is not cached")
     return [name, args, dict(error.__dict__)]
@@ -52,7 +53,7 @@ def build_exception(parts: Any, allowed: Iterable[type[BaseException]]) -> BaseE
     except CorruptEnvelope:
         raise
     except Exception as error:
-        raise CorruptEnvelope(f"an exception that cannot be rebuilt: {error}") from error
+        raise CorruptEnvelope(f"an exception that cannot be rebuilt: {shown(error, str)}") from error
 
 
 def _find(name: str, allowed: Iterable[type[BaseException]]) -> type[BaseException] | None:

@@ -67,12 +67,17 @@ class Encoder:
         return self._pack(data, codec.number)
 
     def decode(self, payload: bytes, codec: int, compressed: bool, context: bytes) -> object:
-        """The value; `CorruptEnvelope`, and no other error, for anything that cannot be read."""
+        """The value; `CorruptEnvelope` for anything that cannot be read, and no other error but `MemoryError`."""
         reader = self._readable.get(codec)
         if reader is None:
             raise CorruptEnvelope(f"written by the codec {codec}, which is not configured here")
-        data = self.compression.decompress(payload) if compressed else payload
-        return reader.decode(data, self.types, context)
+        try:
+            data = self.compression.decompress(payload) if compressed else payload
+            return reader.decode(data, self.types, context)
+        except CorruptEnvelope as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise error.__cause__ from None  # of this process: nothing is wrong with the entry
+            raise
 
     def encode_error(
         self, error: BaseException, allowed: Iterable[type[BaseException]], context: bytes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import threading
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from evercache.codecs.shapes import Shape, make_shape
 from evercache.errors import ConfigurationError
+from evercache.process import new_lock
 from evercache.protocol.canonical import describe
 
 __all__ = ["TypeRegistry"]
@@ -32,7 +32,7 @@ class TypeRegistry:
 
     def __init__(self, classes: Iterable[type] = (), *, parent: TypeRegistry | None = None) -> None:
         self._parent = parent
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._by_class: dict[type, Shape] = {}
         self._by_mark: dict[bytes, Shape] = {}
         self._unread: list[Callable[..., Any]] = []

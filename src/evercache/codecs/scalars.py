@@ -12,7 +12,7 @@ from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
 from evercache.errors import CannotEncode
-from evercache.protocol.canonical import describe
+from evercache.protocol.canonical import describe, shown
 
 __all__ = ["SCALAR_CODES", "SCALAR_DECODERS", "encode_scalar"]
 
@@ -82,7 +82,7 @@ def _encode_zone(zone: dt.tzinfo | None) -> bytes:
     if type(zone) is ZoneInfo and zone.key and _ZONE_KEY.fullmatch(zone.key) and ZoneInfo(zone.key) is zone:
         return b"z" + zone.key.encode()
     raise CannotEncode(
-        f"the time zone {zone!r} ({describe(zone)}) cannot be rebuilt, so the value is not cached: "
+        f"the time zone {shown(zone)} ({describe(zone)}) cannot be rebuilt, so the value is not cached: "
         "use datetime.timezone or ZoneInfo with a key"
     )
 

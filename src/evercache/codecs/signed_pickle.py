@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from evercache.codecs.registry import TypeRegistry
 from evercache.errors import CannotEncode, ConfigurationError, CorruptEnvelope
-from evercache.protocol.canonical import describe
+from evercache.protocol.canonical import describe, shown
 
 __all__ = ["SignedPickleCodec"]
 
@@ -47,7 +47,8 @@ class SignedPickleCodec:
         try:
             data = pickle.dumps(value, protocol=5)
         except Exception as error:  # the classes' own reducers run
-            raise CannotEncode(f"{describe(value)} cannot be pickled ({error}): return plain values") from error
+            why = shown(error, str)
+            raise CannotEncode(f"{describe(value)} cannot be pickled ({why}): return plain values") from error
         return _sign(self._secrets[0], context, data) + data
 
     def decode(self, data: bytes, types: TypeRegistry, context: bytes) -> object:
@@ -59,7 +60,7 @@ class SignedPickleCodec:
         try:
             return pickle.loads(pickled)
         except Exception as error:  # our own bytes, but a class may have moved or changed since
-            raise CorruptEnvelope(f"a pickled value fits no class of today: {error}") from error
+            raise CorruptEnvelope(f"a pickled value fits no class of today: {shown(error, str)}") from error
 
 
 def _sign(secret: bytes, context: bytes, data: bytes) -> bytes:

@@ -24,7 +24,7 @@ from evercache.codecs.registry import TypeRegistry
 from evercache.codecs.scalars import SCALAR_CODES, SCALAR_DECODERS, encode_scalar
 from evercache.codecs.shapes import MISSING, Shape
 from evercache.errors import CannotEncode, CorruptEnvelope
-from evercache.protocol.canonical import describe
+from evercache.protocol.canonical import describe, shown
 
 __all__ = ["PLAIN", "SMALL", "STRICT", "StrictCodec", "decode_plain"]
 
@@ -73,11 +73,11 @@ class StrictCodec:
                 raise
             except (ValueError, OverflowError, RecursionError) as error:
                 raise CannotEncode(
-                    f"the value is too large, nested too deep, or contains itself ({error}): "
+                    f"the value is too large, nested too deep, or contains itself ({shown(error, str)}): "
                     "return something smaller"
                 ) from error
             except RuntimeError as error:
-                raise CannotEncode(f"the value was changed while it was encoded ({error})") from error
+                raise CannotEncode(f"the value was changed while it was encoded ({shown(error, str)})") from error
             return (b"\x01" if encoding.marked else b"\x00") + data
         raise CannotEncode("the value holds text that has no UTF-8 form")
 
@@ -110,7 +110,7 @@ class StrictCodec:
         except CorruptEnvelope:
             raise
         except Exception as error:  # hostile bytes may raise anything, also from a class's own __hash__
-            raise CorruptEnvelope(f"not a value of this codec: {error}") from error
+            raise CorruptEnvelope(f"not a value of this codec: {shown(error, str)}") from error
 
 
 def _guard(value: Any) -> Any:

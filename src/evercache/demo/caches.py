@@ -67,23 +67,24 @@ class WithEvercache:
 
         self._cache = cache = Cache(url, namespace="flights")
 
-        @cache.cached(ttl=300, tags=("network",), stale=60, stale_if_error=600)
+        # By name: a process that only looks at what is cached computes in another way.
+        @cache.cached(ttl=300, tags=("network",), stale=60, stale_if_error=600, name="front")
         def front() -> dict[str, Any]:
             return compute(Page("front"))
 
-        @cache.cached(ttl=300, tags=("network",), stale=60, stale_if_error=600)
+        @cache.cached(ttl=300, tags=("network",), stale=60, stale_if_error=600, name="leaderboard")
         def leaderboard() -> dict[str, Any]:
             return compute(Page("leaderboard"))
 
-        @cache.cached(ttl=300, tags=("carrier:{code}",), stale=60, stale_if_error=600)
+        @cache.cached(ttl=300, tags=("carrier:{code}",), stale=60, stale_if_error=600, name="carrier")
         def carrier(code: str) -> dict[str, Any]:
             return compute(Page("carrier", code))
 
-        @cache.cached(ttl=300, tags=("route:{route}",), stale=60, stale_if_error=600)
+        @cache.cached(ttl=300, tags=("route:{route}",), stale=60, stale_if_error=600, name="route")
         def route(route: str) -> dict[str, Any]:
             return compute(Page("route", route))
 
-        @cache.cached(ttl=300, tags=("month:{month}",), stale=60, stale_if_error=600)
+        @cache.cached(ttl=300, tags=("month:{month}",), stale=60, stale_if_error=600, name="month")
         def month(month: str) -> dict[str, Any]:
             return compute(Page("month", month))
 

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 from evercache.demo.data import FLIGHTS
 from evercache.demo.pages import Page
+from evercache.process import new_lock
 
 __all__ = ["Load", "LoadOptions", "Sample"]
 
@@ -64,7 +65,7 @@ class Load:
         self._options = options or LoadOptions()
         self._pages, self._weights = _popularity(carriers, routes)
         self._samples: list[Sample] = []
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 

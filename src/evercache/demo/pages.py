@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from evercache.process import new_lock
 
 __all__ = ["KINDS", "MONTHS", "Database", "Edited", "Page", "pages_of_tag"]
 
@@ -92,7 +93,7 @@ class Database:
         for _ in range(_POOL):
             self._readers.put(self._connect())
         self._writer = self._connect()
-        self._writing = threading.Lock()
+        self._writing = new_lock()
         self._numbers = count()
 
     def __repr__(self) -> str:

@@ -25,6 +25,8 @@ __all__ = ["Chores"]
 _TICK = 0.1
 #: Leases that are being given back at one time, and for how long that is tried (seconds).
 _RELEASES, _RELEASING = 200, 5.0
+#: Leases that wait for that: an error can end a thousand computations, one inside the other, at one moment.
+_UNRELEASED = 10_000
 
 
 class Chores:
@@ -34,14 +36,28 @@ class Chores:
         self._engine = engine
         self._wake = asyncio.Event()
         self._releases: set[asyncio.Task[None]] = set()
+        self._unreleased: list[tuple[str, str]] = []
         self.holds = Holds(engine, self._run)
+
+    def attach(self) -> None:
+        """Begin on another loop: the tasks ended with the last one."""
+        self._wake = asyncio.Event()
+        self._releases = set()
 
     def release_later(self, leases: Sequence[tuple[str, str]]) -> None:
         """Give back leases (key, token) of a computation that came to nothing. On the background's loop only."""
-        if len(self._releases) < _RELEASES:
+        self._unreleased += leases[: _UNRELEASED - len(self._unreleased)]
+        self._release_more()
+
+    def _release_more(self, ended: asyncio.Task[None] | None = None) -> None:
+        """Release what waits, with what else came meanwhile, unless that is being done too often already."""
+        if ended is not None:
+            self._releases.discard(ended)
+        if self._unreleased and len(self._releases) < _RELEASES:
+            leases, self._unreleased = self._unreleased, []
             task = asyncio.get_running_loop().create_task(self._release(leases))
             self._releases.add(task)
-            task.add_done_callback(self._releases.discard)
+            task.add_done_callback(self._release_more)
 
     async def _release(self, leases: Sequence[tuple[str, str]]) -> None:
         state = self._engine.state

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection
 from typing import Generic, Protocol, TypeVar
 
+from evercache.process import new_lock
 from evercache.wire.types import Address
 
 __all__ = ["Endpoints"]
@@ -24,7 +24,7 @@ class Endpoints(Generic[E]):
 
     def __init__(self, make: Callable[[Address], E]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._by_address: dict[Address, E] = {}
 
     def __repr__(self) -> str:
@@ -60,7 +60,6 @@ class Endpoints(Generic[E]):
 
     def forget(self) -> None:
         """After a fork, in the child."""
-        self._lock = threading.Lock()
         endpoints, self._by_address = self._by_address, {}
         for endpoint in endpoints.values():
             endpoint.forget()

@@ -1,24 +1,23 @@
-"""The engine of one cache: its state, its connections and its background, begun at the first use."""
+"""The engine of one namespace: its state and its background jobs, begun at the first use."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import random
+import copy
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
-from evercache.clock import monotonic
-from evercache.engine.background import Background, Job
+from evercache.engine.background import Job
 from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
 from evercache.engine.former import FormerMasters
 from evercache.engine.hot import HotSample
-from evercache.engine.process import background_trouble, close_at_exit, gevent_patched, reset_after_fork
 from evercache.engine.readers import Reader
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.engine.routing import Routing
@@ -29,44 +28,52 @@ from evercache.engine.watch import Watch
 from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerError, UnavailableError
 from evercache.observe import Counters, EventHub, events
 from evercache.policy import Settings
+from evercache.process import notice_fork
 from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
-from evercache.topology import Monitor, ReplicaSet, Topology
-from evercache.topology.facts import NodeFacts
-from evercache.url import Location
 from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 
-__all__ = ["Engine"]
+if TYPE_CHECKING:
+    from evercache.engine.deployment import Deployment
+
+__all__ = ["Engine", "User"]
+
+
+class User(Protocol):
+    """What uses an engine: it lives as long as one of them is referenced."""
+
+    def after_fork(self) -> None:
+        """In the child of a fork."""
+
+    def divert(self, wanted: bool) -> None:
+        """Send the next call of a cached function the slow path, or let calls take the fast path again."""
 
 
 class Engine:
-    """Owns everything that lives as long as a cache does in one process.
+    """One namespace on one deployment: its state, its journal, and its background jobs.
 
-    `_lifecycle` guards start, close and fork; the rest is in `state`, under its lock. `now`, `rng`, `token` (16 hex
-    digits) and `background` are all that is not decided by what comes in: the simulator gives its own.
+    Shared by the caches with equal settings. It lives while it is needed (`needed`). `now` and `token` (16 hex
+    digits) are all that is not decided by what comes in: the simulator gives its own. `wires` replace those of the
+    deployment where each engine has its own store (`memory://`).
     """
 
     def __init__(
         self,
-        location: Location,
+        deployment: Deployment,
         settings: Settings,
-        topology: Topology,
-        sync_wire: SyncWire,
-        async_wire: AsyncWire,
         *,
-        now: Callable[[], float] = monotonic,
-        rng: random.Random | None = None,
+        wires: tuple[SyncWire, AsyncWire] | None = None,
+        now: Callable[[], float] | None = None,
         token: Callable[[], str] = lambda: secrets.token_hex(8),
-        background: Callable[[str, Sequence[Job]], Background] = Background,
-        hub: EventHub | None = None,
     ) -> None:
-        self.location = location
+        self.deployment = deployment
+        self.location = location = deployment.location
         self.settings = settings
-        self.topology = topology
-        self.events = hub or EventHub(now)
-        self.state = State(settings, now, rng or random.Random(), token)
-        self._make_background = background
+        self.topology = topology = deployment.topology
+        now = now or deployment.now
+        self.events = EventHub(now)
+        self.state = State(settings, now, deployment.rng, token)
         db = location.node_options.db
         book_db = db if settings.bookkeeping_db is None else settings.bookkeeping_db
         self.bookkeeping = Bookkeeping(settings.namespace, db, book_db)
@@ -77,131 +84,126 @@ class Engine:
         self.hedges = Hedges(settings.hedge)
         self.retries = Retries(now())
         self.commands = Commands(self.bookkeeping, limits, self.state.new_life)
-        self.view: View = topology.view
-        self.replicas = ReplicaSet(self.state.rng.random)
-        self.monitor = Monitor(
-            topology,
-            async_wire,
-            location.node_options,
-            self.replicas,
-            random=self.state.rng.random,
-            clock=now,
-            changed_generation=self._monitor_saw_change,
-            on_master=self._monitor_heard_master,
-            hub=self.events,
-        )
-        self.replicas.on_change = self.state.leave_route
+        self.replicas = deployment.replicas
+        self.monitor = deployment.monitor
         self._refusals: set[str] = set()
         self._why: UnavailableError | None = None
-        self._async_wire = async_wire
         options = location.node_options
         #: For a connection in the database of the bookkeeping.
         self.tail_options = replace(options, db=book_db)
-        self.sync_endpoints: Endpoints[SyncEndpoint] = Endpoints(lambda a: sync_wire.endpoint(a, options))
-        self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
+        self.sync_endpoints, self.async_endpoints = deployment.sync_endpoints, deployment.async_endpoints
+        if wires is not None:
+            sync_wire, async_wire = wires
+            self.sync_endpoints = Endpoints(lambda a: sync_wire.endpoint(a, options))
+            self.async_endpoints = Endpoints(lambda a: async_wire.endpoint(a, options))
         self.spool = Spool(settings.spool, self.events.emit)
         self.routing = Routing(self)
-        self.tail = Tail(self)
-        self.former = FormerMasters(self)
-        self.replica_logs = ReplicaLogs(self)
-        self.chores = Chores(self)
-        self.watch = Watch(self)
+        self._make_jobs()
         self.hot = HotSample(self)
-        self._lifecycle = threading.Lock()
-        self._background: Background | None = None
+        self.hot.divert = self._divert
         self._view_event: asyncio.Event | None = None
-        self.trouble: str | None = None
+        self._started = False
         self.closed = False
-        #: Told of each new view, on the background's loop; they return at once and raise nothing.
-        self.on_view: list[Callable[[View], None]] = []
-        #: Told after the engine itself, in the child of a fork.
-        self.on_fork: Callable[[], None] = lambda: None
+        #: Set when the jobs have ended.
+        self.ended = threading.Event()
+        #: The caches that use it.
+        self.users: weakref.WeakSet[User] = weakref.WeakSet()
         if topology.local:
             self.state.local = True
             self.state.ready = True
             self.state.tau = float("-inf")
             self.state.covers = float("inf")
-        self._atexit = close_at_exit(self)
-        reset_after_fork(self)
+        deployment.enter(self)
+
+    def _make_jobs(self) -> None:
+        """What belongs to one life of the background's loop."""
+        self.tail = Tail(self)
+        self.former = FormerMasters(self)
+        self.replica_logs = ReplicaLogs(self)
+        self.chores = Chores(self)
+        self.watch = Watch(self)
 
     def __repr__(self) -> str:
-        return f"<Engine {self.location.redacted()} {self._background or 'not started'}>"
+        state = "closed" if self.closed else "started" if self._started else "not started"
+        return f"<Engine {self.location.redacted()} namespace={self.settings.namespace!r} {state}>"
 
     # -- life
 
+    @property
+    def view(self) -> View:
+        """Who is who now."""
+        return self.deployment.view
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there can be no background; None while there can."""
+        return self.deployment.trouble
+
     def start(self) -> bool:
-        """Begin the background, once; False when there can be none, so that every call computes."""
-        if self._background is not None:
+        """Begin the background jobs, or begin them again; False when there can be none, so that calls compute."""
+        notice_fork()
+        if self._started:
+            self.deployment.ensure()
             return True
-        if self.closed or self.trouble is not None:
+        if self.closed:
             return False
-        with self._lifecycle:
-            if self._running() or self.closed:  # another thread was quicker
-                return not self.closed
-            self.trouble = None if self.topology.local else background_trouble()
-            if self.trouble is not None:
-                self.events.emit(events.BackgroundUnavailable(self.trouble))
-                return False
-            if gevent_patched():
-                self.events.emit(events.GeventPatched())
-            background = self._make_background("evercache-background", self._jobs())
-            background.failed = self._job_failed
-            left = self.spool.load()
-            with self.state.lock:
-                for item in left:
-                    self.state.journal.pending[item.id] = item
-                self.state.leave_route()
-            try:
-                background.start()
-            except RuntimeError as error:  # no more threads, or the interpreter ends
-                why = f"the background of the cache cannot begin, so every call computes: {error}"
-                self.events.emit(events.BackgroundUnavailable(why))
-                return False
-            self.events.emit(events.BackgroundRuns())
-            self._background = background
-        return True
+        self._started = self.deployment.start(self)
+        return self._started
 
-    def _running(self) -> bool:
-        return self._background is not None
+    def load(self) -> None:
+        """Take over what an earlier process left in the spool; called once, before the jobs begin."""
+        left = self.spool.load()
+        with self.state.lock:
+            for item in left:
+                self.state.journal.pending[item.id] = item
+            self.state.leave_route()
 
-    def _jobs(self) -> list[Job]:
+    def jobs(self) -> list[Job]:
+        """The background jobs of this namespace, on another loop: what they hold of the last one is dropped."""
+        self._view_event = None
+        for part in (self.tail, self.former, self.replica_logs, self.chores):
+            part.attach()
         jobs: list[Job] = [self.chores.renew, self.chores.forget]
         if not self.topology.local:
-            jobs += [self._topology, self.monitor.run, self.tail.run, self.former.run, self.chores.bring]
+            jobs += [self.tail.run, self.former.run, self.chores.bring]
             if self.settings.hot_samples:
                 jobs.append(self.hot.run)
         return jobs
 
-    def _job_failed(self, job: Job, error: Exception) -> None:
-        name = getattr(job, "__qualname__", repr(job))
-        self.events.emit(events.Defect(f"a background job of the cache ({name})", repr(error)), error)
+    def needed(self) -> bool:
+        """Whether a cache uses it, or something that a caller began is not over: a computation, an invalidation
+        that waits for the master, a fill block."""
+        state = self.state
+        return bool(self.users) or bool(state.journal.pending or state.leases or state.holds or len(state.flights))
 
-    async def _topology(self) -> None:
-        await self.topology.run(self._on_view)
+    def leave(self, user: User) -> int:
+        """A cache was closed: close the engine if no other one uses it. As `close`."""
+        with self.deployment.lock:
+            self.users.discard(user)
+            if self.users:
+                return 0
+        return self.close()
 
     def close(self, timeout: float = 1.0) -> int:
-        """Bring what is pending once more, end the background, close the connections.
+        """Bring what is pending once more, end the background jobs.
 
         Returns the number of invalidations that no master had; they are in the spool file if there is one.
         """
-        with self._lifecycle:
+        with self.deployment.lock:
             if self.closed:
                 return 0
             self.closed = True
-            background, self._background = self._background, None
+            started, self._started = self._started, False
         left = 0
-        if background is not None:
-            if self.state.journal.pending and self.state.ready:
+        if started:
+            if self.state.journal.pending and self.state.ready and self.deployment.running:
                 self._drain(min(timeout, self.settings.budget * 2))
-            background.stop(timeout)
+            self.deployment.end(self, timeout)
             left = len(self.state.journal.pending)
             if left:
                 kept = self.spool.save(self.state.journal.pending.values())
                 self.events.emit(events.Spooled(left, kept))
-        self.sync_endpoints.keep(())
-        self.async_endpoints.keep(())
-        self.events.subscribers.flush(timeout)
-        atexit.unregister(self._atexit)
+        self.events.flush(timeout)
         return left
 
     def _drain(self, seconds: float) -> None:
@@ -212,30 +214,38 @@ class Engine:
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's background or connections is here."""
-        self._lifecycle = threading.Lock()
-        self.events.after_fork()
+        self._started = False
+        self.ended = threading.Event()
         self.state.after_fork()
         for endpoints in (self.sync_endpoints, self.async_endpoints):
             endpoints.forget()
-        self._async_wire.forget()  # the tail's connection, and those of the monitor and the topology
-        self.monitor.replicas.after_fork()
         self.routing.leave_master()
-        self._background = None
         self._view_event = None
-        self.tail = Tail(self)
-        self.former = FormerMasters(self)
-        self.replica_logs = ReplicaLogs(self)
-        self.chores = Chores(self)
-        self.watch = Watch(self)
+        self._make_jobs()
         self.hot.after_fork()
-        self.on_fork()
+        for user in list(self.users):
+            user.after_fork()
 
     # -- what the background tells
 
+    def _divert(self, wanted: bool) -> None:
+        for user in list(self.users):
+            user.divert(wanted)
+
     def post(self, callback: Callable[[], None]) -> None:
         """Have something run on the background's loop."""
-        if self._background is not None:
-            self._background.post(callback)
+        self.deployment.post(callback)
+
+    def background_lost(self, why: str) -> None:
+        """No loop of the background can run now: callers must not wait for what only a loop brings."""
+        if not self.state.local and (self.state.master_down or not self.state.ready):
+            self._why = MasterUnknown(why)
+            self._nobody_listens()
+
+    def _nobody_listens(self) -> None:
+        """The master does not answer and no log is followed: nothing that was known is relied on (rule 14)."""
+        self.state.unready("start")
+        self.state.down()
 
     async def view_changed(self, timeout: float) -> None:
         """Wait for the next view, `timeout` seconds at most. On the background's loop."""
@@ -245,57 +255,30 @@ class Engine:
             await asyncio.wait_for(self._view_event.wait(), timeout)
         self._view_event.clear()
 
+    def tail_may_go_on(self) -> None:
+        """End a pause of the tail. On the background's loop."""
+        if self._view_event is not None:
+            self._view_event.set()
+
     async def connect_tail(self, address: Address) -> AsyncConnection:
         """A connection of the tail's own, in the database of the bookkeeping."""
         deadline = self.state.now() + 2 * self.location.node_options.connect_timeout
-        return await self._async_wire.connect(address, self.tail_options, deadline)
+        return await self.deployment.async_wire.connect(address, self.tail_options, deadline)
 
-    def _on_view(self, view: View) -> None:
-        old, self.view = self.view, view
-        if view.master != old.master:
-            # An older master may go on answering for seconds: not one more command goes there, but what others
-            # get acknowledged there is heard.
-            self.state.unready("master", master=view.master is not None)
-            if old.master is not None:
-                self.former.leave(old.master, self.state.generation, self.state.position)
-                self.sync_endpoints.disconnect(old.master)
-                self.async_endpoints.disconnect(old.master)
-            if view.master is not None:
-                before = "" if old.master is None else str(old.master)
-                self.events.emit(events.MasterChanged(before, str(view.master), view.epoch))
-            self.tail.interrupt()
-        self.monitor.nudge()
-        if view.problem is not None:
-            self.events.emit(events.TopologyUnknown(str(view.problem)))
-            if view.master is None:
-                self.state.down()
-        else:
-            self.events.emit(events.TopologyKnown(str(view.master)))
-        addresses = {a for a in (view.master, *view.replicas) if a is not None}
-        self.sync_endpoints.keep(addresses)
-        self.async_endpoints.keep(addresses)
+    def leave_master(self, old: View, view: View) -> None:
+        """The master of the old view is another one's now, or nobody's."""
+        self.state.unready("master", master=view.master is not None)
+        self.events.end("log")
+        if old.master is not None:
+            self.former.leave(old.master, self.state.generation, self.state.position)
+
+    def enter_view(self, view: View) -> None:
+        """A new view: no connection to a server that is not in it is open any more."""
+        if view.problem is not None and view.master is None:
+            self.state.down()
         self.routing.leave_master()
-        for replica in self.replicas.members:
-            replica.endpoint_sync = replica.endpoint_async = None
         self.state.leave_route()
-        if self._view_event is not None:
-            self._view_event.set()
-        for tell in self.on_view:
-            tell(view)
-
-    def _monitor_saw_change(self) -> None:
-        # The tail may have been quicker, and has learnt everything anew already.
-        self.changed_generation(self.monitor.generation)
-        if self.monitor.generation and self._view_event is not None:
-            self._view_event.set()  # it may pause, since the master was dead the last time
-
-    def _monitor_heard_master(self, facts: NodeFacts) -> None:
-        # However few calls go to the master: a step of its clock is known after a few rounds (rule 19).
-        said, state = facts.replication, self.state
-        if said is not None and facts.time_us is not None:
-            with state.lock:
-                if state.ready and state.generation == said.replid:
-                    state.observe_time(facts.time_us, facts.received, facts.sent)
+        self.tail_may_go_on()
 
     def proved_before(self) -> float:
         """What was heard before this moment is on every replica that could be promoted (rule 20)."""
@@ -356,14 +339,17 @@ class Engine:
         """The master did not answer, or not as a master."""
         if address != self.view.master:
             return  # a connection to the last one was closed, or a caller still waited for it
-        self._why = error
-        self.state.down()
+        self._why = copy.copy(error)  # its traceback would keep the frames of the caller, and so its objects, alive
+        if self.deployment.running:
+            self.state.down()
+        else:
+            self._nobody_listens()
         self.topology.nudge()
         self.post(self.replica_logs.visit)
         # What a server says (a wrong password, say) is another trouble than its silence before.
         refuses = isinstance(error, ServerError) and not isinstance(error, (ReadOnly, Loading))
         refused = error.code if refuses and isinstance(error, ServerError) else ""
-        self.events.emit(events.MasterLost(str(address), str(error), refused))
+        self.deployment.events.emit(events.MasterLost(str(address), str(error), refused))
 
     def no_master(self) -> UnavailableError:
         """Why no master can be asked now: the words of whoever met it, as an error of its own."""
@@ -389,11 +375,13 @@ class Engine:
         self.state.master_down = False
         if self.events.open:
             self.events.emit(events.LogFollowed(str(address)))
-            self.events.emit(events.MasterServes(str(address)))
+        if self.deployment.events.open:
+            self.deployment.events.emit(events.MasterServes(str(address)))
 
     def resynced(self, address: Address, lost: int) -> None:
         """The tail learnt everything anew."""
         self.events.emit(events.Resynced(str(address), self.state.unready_why))
+        self.deployment.events.reached()
         if lost:
             self.events.emit(events.InvalidationsReissued(lost))
         self.chores.wake()

@@ -42,11 +42,20 @@ class FormerMasters:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        #: To be listened to, and those that are.
         self._left: list[_Left] = []
+        self._heard: list[_Left] = []
         self._wake = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<FormerMasters of {self._engine!r} waiting={len(self._left)}>"
+
+    def attach(self) -> None:
+        """Begin on another loop: go on with those that the last one listened to."""
+        self._left, self._heard = self._left + self._heard, []
+        self._wake = asyncio.Event()
+        if self._left:
+            self._wake.set()
 
     def leave(self, address: Address, generation: str, position: str) -> None:
         """The master at this address was replaced by another one."""
@@ -64,6 +73,7 @@ class FormerMasters:
                 left, self._left = self._left, []
                 for one in left:
                     if len(listening) < _MOST:
+                        self._heard.append(one)
                         task = asyncio.ensure_future(self._listen(one))
                         listening.add(task)
                         task.add_done_callback(listening.discard)
@@ -90,6 +100,7 @@ class FormerMasters:
         while state.now() < end:
             try:
                 await listen(engine, left.source, lambda: left.position, hear, wanted)
-                return  # it has begun another life, follows the new master, or is the master again
-            except UnavailableError:
+                break  # it has begun another life, follows the new master, or is the master again
+            except (UnavailableError, OSError, MemoryError):
                 await asyncio.sleep(_PAUSE * (0.5 + state.rng.random()))
+        self._heard.remove(left)

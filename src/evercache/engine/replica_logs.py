@@ -48,6 +48,10 @@ class ReplicaLogs:
     def __repr__(self) -> str:
         return f"<ReplicaLogs of {self._engine!r} listening={len(self._listening)}>"
 
+    def attach(self) -> None:
+        """Begin on another loop: the tasks ended with the last one."""
+        self._listening = {}
+
     def visit(self) -> None:
         """Begin to listen, if that is of use now. It ends by itself."""
         engine = self._engine
@@ -78,7 +82,7 @@ class ReplicaLogs:
         pause = _PAUSE
         while wanted():
             # A gap, or it follows another master: perhaps not for long.
-            with contextlib.suppress(UnavailableError):
+            with contextlib.suppress(UnavailableError, OSError, MemoryError):
                 await listen(engine, source, self._behind, self._hear, wanted)
             await asyncio.sleep(pause * (0.5 + state.rng.random()))
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from evercache.engine.flights import Flight, Flights, Outcome
 from evercache.engine.route import NOWHERE, Route
 from evercache.near import Gutter, Near
 from evercache.policy import Settings
+from evercache.process import new_lock
 from evercache.protocol.clock import ServerClock
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.freshness import Marks
@@ -92,7 +92,7 @@ class State:
         self.now = now
         self.rng = rng
         self._token = token
-        self.lock = threading.Lock()
+        self.lock = new_lock()
         self.marks = Marks()
         self.journal = Journal()
         self.clock = ServerClock()
@@ -327,6 +327,12 @@ class State:
             # How long an entry may stay near was told by the time before: an hour too long, perhaps (rule 19).
             self.near.clear()
 
+    def master_time(self, time_us: int, generation: str, received: float, sent: float) -> None:
+        """The monitor asked a master of that generation for its time."""
+        with self.lock:
+            if self.ready and self.generation == generation:
+                self.observe_time(time_us, received, sent)
+
     def expire(self, proved_before: float) -> None:
         """Forget what is safe to forget; called by the background now and then."""
         now, settings = self.now(), self.settings
@@ -461,7 +467,6 @@ class State:
 
     def after_fork(self) -> None:
         """In the child: the parent's threads, and whatever they had under way, are not here."""
-        self.lock = threading.Lock()
         self._ready_waiters = []
         self.leases.clear()
         self.holds.clear()

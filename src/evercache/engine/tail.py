@@ -55,6 +55,10 @@ class Tail:
     def __repr__(self) -> str:
         return f"<Tail of {self._engine!r} {'connected' if self._connection else 'not connected'}>"
 
+    def attach(self) -> None:
+        """Begin on another loop: the connection ended with the last one."""
+        self._connection = self._waits_in_vain = None
+
     def interrupt(self) -> None:
         """What it reads from is not to be relied on: leave it at once. On the background's loop only."""
         if self._connection is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from evercache.client.request import Batch, Request
 from evercache.faces.core import FunctionCore, as_tags
+from evercache.protocol.canonical import shown
 from evercache.protocol.scope import Subject, tag_hash
 
 __all__ = ["BatchCore", "ids_position"]
@@ -50,7 +51,7 @@ class BatchCore(FunctionCore):
         """The ids of a call, each once, in order; TypeError for what is no collection of ids."""
         given = self.signature.bind(*args, **kwargs)[self.position]
         if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-            raise TypeError(f"{self.name} takes a list of ids, not {given!r}: write [{given!r}] for one")
+            raise TypeError(f"{self.name} takes a list of ids, not {shown(given)}: write [...] around one")
         return tuple(dict.fromkeys(given))
 
     def subjects(self, ids: tuple[Any, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Subject]:

@@ -26,7 +26,7 @@ class BatchFace(CallableFace[P, Mapping[K, V]], Generic[P, K, V]):
         core = self._core
         args, kwargs = self._bound + args, kwargs  # type: ignore[assignment]
         ids = core.ids(args, kwargs)
-        keys = [Key.of(subject.key, subject.function) for subject in core.subjects(ids, args, kwargs)]
+        keys = [Key(subject.key, subject.function, core.cache) for subject in core.subjects(ids, args, kwargs)]
         return dict(zip(ids, keys, strict=True))
 
     @staticmethod

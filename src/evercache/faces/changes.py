@@ -11,6 +11,7 @@ from evercache.faces.core import as_tags
 from evercache.faces.function import CallableFace
 from evercache.faces.keyspace import Keyspace
 from evercache.policy import Seconds, seconds
+from evercache.protocol.canonical import shown
 from evercache.protocol.scope import Scope
 from evercache.results import Ack
 
@@ -25,7 +26,11 @@ _LONGEST: Final = 600.0
 
 
 def scopes_of(keyspace: Keyspace, what: Iterable[Changed], tag: str | Iterable[str]) -> list[Scope]:
-    """What a change covers; TypeError for nothing at all."""
+    """What a change covers; TypeError for nothing at all, `WrongCache` for keys and functions of another cache."""
+    what = tuple(what)
+    for item in what:
+        if isinstance(item, CallableFace):
+            keyspace._check_own(f"the function {item._core.name}", item._core.cache)
     scopes = [
         Scope.of_function(item._core.name)
         if isinstance(item, CallableFace)
@@ -42,7 +47,9 @@ def longest(at_most: Seconds) -> float:
     """`at_most` in seconds; ConfigurationError for more than ten minutes."""
     found = seconds(at_most, "at_most")
     if not 0 < found <= _LONGEST:
-        raise ConfigurationError(f"at_most={at_most!r}: fills can be refused for up to {_LONGEST:.0f} s; use less")
+        raise ConfigurationError(
+            f"at_most={shown(at_most)}: fills can be refused for up to {_LONGEST:.0f} s; use less"
+        )
     return found
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
 from evercache.faces.keyspace import Keyspace
 from evercache.observe import Counters
 from evercache.policy import Policy
+from evercache.protocol.identity import identity, location
 from evercache.protocol.scope import Subject, tag_hash
 from evercache.protocol.signature import Signature, TagTemplate
 
-__all__ = ["FunctionCore", "TagSource", "as_tags"]
+__all__ = ["FunctionCore", "Functions", "TagSource", "as_tags"]
 
 #: A template with parameter names, or a function of the call's arguments that returns one tag or several.
 TagSource = str | Callable[..., str | Iterable[str]]
@@ -54,6 +58,8 @@ class FunctionCore:
         self.templates = [TagTemplate.compile(t, names) for t in tags if isinstance(t, str)]
         self.tag_functions = [t for t in tags if not isinstance(t, str)]
         self._tags_from = tags_from
+        #: Where the function around this one was called, `file:line`, for warnings; "" where that is not known.
+        self.made = ""
         self.plan = Plan(name, encoder, self.counters, policy.beta, max(0.01, policy.budget * SHARE), policy.near)
 
     def __repr__(self) -> str:
@@ -97,3 +103,88 @@ class FunctionCore:
             self._result_tags if self._tags_from is not None else None,
             self.plan,
         )
+
+
+#: After so many functions that were found dead, and replaced by one of the same name, the garbage is left alone.
+_REPLACED: Final = 3
+
+
+class Functions:
+    """The cached functions of one cache that are alive, and the counts of those that are dead.
+
+    It keeps no function alive: an application factory makes the same ones again and again. No lock: each step on
+    the dicts is one operation, and a lost count does no harm.
+    """
+
+    def __init__(self) -> None:
+        self._alive: dict[weakref.ref[FunctionCore], tuple[str, Counters]] = {}
+        self._past = Counters()
+        #: The newest function of each name.
+        self._newest: dict[str, weakref.ref[FunctionCore]] = {}
+        #: Of functions whose names could be shared: how often one was found dead, or reported (`_REPLACED`). The
+        #: names are those in the code, of which there are only so many.
+        self._settled: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Functions {len(self)} alive>"
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    def __iter__(self) -> Iterator[FunctionCore]:
+        return iter([core for reference in list(self._alive) if (core := reference()) is not None])
+
+    def counters(self) -> Counters:
+        """The counts of all functions, dead ones included."""
+        total = self._past
+        for core in self:
+            total = total + core.counters
+        return total
+
+    def append(self, core: FunctionCore) -> None:
+        """Add a function."""
+        reference = weakref.ref(core, self._died)
+        self._alive[reference] = core.name, core.counters
+        self._newest[core.name] = reference
+
+    def _died(self, reference: weakref.ref[FunctionCore]) -> None:
+        name, counters = self._alive.pop(reference, ("", None))
+        if counters is not None:
+            self._past = self._past + counters
+        if self._newest.get(name) is reference:
+            del self._newest[name]
+
+    def compare(self, core: FunctionCore, advice: str) -> str:
+        """A warning, once for each function in the code, if another one is alive that has the name of this new one
+        and differs from it in what is not part of the name; else ""."""
+        key = f"{core.fn.__module__}.{core.fn.__qualname__}"
+        own = "<" in core.name or "~" in core.name  # else it was given by name=, or imports lead to one only
+        if not own or self._settled[key] >= _REPLACED:
+            return ""
+        found = self._difference(core)
+        if found is None:
+            return ""
+        gc.collect()  # what is in no use any more is dead only then, since a class and its methods are a cycle
+        if self._difference(core) is None:
+            self._settled[key] += 1
+            return ""
+        self._settled[key] = _REPLACED
+        path, before = found
+        what = "their code" if path.endswith("__code__") else f"the free variable `{path}`"
+        return (
+            f"two functions are named {core.name} and share their entries, but differ in {what}, which is not part "
+            f"of a key: {before} and {_place(core)}. {advice}, or pass what differs as an argument"
+        )
+
+    def _difference(self, core: FunctionCore) -> tuple[str, str] | None:
+        """In what the newest living function of the same name differs, and where that one was written."""
+        before = self._newest.get(core.name, lambda: None)()
+        if before is None or before.fn is core.fn:
+            return None
+        path = identity(before.fn).differs(identity(core.fn))
+        return (path, _place(before)) if path else None
+
+
+def _place(core: FunctionCore) -> str:
+    """Where a function was written, and made."""
+    return f"{location(core.fn)} (made at {core.made})" if core.made else location(core.fn)

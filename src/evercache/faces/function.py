@@ -12,6 +12,7 @@ from evercache.errors import SyncInLoopError
 from evercache.faces.core import FunctionCore
 from evercache.faces.keyspace import Key
 from evercache.faces.template import Template
+from evercache.protocol.canonical import local_mark
 from evercache.results import Stats
 
 __all__ = ["CallableFace", "FunctionFace"]
@@ -49,6 +50,9 @@ class CallableFace(Generic[P, R]):
         self._binding = binding
         if not bound:
             functools.update_wrapper(self, core.fn)  # type: ignore[arg-type]
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        local_mark(owner)  # what the class holds now, before anything changes it
 
     def __repr__(self) -> str:
         return f"<cached {self._core.name}{' of ' + repr(self._bound[0]) if self._bound else ''}>"
@@ -116,7 +120,7 @@ class FunctionFace(CallableFace[P, R]):
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> Key:
         """The key of this call's entry as it stands on the server; direct operations take it too."""
         subject = self._core.subject(self._bound + args, kwargs)
-        return Key.of(subject.key, subject.function)
+        return Key(subject.key, subject.function, self._core.cache)
 
     def explain_code(self) -> str:
         """The code that was made for this function and runs at each call; "" where there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from evercache.client._async.client import AsyncClient
@@ -12,6 +13,7 @@ from evercache.client._sync.client import SyncClient
 from evercache.client._sync.hits import SyncHits
 from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
+from evercache.errors import WrongCache
 from evercache.observe import Counters
 from evercache.policy import TTL, WAITED, OnError, Policy, Seconds, Settings, check_choice, seconds
 from evercache.protocol.keys import Naming
@@ -29,18 +31,63 @@ def _nothing() -> None:
     return None
 
 
-class Key(str):
-    """The key of an entry as it stands on the server; direct operations take it as it is."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the entries of a cache are, as far as it says whether two caches have the same ones."""
 
-    __slots__ = ("function",)
-    function: str
+    #: For messages; without a password.
+    label: str
+    namespace: str
+    db: int
+    marks_db: int
+    service: str | None
+    #: Of the sentinels, or of the primary: one in common is enough.
+    addresses: frozenset[str]
 
     @classmethod
-    def of(cls, text: str, function: str) -> Key:
-        """A key of a function's entry."""
-        key = cls(text)
-        key.function = function
+    def of(cls, cache: Keyspace) -> Place:
+        """The place of a cache."""
+        location, settings = cache.location, cache.settings
+        db = location.node_options.db
+        marks_db = db if settings.bookkeeping_db is None else settings.bookkeeping_db
+        addresses = location.sentinels or location.nodes[:1] or (location.kind,)
+        where = frozenset(map(str, addresses))
+        return cls(repr(cache), settings.namespace, db, marks_db, location.service, where)
+
+    def same(self, other: Place) -> bool:
+        """Whether both have the same entries."""
+        mine, others = ((one.namespace, one.db, one.marks_db, one.service) for one in (self, other))
+        return mine == others and bool(self.addresses & other.addresses)
+
+
+class Key(str):
+    """The key of an entry as it stands on the server; direct operations of its cache take it as it is.
+
+    Otherwise a text like any other. It keeps its cache alive. One that was pickled knows only where its entry is.
+    """
+
+    __slots__ = ("cache", "function", "place")
+    function: str
+    cache: Keyspace | None
+    place: Place | None
+
+    def __new__(
+        cls, text: str, function: str = "", cache: Keyspace | None = None, place: Place | None = None
+    ) -> Key:
+        """See the class; `function` is "" for an entry that the user named."""
+        key = super().__new__(cls, text)
+        key.function, key.cache, key.place = function, cache, place
         return key
+
+    def __reduce__(self) -> Any:
+        place = self.place if self.cache is None else Place.of(self.cache)
+        return Key, (str(self), self.function, None, place)
+
+    def __copy__(self) -> Key:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Key:
+        return self
 
 
 class Hot:
@@ -139,8 +186,25 @@ class Keyspace(ABC):
 
     def _subject(self, key: str, tags: tuple[bytes, ...]) -> Subject:
         if isinstance(key, Key):
+            if key.cache is not self:
+                self._check_own(f"the key {str(key)!r}", key.cache, key.place)
             return Subject(str(key), key.function, tags)
         return Subject(self.naming.direct_key(self.settings.namespace, key), "", tags)
+
+    def _check_own(self, what: str, cache: Keyspace | None, place: Place | None = None) -> None:
+        """`WrongCache` unless what belongs to a cache, or to a place, belongs to this one too."""
+        if cache is self or (cache is None and place is None):
+            return
+        if cache is not None:
+            place = Place.of(cache)
+        assert place is not None
+        # Each cache in memory has a store of its own.
+        apart = cache is not None and cache.location.kind == self.location.kind == "memory"
+        if apart or not place.same(Place.of(self)):
+            raise WrongCache(
+                f"{what} belongs to {place.label} and was given to {self!r}, which has other entries: call the "
+                "cache to which it belongs"
+            )
 
     def _no_health(self) -> Health:
         problem = "the cache is switched off (EVERCACHE_DISABLED, cache.disabled() or close())"

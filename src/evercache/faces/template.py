@@ -33,7 +33,7 @@ _SOURCE = """\
 {asynchronous}def {name}({parameters}):
     if {exact} and (__hits := __hot.{kind} if __modes.ordinary else __find()) is not None:
 {near}        try:
-            __key = {key}
+            __key = {key}{tags}
         except ValueError:  # a number of more digits than Python writes
             __key = __too_long
         if __len(__key) <= {longest}:
@@ -112,6 +112,7 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         )
         scope[f"__tag_{number}"] = template.literals
         tags += f'__tag(f"{parts}"), '
+    carried = "__tags" if tags else "()"
     source = _SOURCE.format(
         asynchronous="async " if core.is_async else "",
         kind="asynchronous" if core.is_async else "sync",
@@ -122,9 +123,10 @@ def make_template(core: FunctionCore, find: Callable[[], Any], long: Callable[..
         key=code.source.format(",".join(f"{{{one}!a}}" for one in kept)),
         longest=MAX_KEY_BYTES,
         near=_NEAR.format(values="".join(f"{one}, __type_{i}, " for i, one in enumerate(used))) if near else "",
-        look=f"__hits.near_again(__arguments, __plan, __key, ({tags}))"
+        tags=f"\n            __tags = {tags}" if tags else "",
+        look=f"__hits.near_again(__arguments, __plan, __key, {carried})"
         if near
-        else f"{wait}__hits.get(__plan, __key, ({tags}))",
+        else f"{wait}__hits.get(__plan, __key, {carried})",
         args="".join(f"{p.name}, " for p in parameters if p.kind is not p.KEYWORD_ONLY),
         kwargs="".join(f'"{p.name}": {p.name}, ' for p in parameters if p.kind is p.KEYWORD_ONLY),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,8 +12,9 @@ from typing import TypeAlias
 from evercache.clock import monotonic
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
-from evercache.observe.forks import LOGGING
 from evercache.observe.subscribers import Callback, Subscribers
+from evercache.process import LOGGING, new_lock
+from evercache.protocol.canonical import shown
 
 __all__ = ["QUIET", "Emit", "EventHub"]
 
@@ -40,7 +42,9 @@ class EventHub:
         self._now = now
         self._logger = logger or logging.getLogger("evercache")
         self.subscribers = subscribers or Subscribers()
-        self._lock = threading.Lock()
+        #: Those of the caches that use the engine.
+        self._attached: weakref.WeakSet[Subscribers] = weakref.WeakSet()
+        self._lock = new_lock()
         self.open: dict[str, Begins] = {}
         #: Whether there has been a master. A lost update tells a line twice.
         self._reached = False
@@ -62,20 +66,56 @@ class EventHub:
                 return
         elif isinstance(event, Ends) and not self._any_open(event.ends):
             return
-        with self._lock:
-            if not self._note(event, self._now()):
-                return
-            fits = self.subscribers.tell(event, self._dropped)
+        try:
+            with self._lock:
+                if not self._note(event, self._now()):
+                    return
+                fits = True
+                for subscribers in self._everybody():
+                    fits = subscribers.tell(event, self._dropped) and fits
+        except MemoryError:
+            return
         level = logging.DEBUG if event.before_contact and not self._reached else event.level
-        with LOGGING:
-            self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=2)
-        if not self._reached and isinstance(event, Resynced):
-            self._reached = True
-            for late in [held for held in list(self.open.values()) if held.before_contact == "later"]:
-                with LOGGING:
-                    self._logger.log(late.level, "%s", late, extra={"evercache_event": late})
+        self._log(level, event, error)
+        if isinstance(event, Resynced):
+            self.reached()
         if not fits and not isinstance(event, EventsDropped):
             self.emit(EventsDropped())
+
+    def _log(self, level: int, event: Event, error: BaseException | None = None) -> None:
+        # Handlers and filters of the application may raise, and memory may be missing.
+        with contextlib.suppress(Exception), LOGGING:
+            self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=3)
+
+    def end(self, state: str) -> None:
+        """End a state without a word: an event of another hub says it."""
+        self.open.pop(state, None)
+
+    def reached(self) -> None:
+        """Log what was held back until there had been a master."""
+        if self._reached:
+            return
+        self._reached = True
+        for late in [held for held in list(self.open.values()) if held.before_contact == "later"]:
+            self._log(late.level, late)
+
+    # -- subscribers
+
+    def attach(self, subscribers: Subscribers) -> None:
+        """Notify the subscribers of a cache too, for as long as they are referenced."""
+        self._attached.add(subscribers)
+
+    def detach(self, subscribers: Subscribers) -> None:
+        """Notify them no more."""
+        self._attached.discard(subscribers)
+
+    def _everybody(self) -> list[Subscribers]:
+        return [self.subscribers, *self._attached]
+
+    def flush(self, timeout: float) -> None:
+        """Wait until all subscribers have been notified, `timeout` seconds at most."""
+        for subscribers in self._everybody():
+            subscribers.flush(timeout)
 
     def _any_open(self, states: tuple[str, ...]) -> bool:
         opened = self.open
@@ -110,8 +150,8 @@ class EventHub:
         return True
 
     def _dropped(self, callback: Callback, error: BaseException) -> None:
-        name = getattr(callback, "__qualname__", None) or repr(callback)
-        self.emit(SubscriberDropped(name, repr(error)), error)
+        name = getattr(callback, "__qualname__", None) or shown(callback)
+        self.emit(SubscriberDropped(name, shown(error)), error)
 
     # -- for health
 
@@ -130,12 +170,6 @@ class EventHub:
         now = self._now()
         with self._lock:
             return [(max(0.0, now - at), event) for at, event in reversed(self._recent)]
-
-    # -- life
-
-    def after_fork(self) -> None:
-        """In the child: the lock may have been held by a thread that does not exist here."""
-        self._lock = threading.Lock()
 
 
 def _bound(table: dict[str, Begins] | dict[str, float]) -> None:

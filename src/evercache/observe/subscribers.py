@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from evercache.observe.event import Event
+from evercache.process import new_lock
 
 __all__ = ["Callback", "Subscribers"]
 
@@ -15,6 +16,8 @@ Callback: TypeAlias = Callable[[Event], Any]
 Dropped: TypeAlias = Callable[[Callback, BaseException], None]
 
 _LIMIT = 1_000
+#: Those with callbacks, and the cache that they keep alive.
+_kept: Final[dict[Subscribers, object]] = {}
 
 
 class Subscribers:
@@ -23,7 +26,7 @@ class Subscribers:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._callbacks: tuple[Callback, ...] = ()
         self._waiting: deque[tuple[Event, Dropped]] = deque()
         self._thread: threading.Thread | None = None
@@ -31,16 +34,19 @@ class Subscribers:
     def __repr__(self) -> str:
         return f"<Subscribers {len(self._callbacks)} waiting={len(self._waiting)}>"
 
-    def add(self, callback: Callback) -> Callable[[], None]:
-        """Tell it every event from now on; returns what ends that."""
+    def add(self, callback: Callback, keep: object = None) -> Callable[[], None]:
+        """Notify a callback of every event from now on; returns what ends that. `keep` is kept alive until then."""
         with self._lock:
             self._callbacks = (*self._callbacks, callback)
+            _kept[self] = keep
         return lambda: self.remove(callback)
 
     def remove(self, callback: Callback) -> None:
         """Tell it nothing any more."""
         with self._lock:
             self._callbacks = tuple(other for other in self._callbacks if other is not callback)
+            if not self._callbacks:
+                _kept.pop(self, None)
 
     def tell(self, event: Event, dropped: Dropped) -> bool:
         """Have all callbacks called soon; False when the oldest event had to give way. Never waits for them.
@@ -54,13 +60,13 @@ class Subscribers:
             if not fits:
                 self._waiting.popleft()
             self._waiting.append((event, dropped))
-            if self._thread is not None:
+            if self._thread is not None and self._thread.is_alive():
                 return fits
             thread = self._thread = threading.Thread(target=self._work, name="evercache-events", daemon=True)
             try:
                 # Under the lock, so that it cannot end before it is known.
                 thread.start()
-            except RuntimeError:  # no more threads, or the interpreter ends: with the next event, perhaps
+            except (RuntimeError, MemoryError):  # or the interpreter ends: with the next event, perhaps
                 self._thread = None
         return fits
 
@@ -89,6 +95,5 @@ class Subscribers:
 
     def after_fork(self) -> None:
         """In the child: the thread is not here, and what waited is told by the parent."""
-        self._lock = threading.Lock()
         self._waiting = deque()
         self._thread = None

@@ -16,19 +16,32 @@ from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum, Flag
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MemberDescriptorType
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
-__all__ = ["canonical", "describe", "import_name", "instance_state", "static_bases", "type_name"]
+__all__ = [
+    "canonical",
+    "describe",
+    "import_name",
+    "instance_state",
+    "local_mark",
+    "shown",
+    "static_bases",
+    "type_name",
+]
 
 #: Containers inside containers; a value that contains itself ends here too.
 MAX_DEPTH = 50
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for classes made by a class statement
 _PLAIN_NAME = re.compile(r"[\w.<>-]+", re.ASCII)
 _MICROSECOND = dt.timedelta(microseconds=1)
+#: Characters of a value in a message.
+_SHOWN = 1000
 
 
 def canonical(value: object) -> str:
@@ -71,6 +84,15 @@ def describe(value: object) -> str:
     if isinstance(value, type):
         return f"the class {type_name(value)}"
     return f"an object of {type_name(type(value))}"
+
+
+def shown(value: object, write: Callable[[Any], str] = repr) -> str:
+    """The repr of a value (or its `str`) for messages: never too long, and never an error of the value's class."""
+    try:
+        text = write(value)
+    except Exception as error:
+        return f"<{describe(value)}, of which {write.__name__}() raises {type(error).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @lru_cache(maxsize=1024)
@@ -225,7 +247,50 @@ _BASES: dict[type, Callable[[Any], object]] = {
 
 def _type(kind: type) -> str:
     name = type_name(kind)
+    if "<" in name:
+        name += local_mark(kind)
     return name if _PLAIN_NAME.fullmatch(name) else ascii(name)
+
+
+#: Weak: an application factory makes such classes again and again. A lost update does no harm.
+_marks: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+
+
+def local_mark(kind: type) -> str:
+    """What tells a class that a function made from others of the same name: a digest of the data that it holds.
+
+    "" for a class that holds none, or can be imported. Data are public attributes that are plain and immutable, as
+    they are when this is first asked for the class.
+    """
+    mark = _marks.get(kind)
+    if mark is None:
+        mark = _marks[kind] = _local_mark(kind)
+    return mark
+
+
+def _local_mark(kind: type) -> str:
+    try:
+        _reachable_name(kind)
+    except TypeError:
+        pass
+    else:
+        return ""
+    held: dict[str, object] = {}
+    for base in kind.__mro__:
+        if "<" in base.__qualname__:
+            for name, value in vars(base).items():
+                plain = value._value_ if isinstance(value, Enum) else value
+                if name[:1] != "_" and _immutable(plain):
+                    held.setdefault(name, plain)
+    if not held:
+        return ""
+    return "~" + blake2b(canonical(held).encode(), digest_size=8).hexdigest()
+
+
+def _immutable(value: object) -> bool:
+    if type(value) is tuple:
+        return all(map(_immutable, value))
+    return type(value) in _SCALARS and type(value) is not bytearray
 
 
 def _object(value: Any, kind: type, left: int) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "ERROR",
     "HEADER_BYTES",
     "MAGIC",
+    "MAX_SPAN_MS",
     "MAX_TAGS",
     "TAGGED",
     "VERSION",
@@ -49,7 +50,8 @@ _HEADER = Struct(">2sBBQHII8sBHBI")
 _FIXED = Struct(">2sBBQHII")
 HEADER_BYTES = _HEADER.size
 _MAX_STAMP = 1 << 53
-_MAX_SPAN = (1 << 32) - 1
+#: Milliseconds between the soft and the hard expiry.
+MAX_SPAN_MS = (1 << 32) - 1
 _MAX_COMPUTE = (1 << 24) - 1
 _NUMBER = re.compile(rb"-?[0-9]{1,16}")
 
@@ -154,7 +156,7 @@ def pack(
         stamp,
         soft_ms >> 32,
         soft_ms & 0xFFFFFFFF,
-        min(max(span_ms, 0), _MAX_SPAN),
+        min(max(span_ms, 0), MAX_SPAN_MS),
         id,
         compute >> 16,
         compute & 0xFFFF,

@@ -9,7 +9,8 @@ from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
 from evercache.errors import ConfigurationError
-from evercache.protocol.canonical import canonical, import_name
+from evercache.protocol.canonical import canonical, import_name, shown
+from evercache.protocol.identity import identity
 from evercache.protocol.signature import Signature, TagTemplate, check_cacheable
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "TagTemplate",
     "canonical",
     "check_cacheable",
+    "check_name",
     "check_namespace",
     "import_name",
+    "versioned",
 ]
 
 #: No entry key is longer, in bytes of UTF-8: namespace, function name and hashed arguments always fit.
@@ -39,9 +42,34 @@ def check_namespace(namespace: str) -> str:
     """The namespace itself, or a `ConfigurationError` when it is not short and plain."""
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigurationError(
-            f"namespace {namespace!r}: use 1 to 32 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
+            f"namespace {shown(namespace)}: use 1 to 32 of a-z, 0-9, '_', '.', '-', "
+            "beginning with a letter or digit"
         )
     return namespace
+
+
+def check_name(name: Any) -> str:
+    """The `name=` of a function, or a `ConfigurationError` when no key can be made of it."""
+    try:
+        if isinstance(name, str) and name.encode():
+            return name
+    except UnicodeEncodeError:
+        pass
+    raise ConfigurationError(
+        f"name={shown(name, ascii)}: give a text that is not empty and can be written as UTF-8"
+    )
+
+
+def versioned(name: str, version: object) -> str:
+    """`name@version`; `ConfigurationError` for a version that does not belong into a name."""
+    if version is None:
+        return name
+    text = shown(version, str)
+    if not _VERSION.fullmatch(text):
+        raise ConfigurationError(
+            f"version={shown(version)} of {name} is not a number, or 1 to 32 letters, digits and the signs _ . + -"
+        )
+    return f"{name}@{text}"
 
 
 class Naming(Protocol):
@@ -94,18 +122,18 @@ class ReadableNaming:
         return "ReadableNaming()"
 
     def function_name(self, fn: Callable[..., Any], version: str | int | None = None) -> str:
-        """`module.qualname[@version]`, with the import name of `__main__`; at most 143 bytes."""
+        """`module.qualname[~digest][@version]`, with the import name of `__main__`; at most 160 bytes.
+
+        The digest stands for what else makes the function itself: protocol/identity.py.
+        """
         name = f"{import_name(fn.__module__)}.{fn.__qualname__}"
         if not _NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
             readable = re.sub(r"[^\w.<>-]", "_", name).encode()[: _MAX_NAME_BYTES - 33]
             name = f"{readable.decode(errors='ignore')}~{_digest(name)}"
-        if version is None:
-            return name
-        if not _VERSION.fullmatch(str(version)):
-            raise ConfigurationError(
-                f"version={version!r} of {name} is not a number or 1 to 32 letters, digits and the signs _ . + -"
-            )
-        return f"{name}@{version}"
+        inside = identity(fn).digest
+        if inside:
+            name = f"{name}~{inside}"
+        return versioned(name, version)
 
     def entry_key(self, namespace: str, function_name: str, canonical_args: str) -> str:
         """`namespace:f:function(arguments)`, with the hash of the arguments where they are long."""
@@ -124,7 +152,7 @@ class ReadableNaming:
     def direct_key(self, namespace: str, key: str) -> str:
         """`namespace:k:key`, with the hash of a key that is long or looks like a hash."""
         if not isinstance(key, str) or not key:
-            raise TypeError(f"a key is a text that is not empty, not {key!r}")
+            raise TypeError(f"a key is a text that is not empty, not {shown(key)}")
         name = f"{namespace}:k:{key}"
         if key[0] != "#" and len(name) <= MAX_KEY_BYTES and (name.isascii() or _size(name) <= MAX_KEY_BYTES):
             return name

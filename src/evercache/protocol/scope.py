@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
+from evercache.protocol.canonical import shown
+
 __all__ = ["EVERYTHING", "Scope", "Subject", "known", "tag_hash"]
 
 KEY, FUNCTION, TAG, ALL = "k", "f", "t", "*"
@@ -17,11 +19,11 @@ _TAG = re.compile(r"[0-9a-f]{16}")
 def tag_hash(tag: str) -> bytes:
     """The 8 bytes that stand for a tag in envelopes, marks and log lines (BLAKE2b, RFC 7693).
 
-    TypeError for what is no text, or empty.
+    Any text will do, lone surrogates included; TypeError for anything else.
     """
-    if not isinstance(tag, str) or not tag:
-        raise TypeError(f"a tag is a text that is not empty, not {tag!r}: give str(...) of it")
-    return blake2b(tag.encode(), digest_size=8).digest()
+    if not isinstance(tag, str):
+        raise TypeError(f"a tag is a text, not {shown(tag)}: give str(...) of it")
+    return blake2b(tag.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)

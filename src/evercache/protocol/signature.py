@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from evercache.protocol.canonical import canonical, describe, import_name
+from evercache.protocol.canonical import canonical, describe, import_name, shown
 
-__all__ = ["Signature", "TagTemplate", "check_cacheable", "parameters_source"]
+__all__ = ["Defaults", "Signature", "TagTemplate", "check_cacheable", "parameters_source", "read_defaults"]
+
+#: Defaults by parameter, each with its canonical text: the object may change later. Those that cannot are left out.
+Defaults = Mapping[str, tuple[object, str]]
+_UNCHANGING = frozenset({int, str, bool, float, bytes, type(None)})
 
 _MEND = (
     "give its class a __cache_key__() method that returns what identifies it, "
@@ -29,7 +34,7 @@ def check_cacheable(fn: object) -> bool:
     Those are classes, properties, generators, `staticmethod` and `classmethod` objects, and callables
     without a name of their own.
     """
-    name = getattr(fn, "__qualname__", None) or repr(fn)
+    name = getattr(fn, "__qualname__", None) or shown(fn)
     if isinstance(fn, type):
         raise TypeError(f"{name} is a class: cache a function that returns an object of it")
     if isinstance(fn, property) or (not callable(fn) and hasattr(fn, "__get__") and hasattr(fn, "func")):
@@ -60,7 +65,8 @@ class Signature:
     ignored: frozenset[str] = frozenset()
     key: Callable[..., object] | None = None
     _kept: tuple[int, ...] | None = field(default=None, repr=False)
-    _sentinels: Mapping[str, object] = field(default_factory=dict, repr=False)
+    #: By position; of these parameters alone.
+    _defaults: Mapping[int, tuple[object, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -90,18 +96,30 @@ class Signature:
         if key is not None and not callable(key):
             raise TypeError(f"{name}: key= is a function of the call's arguments, not {describe(key)}")
         kept = tuple(i for i, p in enumerate(parameters) if p not in ignored) if ignored else None
-        # A bare object() as a default means "not given": stable, though it has no text of its own.
-        sentinels = {p.name: p.default for p in signature.parameters.values() if type(p.default) is object}
-        return cls(name, parameters, _compile_bind(fn, signature), ignored, key, kept, sentinels)
+        made = cls(name, parameters, _compile_bind(fn, signature), ignored, key, kept)
+        return made.with_defaults(_defaults_of(signature))
+
+    def with_defaults(self, defaults: Defaults) -> Signature:
+        """The same signature, with defaults as they were read at another time."""
+        known = {self.parameters.index(name): default for name, default in defaults.items()}
+        return replace(self, _defaults=known)
 
     def text(self, values: tuple[Any, ...]) -> str:
         """The canonical text of bound arguments, ignored ones left out (`key=` is not looked at)."""
         try:
+            if self._defaults:
+                kept = range(len(values)) if self._kept is None else self._kept
+                return ",".join([self.argument_text(index, values[index]) for index in kept])
             if self._kept is None:
                 return ",".join([canonical(value) for value in values])
             return ",".join([canonical(values[index]) for index in self._kept])
         except TypeError:
             return self._text_by_name(values)
+
+    def argument_text(self, index: int, value: Any) -> str:
+        """The canonical text of one argument; a default has the one that it had when it was read."""
+        default = self._defaults.get(index)
+        return default[1] if default is not None and default[0] is value else canonical(value)
 
     def call_text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Bind a call and return its canonical text, by `key=` where there is one."""
@@ -126,8 +144,8 @@ class Signature:
         values = self.bind(*args, **kwargs)
         kept = range(len(values)) if self._kept is None else self._kept
         try:
-            before = "".join([canonical(values[index]) + "," for index in kept if index < position])
-            after = "".join(["," + canonical(values[index]) for index in kept if index > position])
+            before = "".join([self.argument_text(index, values[index]) + "," for index in kept if index < position])
+            after = "".join(["," + self.argument_text(index, values[index]) for index in kept if index > position])
             return [before + canonical(item) + after for item in items]
         except TypeError:
             return [self.text((*values[:position], item, *values[position + 1 :])) for item in items]
@@ -146,20 +164,40 @@ class Signature:
 
     def _text_by_name(self, values: tuple[Any, ...]) -> str:
         parts = []
-        for name, value in zip(self.parameters, values, strict=True):
+        for index, (name, value) in enumerate(zip(self.parameters, values, strict=True)):
             if name in self.ignored:
                 continue
-            if name in self._sentinels and value is self._sentinels[name]:
-                parts.append("default{}")
-                continue
             try:
-                parts.append(canonical(value))
+                parts.append(self.argument_text(index, value))
             except TypeError as error:
                 raise TypeError(
                     f"the argument {name!r} of {self.function} makes no cache key: {error}. "
                     f"Mend: {_MEND.format(name=name)}."
                 ) from error
         return ",".join(parts)
+
+
+def read_defaults(fn: Callable[..., Any]) -> Defaults:
+    """The defaults of a function as they are now; none where its signature cannot be read."""
+    try:
+        return _defaults_of(inspect.signature(fn))
+    except (TypeError, ValueError):
+        return {}
+
+
+def _defaults_of(signature: inspect.Signature) -> Defaults:
+    defaults: dict[str, tuple[object, str]] = {}
+    for name, parameter in signature.parameters.items():
+        default = parameter.default
+        if type(default) in _UNCHANGING or default is parameter.empty:
+            continue
+        if type(default) is object:
+            # A bare object() means "not given": stable, though it has no text of its own.
+            defaults[name] = default, "default{}"
+            continue
+        with contextlib.suppress(Exception):  # it makes no key: the call says so, if it is ever used
+            defaults[name] = default, canonical(default)
+    return defaults
 
 
 def _listed(parameters: tuple[str, ...]) -> str:
@@ -225,7 +263,7 @@ class TagTemplate:
     def compile(cls, source: str, parameter_names: Iterable[str]) -> TagTemplate:
         """Read a template once; `TypeError` for an unknown name or anything beyond plain names."""
         if not isinstance(source, str) or not source:
-            raise TypeError(f"a tag is a text that is not empty, not {source!r}")
+            raise TypeError(f"a tag is a text that is not empty, not {shown(source)}")
         known = tuple(parameter_names)
         names: list[str] = []
         literals = [""]
@@ -261,5 +299,10 @@ class TagTemplate:
                     f"{describe(value)} in the argument {name!r} makes no text for the tag {self.source!r}: "
                     "use a parameter that is text or a number, or give a function of the arguments"
                 )
-            text += f"{value!s}{literal}"
+            try:
+                text += f"{value!s}{literal}"
+            except ValueError:
+                if not isinstance(value, int):
+                    raise
+                text += f"{int(value):#x}{literal}"  # a number of more digits than Python writes
         return text

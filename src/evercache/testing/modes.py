@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-from evercache import modes
+from evercache import connect, modes
 from evercache.cache import Cache, _Clients
-from evercache.engine.engine import Engine
 from evercache.policy import Seconds
+from evercache.process import new_lock
 from evercache.testing._async.batches import AsyncRecordingBatches
 from evercache.testing._async.changes import AsyncRecordingChanges
 from evercache.testing._async.operations import AsyncRecordingOperations
@@ -20,9 +19,8 @@ from evercache.testing._sync.changes import SyncRecordingChanges
 from evercache.testing._sync.operations import SyncRecordingOperations
 from evercache.testing.clock import Clock
 from evercache.testing.recording import Log, Recording
-from evercache.topology import MemoryTopology
 from evercache.url import parse_url
-from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
+from evercache.wire.memory import MemoryServer
 
 __all__ = ["MemoryStores", "memory", "off", "record"]
 
@@ -32,7 +30,7 @@ class MemoryStores:
 
     def __init__(self) -> None:
         self._clock = Clock()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._clients: dict[Cache, _Clients | None] = {}
 
     def __repr__(self) -> str:
@@ -70,15 +68,7 @@ class MemoryStores:
         settings = replace(cache.settings, spool=None, bookkeeping_db=None)
         entries = cache.location.max_entries
         server = MemoryServer(self._clock.server_us, secrets.token_hex(20), max_entries=entries)
-        engine = Engine(
-            parse_url("memory://"),
-            settings,
-            MemoryTopology(),
-            SyncMemoryWire(server),
-            AsyncMemoryWire(server),
-            now=self._clock.monotonic,
-        )
-        engine.state.generation = engine.state.master_run_id = server.replid
+        engine = connect.memory_engine(parse_url("memory://"), settings, server, self._clock.monotonic)
         return _Clients(engine, cache._subscribers)
 
 

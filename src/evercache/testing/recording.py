@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -10,6 +9,7 @@ from typing import Any, overload
 from evercache.cache import Cache
 from evercache.engine.flights import Outcome
 from evercache.policy import Seconds
+from evercache.process import new_lock
 from evercache.protocol.scope import ALL, FUNCTION, KEY, TAG, Scope, Subject, tag_hash
 from evercache.results import Ack
 from evercache.testing.clock import Clock
@@ -127,7 +127,7 @@ class Recording(Calls):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._calls: list[Call] = []
 
     def append(self, call: Call) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from evercache.clock import monotonic
 from evercache.observe import EventHub, events
+from evercache.protocol.canonical import shown
 from evercache.protocol.caught import NEVER, ReplicaTable
 from evercache.topology.base import GAP, Bell, Clock, Endpoints, Topology
 from evercache.topology.facts import NodeFacts, ask
@@ -103,7 +104,7 @@ class Monitor:
                         await self._ask_replicas(endpoints, self._waiting())
                 except Exception as error:
                     # A watcher that dies would leave every read at the master for ever, in silence.
-                    self._hub.emit(events.Defect("a round of the monitor", repr(error)), error)
+                    self._hub.emit(events.Defect("a round of the monitor", shown(error)), error)
                 await asyncio.sleep(min(GAP, self._interval))
         finally:
             endpoints.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random as _random
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 from math import inf
 
 from evercache.errors import UnavailableError
+from evercache.process import new_lock
 from evercache.protocol.balance import NOISE, Balancer, LatencyScore
 from evercache.protocol.breaker import Breaker
 from evercache.protocol.caught import NEVER, Standing
@@ -67,7 +67,7 @@ class Replica:
         self.endpoint_sync: SyncEndpoint | None = None
         self.endpoint_async: AsyncEndpoint | None = None
         self._breaker = Breaker()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._failed = failed
 
     def __repr__(self) -> str:

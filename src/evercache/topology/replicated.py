@@ -7,6 +7,7 @@ answer; the master is the node that says so. The epoch of the view counts the ch
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any
@@ -114,18 +115,26 @@ class ReplicatedTopology:
             return
         found: dict[Address, None] = {}
         for address in self._configured:
-            found.update(dict.fromkeys(await self._records(address)))
+            records = await self._records(address)
+            if records is None:
+                return  # nobody could be asked: in the next round
+            found.update(dict.fromkeys(records))
         self._nodes = tuple(found)
         self._resolved_at = now
 
-    async def _records(self, address: Address) -> list[Address]:
-        """All addresses of a name; the name itself where it has but one (or TLS has to check it)."""
+    async def _records(self, address: Address) -> list[Address] | None:
+        """All addresses of a name; the name itself where it has but one (or TLS has to check it).
+
+        None where this process lacks what it needs to ask.
+        """
         if address.path is not None or self._options.tls is not None:
             return [address]
         try:
             records = known_records(address) or await resolver.arecords(address, monotonic() + 2.0)
-        except OSError:
+        except (TimeoutError, socket.gaierror):
             return [address]
+        except OSError:
+            return None
         hosts = dict.fromkeys(str(where[0]) for _, where in records)
         families = {family for family, _ in records}
         if len(hosts) < 2 or (len(hosts) == 2 and len(families) == 2):  # one server, by IPv4 and IPv6

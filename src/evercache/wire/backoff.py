@@ -66,7 +66,8 @@ class Backoff:
             self._pause = FIRST
         elif self._trial:  # of many that were under way together, the first counts
             self._pause = min(2.0 * self._pause, LONGEST)
-        self._error, self._trial = error, False
+        # A copy has no traceback, which would keep the frames of the caller, and so its objects, alive.
+        self._error, self._trial = copy.copy(error), False
         self._wait(now)
 
     def _wait(self, now: float) -> None:

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Sequence
 from math import inf
-from threading import Condition, Lock
+from threading import Condition
 from typing import Any, Final
 
 from evercache.clock import monotonic
@@ -19,6 +19,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.process import new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.connection import LATE, Connection, open_socket
 from evercache.wire.greeting import greet
@@ -78,6 +79,8 @@ class BlockingExchange:
                 raise DeadlineExceeded(f"{connection.address} did not answer before the deadline", maybe_run=True)
         except UnavailableError as error:
             self._end(error)
+        except MemoryError as error:
+            self._end(ConnectionFailed(f"{connection.address}: {why(error)}", maybe_run=True))
         except BaseException as error:
             self._end(ConnectionFailed(f"{connection.address}: interrupted", maybe_run=True))
             raise error
@@ -137,8 +140,8 @@ class BlockingEndpoint:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = Lock()
-        self._returned = Condition(self._lock)
+        self._lock = new_lock()
+        self._returned = Condition(self._lock)  # type: ignore[arg-type]
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._left: list[BlockingExchange] = []  # abandoned, their answers still to come; the oldest first
@@ -184,7 +187,8 @@ class BlockingEndpoint:
                 reply = connection.ask(command, now, patience, late)
         except BaseException as error:
             self.give(connection, broken=True)
-            if isinstance(error, ConnectionFailed):  # it was closed meanwhile; a question may be asked again
+            # It was closed meanwhile, or could not be looked at; a question may be asked again.
+            if isinstance(error, (ConnectionFailed, OSError, MemoryError)):
                 return self._get(command, now + patience, expect, now + late)
             raise
         if reply is LATE:
@@ -254,8 +258,10 @@ class BlockingEndpoint:
                     connection = self._replace(connection)
                     continue
                 break
-        except BaseException:
+        except BaseException as error:
             self.give(connection, broken=True)
+            if isinstance(error, (OSError, MemoryError)):  # an idle one could not be looked at
+                raise ConnectionFailed(f"{self.address}: {why(error)}") from error
             raise
         if replies is None:
             return BlockingExchange(self, connection, count, deadline)
@@ -422,7 +428,7 @@ class BlockingEndpoint:
                 raise DeadlineExceeded(f"no connection to {self.address} before the deadline") from None
             if isinstance(error, UnavailableError):
                 error.maybe_run = False  # only the greeting was sent, never the caller's commands
-            elif isinstance(error, OSError):
+            elif isinstance(error, (OSError, MemoryError, RuntimeError)):
                 raise ConnectionFailed(f"{self.address}: {why(error)}") from error
             raise
         return connection

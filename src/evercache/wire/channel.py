@@ -32,7 +32,7 @@ from evercache.wire.resp import (
     not_resp,
     too_much,
 )
-from evercache.wire.sockets import input_check
+from evercache.wire.sockets import input_check, why
 from evercache.wire.types import Address, Command, Expectation, Greeting, OnReply, Reply
 
 __all__ = ["Channel"]
@@ -246,8 +246,12 @@ class Channel(asyncio.Protocol):
         question.asked_at = question.sent_at = now
         if idle and self._alone and not self._paused:
             assert self._transport is not None
+            data = encode_get(key)
             self._inflight.append(question)
-            self._transport.write(encode_get(key))
+            try:
+                self._transport.write(data)
+            except MemoryError as error:
+                self._broken_off(error)
         else:
             outbox = self._outbox
             outbox.append(question)
@@ -274,7 +278,17 @@ class Channel(asyncio.Protocol):
         self._write()
         self._close_if_done()
 
+    def _broken_off(self, error: Exception) -> None:
+        """Something was not written, or not whole: each further reply would be taken for another question's."""
+        self._fail(ConnectionFailed(f"{self.address}: {why(error)}"))
+
     def _write(self) -> None:
+        try:
+            self._write_all()
+        except MemoryError as error:
+            self._broken_off(error)
+
+    def _write_all(self) -> None:
         """Write what all tasks gave in this turn, in as few writes as the bound on memory allows."""
         now, heard = monotonic(), self._heard
         outbox, inflight = self._outbox, self._inflight
@@ -282,9 +296,9 @@ class Channel(asyncio.Protocol):
             chunks: list[bytes] = []
             keys: list[str] = []
             size = 0
-            batch = iter(outbox[:_WRITE_REQUESTS])
-            del outbox[:_WRITE_REQUESTS]
-            for request in batch:
+            taken = 0
+            for request in outbox[:_WRITE_REQUESTS]:
+                taken += 1
                 if type(request) is Question:
                     if request.reply is not PENDING:  # cancelled or late
                         continue
@@ -302,9 +316,9 @@ class Channel(asyncio.Protocol):
                 inflight.append(request)
                 if size >= _WRITE_BYTES:
                     break
-            outbox[:0] = batch  # what is left of it
             if keys:
                 chunks.append(encode_gets(keys))
+            del outbox[:taken]
             if chunks:
                 self._alone = len(chunks) == 1 and len(inflight) == 1
                 self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
@@ -386,6 +400,8 @@ class Channel(asyncio.Protocol):
                 self.loop.call_soon(_raise, error)
             except RuntimeError:  # somebody goes on in that context already
                 question.wake_soon()
+            except MemoryError as error:
+                self._broken_off(error)
             self._flushing = self._waking = False
             if self._outbox:
                 self._flush()

@@ -135,7 +135,7 @@ class Connection:
                 raise DeadlineExceeded(
                     f"{self.address} did not answer before the deadline", maybe_run=sent > 0
                 ) from None
-            except OSError as error:  # also ssl.SSLError
+            except (OSError, MemoryError) as error:  # also ssl.SSLError
                 raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
 
     def ask(self, data: bytes, now: float, patience: float, late: float = inf) -> Any:
@@ -169,7 +169,7 @@ class Connection:
                 self.replies = []
                 return LATE
             raise DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True) from None
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=sent > 0) from error
         except NOT_RESP as error:
             raise not_resp(error) from None
@@ -211,7 +211,7 @@ class Connection:
                         return True
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise ConnectionFailed(f"{self.address}: {why(error)}", maybe_run=True) from error
 
     def _check_end(self) -> None:

@@ -7,13 +7,13 @@ real server answers. It has no replicas and survives nothing.
 from __future__ import annotations
 
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, ServerChanged, ServerError
+from evercache.process import new_lock
 from evercache.protocol.scripts import SCRIPTS
 from evercache.wire.memory_call import Book, Call
 from evercache.wire.memory_scripts import PORTS
@@ -58,7 +58,7 @@ class MemoryServer:
 
     def forget(self) -> None:
         """After a fork, in the child: start empty, with a lock that nobody holds."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._values: OrderedDict[bytes, tuple[bytes, int | None]] = OrderedDict()
         self._books: dict[bytes, Book] = {}
         self._calls = 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
 from concurrent.futures import Future
 from typing import Any, Final
 
 from evercache.clock import monotonic
+from evercache.process import new_lock, on_fork
 from evercache.wire.sockets import look_up
 from evercache.wire.types import Address
 
@@ -17,12 +17,16 @@ __all__ = ["Resolver", "resolver"]
 
 Records = list[tuple[int, Any]]
 
+#: What the system's resolver says where it could not ask: nothing about the name.
+_NOT_NOW: Final = frozenset({socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM})
+
 
 class Resolver:
     """Asks the system's resolver in a thread, one at a time for each name; who asks waits no longer than its time.
 
     Where the resolver does not answer, or says that it cannot now, the records that it gave last are used; a
-    name that it says does not exist is an error. Safe for threads; guarded by `_lock`.
+    name that it says does not exist is an error. So it is where no thread can be started to ask it, or where it
+    lacks descriptors or memory: the next caller asks again. Safe for threads; guarded by `_lock`.
     """
 
     def __init__(self) -> None:
@@ -33,7 +37,7 @@ class Resolver:
 
     def reset(self) -> None:
         """Forget what is under way: after a fork its threads are not here."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._asked: dict[Address, Future[Records]] = {}
         self._known: dict[Address, Records] = {}
 
@@ -60,7 +64,7 @@ class Resolver:
         return left / 2 if address in self._known else left
 
     def _instead(self, address: Address, error: OSError) -> Records:
-        if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        if isinstance(error, socket.gaierror) and error.errno not in _NOT_NOW:
             raise error
         with self._lock:
             known = self._known.get(address)
@@ -71,28 +75,43 @@ class Resolver:
     def _ask(self, address: Address) -> Future[Records]:
         with self._lock:
             asked = self._asked.get(address)
-            if asked is None:
-                asked = self._asked[address] = Future()
-                asked.set_running_or_notify_cancel()
-                threading.Thread(
-                    target=self._answer, args=(address, asked), name="evercache-names", daemon=True
-                ).start()
-            return asked
+            if asked is not None:
+                return asked
+            asked = self._asked[address] = Future()
+            asked.set_running_or_notify_cancel()
+        try:
+            threading.Thread(
+                target=self._answer, args=(address, asked), name="evercache-names", daemon=True
+            ).start()
+        except BaseException as error:
+            self._failed(address, asked, error)
+            if not isinstance(error, Exception):
+                raise
+        return asked
 
     def _answer(self, address: Address, asked: Future[Records]) -> None:
         try:
             records = look_up(address)
-        except BaseException as error:
             with self._lock:
-                self._asked.pop(address, None)
-            asked.set_exception(error)
-        else:
-            with self._lock:
-                self._asked.pop(address, None)
                 self._known[address] = records
+                self._forget(address, asked)
             asked.set_result(records)
+        except BaseException as error:
+            self._failed(address, asked, error)
+
+    def _failed(self, address: Address, asked: Future[Records], error: BaseException) -> None:
+        """There is no answer: callers get an `OSError`, and the next one asks again."""
+        with self._lock:
+            self._forget(address, asked)
+        if not asked.done():
+            asked.set_exception(error if isinstance(error, OSError) else OSError(f"{address.host}: {error!r}"))
+
+    def _forget(self, address: Address, asked: Future[Records]) -> None:
+        """Under the lock."""
+        if self._asked.get(address) is asked:
+            del self._asked[address]
 
 
 #: One for the process: a name is asked for once, however many caches connect.
 resolver: Final = Resolver()
-os.register_at_fork(after_in_child=resolver.reset)
+on_fork(resolver.reset)

@@ -8,8 +8,9 @@ import random
 import ssl
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
-from threading import Lock, get_ident
+from threading import get_ident
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
@@ -22,6 +23,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.process import new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
@@ -143,7 +145,7 @@ class PipelinedEndpoint:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = Lock()
+        self._lock = new_lock()
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slot] = WeakKeyDictionary()
         #: The channel of the loop that asked last: most processes have one loop. Replaced as a whole.
         self._recent: tuple[ReferenceType[Channel], int] | None = None
@@ -328,7 +330,7 @@ async def _open(address: Address, options: ConnectionOptions, deadline: float, *
             raise DeadlineExceeded(f"no connection to {address} before the deadline") from None
         if isinstance(error, UnavailableError):
             error.maybe_run = False  # only the greeting was sent, never the caller's commands
-        elif isinstance(error, OSError):
+        elif isinstance(error, (OSError, MemoryError, RuntimeError)):
             raise ConnectionFailed(f"{address}: {why(error)}") from error
         raise
 
@@ -352,20 +354,22 @@ async def _connect(
         except ConfigurationError as error:  # it was right before: rotated just now, or lost
             raise ConnectionFailed(str(error)) from error
     for index, (family, where) in enumerate(records):
-        sock = new_socket(family)
-        sock.setblocking(False)
+        sock = None
         try:
+            sock = new_socket(family)
+            sock.setblocking(False)
             async with asyncio.timeout((limit - monotonic()) / (len(records) - index)):
                 await loop.sock_connect(sock, where)
             _, channel = await loop.create_connection(
-                lambda sock=sock: Channel(address, sock, loop, keep_messages=keep_messages),
+                partial(Channel, address, sock, loop, keep_messages=keep_messages),
                 sock=sock,
                 ssl=tls,
                 server_hostname=address.host if tls is not None else None,
             )
             return channel
         except BaseException as error:
-            sock.close()
+            if sock is not None:
+                sock.close()
             if index + 1 == len(records) or not isinstance(error, OSError):
                 raise
     raise ConnectionFailed(f"{address.host} has no address record")

@@ -27,6 +27,8 @@ __all__ = [
 
 #: How much is asked for in one `recv`.
 RECEIVE_BYTES: Final = 65536
+#: What the system says where this process, or the machine, lacks something for a while.
+_LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 # POLLRDHUP tells a closed peer from unread data, but exists on Linux only.
 _CLOSED: Final = getattr(select, "POLLRDHUP", select.POLLIN)
@@ -41,7 +43,10 @@ def check_options(address: Address, options: ConnectionOptions) -> None:
     if options.tls is not None and address.path is not None:
         raise ConfigurationError(f"TLS over the unix socket {address.path}: use one of the two")
     if options.tls is not None:
-        tls_context(options.tls)
+        try:
+            tls_context(options.tls)
+        except OSError:
+            return  # no descriptor to read the files: a connection looks at them again
 
 
 def known_records(address: Address) -> list[tuple[int, Any]] | None:
@@ -88,7 +93,7 @@ def input_check(sock: Any, *, closed_only: bool = False) -> Callable[[int], list
 def tls_context(options: TLSOptions) -> ssl.SSLContext:
     """The context for these options; the files are read again when they have changed.
 
-    `ConfigurationError` names a file that cannot be used.
+    `ConfigurationError` names a file that cannot be used, `OSError` is for want of descriptors or memory.
     """
     return _tls_context(options, *map(_changed, (options.ca_certs, options.certfile, options.keyfile)))
 
@@ -98,6 +103,8 @@ def _tls_context(options: TLSOptions, *_changes: int) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=options.ca_certs)
     except (OSError, ssl.SSLError) as error:
+        if error.errno in _LACKS:
+            raise
         raise ConfigurationError(f"ssl_ca_certs={options.ca_certs}: not a PEM file ({error})") from error
     context.check_hostname = options.check_hostname and options.verify
     context.verify_mode = ssl.CERT_REQUIRED if options.verify else ssl.CERT_NONE
@@ -106,6 +113,8 @@ def _tls_context(options: TLSOptions, *_changes: int) -> ssl.SSLContext:
             # The empty password makes an encrypted key an error; without it, OpenSSL asks on the terminal.
             context.load_cert_chain(options.certfile, options.keyfile, password="")
         except (OSError, ssl.SSLError) as error:
+            if error.errno in _LACKS:
+                raise
             raise ConfigurationError(
                 f"ssl_certfile={options.certfile}, ssl_keyfile={options.keyfile}: "
                 f"not a PEM certificate with its key ({error})"
@@ -121,11 +130,15 @@ def _changed(path: str | None) -> int:
     try:
         return os.stat(path).st_mtime_ns
     except OSError as error:
+        if error.errno in _LACKS:
+            raise
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def why(error: OSError) -> str:
-    """The reason of a network error in a few words."""
+def why(error: Exception) -> str:
+    """The reason of a network error, or of what this process lacks, in a few words."""
+    if not isinstance(error, OSError):
+        return str(error) or "this process has no memory left for it"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({getattr(error, 'verify_message', '') or error.reason or error})"
     if isinstance(error, socket.gaierror):

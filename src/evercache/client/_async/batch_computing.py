@@ -10,7 +10,6 @@ from evercache.client import telling
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import Build
 from evercache.client.request import Batch, Request
-from evercache.client.waits import AsyncWaits
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computing
 from evercache.errors import UnavailableError
 from evercache.observe import events
@@ -94,6 +93,13 @@ class AsyncBatchComputing(AsyncLeads):
             for index in mine:
                 mine[index].land(outcomes[index])
             await self._store_many(batch, granted, outcomes, resyncs, now + left)
+        except MemoryError:
+            # None is left to store it; the caller gets what the function gave all the same.
+            self._engine.release_soon(*leases)
+            requests[0].counters.failures += 1
+            for index in indexes:
+                value = UNSET if error else values.get(batch.ids[index], ABSENT)
+                outcomes.setdefault(index, Outcome(newest, "computed", value=value, error=error))
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon(*leases)
@@ -139,7 +145,7 @@ class AsyncBatchComputing(AsyncLeads):
         ids = [batch.ids[index] for index in indexes]
         with computing(*(batch.requests[index].subject.key for index in indexes)):
             try:
-                values = await AsyncWaits.call(lambda: batch.compute(ids))
+                values = await batch.compute(ids)
                 if not isinstance(values, Mapping):
                     raise TypeError(
                         f"{batch.requests[0].subject.function} returned {type(values).__name__}: a function under "

@@ -10,6 +10,7 @@ from evercache.client.waits import AsyncWaits
 from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -208,7 +209,10 @@ class AsyncBatchLeads(AsyncBatchComputing):
         """The leases came with stale values that may be served: compute in the background, in one call."""
         requests = [batch.requests[index] for index in granted]
         self._claim([request.subject.key for request in requests])
-        self._spawn(requests, lambda: self._compute_refreshes(batch, granted))
+        if not self._spawn(requests, lambda: self._compute_refreshes(batch, granted)):
+            self._engine.release_soon(
+                *((batch.requests[index].subject.key, grant.token) for index, grant in granted.items())
+            )
 
     async def _compute_refreshes(self, batch: Batch, granted: Mapping[int, Grant]) -> None:
         first = batch.requests[next(iter(granted))]
@@ -217,7 +221,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
         await self.compute_many(batch, granted, (), outcomes, left=first.policy.budget)
         error = next((outcome.error for outcome in outcomes.values() if outcome.error is not None), None)
         if error is not None:
-            self._engine.events.emit(events.RefreshFailed(first.subject.label, first.subject.key, repr(error)))
+            self._engine.events.emit(events.RefreshFailed(first.subject.label, first.subject.key, shown(error)))
 
     async def refresh_many_now(self, batch: Batch, indexes: Iterable[int]) -> dict[int, Outcome]:
         """Compute now and store, whatever is cached, in one call but for what others are computing."""

@@ -8,12 +8,16 @@ from typing import Any
 from evercache.client import telling
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client.request import Request
-from evercache.client.waits import AsyncWaits
+
+# sync-only:
+# from evercache.client.waits import yielded
+# end sync-only
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Flight, Outcome, computing
+from evercache.engine.flights import UNSET, Flight, Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack
 from evercache.protocol.replies import LeaseReply, parse_store
 
@@ -76,6 +80,11 @@ class AsyncComputing:
             if flight is not None:
                 flight.land(outcome)
             await self._store(request, token, envelope, value, resyncs, deadline)
+        except MemoryError:
+            # None is left to store it; the caller gets what the function gave all the same.
+            self._engine.release_soon((request.subject.key, token))
+            request.counters.failures += 1
+            return Outcome(stamp, "computed", value=UNSET if error else value, error=error)
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon((request.subject.key, token))
@@ -89,10 +98,17 @@ class AsyncComputing:
             flight.phase = "running"
         with computing(request.subject.key):
             try:
-                return await AsyncWaits.call(request.compute), None
+                # sync-only:
+                # value, error = await yielded(request.compute)
+                # request.counters.raised += error is not None
+                # return value, error
+                # end sync-only
+                # async-only
+                return await request.compute(), None
             except Exception as error:
                 request.counters.raised += 1
                 return None, error
+            # end async-only
             finally:
                 if flight is not None:
                     flight.spent += self._state.now() - began
@@ -132,7 +148,7 @@ class AsyncComputing:
             or not state.marks.holds(stale.stamp, reply.marks.tip, request.subject, stale.tags)
         ):
             return None
-        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, repr(error)))
+        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, shown(error)))
         request.counters.stale_served += 1
         return Outcome(stale.stamp, "master", stale, stale=True)
 
@@ -190,6 +206,9 @@ class AsyncComputing:
         except CannotEncode as error:
             request.counters.uncacheable += 1
             self._engine.events.emit(events.UncacheableResult(request.subject.function, key, str(error)))
+            return None
+        except MemoryError:
+            request.counters.failures += 1
             return None
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
         return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)

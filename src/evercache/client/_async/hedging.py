@@ -118,7 +118,7 @@ class AsyncHedging:
         """A node did not answer, or with an error."""
         reader.fail(self._now(), error)
         if reader.role == "replica":  # of the master, the engine tells
-            self._engine.events.emit(events.ReplicaEjected(str(reader.address), str(error)))
+            self._engine.deployment.events.emit(events.ReplicaEjected(str(reader.address), str(error)))
 
     def _over(self, reader: Reader, counters: Counters, error: UnavailableError | None) -> None:
         if error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,11 +12,16 @@ from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.request import Request
+
+# sync-only:
+# from evercache.client.waits import drive
+# end sync-only
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -248,29 +254,32 @@ class AsyncLeads(AsyncComputing):
 
     def _claim(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that nobody refreshes here; from now on somebody does."""
+        self.spawner.sweep()
         with self._state.lock:
             mine = set(keys) - self._refreshing
             self._refreshing |= mine
         return mine
 
-    def _spawn(self, requests: Sequence[Request], work: Any) -> None:
-        """Refresh in the background what was claimed."""
+    def _spawn(self, requests: Sequence[Request], work: Any) -> bool:
+        """Refresh in the background what was claimed; False if it will not run."""
         keys, label = [request.subject.key for request in requests], requests[0].subject.label
 
         async def job() -> None:
             try:
                 await work()
-            except Exception as error:  # a mistake in cache_if=, ttl= or tags_from=: no caller sees it
-                self._engine.events.emit(events.RefreshFailed(label, keys[0], repr(error)))
-            finally:
-                with self._state.lock:
-                    self._refreshing.difference_update(keys)
+            except (CancelledError, GeneratorExit):  # its loop ends
+                raise
+            except BaseException as error:
+                # A mistake in cache_if=, ttl= or tags_from=, or the function ends its thread: no caller sees it.
+                self._engine.events.emit(events.RefreshFailed(label, keys[0], shown(error)))
+                if not isinstance(error, Exception):
+                    raise
 
-        try:
-            self.spawner.spawn(job)
-        except RuntimeError:  # the interpreter or the loop is ending
+        def over() -> None:
             with self._state.lock:
                 self._refreshing.difference_update(keys)
+
+        return self.spawner.spawn(job, over)
 
     async def _refresh(self, request: Request, seen: Envelope) -> None:
         state = self._state
@@ -288,14 +297,20 @@ class AsyncLeads(AsyncComputing):
     def _refresh_under(self, request: Request, token: str, reply: LeaseReply) -> None:
         """The lease came with a stale value that may be served: compute in the background."""
         self._claim([request.subject.key])
-        self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp))
+        if not self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp)):
+            self._engine.release_soon((request.subject.key, token))
 
     async def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1
+        # async-only
         outcome = await self.compute_leased(request, token, stamp, request.policy.budget)
+        # end async-only
+        # sync-only:
+        # outcome = drive(self.compute_leased, request, token, stamp, request.policy.budget)
+        # end sync-only
         if outcome.error is not None:
             subject = request.subject
-            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, repr(outcome.error)))
+            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, shown(outcome.error)))
 
     async def refresh_now(self, request: Request) -> Outcome:
         """Compute now and store, whatever is cached; the caller gets what the function returned."""

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from evercache.client._async.hedging import AsyncHedging
+from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.readers import Reader
@@ -77,7 +78,8 @@ class AsyncLink:
                 error.maybe_run |= ran
                 raise
             try:
-                return await self._once(master, builds, deadline, replicas)
+                with ENOUGH_MEMORY:
+                    return await self._once(master, builds, deadline, replicas)
             except UnavailableError as error:
                 at_once = False
                 # An earlier attempt may have run, though the last one was not even sent.

@@ -14,11 +14,23 @@ from evercache.client._async.reads import Found
 from evercache.client._async.writes import AsyncWrites, Write
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
+from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.values import counter_payload, sealed, value_of
+
+# sync-only:
+# from evercache.client.waits import drive
+# end sync-only
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.engine.nodes import lag_of, members, use_of
-from evercache.errors import CannotEncode, CorruptEnvelope, MasterUnknown, ServerError, UnavailableError
+from evercache.errors import (
+    CannotEncode,
+    CorruptEnvelope,
+    MasterUnknown,
+    ResourceExhausted,
+    ServerError,
+    UnavailableError,
+)
 from evercache.observe import Counters, events
 from evercache.policy import WAITED, OnError
 from evercache.protocol.scope import Scope, Subject
@@ -44,20 +56,59 @@ class AsyncOperations:
 
     # -- cached calls
 
+    # sync-only:
+    # def call(self, request: Request, seen: Unserved | None = None) -> Any:
+    #     """The result of a cached call; `seen` is what a first look brought, if there was one."""
+    #     return drive(self.steps, request, seen)
+    #
+    # async def steps(self, request: Request, seen: Unserved | None = None) -> Any:
+    # end sync-only
+    # async-only
     async def call(self, request: Request, seen: Unserved | None = None) -> Any:
+        # end async-only
         """The result of a cached call; `seen` is what a first look brought, if there was one."""
         if self._engine.hot.armed:
             self._engine.hot.take(request)
-        if seen is None:
-            subject, plan = request.subject, request.plan
-            seen = NOT_ASKED if plan is None or plan.near else await self._hits.get(plan, subject.key, subject.tags)
-            if type(seen) is not Unserved:
-                return seen
-        return await self._result(request, await self._reads.fetch(request, seen))
+        try:
+            with ENOUGH_MEMORY:
+                if seen is None:
+                    subject, plan = request.subject, request.plan
+                    seen = NOT_ASKED
+                    if plan is not None and not plan.near:
+                        seen = await self._hits.get(plan, subject.key, subject.tags)
+                    if type(seen) is not Unserved:
+                        return seen
+                outcome = await self._reads.fetch(request, seen)
+        except ResourceExhausted as error:
+            outcome = await self._uncached(request, error)
+        return await self._result(request, outcome)
 
     async def refresh(self, request: Request) -> Any:
         """Compute now and store."""
-        return await self._result(request, await self._leads.refresh_now(request))
+        # async-only
+        return await self.refreshed(request)
+        # end async-only
+        # sync-only:
+        # return drive(self.refreshed, request)
+        # end sync-only
+
+    async def refreshed(self, request: Request) -> Any:
+        """See `refresh`."""
+        return await self._result(request, await self._recomputed(request))
+
+    async def _recomputed(self, request: Request) -> Outcome:
+        try:
+            with ENOUGH_MEMORY:
+                return await self._leads.refresh_now(request)
+        except ResourceExhausted as error:
+            return await self._uncached(request, error)
+
+    async def _uncached(self, request: Request, error: ResourceExhausted) -> Outcome:
+        """The function runs, as where there are no servers."""
+        self._engine.failed(error, request.counters)
+        if request.policy.on_error == "raise":
+            raise error
+        return await self._leads.compute_plain(request)
 
     async def _result(self, request: Request, outcome: Outcome) -> Any:
         if outcome.error is not None:
@@ -66,10 +117,13 @@ class AsyncOperations:
             return outcome.value
         assert outcome.envelope is not None
         try:
-            return value_of(request, outcome.envelope)
+            with ENOUGH_MEMORY:
+                return value_of(request, outcome.envelope)
         except CorruptEnvelope as error:
             telling.corrupt(self._engine, request.subject, request.counters, error)
-        outcome = await self._leads.refresh_now(request)
+            outcome = await self._recomputed(request)
+        except ResourceExhausted as error:
+            outcome = await self._uncached(request, error)
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
@@ -81,14 +135,21 @@ class AsyncOperations:
         if found is None or (found.stale and -found.left > max(policy.stale, policy.stale_if_error)):
             return default
         try:
-            return value_of(request, found.envelope)
+            with ENOUGH_MEMORY:
+                return value_of(request, found.envelope)
         except CorruptEnvelope as error:
             telling.corrupt(self._engine, request.subject, request.counters, error)
+            return default
+        except ResourceExhausted as error:
+            self._engine.failed(error, request.counters)
+            if policy.on_error == "raise":
+                raise
             return default
 
     async def _peek(self, subject: Subject, budget: float, counters: Counters, on_error: OnError) -> Found | None:
         try:
-            return await self._reads.peek(subject, budget, counters)
+            with ENOUGH_MEMORY:
+                return await self._reads.peek(subject, budget, counters)
         except UnavailableError as error:
             self._engine.failed(error, counters)
             if on_error == "raise":
@@ -181,7 +242,8 @@ class AsyncOperations:
             plan = None
         served: dict[int, Any] = {}
         try:
-            founds = await self._reads.peek_many(subjects, policy.budget, counters, plan, served, seen)
+            with ENOUGH_MEMORY:
+                founds = await self._reads.peek_many(subjects, policy.budget, counters, plan, served, seen)
         except UnavailableError as error:
             self._engine.failed(error, counters)
             if policy.on_error == "raise":
@@ -195,11 +257,17 @@ class AsyncOperations:
             value = default
             if found is not None and not found.stale and not found.envelope.error:
                 try:
-                    value = value_of(request, found.envelope)
+                    with ENOUGH_MEMORY:
+                        value = value_of(request, found.envelope)
                     counters.master_hits += found.source == "master"
                     counters.replica_hits += found.source != "master"
                 except CorruptEnvelope as error:
                     telling.corrupt(self._engine, request.subject, counters, error)
+                    found = None
+                except ResourceExhausted as error:
+                    self._engine.failed(error, counters)
+                    if policy.on_error == "raise":
+                        raise
                     found = None
             counters.misses += found is None or found.stale
             values.append(value)
@@ -258,15 +326,20 @@ class AsyncOperations:
         deadline = state.now() + (policy.budget if left is None else left)
         writes: dict[int, Write] = {}
         acks: dict[int, Ack] = {}
-        mistake: CannotEncode | None = None
+        mistake: CannotEncode | ResourceExhausted | None = None
         for index, (request, value) in enumerate(pairs):
             subject = request.subject
             try:
-                envelope = sealed(request, state.new_id(), value)
+                with ENOUGH_MEMORY:
+                    envelope = sealed(request, state.new_id(), value)
             except CannotEncode as error:
                 counters.uncacheable += 1
                 engine.events.emit(events.UncacheableResult(subject.function, subject.key, str(error)))
                 acks[index], mistake = Ack(False, reason="uncacheable"), error
+                continue
+            except ResourceExhausted as error:
+                engine.failed(error, counters)
+                acks[index], mistake = Ack(False, reason="unavailable"), error
                 continue
             lifetime = request.policy.lifetime(value, 0.0)
             if sum(lifetime) > 0:

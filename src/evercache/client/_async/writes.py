@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from evercache.client._async.link import AsyncLink, Build
+from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.state import State
@@ -94,7 +95,8 @@ class AsyncWrites:
         deadline = state.now() + budget
         items = [state.begin(scope, function) for scope in scopes]
         try:
-            acks = await self._send(items, deadline, strict, beside)
+            with ENOUGH_MEMORY:
+                acks = await self._send(items, deadline, strict, beside)
         except UnavailableError as error:
             for item in items:
                 state.given_up(item)
@@ -187,17 +189,18 @@ class AsyncWrites:
         items = [state.begin(Scope.of_key(write.subject.key)) for write in writes]
         replies: list[SetReply] = []
         try:
-            await self._know_time(deadline)
-            replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
-            raw = await self._link.run_many(
-                [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
-                deadline,
-                repeat=False,
-                replicas=replicas,
-            )
-            replies = [parse_set(reply) for reply in raw[: len(writes)]]
-            if strict and not await self._safe(raw, replicas, deadline):
-                raise MasterUnknown("the master could not be confirmed", maybe_run=True)
+            with ENOUGH_MEMORY:
+                await self._know_time(deadline)
+                replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
+                raw = await self._link.run_many(
+                    [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
+                    deadline,
+                    repeat=False,
+                    replicas=replicas,
+                )
+                replies = [parse_set(reply) for reply in raw[: len(writes)]]
+                if strict and not await self._safe(raw, replicas, deadline):
+                    raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
             for item in items:
                 state.given_up(item)

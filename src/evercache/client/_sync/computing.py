@@ -9,12 +9,13 @@ from typing import Any
 from evercache.client import telling
 from evercache.client._sync.link import Build, SyncLink
 from evercache.client.request import Request
-from evercache.client.waits import SyncWaits
+from evercache.client.waits import yielded
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Flight, Outcome, computing
+from evercache.engine.flights import UNSET, Flight, Outcome, computing
 from evercache.engine.state import State
 from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack
 from evercache.protocol.replies import LeaseReply, parse_store
 
@@ -36,7 +37,7 @@ class SyncComputing:
     def _stale_for(entry: Envelope, reply: LeaseReply) -> float:
         return (reply.now_us / 1e3 - entry.soft_ms) / 1e3
 
-    def compute_leased(
+    async def compute_leased(
         self,
         request: Request,
         token: str,
@@ -55,7 +56,7 @@ class SyncComputing:
         held = state.hold(request.subject.key, token, request.usual.lease)
         began = state.now()
         try:
-            value, error = self._run(request, flight)
+            value, error = await self._run(request, flight)
         except BaseException:
             # Cancelled, or told to exit: others need not wait for the lease to run out.
             self._engine.release_soon((request.subject.key, token))
@@ -77,23 +78,27 @@ class SyncComputing:
             if flight is not None:
                 flight.land(outcome)
             self._store(request, token, envelope, value, resyncs, deadline)
+        except MemoryError:
+            # None is left to store it; the caller gets what the function gave all the same.
+            self._engine.release_soon((request.subject.key, token))
+            request.counters.failures += 1
+            return Outcome(stamp, "computed", value=UNSET if error else value, error=error)
         except BaseException:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon((request.subject.key, token))
             raise
         return outcome
 
-    def _run(self, request: Request, flight: Flight | None) -> tuple[Any, Exception | None]:
+    async def _run(self, request: Request, flight: Flight | None) -> tuple[Any, Exception | None]:
         request.counters.computed += 1
         began = self._state.now()
         if flight is not None:
             flight.phase = "running"
         with computing(request.subject.key):
             try:
-                return SyncWaits.call(request.compute), None
-            except Exception as error:
-                request.counters.raised += 1
-                return None, error
+                value, error = await yielded(request.compute)
+                request.counters.raised += error is not None
+                return value, error
             finally:
                 if flight is not None:
                     flight.spent += self._state.now() - began
@@ -133,7 +138,7 @@ class SyncComputing:
             or not state.marks.holds(stale.stamp, reply.marks.tip, request.subject, stale.tags)
         ):
             return None
-        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, repr(error)))
+        self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, shown(error)))
         request.counters.stale_served += 1
         return Outcome(stale.stamp, "master", stale, stale=True)
 
@@ -192,6 +197,9 @@ class SyncComputing:
             request.counters.uncacheable += 1
             self._engine.events.emit(events.UncacheableResult(request.subject.function, key, str(error)))
             return None
+        except MemoryError:
+            request.counters.failures += 1
+            return None
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
         return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)
 
@@ -239,13 +247,13 @@ class SyncComputing:
         request.counters.store_refused += 1
         return 0
 
-    def compute_plain(self, request: Request, flight: Flight | None = None, *, held: bool = False) -> Outcome:
+    async def compute_plain(self, request: Request, flight: Flight | None = None, *, held: bool = False) -> Outcome:
         """Run the function with no lease; the result goes to no server (rule 6). `held`: as it is being changed."""
         state = self._state
         with state.lock:
             stamp, sequence = state.marks.newest, state.journal.sequence
         telling.unleased(self._engine, request.subject, request.counters, held=held)
-        value, error = self._run(request, flight)
+        value, error = await self._run(request, flight)
         if error is not None:
             return Outcome(stamp, "computed", error=error, sequence=sequence)
         envelope = self._wrap(request, "0" * 16, stamp, value, 0.0)

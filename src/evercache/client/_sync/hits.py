@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from math import inf
+from os import getpid
 from typing import Any
 
+from evercache import process
 from evercache.client._sync.link import SyncLink
 from evercache.client.request import Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
@@ -34,6 +36,8 @@ class SyncHits:
 
     def get(self, plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The value of a call, if one look at one node is enough; else what it brought (`Unserved`)."""
+        if getpid() != process.pid:
+            process.notice_fork()  # before anything is said on a connection of the parent's
         state, clock = self._state, self._now
         obeyed = state.marks.horizon  # before a node is chosen
         began = asked = clock()
@@ -58,6 +62,8 @@ class SyncHits:
         except UnavailableError as error:
             plan.counters.replica_failures += self._link.read_failed(reader, error)
             return Unserved(began, tried=reader.address)
+        except MemoryError:
+            return NOT_ASKED
         now = clock()
         if type(data) is not bytes:
             if data is None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,11 +13,12 @@ from evercache.client._sync.computing import SyncComputing
 from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.writes import SyncWrites
 from evercache.client.request import Request
-from evercache.client.waits import SyncSpawner, SyncWaits
+from evercache.client.waits import SyncSpawner, SyncWaits, drive
 from evercache.engine.engine import Engine
 from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
+from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -54,7 +56,7 @@ class SyncLeads(SyncComputing):
         self._refreshing = set()
         self.spawner.forget()
 
-    def lead(self, request: Request, need: int, deadline: float, flight: Flight) -> Outcome | None:
+    async def lead(self, request: Request, need: int, deadline: float, flight: Flight) -> Outcome | None:
         """Fetch or compute one key for everybody in this process; None: begin again."""
         state, subject, policy = self._state, request.subject, request.policy
         token = state.new_id()
@@ -93,11 +95,11 @@ class SyncLeads(SyncComputing):
                     return self._stale(request, entry)
                 request.counters.misses += 1
                 left = deadline - state.now()
-                return self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
+                return await self.compute_leased(request, token, reply.stamp, left, entry, reply, flight)
             if answer.verdict == "stale" and entry is not None:
                 return self._stale(request, entry)
             if reply.status == "held":
-                return self.compute_plain(request, flight, held=True)
+                return await self.compute_plain(request, flight, held=True)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)
             if waited > wait_limit(expected, self._engine.settings.max_compute):
                 break
@@ -124,7 +126,7 @@ class SyncLeads(SyncComputing):
             deadline = now + left
             need = max(need, state.marks.need(subject))
         self._release(request, token, granted)
-        return self.without_master(request, flight)
+        return await self.without_master(request, flight)
 
     def _release(self, request: Request, token: str, granted: bool) -> None:
         if granted:
@@ -207,7 +209,7 @@ class SyncLeads(SyncComputing):
         request.counters.stale_served += 1
         return Outcome(entry.stamp, "master", entry, stale=True)
 
-    def without_master(self, request: Request, flight: Flight) -> Outcome | None:
+    async def without_master(self, request: Request, flight: Flight) -> Outcome | None:
         """No master can be asked: the gutter, or the function, once per key in this process.
 
         None: begin again, and join who runs the function already.
@@ -217,7 +219,7 @@ class SyncLeads(SyncComputing):
             return kept
         if self._state.overtaken(flight):
             return None
-        outcome = self.compute_plain(request, flight)
+        outcome = await self.compute_plain(request, flight)
         self._into_gutter(request, outcome)
         return outcome
 
@@ -249,29 +251,32 @@ class SyncLeads(SyncComputing):
 
     def _claim(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that nobody refreshes here; from now on somebody does."""
+        self.spawner.sweep()
         with self._state.lock:
             mine = set(keys) - self._refreshing
             self._refreshing |= mine
         return mine
 
-    def _spawn(self, requests: Sequence[Request], work: Any) -> None:
-        """Refresh in the background what was claimed."""
+    def _spawn(self, requests: Sequence[Request], work: Any) -> bool:
+        """Refresh in the background what was claimed; False if it will not run."""
         keys, label = [request.subject.key for request in requests], requests[0].subject.label
 
         def job() -> None:
             try:
                 work()
-            except Exception as error:  # a mistake in cache_if=, ttl= or tags_from=: no caller sees it
-                self._engine.events.emit(events.RefreshFailed(label, keys[0], repr(error)))
-            finally:
-                with self._state.lock:
-                    self._refreshing.difference_update(keys)
+            except (CancelledError, GeneratorExit):  # its loop ends
+                raise
+            except BaseException as error:
+                # A mistake in cache_if=, ttl= or tags_from=, or the function ends its thread: no caller sees it.
+                self._engine.events.emit(events.RefreshFailed(label, keys[0], shown(error)))
+                if not isinstance(error, Exception):
+                    raise
 
-        try:
-            self.spawner.spawn(job)
-        except RuntimeError:  # the interpreter or the loop is ending
+        def over() -> None:
             with self._state.lock:
                 self._refreshing.difference_update(keys)
+
+        return self.spawner.spawn(job, over)
 
     def _refresh(self, request: Request, seen: Envelope) -> None:
         state = self._state
@@ -289,20 +294,21 @@ class SyncLeads(SyncComputing):
     def _refresh_under(self, request: Request, token: str, reply: LeaseReply) -> None:
         """The lease came with a stale value that may be served: compute in the background."""
         self._claim([request.subject.key])
-        self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp))
+        if not self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp)):
+            self._engine.release_soon((request.subject.key, token))
 
     def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
         request.counters.refreshed += 1
-        outcome = self.compute_leased(request, token, stamp, request.policy.budget)
+        outcome = drive(self.compute_leased, request, token, stamp, request.policy.budget)
         if outcome.error is not None:
             subject = request.subject
-            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, repr(outcome.error)))
+            self._engine.events.emit(events.RefreshFailed(subject.label, subject.key, shown(outcome.error)))
 
-    def refresh_now(self, request: Request) -> Outcome:
+    async def refresh_now(self, request: Request) -> Outcome:
         """Compute now and store, whatever is cached; the caller gets what the function returned."""
         state, subject = self._state, request.subject
         if not self._engine.start():
-            return self.compute_plain(request)
+            return await self.compute_plain(request)
         deadline = state.now() + request.policy.budget
         need, seen, waited = state.marks.need(subject), "", 0.0
         waiting = Waiting()
@@ -314,17 +320,17 @@ class SyncLeads(SyncComputing):
                 self._engine.failed(error, request.counters)
                 if request.policy.on_error == "raise":
                     raise
-                return self.compute_plain(request)
+                return await self.compute_plain(request)
             if reply.status == "lead":
-                return self.compute_leased(request, token, reply.stamp, deadline - state.now())
+                return await self.compute_leased(request, token, reply.stamp, deadline - state.now())
             if reply.status == "entry":
                 entry = self._readable(request, reply)
                 if entry is None or waited > self._engine.settings.max_compute:
-                    return self.compute_plain(request)
+                    return await self.compute_plain(request)
                 seen = entry.id.hex()
                 continue
             if reply.status == "held":
-                return self.compute_plain(request, held=True)
+                return await self.compute_plain(request, held=True)
             # Somebody computes now, but may have begun before what this caller wants to see.
             began = state.now()
             SyncWaits.pause(
@@ -337,5 +343,5 @@ class SyncLeads(SyncComputing):
             )
             waited += state.now() - began
             if waited > wait_limit(request.usual.seconds, self._engine.settings.max_compute):
-                return self.compute_plain(request)
+                return await self.compute_plain(request)
             deadline = state.now() + request.policy.budget

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from evercache.client._sync.hedging import SyncHedging
+from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.readers import Reader
@@ -78,7 +79,8 @@ class SyncLink:
                 error.maybe_run |= ran
                 raise
             try:
-                return self._once(master, builds, deadline, replicas)
+                with ENOUGH_MEMORY:
+                    return self._once(master, builds, deadline, replicas)
             except UnavailableError as error:
                 at_once = False
                 # An earlier attempt may have run, though the last one was not even sent.

@@ -57,14 +57,14 @@ class SyncReads:
 
     # -- a cached call
 
-    def fetch(self, request: Request, seen: Unserved = NOT_ASKED) -> Outcome:
+    async def fetch(self, request: Request, seen: Unserved = NOT_ASKED) -> Outcome:
         """The outcome of a cached call: served, joined or computed. Raises only what the function raises.
 
         `seen` is what a first look brought.
         """
         state, subject, policy = self._state, request.subject, request.policy
         if not self._engine.start():
-            return self._leads.compute_plain(request)
+            return await self._leads.compute_plain(request)
         began = state.now() if seen.began is None else seen.began
         deadline = began + policy.budget
         need = state.marks.need(subject)
@@ -90,7 +90,7 @@ class SyncReads:
                 if outcome is not None:
                     return outcome
             if computes_here(subject.key):
-                return self._leads.compute_plain(request)
+                return await self._leads.compute_plain(request)
             # Who was let down by others asks for itself: the master may have what could not be joined.
             joinable = turn < 2 or overdue is not None
             flight, leads = state.join_or_lead(subject, need, joinable=joinable, overdue=overdue)
@@ -98,9 +98,9 @@ class SyncReads:
                 outcome = None
                 try:
                     if overdue is None:
-                        outcome = self._leads.lead(request, need, deadline, flight)
+                        outcome = await self._leads.lead(request, need, deadline, flight)
                     else:
-                        outcome = self._leads.without_master(request, flight)
+                        outcome = await self._leads.without_master(request, flight)
                 finally:
                     state.landed(flight, outcome)
                 if outcome is not None:
@@ -128,12 +128,12 @@ class SyncReads:
                             stale=outcome.stale,
                         )
                     # What can't be shared is computed by each caller.
-                    return self._leads.compute_plain(request)
+                    return await self._leads.compute_plain(request)
                 if not flight.done.done():
                     # Waited long enough: compute without a lease (rule 13), one for all who waited here.
                     overdue = flight
             need = max(need, state.marks.need(subject))
-        return self._leads.compute_plain(request)
+        return await self._leads.compute_plain(request)
 
     def _landing(self, flight: Flight, until: float, deadline: float) -> tuple[Outcome | None, float]:
         """What somebody else's flight brings, waited for `until` then at most; and for how long the function ran.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from evercache.client._sync.link import Build, SyncLink
+from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.state import State
@@ -95,7 +96,8 @@ class SyncWrites:
         deadline = state.now() + budget
         items = [state.begin(scope, function) for scope in scopes]
         try:
-            acks = self._send(items, deadline, strict, beside)
+            with ENOUGH_MEMORY:
+                acks = self._send(items, deadline, strict, beside)
         except UnavailableError as error:
             for item in items:
                 state.given_up(item)
@@ -188,17 +190,18 @@ class SyncWrites:
         items = [state.begin(Scope.of_key(write.subject.key)) for write in writes]
         replies: list[SetReply] = []
         try:
-            self._know_time(deadline)
-            replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
-            raw = self._link.run_many(
-                [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
-                deadline,
-                repeat=False,
-                replicas=replicas,
-            )
-            replies = [parse_set(reply) for reply in raw[: len(writes)]]
-            if strict and not self._safe(raw, replicas, deadline):
-                raise MasterUnknown("the master could not be confirmed", maybe_run=True)
+            with ENOUGH_MEMORY:
+                self._know_time(deadline)
+                replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
+                raw = self._link.run_many(
+                    [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
+                    deadline,
+                    repeat=False,
+                    replicas=replicas,
+                )
+                replies = [parse_set(reply) for reply in raw[: len(writes)]]
+                if strict and not self._safe(raw, replicas, deadline):
+                    raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
             for item in items:
                 state.given_up(item)

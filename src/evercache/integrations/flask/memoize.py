@@ -24,9 +24,10 @@ from evercache.integrations.flask.backends import EvercacheBackend
 from evercache.integrations.flask.names import caching_id, function_namespace, joined, loop_runs, timeout_seconds
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.signals import cache_memoize_hit, cache_memoize_miss
-from evercache.integrations.flask.warn_once import tell_once
+from evercache.integrations.flask.warn_once import logger, tell_once
 from evercache.protocol.canonical import canonical, describe
 from evercache.protocol.scope import Subject
+from evercache.protocol.signature import read_defaults
 
 if TYPE_CHECKING:
     from evercache.integrations.flask.extension import Cache
@@ -53,6 +54,7 @@ class Memo:
         self.ignored = frozenset(ignored or ())
         self.is_async = inspect.iscoroutinefunction(f)
         self.names = list(inspect.signature(f).parameters)
+        self.defaults = read_defaults(f)
         self.first = self.names[0] if self.names and self.names[0] in ("self", "cls") else None
         self.wrapper: Any = None
         self.fast: Callable[..., Any] | None = None
@@ -183,8 +185,12 @@ class Memo:
             ignore=self.ignored & set(self.names),
             cache_if=options.kept,
         )
+        settled["signature"] = settled["signature"].with_defaults(self.defaults)
         core = MemoCore(self, backend, is_async=is_async, **settled)
         if self.wrapper is not None:  # else it only makes keys
+            shared = cache._functions.compare(core, "Give each a name of its own with make_name=")
+            if shared:
+                logger.warning(shared)
             cache._functions.append(core)
         return core
 
@@ -193,7 +199,7 @@ class Memo:
     def key(self, backend: EvercacheBackend, args: Any, kwargs: Mapping[str, Any]) -> Key:
         """The key of a call's entry."""
         subject = self.inner(backend)._core.subject(args, kwargs)
-        return Key.of(subject.key, subject.function)
+        return Key(subject.key, subject.function, backend.evercache)
 
     def make_cache_key(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         """The key of a call, for `cache.get` and `cache.delete`."""
@@ -301,7 +307,10 @@ def caching_text(memo: Memo, value: object) -> str:
 
 
 def argument_text(memo: Memo, name: str, value: object) -> str:
-    """The text of an argument; its repr where it has no other, as in Flask-Caching."""
+    """The text of an argument; its repr where it has no other, as in Flask-Caching. Defaults: as at decoration."""
+    default = memo.defaults.get(name)
+    if default is not None and default[0] is value:
+        return default[1]
     try:
         return canonical(value)
     except TypeError:

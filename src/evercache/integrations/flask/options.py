@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evercache.integrations.flask.names import takes
+from evercache.policy import seconds
 
 __all__ = ["Options"]
 
@@ -29,6 +30,8 @@ class Options:
     def __post_init__(self) -> None:
         if isinstance(self.tags, str):
             raise TypeError(f"tags={self.tags!r}: give a sequence of tags, such as ({self.tags!r},)")
+        for name in ("stale", "stale_if_error"):
+            seconds(getattr(self, name), name)
 
     @property
     def looks(self) -> bool:

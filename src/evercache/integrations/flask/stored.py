@@ -31,16 +31,17 @@ class Stored(Mapping[str, tuple[float, Any]]):
 
     def _live(self) -> dict[Key, float]:
         """Whole keys of entries, and when they expire."""
-        namespace = self._backend.evercache.settings.namespace
+        cache = self._backend.evercache
+        namespace = cache.settings.namespace
         direct, functions = f"{namespace}:k:", f"{namespace}:f:"
         found: dict[Key, float] = {}
         for raw, expires in self._server.held().items():
             text = raw.decode("utf-8", "surrogateescape")
             if text.startswith(direct):
-                found[Key.of(text, "")] = expires
+                found[Key(text, "", cache)] = expires
             elif text.startswith(functions):
-                found[Key.of(text, text.removeprefix(functions).partition("(")[0])] = expires
-        values = self._backend.evercache.get_many(list(found), _NOTHING)
+                found[Key(text, text.removeprefix(functions).partition("(")[0], cache)] = expires
+        values = cache.get_many(list(found), _NOTHING)
         return {key: expires for key, expires in found.items() if values[key] is not _NOTHING}
 
     def __iter__(self) -> Iterator[str]:

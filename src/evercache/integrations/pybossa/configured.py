@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from evercache.cache import Cache
@@ -14,6 +16,7 @@ from evercache.integrations.pybossa.keys import SiteNaming, function_name, named
 from evercache.integrations.pybossa.migration import OldEntries
 from evercache.integrations.pybossa.settings import SiteSettings
 from evercache.protocol.scope import Subject
+from evercache.protocol.signature import Defaults, read_defaults
 
 __all__ = ["LOG", "Home", "Recipe"]
 
@@ -25,22 +28,38 @@ LOG = logging.getLogger("evercache.integrations.pybossa")
 _LARGEST = 16 << 20
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Recipe:
     """What a decorator was told: of `cache` the key, of `memoize` None. Each is one of its own."""
 
     fn: Callable[..., Any]
     timeout: float
     key_prefix: str | None = None
+    #: What the function is called in marks; it and the defaults are as at decoration. "": it has no name.
+    name: str = field(init=False)
+    defaults: Defaults = field(init=False, repr=False)
+    #: Stands for the recipe where nothing may keep that alive.
+    token: object = field(init=False, repr=False, default_factory=object)
+    #: What was logged of it, so that each is logged once.
+    said: set[str] = field(init=False, repr=False, default_factory=set)
 
-    @property
-    def name(self) -> str:
-        """What the function is called in marks."""
-        return function_name(self.fn) if self.key_prefix is None else named(self.key_prefix)
+    def __post_init__(self) -> None:
+        try:
+            name = function_name(self.fn) if self.key_prefix is None else named(self.key_prefix)
+        except AttributeError:
+            name = ""
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "defaults", read_defaults(self.fn))
+
+    def warn_once(self, message: str, *values: object) -> None:
+        """Log a warning that names the function first, once."""
+        if message not in self.said:
+            self.said.add(message)
+            LOG.warning(message, self.fn.__qualname__, *values)
 
 
 class Home:
-    """Of one `Sentinel` since it was configured. Safe for threads: its dicts are only added to."""
+    """Of one `Sentinel` since it was configured. Safe for threads: each step on its dicts is one operation."""
 
     def __init__(self, settings: SiteSettings) -> None:
         self.settings = settings
@@ -61,8 +80,10 @@ class Home:
         self.old = None if settings.old_prefix is None else OldEntries(settings.old_prefix, self.cache)
         #: What is called in the place of a decorated function: the code that was made for it, where there is some;
         #: itself where it cannot be cached.
-        self.calls: dict[Recipe, Callable[..., Any]] = {}
-        self._made: dict[Recipe, CachedFunction[Any, Any] | None] = {}
+        self.calls: dict[object, Callable[..., Any]] = {}
+        self._made: dict[object, CachedFunction[Any, Any] | None] = {}
+        #: By token, as the two above: when a recipe dies, so does what was made for it.
+        self._recipes: dict[object, weakref.ref[Recipe]] = {}
         self._plain: dict[str, Recipe] = {}
 
     def __repr__(self) -> str:
@@ -72,20 +93,26 @@ class Home:
         """What is to be called, made at the first use."""
         cached = self.cached(recipe)
         if cached is None:
-            return self.calls.setdefault(recipe, recipe.fn)
+            return self.calls.setdefault(recipe.token, recipe.fn)
         template = cached._template
-        return self.calls.setdefault(recipe, cached if template is None else template.call)
+        return self.calls.setdefault(recipe.token, cached if template is None else template.call)
 
     def cached(self, recipe: Recipe) -> CachedFunction[Any, Any] | None:
         """The function, cached here; None where it cannot be."""
-        if recipe not in self._made:
+        token = recipe.token
+        if token not in self._made:
+            self._recipes.setdefault(token, weakref.ref(recipe, partial(self._forget, token)))
             made: CachedFunction[Any, Any] | None = None
             try:
                 made = self._make(recipe)
             except Exception as error:  # also a warning, where the site makes errors of those
                 LOG.warning("%s is not cached, every call runs it: %s", recipe.fn.__qualname__, error)
-            self._made.setdefault(recipe, made)
-        return self._made[recipe]
+            self._made.setdefault(token, made)
+        return self._made[token]
+
+    def _forget(self, token: object, _: object) -> None:
+        for table in (self.calls, self._made, self._recipes):
+            table.pop(token, None)
 
     def recipe(self, fn: Callable[..., Any]) -> Recipe:
         """Of a function that was not decorated, but is called as one that was."""
@@ -102,7 +129,8 @@ class Home:
             fn = self.old.before(fn, recipe.key_prefix, subject)
             ttl = min(ttl, self.settings.migration_ttl)
         ignored = () if recipe.key_prefix is None else _parameters(recipe.fn)
-        cached: CachedFunction[Any, Any] = self.cache.cached(ttl=ttl, name=recipe.name, ignore=ignored)(fn)
+        options = {"ttl": ttl, "name": recipe.name, "ignore": ignored}
+        cached: CachedFunction[Any, Any] = self.cache._decorate(fn, options, recipe.defaults)
         return cached
 
     def close(self) -> None:

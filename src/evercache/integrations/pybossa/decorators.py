@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
-from evercache.integrations.pybossa.configured import LOG, Home, Recipe
+from evercache.integrations.pybossa.configured import Home, Recipe
 from evercache.integrations.pybossa.extension import Sentinel
 from evercache.observe import Counters
 from evercache.protocol.scope import Scope
@@ -60,7 +60,7 @@ class Surface:
         return lambda fn: self._decorated(Recipe(fn, _seconds(timeout)))
 
     def _decorated(self, recipe: Recipe) -> Any:
-        fn, find = recipe.fn, self._find
+        fn, find, token = recipe.fn, self._find, recipe.token
 
         @wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ class Surface:
                 home = self._home()
                 if home is None:
                     return fn(*args, **kwargs)
-            run = home.calls.get(recipe)
+            run = home.calls.get(token)
             if run is None:
                 run = home.call(recipe)
             try:
@@ -81,7 +81,7 @@ class Surface:
             except TypeError:
                 if _makes_key(home, recipe, args, kwargs):
                     raise  # it is the function's own
-            LOG.warning("%s is given arguments that make no key: such calls run it", fn.__qualname__)
+            recipe.warn_once("%s is given arguments that make no key: such calls run it")
             return fn(*args, **kwargs)
 
         setattr(call, _RECIPE, recipe)
@@ -160,7 +160,7 @@ def _delete_call(home: Home, recipe: Recipe, cached: Any, args: tuple[Any, ...],
     try:
         there = bool(cached.invalidate(*args, **kwargs).existed)
     except TypeError as error:
-        LOG.warning("delete_memoized(%s, ...): no call has such arguments: %s", recipe.fn.__qualname__, error)
+        recipe.warn_once("delete_memoized(%s, ...): no call has such arguments: %s", error)
     if home.old is not None:
         there |= home.old.delete(home.old.key(recipe.fn, args, kwargs, None))
     return there

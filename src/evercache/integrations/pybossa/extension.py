@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from evercache.engine.process import ForkLock
 from evercache.integrations.pybossa.configured import LOG, Home
 from evercache.integrations.pybossa.settings import SiteSettings, as_mapping, load
 from evercache.integrations.redis import RawClients
+from evercache.process import new_lock
 
 if TYPE_CHECKING:
     import redis
@@ -33,7 +33,7 @@ class Sentinel:
         self.master: redis.Redis = self._clients.master
         #: For reads: at a replica that has what this process wrote; the master where there is none.
         self.slave: redis.Redis = self._clients.replica
-        self._lock = ForkLock()
+        self._lock = new_lock()
         #: The cache, once it is configured.
         self.home: Home | None = None
         self._searched = False

@@ -87,7 +87,11 @@ class SiteNaming:
         return self._head(function_name) + _rest(f"{function_name}({canonical_args})")
 
     def direct_key(self, namespace: str, key: str) -> str:
-        """See `Naming`."""
+        """See `Naming`; a text that has no UTF-8 is replaced by its hash."""
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            key = f"#{_hash(key, 16)}"
         return f"{self.prefix}::{key}"
 
     def code(self, namespace: str, function_name: str) -> KeyCode | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from redis.backoff import EqualJitterBackoff
 from redis.client import Pipeline
 from redis.retry import Retry
 
+from evercache.client.waits import in_thread
 from evercache.errors import ConfigurationError
 from evercache.integrations.redis.apools import AMasterPool, ASpreadPool
 from evercache.integrations.redis.connection_state import BROKEN
@@ -130,7 +130,7 @@ class RawClients:
         """`close`, with the connections of the running loop."""
         for client in (self.amaster, self.areplica):
             await client.connection_pool.disconnect(inuse_connections=False)
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
 
 def _needed(client: Any, commands: Any) -> float:

@@ -11,10 +11,10 @@ from typing import Any
 import redis
 from redis.connection import ConnectionPool
 
-from evercache.engine.process import ForkLock
 from evercache.integrations.redis.connections import RoutedConnection, connection_class
 from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, need
 from evercache.integrations.redis.source import Source
+from evercache.process import new_lock
 from evercache.wire.types import Address
 
 __all__ = ["RoutedPool", "SpreadPool", "extras", "fewest"]
@@ -99,7 +99,7 @@ class SpreadPool(RoutedPool):
     def __init__(self, source: Source, **options: Any) -> None:
         self._options = options
         #: Guards the two below.
-        self._choosing = ForkLock()
+        self._choosing = new_lock()
         self._pools: dict[Address | None, RoutedPool] = {}
         self._busy: Counter[Address] = Counter()
         super().__init__(ReplicaRoute(source), **options)

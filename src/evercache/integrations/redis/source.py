@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evercache.clock import monotonic
-from evercache.engine.process import ForkLock, reset_after_fork
 from evercache.errors import ConfigurationError, MasterUnknown, UnavailableError
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent
 from evercache.integrations.redis.writes import Writes
-from evercache.protocol.topology import View
+from evercache.process import new_lock, reset_after_fork
 from evercache.wire.types import Address, ConnectionOptions
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ class Source:
         self._missing = missing
         self._home: Home | None = None
         self._closed = False
-        self._lock = ForkLock()
+        self._lock = new_lock()
         self._links: weakref.WeakSet[Linked] = weakref.WeakSet()
         #: The engine that is followed.
         self._engine: Engine | None = None
@@ -194,7 +192,7 @@ class Source:
     def _follow(self, engine: Engine) -> None:
         if self.options.read_your_writes:
             self.writes = Writes(engine.settings.lag_bound)
-        engine.on_view.append(_teller(self))
+        engine.deployment.followers.add(self)
         self._begun = (0, 0.0)
         self._engine = engine
 
@@ -276,15 +274,3 @@ class Source:
             engine.topology.nudge()
         else:
             replica.fail(engine.state.now(), UnavailableError(str(error)))
-
-
-def _teller(source: Source) -> Callable[[Any], None]:
-    reference = weakref.ref(source)  # the engine may outlive its clients
-
-    def tell(view: View) -> None:
-        living = reference()
-        if living is not None:
-            with contextlib.suppress(RuntimeError):
-                living.changed()
-
-    return tell

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-from evercache.engine.process import ForkLock
 from evercache.integrations.redis.commands import KeyTable, words
+from evercache.process import new_lock
 
 __all__ = ["Writes"]
 
@@ -23,7 +23,7 @@ class Writes:
 
     def __init__(self, bound: float) -> None:
         self._bound = bound
-        self._lock = ForkLock()
+        self._lock = new_lock()
         self._stamps: dict[bytes, float] = {}
         #: Of writes whose keys are not known.
         self._all = -inf

@@ -64,6 +64,7 @@ from evercache.observe.events.processes import (
     EventsDropped,
     GeventPatched,
     SubscriberDropped,
+    UsedAfterClose,
 )
 
 __all__ = [
@@ -122,4 +123,5 @@ __all__ = [
     "TopologyUnknown",
     "UncacheableResult",
     "Unconfirmed",
+    "UsedAfterClose",
 ]

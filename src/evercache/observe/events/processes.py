@@ -15,12 +15,13 @@ __all__ = [
     "EventsDropped",
     "GeventPatched",
     "SubscriberDropped",
+    "UsedAfterClose",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundUnavailable(Begins):
-    """No background can run here, so every call computes."""
+    """No background can run now: calls ask the master for each value, or compute."""
 
     text: ClassVar[str] = "{e.why}"
     opens: ClassVar[str] = "background"
@@ -65,6 +66,18 @@ class SubscriberDropped(Event):
     text: ClassVar[str] = "{e.callback}, which listened to events, raised {e.error}: it is called no more"
     callback: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsedAfterClose(Event):
+    """A cache was used after its `close()`: every call computes. Logged once for each `close()`."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = (
+        "evercache: the cache of namespace {e.namespace!r} was used after close(), so every call computes: "
+        "close it at the end of the process only, or enter it again (`with cache:`)"
+    )
+    namespace: str
 
 
 @dataclass(frozen=True, slots=True)

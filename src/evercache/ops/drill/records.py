@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgpack
 
 from evercache.ops.meter import Call, Edit, Overslept, Run
 from evercache.ops.versions import Versions
+from evercache.process import new_lock
 
 __all__ = ["EDITED", "KEYS", "Failure", "Final", "Hung", "Recorder", "Truth", "Undelivered", "Written"]
 
@@ -111,7 +111,7 @@ class Recorder:
     def __init__(self, folder: Path, pid: int) -> None:
         self._path = folder / f"records-{pid}"
         self._rows: list[tuple[Any, ...]] = []
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def __repr__(self) -> str:
         return f"<Recorder {self._path.name}>"

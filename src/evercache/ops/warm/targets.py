@@ -23,6 +23,7 @@ from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.observe import Counters
 from evercache.ops.warm.keeping import keep_after_all
 from evercache.ops.warm.pace import Kept, Outcome
+from evercache.process import new_lock
 
 __all__ = ["Item", "Standing", "Target", "find_targets"]
 
@@ -52,7 +53,7 @@ class Loop:
     """One event loop in a thread of its own, for coroutine functions. Made at the first use."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def result(self, work: Any) -> Any:

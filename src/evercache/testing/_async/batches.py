@@ -38,7 +38,7 @@ class AsyncRecordingBatches(AsyncBatches):
 
         return replace(batch, compute=compute)
 
-    async def _run(self, batch: Batch) -> dict[Any, Any]:
+    async def _plain(self, batch: Batch) -> dict[Any, Any]:
         """Without a store: what the function returns."""
         values: Mapping[Any, Any] = await batch.compute(list(batch.ids)) if batch.ids else {}
         return {id: values[id] for id in batch.ids if id in values}
@@ -49,7 +49,7 @@ class AsyncRecordingBatches(AsyncBatches):
         if not self._log.stored:
             for request in batch.requests:
                 self._log.add("call", "miss", request.subject)
-            return await self._run(watched)
+            return await self._plain(watched)
         if not batch.ids:
             return {}
         outcomes = await self._reads.fetch_many(watched)
@@ -61,7 +61,7 @@ class AsyncRecordingBatches(AsyncBatches):
         """See `AsyncBatches.refresh`."""
         watched, outcome = self._watched(batch), "raised"
         try:
-            values = await (super().refresh(watched) if self._log.stored else self._run(watched))
+            values = await (super().refresh(watched) if self._log.stored else self._plain(watched))
             outcome = "done"
             return values
         finally:

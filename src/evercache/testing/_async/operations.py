@@ -44,7 +44,12 @@ class AsyncRecordingOperations(AsyncOperations):
 
         return replace(request, compute=compute)
 
+    # sync-only:
+    # async def steps(self, request: Request, seen: Unserved | None = None) -> Any:
+    # end sync-only
+    # async-only
     async def call(self, request: Request, seen: Unserved | None = None) -> Any:
+        # end async-only
         """See `AsyncOperations.call`."""
         watched = self._watched(request)
         if not self._log.stored:

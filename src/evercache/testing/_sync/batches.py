@@ -39,7 +39,7 @@ class SyncRecordingBatches(SyncBatches):
 
         return replace(batch, compute=compute)
 
-    def _run(self, batch: Batch) -> dict[Any, Any]:
+    def _plain(self, batch: Batch) -> dict[Any, Any]:
         """Without a store: what the function returns."""
         values: Mapping[Any, Any] = batch.compute(list(batch.ids)) if batch.ids else {}
         return {id: values[id] for id in batch.ids if id in values}
@@ -50,7 +50,7 @@ class SyncRecordingBatches(SyncBatches):
         if not self._log.stored:
             for request in batch.requests:
                 self._log.add("call", "miss", request.subject)
-            return self._run(watched)
+            return self._plain(watched)
         if not batch.ids:
             return {}
         outcomes = self._reads.fetch_many(watched)
@@ -62,7 +62,7 @@ class SyncRecordingBatches(SyncBatches):
         """See `SyncBatches.refresh`."""
         watched, outcome = self._watched(batch), "raised"
         try:
-            values = super().refresh(watched) if self._log.stored else self._run(watched)
+            values = super().refresh(watched) if self._log.stored else self._plain(watched)
             outcome = "done"
             return values
         finally:

@@ -45,15 +45,15 @@ class SyncRecordingOperations(SyncOperations):
 
         return replace(request, compute=compute)
 
-    def call(self, request: Request, seen: Unserved | None = None) -> Any:
+    async def steps(self, request: Request, seen: Unserved | None = None) -> Any:
         """See `SyncOperations.call`."""
         watched = self._watched(request)
         if not self._log.stored:
             self._log.add("call", "miss", request.subject)
             return watched.compute()
-        outcome = self._reads.fetch(watched)
+        outcome = await self._reads.fetch(watched)
         self._log.add("call", served(outcome), request.subject)
-        return self._result(watched, outcome)
+        return await self._result(watched, outcome)
 
     def refresh(self, request: Request) -> Any:
         """See `SyncOperations.refresh`."""

@@ -1,0 +1,192 @@
+"""What a process goes through (forks, its end), and the locks that survive it. Imports nothing of the package."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Protocol, cast
+
+__all__ = [
+    "LOGGING",
+    "ForkGate",
+    "Lock",
+    "background_trouble",
+    "close_at_exit",
+    "gevent_patched",
+    "new_lock",
+    "notice_fork",
+    "on_fork",
+    "pid",
+    "reset_after_fork",
+]
+
+
+class Lock(Protocol):
+    """What `new_lock` returns: a re-entrant lock, used by `with`."""
+
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+    def _is_owned(self) -> bool: ...
+
+
+class _Forked(Protocol):
+    def after_fork(self) -> None: ...
+
+
+class _Closed(Protocol):
+    def close(self) -> object: ...
+
+
+#: Every lock of the package, and every object that must be reset in the child of a fork. Both are weak.
+_locks: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_told: Final[weakref.WeakSet[_Forked]] = weakref.WeakSet()
+#: Functions that run in the child of a fork before the objects are reset.
+_hooks: Final[list[Callable[[], None]]] = []
+#: The process that all of this belongs to.
+pid = os.getpid()
+#: One thread of a child at a time resets what it inherited.
+_resetting = threading.RLock()
+
+
+def new_lock() -> Lock:
+    """Return a lock that is free again in the child of a fork, whichever thread held it in the parent.
+
+    It is re-entrant, so a signal handler or a finalizer that runs inside a critical section of its own thread does
+    not deadlock. It is CPython's own type, whose `with` statement cannot be interrupted between acquiring the lock
+    and entering the block. Every lock of the package comes from here.
+    """
+    lock: Any = threading.RLock()
+    _locks.add(lock)
+    return cast(Lock, lock)
+
+
+def reset_after_fork(thing: _Forked) -> None:
+    """Have `thing.after_fork()` called in every child of this process; `thing` is referenced weakly."""
+    _told.add(thing)
+
+
+def on_fork(hook: Callable[[], None]) -> None:
+    """Have a function called in every child of this process, for as long as it lives."""
+    _hooks.append(hook)
+
+
+def notice_fork() -> None:
+    """Reset what was inherited if this is a child whose fork ran no hooks (as in uWSGI)."""
+    if os.getpid() == pid:
+        return
+    # The timeout is for a parent that was itself resetting when it forked: nobody here releases its lock.
+    acquired = _resetting.acquire(timeout=1.0)
+    try:
+        if os.getpid() != pid:
+            _after_fork()
+    finally:
+        if acquired:
+            _resetting.release()
+
+
+def _after_fork() -> None:
+    global pid
+    for lock in list(_locks):
+        reinit = getattr(lock, "_at_fork_reinit", None)  # gevent's locks may have none
+        if reinit is not None:
+            reinit()
+    for hook in list(_hooks):
+        hook()
+    for thing in list(_told):
+        thing.after_fork()
+    # Last: until then other threads of the child wait in `notice_fork`.
+    pid = os.getpid()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class ForkGate:
+    """Keeps forks out while something is logged: a context manager for any number of threads.
+
+    A child inherits the locks of its parent, but only the thread that forked. If another thread was writing to the
+    error output at that moment, the child waits for ever when it writes there. Python renews the locks of `logging`
+    in the child, but not those of the streams below.
+
+    A fork waits until no thread is within, for up to 0.2 s: a handler may be stuck, or fork itself. `_changed`
+    guards the number of threads within, and whether a fork is due.
+    """
+
+    _PATIENCE = 0.2
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(before=self._shut, after_in_parent=self._open)
+        on_fork(self._renew)
+
+    def __repr__(self) -> str:
+        return f"<ForkGate within={self._within}>"
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._due, self._PATIENCE)
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._within -= 1
+            self._changed.notify_all()
+
+    def _shut(self) -> None:
+        self._changed.acquire()
+        self._due = True
+        self._changed.wait_for(lambda: not self._within, self._PATIENCE)
+
+    def _open(self) -> None:
+        self._due = False
+        self._changed.notify_all()
+        self._changed.release()
+
+    def _renew(self) -> None:
+        self._changed = threading.Condition()
+        self._within = 0
+        self._due = False
+
+
+#: Of this process: forks know no engine.
+LOGGING: Final = ForkGate()
+
+
+def background_trouble() -> str | None:
+    """Return why no background thread can run here, with the remedy, or None."""
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is not None:
+        options = getattr(uwsgi, "opt", {})
+        names = {key.decode() if isinstance(key, bytes) else key for key in options}
+        if not names & {"enable-threads", "threads"}:
+            return (
+                "uWSGI runs without threads, so invalidations cannot be followed: every call computes. "
+                "Set `enable-threads = true`."
+            )
+    return None
+
+
+def gevent_patched() -> bool:
+    """Return whether gevent has replaced threads and sockets."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def close_at_exit(thing: _Closed) -> Callable[[], None]:
+    """Have `thing.close()` called at the end of the process, unless it is collected before; what was registered."""
+    reference = weakref.ref(thing)
+
+    def close() -> None:
+        living = reference()
+        if living is not None:
+            living.close()
+
+    atexit.register(close)
+    return close

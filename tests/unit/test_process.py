@@ -1,0 +1,119 @@
+"""Locks and forks: every lock of the package is free in a child, whichever thread held it in the parent."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import evercache
+from evercache import process
+from evercache.codecs import TypeRegistry
+
+SOURCES = Path(evercache.__file__).parent
+
+
+def in_child(work: Callable[[], object], seconds: float = 20.0) -> int:
+    """Run `work` in a forked child; its exit code: 0, 1 when it raised, or -1 when it had to be killed."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    return -1
+
+
+def test_every_lock_of_the_package_comes_from_new_lock() -> None:
+    kinds = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "allocate_lock"}
+    # A condition of the blocking pool stands on a lock from `new_lock`; `process` makes the locks.
+    allowed = {("wire/blocking.py", "Condition"), ("process.py", "RLock"), ("process.py", "Condition")}
+    found = set()
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                module = getattr(getattr(node.func, "value", None), "id", "")
+                if name in kinds and module in ("", "threading", "_thread"):
+                    found.add((path.relative_to(SOURCES).as_posix(), name))
+    assert found <= allowed, found - allowed
+
+
+def test_a_fork_while_another_thread_reads_annotations_does_not_hang_the_child() -> None:
+    parent = os.getpid()
+    reading, go_on = threading.Event(), threading.Event()
+
+    class Slow(type):
+        def __hash__(self) -> int:
+            if os.getpid() == parent:
+                reading.set()
+                go_on.wait(10)
+            return id(self)
+
+    class Result(metaclass=Slow):
+        pass
+
+    def fn() -> Any: ...
+
+    fn.__annotations__ = {"return": Result}
+    registry = TypeRegistry.from_annotation(fn)
+    thread = threading.Thread(target=registry.shape_of, args=(int,))
+    thread.start()
+    try:
+        assert reading.wait(10)
+        assert in_child(lambda: registry.shape_of(int)) == 0
+    finally:
+        go_on.set()
+        thread.join()
+
+
+def test_a_lock_is_reentrant_and_free_in_the_child() -> None:
+    lock = process.new_lock()
+    with lock, lock:
+        assert in_child(lambda: acquire_in_a_thread(lock)) == 0
+
+
+def acquire_in_a_thread(lock: process.Lock) -> None:
+    got: list[bool] = []
+    thread = threading.Thread(target=lambda: got.append(bool(lock.__enter__())), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert got == [True]
+
+
+def test_a_fork_that_runs_no_hooks_is_noticed() -> None:
+    """uWSGI forks in C, and runs no hooks of Python."""
+
+    class Told:
+        def __init__(self) -> None:
+            self.pids: list[int] = []
+
+        def after_fork(self) -> None:
+            self.pids.append(os.getpid())
+
+    told = Told()
+    process.reset_after_fork(told)
+    process.notice_fork()
+    assert told.pids == []
+    fork = ctypes.PyDLL(None).fork
+    pid: int = fork()
+    if pid == 0:
+        process.notice_fork()
+        process.notice_fork()
+        os._exit(told.pids != [os.getpid()])
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert told.pids == []
