@@ -23,6 +23,7 @@ __all__ = [
     "on_fork",
     "pid",
     "reset_after_fork",
+    "thread_runs",
 ]
 
 
@@ -157,6 +158,18 @@ class ForkGate:
 
 #: Of this process: forks know no engine.
 LOGGING: Final = ForkGate()
+
+
+def thread_runs(thread: threading.Thread) -> bool:
+    """Whether a thread has been started and has not ended.
+
+    `Thread.is_alive` alone must not be asked where a signal handler may raise: up to Python 3.12, an exception
+    within it marks a living thread as ended, for ever.
+    """
+    active: dict[int, threading.Thread] = vars(threading)["_active"]
+    if thread.ident is not None and active.get(thread.ident) is thread:
+        return True
+    return thread.is_alive()  # one that has just been started is not in the table yet
 
 
 def background_trouble() -> str | None:

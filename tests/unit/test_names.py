@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from evercache.clock import monotonic
-from evercache.wire.names import Resolver
+from evercache.wire.names import Resolver, _Lookup
 from evercache.wire.types import Address
 
 NAME = Address("db.example.test", 6379)
@@ -141,3 +143,26 @@ def test_a_resolver_that_lacks_something_keeps_its_addresses_and_is_asked_again(
     system.error = None
     assert resolver.records(NAME, soon(10)) == RECORDS
     assert system.asked == 4
+
+
+def test_a_lookup_that_was_interrupted_before_its_thread_began_is_begun_again(system: System) -> None:
+    resolver = Resolver()
+    resolver._asked[NAME] = _Lookup()
+    assert resolver.records(NAME, soon(10)) == RECORDS
+    assert not resolver._asked
+
+
+def test_all_who_wait_get_the_answer_though_one_took_the_wake_up_and_was_interrupted(system: System) -> None:
+    system.answers.clear()
+    resolver, answers = Resolver(), []
+    threads = [threading.Thread(target=lambda: answers.append(resolver.records(NAME, soon(10)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    asked = resolver._ask(NAME)
+    system.answers.set()
+    with contextlib.suppress(queue.Empty):
+        asked._over.get(timeout=5)
+    for thread in threads:
+        thread.join(10)
+    assert answers == [RECORDS] * 3
+    assert system.asked == 1

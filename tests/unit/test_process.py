@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.interrupting import python
+
 import evercache
 from evercache import process
 from evercache.codecs import TypeRegistry
@@ -40,8 +42,7 @@ def in_child(work: Callable[[], object], seconds: float = 20.0) -> int:
 
 def test_every_lock_of_the_package_comes_from_new_lock() -> None:
     kinds = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "allocate_lock"}
-    # A condition of the blocking pool stands on a lock from `new_lock`; `process` makes the locks.
-    allowed = {("wire/blocking.py", "Condition"), ("process.py", "RLock"), ("process.py", "Condition")}
+    allowed = {("process.py", "RLock"), ("process.py", "Condition")}  # it makes the locks
     found = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -117,3 +118,23 @@ def test_a_fork_that_runs_no_hooks_is_noticed() -> None:
         os._exit(told.pids != [os.getpid()])
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert told.pids == []
+
+
+def test_a_living_thread_runs_though_handlers_raised_while_it_was_looked_at() -> None:
+    python("""
+import threading
+from evercache.process import thread_runs
+from tests.interrupting import under_interrupts
+stop = threading.Event()
+thread = threading.Thread(target=stop.wait, daemon=True)
+assert not thread_runs(thread)
+thread.start()
+def step():
+    for _ in range(200):
+        thread_runs(thread)
+assert under_interrupts(step, raises=2000, seconds=3, shortest=1e-5, longest=3e-4) > 100
+assert thread_runs(thread)
+stop.set()
+thread.join()
+assert not thread_runs(thread)
+""")

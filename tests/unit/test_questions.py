@@ -290,3 +290,96 @@ async def test_tasks_written_in_python_wait_for_it_too() -> None:
         other.channel._sock.setblocking(False)
         other.answer(b"A")
         assert await task == b"A"
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+class Interrupted:
+    """A transport of which a call is interrupted."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        raise Interrupt
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+
+@both
+async def test_a_question_that_was_noted_and_not_written_fails_the_connection() -> None:
+    """Its reply would be that of the next one."""
+    async with peer() as other:
+        (task,) = await started(other.ask("a"))
+        await other.asked("a")
+        other.answer(b"A")
+        assert await task == b"A"
+        channel = other.channel
+        channel._transport = Interrupted(channel._transport)  # type: ignore[assignment]
+        with pytest.raises(Interrupt):
+            other.ask("b")
+        now = monotonic()
+        assert channel.get("c", now, now + 30) is None
+        assert not channel.usable
+        assert channel.outstanding == 0
+
+
+@both
+async def test_a_chunk_that_was_received_and_not_passed_on_fails_the_connection() -> None:
+    async with peer() as other:
+        tasks = await started(other.ask("a"), other.ask("b"))
+        await other.asked("a", "b")
+        channel = other.channel
+        channel.get_buffer(-1)[:7] = b"$1\r\nA\r\n"  # and the loop is interrupted
+        other.answer(b"B")
+        for task in tasks:
+            with pytest.raises(ConnectionFailed, match="interrupted"):
+                await task
+
+
+@both
+async def test_a_buffer_into_which_nothing_came_is_lent_again() -> None:
+    """TLS and uvloop ask for it where there is nothing to receive."""
+    async with peer() as other:
+        (task,) = await started(other.ask("a"))
+        for _ in range(3):
+            other.channel.get_buffer(-1)
+        other.answer(b"A")
+        assert await task == b"A"
+
+
+@both
+async def test_tasks_whose_answers_came_go_on_once_though_the_connection_was_interrupted() -> None:
+    async with peer() as other:
+        tasks = await started(other.ask("a"), other.ask("b"))
+        await other.asked("a", "b")
+        channel, went_on = other.channel, []
+        for task in tasks:
+            task.add_done_callback(went_on.append)
+        questions = list(channel._inflight)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Channel, "_wake", lambda self, questions: None)  # as if it had been interrupted at once
+            channel.data_received(b"$1\r\nA\r\n$1\r\nB\r\n")
+        questions[0].wake_soon()  # type: ignore[union-attr]
+        channel._inspect()
+        channel._inspect()
+        assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == [b"A", b"B"]
+        assert len(went_on) == 2
+
+
+@both
+async def test_a_timer_and_a_flush_that_the_loop_has_lost_are_made_anew() -> None:
+    async with peer() as other:
+        channel = other.channel
+        assert channel._watchdog is None
+        channel._watched = monotonic() - 1.0  # and no timer
+        channel._flushing = True  # and no call
+        question = other.ask("a", patience=0.05)
+        exchange = channel.send([("GET", "b")], monotonic() + 0.05)
+        for one in (question, exchange.future):
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.wait_for(one, 5)
+        assert other.sent() == encode_get("a") + encode_get("b")

@@ -23,7 +23,7 @@ SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float, Plan, int]
 
 
 def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[Any]) -> None:
-    for waiter in waiting.pop(read):
+    for waiter in waiting.pop(read, ()):  # a read may tell twice
         if not waiter.done():
             waiter.set_result(None)
 

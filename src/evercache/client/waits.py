@@ -18,7 +18,7 @@ from types import coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from evercache.clock import monotonic
-from evercache.process import new_lock
+from evercache.process import new_lock, thread_runs
 from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "drive", "in_thread", "yielded"]
@@ -202,7 +202,7 @@ class SyncSpawner:
                     raise RuntimeError("the cache is closed")
                 self._waiting.append((contextvars.copy_context(), job, over))
                 # Counted by looking: whatever ended a thread, it leaves no gap.
-                self._threads = {thread for thread in self._threads if thread.is_alive()}
+                self._threads = {thread for thread in self._threads if thread_runs(thread)}
                 if len(self._threads) < self._limit:
                     thread = threading.Thread(target=self._work, name="evercache-refresh", daemon=True)
                     thread.start()  # under the lock, so that it cannot end before it is known

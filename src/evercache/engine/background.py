@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from evercache.clock import monotonic
-from evercache.process import new_lock
+from evercache.process import new_lock, thread_runs
 
 __all__ = ["Background", "Job", "cancel", "keep"]
 
@@ -83,12 +83,12 @@ class Background:
 
         After a failure the next attempt is made by a call that comes at least one pause later.
         """
-        if self._stopped or (self._thread is not None and self._thread.is_alive()):
+        if self._stopped or (self._thread is not None and thread_runs(self._thread)):
             return
         failure: Exception | None = None
         with self._lock:
             before, now = self._thread, monotonic()
-            if self._stopped or now < self._next_start or (before is not None and before.is_alive()):
+            if self._stopped or now < self._next_start or (before is not None and thread_runs(before)):
                 return
             # First, for a signal handler that comes here while the thread is being started.
             self._next_start = now + _FIRST_PAUSE
@@ -124,7 +124,7 @@ class Background:
         if loop is not None and stopping is not None:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(stopping.set)
-        if thread is not None and thread.is_alive() and not self.is_here():
+        if thread is not None and thread_runs(thread) and not self.is_here():
             thread.join(timeout)
 
     # -- the thread

@@ -200,6 +200,9 @@ class Deployment:
                     async with asyncio.timeout(_TICK):
                         await wake.wait()
                 wake.clear()
+        except GeneratorExit:  # the loop was dropped with its tasks: nothing can be awaited any more
+            running.clear()
+            raise
         finally:
             for engine, group in running.items():
                 await group.end()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from evercache.observe.event import Event
-from evercache.process import new_lock
+from evercache.process import new_lock, thread_runs
 
 __all__ = ["Callback", "Subscribers"]
 
@@ -60,7 +60,7 @@ class Subscribers:
             if not fits:
                 self._waiting.popleft()
             self._waiting.append((event, dropped))
-            if self._thread is not None and self._thread.is_alive():
+            if self._thread is not None and thread_runs(self._thread):
                 return fits
             thread = self._thread = threading.Thread(target=self._work, name="evercache-events", daemon=True)
             try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import random
 import time
 from collections.abc import Sequence
 from math import inf
-from threading import Condition
 from typing import Any, Final
+from weakref import ref
 
 from evercache.clock import monotonic
 from evercache.errors import (
@@ -23,14 +24,18 @@ from evercache.process import new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.connection import LATE, Connection, open_socket
 from evercache.wire.greeting import greet
+from evercache.wire.places import Place, Places, collect_dropped, taken
 from evercache.wire.resp import encode, encode_get
-from evercache.wire.sockets import check_options, why
+from evercache.wire.sockets import check_options, from_handler, why
 from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Over, Overdue, Reply
 
 __all__ = ["BlockingEndpoint", "BlockingExchange", "BlockingWire"]
 
 #: Seconds after which an idle connection is looked at before it is used.
 _QUIET = 0.005
+#: Seconds after which a caller that waits for a connection looks again. The place of a caller that a signal handler
+#: interrupted becomes free without a word, and a wake-up may be lost in the same way.
+_LOOK: Final = 0.05
 #: No connection was fit to be asked.
 _UNASKED: Final = object()
 
@@ -50,41 +55,53 @@ class BlockingExchange:
     """Commands that were sent on a connection and not answered yet (`wire.types.SyncExchange`).
 
     No lock: one thread has it at a time, whoever began it or, once abandoned, the one that took it from the
-    endpoint's list.
+    endpoint's list. It has its connection until it is over: whoever drops it drops that.
     """
 
-    __slots__ = ("_connection", "_count", "_deadline", "_endpoint", "_outcome", "_over")
+    __slots__ = ("_address", "_connection", "_count", "_deadline", "_endpoint", "_outcome", "_over")
 
     def __init__(self, endpoint: BlockingEndpoint, connection: Connection, count: int, deadline: float) -> None:
-        self._endpoint, self._connection, self._count, self._deadline = endpoint, connection, count, deadline
+        self._endpoint, self._count, self._deadline = endpoint, count, deadline
+        self._address = connection.address
+        self._connection: Connection | None = connection
         self._outcome: list[Any] | UnavailableError | None = None
         self._over: Over | None = None
 
     def __repr__(self) -> str:
-        return f"<BlockingExchange {self._connection!r} {'over' if self._outcome is not None else 'waits'}>"
+        return f"<BlockingExchange {self._address} {'over' if self._outcome is not None else 'waits'}>"
 
     def fileno(self) -> int:
         """See `SyncExchange.fileno`."""
-        return self._connection.sock.fileno()
+        return -1 if self._connection is None else self._connection.sock.fileno()
 
     def settle(self) -> bool:
         """See `SyncExchange.settle`."""
         if self._outcome is not None:
             return True
         connection = self._connection
+        if connection is None:  # it was interrupted while it ended
+            self._outcome = self._interrupted()
+            return True
         try:
             if connection.settle(self._count):
-                self._end(connection.replies)
+                outcome = connection.replies
             elif monotonic() >= self._deadline:
-                raise DeadlineExceeded(f"{connection.address} did not answer before the deadline", maybe_run=True)
+                raise DeadlineExceeded(f"{self._address} did not answer before the deadline", maybe_run=True)
+            else:
+                return False
         except UnavailableError as error:
-            self._end(error)
+            # Its traceback would refer to this frame, and that to the exchange: a cycle that keeps the connection.
+            self._end(error.with_traceback(None))
         except MemoryError as error:
-            self._end(ConnectionFailed(f"{connection.address}: {why(error)}", maybe_run=True))
-        except BaseException as error:
-            self._end(ConnectionFailed(f"{connection.address}: interrupted", maybe_run=True))
-            raise error
-        return self._outcome is not None
+            self._end(ConnectionFailed(f"{self._address}: {why(error)}", maybe_run=True))
+        except BaseException:
+            self._end(self._interrupted())
+            raise
+        else:
+            # Outside the `try`: from the next instructions on, the connection may belong to another caller.
+            self._outcome, self._connection = outcome, None
+            self._endpoint.give(connection)
+        return True
 
     def result(self) -> list[Any]:
         """See `SyncExchange.result`."""
@@ -109,14 +126,19 @@ class BlockingExchange:
         return False
 
     def cut(self) -> None:
-        """Close it before its time, which says nothing about the server; its place is the endpoint's matter."""
-        self._endpoint.cut(self._connection)
-        self._outcome = []
+        """Close it before its time, which says nothing about the server."""
+        self._end([])
         self._tell()
 
     def _end(self, outcome: list[Any] | UnavailableError) -> None:
-        self._outcome = outcome
-        self._endpoint.give(self._connection, broken=not isinstance(outcome, list))
+        """It is over, and its connection is closed."""
+        connection = self._connection
+        self._outcome, self._connection = outcome, None
+        if connection is not None:
+            self._endpoint.drop(connection)
+
+    def _interrupted(self) -> UnavailableError:
+        return ConnectionFailed(f"{self._address}: interrupted", maybe_run=True)
 
     def _tell(self) -> None:
         over, self._over = self._over, None
@@ -127,9 +149,13 @@ class BlockingExchange:
 class BlockingEndpoint:
     """One server with a pool of connections, the most recently used first (`wire.types.SyncEndpoint`).
 
-    `_lock` guards the counters, the list of those left and the back-off; it is held for a few instructions, never
-    during I/O. An idle connection is taken and given back without it, by one call of its list: who waits says so
-    in `_waiting` before a last look.
+    A signal handler may raise in a caller after any instruction, also in a `finally`. So nothing of the pool is
+    counted up and down: a connection, or the right to make one, holds a `Place`, and one that is dropped frees it.
+    A connection comes back to `_idle` by the line after its reply was read completely, and in no other way.
+
+    `_lock` guards the granting of places, the list of those left, that of all and the back-off; it is held for a
+    few instructions, never during I/O. An idle connection is taken and given back without it, by one call of its
+    list.
     """
 
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
@@ -141,22 +167,22 @@ class BlockingEndpoint:
 
     def _reset(self) -> None:
         self._lock = new_lock()
-        self._returned = Condition(self._lock)  # type: ignore[arg-type]
         self._idle: list[Connection] = []
-        self._all: set[Connection] = set()
+        self._all: list[ref[Connection]] = []  # for forks; those that are gone leave when another is made
         self._left: list[BlockingExchange] = []  # abandoned, their answers still to come; the oldest first
-        self._places = 0  # connections that exist or are being made
-        self._waiting = 0  # callers that wait for one
+        self._places = Places()  # of connections that exist or are being made
+        self._waiting = Places()  # of callers that wait for one
+        self._returned: queue.SimpleQueue[None] = queue.SimpleQueue()  # one thing for each that may look again
         self._backoff = Backoff(random.random)
 
     def __repr__(self) -> str:
         idle = len(self._idle)
-        return f"<Endpoint {self.address} idle={idle} in_use={self._places - idle}>"
+        return f"<Endpoint {self.address} idle={idle} in_use={len(self._places) - idle}>"
 
     @property
     def outstanding(self) -> int:
-        """Calls under way now, those that wait for a connection included: no counter, so that none can drift."""
-        return self._places - len(self._idle) + self._waiting
+        """Calls under way now, those that wait for a connection included."""
+        return taken(self._places) - len(self._idle) + taken(self._waiting)
 
     def execute(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
@@ -185,23 +211,26 @@ class BlockingEndpoint:
                 and (connection.met is expect or connection.meets(expect))
             ):
                 reply = connection.ask(command, now, patience, late)
-        except BaseException as error:
-            self.give(connection, broken=True)
+        except (ConnectionFailed, OSError, MemoryError) as error:
             # It was closed meanwhile, or could not be looked at; a question may be asked again.
-            if isinstance(error, (ConnectionFailed, OSError, MemoryError)):
-                return self._get(command, now + patience, expect, now + late)
+            self.drop(connection)
+            if from_handler(error):
+                raise
+            return self._get(command, now + patience, expect, now + late)
+        except BaseException:
+            self.drop(connection)
             raise
         if reply is LATE:
             return BlockingExchange(self, connection, 1, now + patience)
         if reply is _UNASKED:
-            self.give(connection, broken=False)
+            self.give(connection)
             return self._get(command, now + patience, expect, now + late)
         if connection.epoch == self._epoch:
             idle.append(connection)
-            if self._waiting:
-                self._notify()
+            if taken(self._waiting):
+                self._returned.put(None)
         else:
-            self.give(connection, broken=False)
+            self.drop(connection)
         answer: Reply | ServerError = reply
         return answer
 
@@ -210,10 +239,6 @@ class BlockingEndpoint:
     ) -> Reply | ServerError | BlockingExchange:
         answer = self._begin(command, 1, deadline, expect, until)
         return answer if isinstance(answer, BlockingExchange) else answer[0]
-
-    def _notify(self) -> None:
-        with self._lock:
-            self._returned.notify()
 
     def begin(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None, until: float = inf
@@ -234,17 +259,17 @@ class BlockingEndpoint:
             self.sweep()
             if self._left and not self._idle:
                 raise Overdue(f"{self.address} owes answers: no more is asked of it now")
-        connection = self._take(ready)
+        place, connection = self._take(ready)
         try:
             while True:
                 fresh = connection is None
                 if connection is None:
-                    connection = self._connect(ready)
+                    connection = self._connect(ready, place)
                 elif connection.epoch != self._epoch or connection.check(0):
-                    connection = self._replace(connection)
+                    place, connection = self._replace(connection)
                     continue
                 if expect is not None and not expect(connection.greeting):
-                    self._discard(connection)
+                    place = connection.give_up()
                     if fresh:
                         raise ServerChanged(f"{self.address} is not the server that was verified")
                     connection = None
@@ -255,17 +280,21 @@ class BlockingEndpoint:
                     # Refused by the kernel before a single byte left: an old connection is replaced.
                     if fresh or error.maybe_run:
                         raise
-                    connection = self._replace(connection)
+                    place, connection = self._replace(connection)
                     continue
                 break
         except BaseException as error:
-            self.give(connection, broken=True)
-            if isinstance(error, (OSError, MemoryError)):  # an idle one could not be looked at
+            if connection is not None:
+                connection.close()
+            place.release()
+            self._wake()
+            # An idle one could not be looked at.
+            if isinstance(error, (OSError, MemoryError)) and not from_handler(error):
                 raise ConnectionFailed(f"{self.address}: {why(error)}") from error
             raise
         if replies is None:
             return BlockingExchange(self, connection, count, deadline)
-        self.give(connection, broken=False)
+        self.give(connection)
         return replies
 
     def disconnect(self) -> None:
@@ -274,16 +303,10 @@ class BlockingEndpoint:
         with self._lock:
             self._epoch += 1
             self._backoff.clear()
-            idle = []
-            while self._idle:  # the list stays the same: who has taken from it without the lock gives back to it
-                with contextlib.suppress(IndexError):
-                    idle.append(self._idle.pop())
             left, self._left = self._left, []
-            self._places -= len(idle) + len(left)
-            self._all.difference_update(idle)
-            self._returned.notify_all()
-        for connection in idle:
-            connection.close()
+        with contextlib.suppress(IndexError):
+            while True:  # the list stays the same: who has taken from it without the lock gives back to it
+                self.drop(self._idle.pop())
         for exchange in left:
             exchange.cut()
 
@@ -292,7 +315,7 @@ class BlockingEndpoint:
 
         The parent's threads do not exist here, so the old lock, which one of them may have held, is dropped.
         """
-        connections = list(self._all)
+        connections = [connection for made in self._all if (connection := made()) is not None]
         self._epoch += 1
         self._reset()
         for connection in connections:
@@ -302,7 +325,7 @@ class BlockingEndpoint:
         """An exchange was abandoned: its connection comes back when the answer has."""
         with self._lock:
             self._left.append(exchange)
-            self._returned.notify()
+        self._wake()
 
     def sweep(self) -> None:
         """See `evercache.wire.types.SyncEndpoint.sweep`."""
@@ -314,80 +337,72 @@ class BlockingEndpoint:
         with self._lock:
             self._left = mine + self._left
 
-    def cut(self, connection: Connection) -> None:
-        """Close a connection in use; its place is the caller's matter."""
-        self._discard(connection)
+    def give(self, connection: Connection) -> None:
+        """Its reply was read completely: the connection is idle again, unless it is older than `disconnect`."""
+        if connection.epoch != self._epoch:
+            self.drop(connection)
+            return
+        self._idle.append(connection)
+        self._wake()
 
-    def _take(self, deadline: float) -> Connection | None:
-        """An idle connection, or the right to make one (None). Waits until the deadline."""
+    def drop(self, connection: Connection) -> None:
+        """Close a connection; its place is free."""
+        connection.close()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have one of those who wait for a connection look again."""
+        if taken(self._waiting):
+            self._returned.put(None)
+
+    def _take(self, deadline: float) -> tuple[Place, Connection | None]:
+        """An idle connection with its place, or a place for a new one. Waits until the deadline."""
+        waiter: Place | None = None
         try:
-            return self._idle.pop()
-        except IndexError:
-            pass
-        with self._lock:
-            self._waiting += 1
-            try:
-                while True:
-                    with contextlib.suppress(IndexError):
-                        return self._idle.pop()
-                    if self._places < self.options.max_connections:
-                        self._places += 1
-                        return None
+            while True:
+                with contextlib.suppress(IndexError):
+                    connection = self._idle.pop()
+                    return connection.place, connection
+                oldest = None
+                with self._lock:
+                    if taken(self._places) < self.options.max_connections:
+                        return Place(self._places), None
                     if self._left:  # an answer that nobody waits for keeps no caller waiting
                         oldest = self._left.pop(0)
-                        break
-                    left = deadline - monotonic()
-                    if left <= 0:
-                        raise PoolExhausted(
-                            f"all {self._places} connections to {self.address} were in use until the "
-                            "deadline: raise max_connections in the URL"
-                        )
-                    self._returned.wait(left)
-            except BaseException:
-                # A wake-up that came together with the exception belongs to somebody else.
-                self._returned.notify()
-                raise
-            finally:
-                self._waiting -= 1
-        oldest.cut()
-        return None
+                if oldest is not None:
+                    oldest.cut()
+                elif waiter is None:
+                    waiter = Place(self._waiting)  # and a last look: who gives one back from now on says so
+                else:
+                    self._await_one(deadline)
+        finally:
+            if waiter is not None:
+                waiter.release()
 
-    def give(self, connection: Connection | None, *, broken: bool) -> None:
-        """A call is over: the connection is idle again, or closed when it is broken or older than `disconnect`."""
-        if connection is not None and connection.epoch != self._epoch:
-            broken = True
-        if connection is not None and not broken:
-            self._idle.append(connection)
-            if self._waiting:
-                self._notify()
-            return
-        with self._lock:
-            self._places -= 1
-            if connection is not None:
-                self._all.discard(connection)
-            self._returned.notify()
-        if connection is not None:
-            connection.close()
+    def _await_one(self, deadline: float) -> None:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise PoolExhausted(
+                f"all {self.options.max_connections} connections to {self.address} were in use until the "
+                "deadline: raise max_connections in the URL"
+            )
+        try:
+            self._returned.get(timeout=min(left, _LOOK))
+        except queue.Empty:
+            collect_dropped()
 
-    def _discard(self, connection: Connection) -> None:
-        """Close it and keep its place."""
-        with self._lock:
-            self._all.discard(connection)
-        connection.close()
-
-    def _replace(self, connection: Connection) -> Connection | None:
-        """Swap a stale connection for the next idle one, or for the right to make one."""
-        self._discard(connection)
+    def _replace(self, connection: Connection) -> tuple[Place, Connection | None]:
+        """Swap a stale connection for the next idle one, or keep its place for a new one."""
+        place = connection.give_up()
         try:
             other = self._idle.pop()
         except IndexError:
-            return None
-        with self._lock:
-            self._places -= 1
-            self._returned.notify()
-        return other
+            return place, None
+        place.release()
+        self._wake()
+        return other.place, other
 
-    def _connect(self, deadline: float) -> Connection:
+    def _connect(self, deadline: float, place: Place) -> Connection:
         """A greeted connection, within the deadline and `connect_timeout`."""
         now = monotonic()
         if deadline <= now:
@@ -396,9 +411,9 @@ class BlockingEndpoint:
             pause = self._backoff.check(now, deadline)
         if pause:
             time.sleep(pause)
-            return self._connect(deadline)
+            return self._connect(deadline, place)
         try:
-            connection = self._open(now, deadline)
+            connection = self._open(now, deadline, place)
         except UnavailableError as error:
             if not isinstance(error, DeadlineExceeded):  # a caller in a hurry learns nothing about the server
                 with self._lock:
@@ -408,18 +423,20 @@ class BlockingEndpoint:
             self._backoff.clear()
         return connection
 
-    def _open(self, now: float, deadline: float) -> Connection:
+    def _open(self, now: float, deadline: float, place: Place) -> Connection:
         limit = min(deadline, now + self.options.connect_timeout)
         connection: Connection | None = None
         epoch = self._epoch
         try:
-            connection = Connection(self.address, open_socket(self.address, self.options, limit), epoch)
+            connection = Connection(self.address, open_socket(self.address, self.options, limit), epoch, place)
             with self._lock:
-                self._all.add(connection)
+                self._all = [made for made in self._all if made() is not None] + [ref(connection)]
             self._greet(connection, limit)
         except BaseException as error:
             if connection is not None:
-                self._discard(connection)
+                connection.close()
+            if from_handler(error):
+                raise
             if isinstance(error, (TimeoutError, DeadlineExceeded)):
                 if limit < deadline:
                     raise ConnectionFailed(

@@ -2,11 +2,24 @@
 
 The commands that all tasks give in one turn of the loop leave in one write, and a reply wakes its task
 without a task or a timer of its own: one watchdog timer per connection stands at the earliest deadline.
+
+A signal handler may raise after any instruction, here and in the event loop. Replies are matched to requests by
+their order alone, so after half a step each of them would go to another request. What guards against that does not
+rely on an `except`, which may be interrupted too:
+
+- A step that changes the order (write, take in) is marked in `_midway`. Where the next step finds the mark of
+  another one, that was interrupted, and the connection fails.
+- The loop receives into a buffer of the connection that begins with a mark. Where the mark is overwritten, and the
+  loop asks for the buffer again without having passed on what it received, the connection fails.
+- A request is taken from its queue only once its task has the reply, and an answered question stays in `_answered`
+  until its task has gone on. What is left there, and timers and callbacks that the loop has lost, are noticed by
+  the next step and by the watchdog.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from asyncio import current_task
 from collections import deque
@@ -32,7 +45,7 @@ from evercache.wire.resp import (
     not_resp,
     too_much,
 )
-from evercache.wire.sockets import input_check, why
+from evercache.wire.sockets import RECEIVE_BYTES, input_check, why
 from evercache.wire.types import Address, Command, Expectation, Greeting, OnReply, Reply
 
 __all__ = ["Channel"]
@@ -45,11 +58,15 @@ _WRITE_BYTES: Final = 256 * 1024
 _HIGH_WATER: Final = 1024 * 1024
 #: So many questions leave before their turn of the loop has ended: they are answered while others are asked.
 _EARLY: Final = 32
+#: Seconds after which a timer that has not fired is taken for lost.
+_LOST: Final = 0.1
+#: Bytes that the empty buffer begins with: such as nobody sends.
+_MARK: Final = os.urandom(8)
 #: Out-of-band messages that may wait to be read before the connection is given up.
 _MAX_MESSAGES: Final = 10_000
 
 
-class Channel(asyncio.Protocol):
+class Channel(asyncio.BufferedProtocol):
     """A pipelined connection. No lock: everything runs in its event loop, except `forget`."""
 
     greeting: Greeting
@@ -68,6 +85,11 @@ class Channel(asyncio.Protocol):
         self._inflight: deque[Exchange | Question] = deque()
         self._flushing = False  # the outbox will be written without a further word
         self._waking = False  # those who asked go on, for the reply that has just come
+        self._midway = False  # in a step after half of which nothing fits together
+        self._answered: list[Question] = []  # those who asked go on now
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._room = memoryview(self._buffer)
+        self._lent = False  # the loop has the buffer
         #: A task that goes on asks for a result, and makes no use of it; that of a future costs no call.
         self._done = loop.create_future()
         self._done.set_result(None)
@@ -126,7 +148,9 @@ class Channel(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether a new call may use it. An idle one is looked at: its peer may have closed it just now."""
-        return self._open and (bool(self._inflight) or bool(self._outbox) or not self._check(0))
+        return (
+            self._open and not self._midway and (bool(self._inflight) or bool(self._outbox) or not self._check(0))
+        )
 
     @property
     def outstanding(self) -> int:
@@ -163,22 +187,31 @@ class Channel(asyncio.Protocol):
         self._fail(ConnectionFailed(f"{self.address}: {exc or 'the connection was closed'}"))
 
     def _fail(self, failure: ConnectionFailed) -> None:
-        """End it: the calls that were sent may have run, those that were not certainly did not."""
-        if self._failure is not None:
+        """End it: the calls that were sent may have run, those that were not certainly did not.
+
+        If it is interrupted, it goes on when it is called again.
+        """
+        if self._failure is None:
+            self._failure = failure
+        elif not self._inflight and not self._outbox and not self._answered:
             return
-        self._failure = failure
         self._open = False
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._unwatch()
+        if self._answered:
+            self._wake_left()
+        kind, words = type(self._failure), str(self._failure)
         for requests, maybe_run in ((self._inflight, True), (self._outbox, False)):
-            ended = list(requests)
-            requests.clear()
-            for request in ended:
-                request.fail(type(failure)(str(failure), maybe_run=maybe_run))
+            while requests:
+                requests[0].fail(kind(words, maybe_run=maybe_run))
+                del requests[0]
         self._wake_readers()
         self._release_guard()
         if self._transport is not None and not self.loop.is_closed():
             self._transport.abort()
+
+    def _interrupted(self) -> None:
+        """A step was left halfway."""
+        self._fail(ConnectionFailed(f"the connection to {self.address} was interrupted"))
 
     def _release_guard(self) -> None:
         guard, self._guard = self._guard, None
@@ -231,8 +264,12 @@ class Channel(asyncio.Protocol):
         A lone task's question is written at once; where several ask in one turn of the loop, theirs leave together,
         or `_EARLY` at a time.
         """
+        if not self._open or self._midway:
+            if self._midway:
+                self._interrupted()
+            return None
         idle = not self._inflight and not self._outbox
-        if not self._open or (idle and not self._waking and self._check(0)):
+        if idle and not self._waking and self._check(0):
             return None
         question = Question()
         question._asyncio_future_blocking = True
@@ -247,30 +284,32 @@ class Channel(asyncio.Protocol):
         if idle and self._alone and not self._paused:
             assert self._transport is not None
             data = encode_get(key)
-            self._inflight.append(question)
+            self._midway = True
             try:
+                self._inflight.append(question)
                 self._transport.write(data)
             except MemoryError as error:
                 self._broken_off(error)
+            self._midway = False
         else:
             outbox = self._outbox
             outbox.append(question)
             if len(outbox) >= _EARLY and not self._paused:
                 self._write()
-            elif not self._flushing:
+            elif not self._flushing or (len(outbox) == 1 and not self._waking):  # or the flush was lost
                 self._flushing = True
                 self.loop.call_soon(self._flush)
-        if deadline < self._watched or until < self._watched:
+        if deadline < self._watched or until < self._watched or self._watched < now:
             self._watch(until if now < until < deadline else deadline)
         return question
 
     def _take(self, request: Exchange) -> None:
         self._outbox.append(request)
-        if not self._flushing:
+        if not self._flushing or (len(self._outbox) == 1 and not self._waking):
             self._flushing = True
             self.loop.call_soon(self._flush)
         deadline, until = request.deadline, request.until
-        if deadline < self._watched or until < self._watched:
+        if deadline < self._watched or until < self._watched or self._watched < request.sent_at:
             self._watch(until if request.sent_at < until < deadline else deadline)
 
     def _flush(self) -> None:
@@ -283,6 +322,9 @@ class Channel(asyncio.Protocol):
         self._fail(ConnectionFailed(f"{self.address}: {why(error)}"))
 
     def _write(self) -> None:
+        if self._midway:
+            self._interrupted()
+            return
         try:
             self._write_all()
         except MemoryError as error:
@@ -296,9 +338,11 @@ class Channel(asyncio.Protocol):
             chunks: list[bytes] = []
             keys: list[str] = []
             size = 0
-            taken = 0
-            for request in outbox[:_WRITE_REQUESTS]:
-                taken += 1
+            batch = outbox[:_WRITE_REQUESTS]
+            sent = 0
+            self._midway = True
+            for request in batch:
+                sent += 1
                 if type(request) is Question:
                     if request.reply is not PENDING:  # cancelled or late
                         continue
@@ -316,12 +360,13 @@ class Channel(asyncio.Protocol):
                 inflight.append(request)
                 if size >= _WRITE_BYTES:
                     break
+            del outbox[:sent]
             if keys:
                 chunks.append(encode_gets(keys))
-            del outbox[:taken]
             if chunks:
                 self._alone = len(chunks) == 1 and len(inflight) == 1
                 self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            self._midway = False
 
     def pause_writing(self) -> None:
         """Called by the transport when enough waits to be sent (`asyncio.Protocol`)."""
@@ -332,24 +377,46 @@ class Channel(asyncio.Protocol):
         self._paused = False
         self._flush()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Called by the event loop (`asyncio.BufferedProtocol`)."""
+        if self._lent:
+            # TLS and uvloop do so where nothing has come.
+            if self._buffer[:8] != _MARK:
+                self._midway = True  # the next step fails the connection: within this one, uvloop would crash
+        else:
+            self._buffer[:8] = _MARK
+            self._lent = True
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called by the event loop (`asyncio.BufferedProtocol`)."""
+        if self._failure is None:
+            self.data_received(self._room[:nbytes].tobytes())
+            self._lent = False
+
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop (`asyncio.Protocol`): give the replies to those who wait, in order."""
+        """Give the replies to those who wait, in order."""
+        if self._midway:
+            self._interrupted()
+            return
+        self._midway = True
         self._heard += 1
         decoder, inflight = self._decoder, self._inflight
-        answered: list[Question] = []
+        answered = self._answered
+        if answered or self._waking:
+            self._wake_left()
         try:
             whole = False
             if decoder.is_empty():
                 strings, whole = decoder.strings(data)
                 for reply in strings:
-                    question = inflight.popleft() if inflight else None
+                    question = inflight[0] if inflight else None
                     if type(question) is Question:
                         if question.reply is PENDING:  # neither cancelled nor late
-                            question.reply = reply
                             answered.append(question)
+                            question.reply = reply
+                        inflight.popleft()
                     else:
-                        if question is not None:
-                            inflight.appendleft(question)
                         self._take_in(reply, answered)
             else:
                 decoder.feed(data)
@@ -362,6 +429,10 @@ class Channel(asyncio.Protocol):
             self._fail(error)
         except NOT_RESP as error:
             self._fail(not_resp(error))
+        except BaseException:
+            self._interrupted()
+            raise
+        self._midway = False
         if answered:
             self._wake(answered)
         if self._retired:
@@ -376,37 +447,51 @@ class Channel(asyncio.Protocol):
         elif type(request := inflight[0]) is not Question:
             self._take_reply(request, reply)
         else:
-            inflight.popleft()
             if request.reply is PENDING:
-                request.reply = reply
                 answered.append(request)
+                request.reply = reply
+            inflight.popleft()
 
     def _wake(self, questions: list[Question]) -> None:
         """Go on with the tasks that asked, at once; what they ask next leaves together when all have gone on.
 
         As if the loop had called each of them, so nothing else may be going on: then the loop is asked to.
         """
-        waiting = iter(questions)
         if current_task(self.loop) is None:
             self._flushing = self._waking = True
             done = self._done
             try:
-                for question in waiting:
+                for question in questions:
                     if question.others is not None:
                         question.tell_others()
                     if question.callback is not None:
                         question.context.run(question.callback, done)
+                questions.clear()
             except (KeyboardInterrupt, SystemExit) as error:  # of a task, and meant for the loop
                 self.loop.call_soon(_raise, error)
             except RuntimeError:  # somebody goes on in that context already
-                question.wake_soon()
+                pass
             except MemoryError as error:
                 self._broken_off(error)
+            except BaseException:
+                self._interrupted()
+                raise
             self._flushing = self._waking = False
             if self._outbox:
                 self._flush()
-        for question in waiting:
-            question.wake_soon()
+        if questions:
+            self._wake_left()
+
+    def _wake_left(self) -> None:
+        """Have the loop go on with the tasks whose replies have come, and that have not gone on yet."""
+        self._flushing = self._waking = False
+        for question in self._answered:
+            if question.reply is not PENDING:
+                question.wake_soon()
+        self._answered.clear()
+        if self._outbox:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
 
     def _take_reply(self, request: Exchange, reply: Any) -> None:
         request.replies.append(reply)
@@ -415,9 +500,9 @@ class Channel(asyncio.Protocol):
             if first is not None and not request.future.done():
                 first(reply)
             return
-        self._inflight.popleft()
         if not request.future.done():
             request.future.set_result(request.replies)
+        self._inflight.popleft()
         self._close_if_done()
 
     def _close_if_done(self) -> None:
@@ -427,12 +512,16 @@ class Channel(asyncio.Protocol):
     # Deadlines
 
     def _watch(self, deadline: float) -> None:
-        if deadline >= self._watched:
+        now = monotonic()
+        if self._watched < now - _LOST:
+            deadline = now
+        elif deadline >= self._watched:
             return
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        before = self._watchdog
         self._watched = deadline
-        self._watchdog = self.loop.call_later(max(deadline - monotonic(), 0), self._inspect)
+        self._watchdog = self.loop.call_later(max(deadline - now, 0), self._inspect)
+        if before is not None:
+            before.cancel()
 
     def _inspect(self) -> None:
         """Fail the calls that are late; if nothing at all came since one was sent, for a while, the peer is dead.
@@ -440,6 +529,15 @@ class Channel(asyncio.Protocol):
         Who had a few milliseconds left, on a slow network, ends no connection that others wait on.
         """
         self._watchdog, self._watched = None, NEVER
+        if self._failure is not None:
+            self._fail(self._failure)  # what is left of it, if it was interrupted
+            return
+        if self._midway:
+            self._interrupted()
+            return
+        self._watch(monotonic() + _LOST)  # until it has come to its end
+        if self._answered or self._waking:
+            self._wake_left()
         now = monotonic()
         earliest = NEVER
         silent = False
@@ -456,8 +554,8 @@ class Channel(asyncio.Protocol):
                 if request.heard == self._heard and (sent or self._paused):
                     # A loop that was busy elsewhere sends late and so learns little from silence.
                     silent = silent or now - request.sent_at >= (request.deadline - request.asked_at) / 2
-                request.deadline = request.until = NEVER  # it is looked at no more
                 request.fail(DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=sent))
+                request.deadline = request.until = NEVER  # it is looked at no more
         if silent:
             self._suspected = self._heard
         if self._suspected == self._heard:  # nothing came since
@@ -468,10 +566,20 @@ class Channel(asyncio.Protocol):
                 )
                 return
             earliest = min(earliest, dead_at)
-        if self._retired and earliest == NEVER:
-            self.close()
-        elif earliest < NEVER:
+        if self._outbox and not self._paused:
+            self._flush()  # which is due, if not lost
+        self._watched = NEVER
+        if earliest < NEVER:
             self._watch(earliest)
+            return
+        self._unwatch()
+        if self._retired:
+            self.close()
+
+    def _unwatch(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.cancel()
 
     # Out-of-band messages
 

@@ -7,11 +7,11 @@ import copy
 import random
 import ssl
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from threading import get_ident
-from typing import Any
+from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from evercache.clock import monotonic
@@ -28,11 +28,15 @@ from evercache.wire.backoff import Backoff
 from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
 from evercache.wire.names import resolver
+from evercache.wire.places import Place, Places, taken
 from evercache.wire.requests import Exchange
 from evercache.wire.sockets import check_options, known_records, new_socket, tls_context, why
 from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, OnReply, Reply
 
 __all__ = ["PipelinedConnection", "PipelinedEndpoint", "PipelinedWire"]
+
+#: Seconds beyond `connect_timeout` after which a connection under way is taken for lost.
+_LOST: Final = 0.1
 
 
 class PipelinedWire:
@@ -116,14 +120,15 @@ class _Slot:
 
     channel: ReferenceType[Channel] | None = None
     opening: asyncio.Task[Channel | UnavailableError] | None = None
-    waiting: int = 0  # calls that wait for a connection
+    opened_by: float = 0.0  # when (monotonic) that is over, or it was interrupted
+    waiting: Places = field(default_factory=Places)  # of calls that wait for a connection
     epoch: int = 0
 
     @property
     def outstanding(self) -> int:
         """Calls under way."""
         channel = self.channel() if self.channel is not None else None
-        return self.waiting + (0 if channel is None else channel.outstanding)
+        return taken(self.waiting) + (0 if channel is None else channel.outstanding)
 
     def current(self, epoch: int) -> Channel | None:
         """The open channel, unless it is older than the last `disconnect`."""
@@ -183,11 +188,11 @@ class PipelinedEndpoint:
                 channel.retire()
             now = monotonic()
             ready = deadline if until > now else min(deadline, now + HASTE)
-            slot.waiting += 1
+            waiter = Place(slot.waiting)
             try:
                 channel = await self._fresh(loop, slot, ready)
             finally:
-                slot.waiting -= 1
+                waiter.release()
             if expect is not None and not expect(channel.greeting):
                 channel.retire()
                 raise ServerChanged(f"{self.address} is not the server that was verified")
@@ -269,14 +274,18 @@ class PipelinedEndpoint:
         left = deadline - monotonic()
         if left <= 0:
             raise DeadlineExceeded(f"no time was left to connect to {self.address}")
-        if slot.opening is None or slot.opening.done():  # done: cancelled before it began
+        opening = slot.opening
+        if opening is not None and monotonic() > slot.opened_by:
+            opening.cancel()  # the loop has lost what would go on with it, or is very late
+            opening = None
+        if opening is None or opening.done():  # done: cancelled before it began
             with self._lock:
                 pause = self._backoff.check(monotonic(), deadline)
             if pause:
                 await asyncio.sleep(pause)
                 return await self._fresh(loop, slot, deadline)
-            slot.opening = loop.create_task(self._fill(slot))
-        opening = slot.opening
+            slot.opened_by = monotonic() + self.options.connect_timeout + _LOST
+            opening = slot.opening = loop.create_task(self._fill(slot))
         await asyncio.wait((opening,), timeout=left)
         if not opening.done():
             raise DeadlineExceeded(f"no connection to {self.address} before the deadline")
@@ -289,7 +298,7 @@ class PipelinedEndpoint:
 
     async def _fill(self, slot: _Slot) -> Channel | UnavailableError:
         """Open a channel for the slot. An error is returned, for all who wait and nobody in particular."""
-        epoch = self._epoch
+        epoch, own = self._epoch, asyncio.current_task()
         try:
             channel = await _open(self.address, self.options, inf, keep_messages=False)
         except UnavailableError as error:
@@ -297,13 +306,19 @@ class PipelinedEndpoint:
                 self._backoff.failed(error, monotonic())
             return error
         finally:
-            slot.opening = None
-        with self._lock:
-            self._backoff.clear()
-        if epoch != self._epoch:
+            current = slot.opening is own  # else another one was begun, as this one was late
+            if current:
+                slot.opening = None
+        try:
+            with self._lock:
+                self._backoff.clear()
+            if epoch != self._epoch or not current:
+                channel.close()
+                return ConnectionFailed(f"{self.address} was disconnected while a connection was made")
+            slot.epoch, slot.channel = epoch, ref(channel)
+        except BaseException:
             channel.close()
-            return ConnectionFailed(f"{self.address} was disconnected while a connection was made")
-        slot.channel, slot.epoch = ref(channel), epoch
+            raise
         return channel
 
 

@@ -203,21 +203,32 @@ class Question:
     def fail(self, error: BaseException) -> None:
         """Whoever waits gets the error, if he waits still."""
         if self.reply is PENDING:
+            self.wake_soon()
             self.error = error
             self.reply = _FAILED
-            self.wake_soon()
 
     def wake_soon(self) -> None:
-        """Go on with the task, and tell the others, in the next turn of the loop."""
+        """Go on with the task, and tell the others, in the next turn of the loop.
+
+        Called before the reply is set: if the caller is interrupted between the two, it does so again.
+        """
         if self.callback is not None:
-            self._loop.call_soon(self.callback, self, context=self.context)
+            self._loop.call_soon(self._go_on, context=self.context)
         self.tell_others()
 
+    def _go_on(self) -> None:
+        """Go on with the task if it waits for this still: whoever was interrupted asks for it twice."""
+        callback = self.callback
+        if callback is None or self.reply is PENDING:
+            return
+        if getattr(getattr(callback, "__self__", None), "_fut_waiter", self) is self:
+            callback(self)
+
     def tell_others(self) -> None:
-        """Tell those who joined."""
-        others, self.others = self.others, None
-        for callback, context in others or ():
+        """Tell those who joined: at least once."""
+        for callback, context in self.others or ():
             self._loop.call_soon(callback, self, context=context)
+        self.others = None
 
     def hand_over(self) -> Exchange | Question:
         """Give an exchange to whoever waits, which takes the place of this question."""
@@ -229,6 +240,6 @@ class Question:
         )
         exchange.sent_at = self.sent_at
         exchange.future.add_done_callback(_look_at)
-        self.reply = exchange
         self.wake_soon()
+        self.reply = exchange
         return exchange

@@ -36,13 +36,15 @@ __all__ = [
     "is_confirmation",
     "is_message",
     "not_resp",
+    "numbers_as_text",
     "too_much",
 ]
 
 #: What `Decoder.next` gives when the bytes so far hold no further whole reply.
 PENDING: Final = object()
 
-_pack: Final = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
+#: Numbers are not passed to it (`numbers_as_text`).
+_pack: Final = cast("Callable[[tuple[str | bytes, ...]], bytes]", hiredis.pack_command)
 
 _BY_CODE: Final[dict[str, type[ServerError]]] = {
     "READONLY": ReadOnly,
@@ -93,13 +95,37 @@ _CONFIRMED_COMMANDS: Final = frozenset(name.decode() for name in _CONFIRMATIONS)
 def encode(commands: Sequence[Command]) -> bytes:
     """The bytes that ask for these commands, one after the other, as one pipeline.
 
-    `TypeError` for an argument that is not bytes, str, int or float; `ValueError` for an empty command.
+    `TypeError` for an argument that is not bytes, str, int or float; `ValueError` for an empty command, or for an
+    integer with more digits than Python converts.
     """
     if len(commands) == 1 and commands[0]:
-        return _pack(tuple(commands[0]))
+        return _pack(_words(commands[0]))
     if not all(commands):
         raise ValueError("an empty command: give its name and its arguments")
-    return b"".join([_pack(tuple(command)) for command in commands])
+    return b"".join([_pack(_words(command)) for command in commands])
+
+
+def _words(command: Command) -> tuple[str | bytes, ...]:
+    return tuple([word if type(word) is str or type(word) is bytes else _word(word) for word in command])
+
+
+def _word(argument: Argument) -> str | bytes:
+    if isinstance(argument, (str, bytes)):
+        return argument
+    if type(argument) is int:  # no bool, no IntEnum: their text is not what a caller means
+        return int.__repr__(argument)
+    if isinstance(argument, float):
+        return float.__repr__(argument)
+    raise TypeError(f"an argument of a command must be bytes, str, int or float, not {type(argument).__name__}")
+
+
+def numbers_as_text(command: Sequence[Any]) -> tuple[Any, ...]:
+    """The words of a command with its integers and floats as text.
+
+    `hiredis.pack_command` makes text of a number by `PyObject_Repr`, which runs signal handlers first, and it does
+    not look whether that failed: where a handler raises, or the integer is too long, it crashes the process.
+    """
+    return tuple([_word(word) if type(word) is int or isinstance(word, float) else word for word in command])
 
 
 _GETS: Final = [f"*2\r\n$3\r\nGET\r\n${size}\r\n" for size in range(1024)]

@@ -19,6 +19,7 @@ from evercache.wire import connection as blocking
 from evercache.wire import resp
 from evercache.wire.channel import Channel
 from evercache.wire.connection import LATE, Connection
+from evercache.wire.places import Place, Places
 from evercache.wire.resp import PENDING, Decoder
 from evercache.wire.types import Address, Greeting
 from tests.edits import edit
@@ -105,12 +106,12 @@ class _Socket:
     def fileno(self) -> int:
         return -1
 
-    def send(self, data: Any) -> int:
+    def send(self, data: Any, flags: int = 0) -> int:
         return len(data)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         if not self.chunks:
-            raise TimeoutError
+            raise BlockingIOError
         return self.chunks.pop(0)
 
     def settimeout(self, seconds: float | None) -> None: ...
@@ -132,8 +133,9 @@ class _Connection(Connection):
         self._feed, self._put = self.decoder.feed, self.decoder.put
         self._gets, self._has_data = self.decoder.gets, self.decoder.has_data
         self._patience, self._slack, self._waits, self._by_kernel = inf, 0.0, nan, True
+        self._polled, self._torn, self._handle, self.place = inf, False, None, Place(Places())
         self.replies, self.used, self.met, self.epoch = [], 0.0, None, 0
-        self.check = lambda wait: [1]
+        self.check = lambda wait: [(-1, 1)] if sock.chunks else []
 
 
 def _blocking(chunks: list[bytes]) -> tuple[list[Any] | ConnectionFailed | None, list[bytes]]:

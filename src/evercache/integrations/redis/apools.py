@@ -62,6 +62,8 @@ class _ARoutedPool(ConnectionPool):
 
     async def release(self, connection: Any) -> None:
         """See redis-py; what follows on the connection is another command."""
+        if connection.guard.unanswered:  # see `RoutedPool.release`
+            await connection.disconnect(nowait=True)
         connection.guard.doubt = False
         await super().release(connection)
 

@@ -80,6 +80,11 @@ class Guard:
             keys = writes.keys_of(commands)
             self._wrote = None if keys is None else self._wrote | keys
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether answers have still to come, so that the next command would get them."""
+        return self._unanswered > 0
+
     def answered(self) -> None:
         """One answer came."""
         if self._unanswered > 0:

@@ -21,6 +21,7 @@ from evercache.integrations.redis.connection_state import (
 )
 from evercache.integrations.redis.errors import NotSent
 from evercache.integrations.redis.routes import Route
+from evercache.wire.resp import numbers_as_text
 from evercache.wire.types import ConnectionOptions
 
 __all__ = ["RoutedConnection", "RoutedSSLConnection", "RoutedUnixConnection", "connection_class"]
@@ -119,12 +120,16 @@ class _Routed:
     def send_command(self, *arguments: Any, **options: Any) -> None:
         """See redis-py."""
         self.guard.packed = (arguments,)
-        super().send_command(*arguments, **options)  # type: ignore[misc]
+        super().send_command(*numbers_as_text(arguments), **options)  # type: ignore[misc]
 
     def pack_commands(self, commands: Any) -> Any:
         """See redis-py: the commands of a pipeline."""
         commands = self.guard.packed = list(commands)
-        return super().pack_commands(commands)  # type: ignore[misc]
+        return super().pack_commands([numbers_as_text(command) for command in commands])  # type: ignore[misc]
+
+    def pack_command(self, *arguments: Any) -> Any:
+        """See redis-py."""
+        return super().pack_command(*numbers_as_text(arguments))  # type: ignore[misc]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """See redis-py; `Stale` where certainly not all of it was sent, so that it can be sent anew."""

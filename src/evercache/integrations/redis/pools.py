@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import random
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -15,6 +16,7 @@ from evercache.integrations.redis.connections import RoutedConnection, connectio
 from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute, Route, need
 from evercache.integrations.redis.source import Source
 from evercache.process import new_lock
+from evercache.wire.places import collect_dropped
 from evercache.wire.types import Address
 
 __all__ = ["RoutedPool", "SpreadPool", "extras", "fewest"]
@@ -76,14 +78,40 @@ class RoutedPool(ConnectionPool):
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         """See redis-py."""
         self.source.check()
+        if self._created_connections >= self.max_connections and not self._available_connections:
+            collect_dropped()
         if LEGACY:
             return super().get_connection(command_name or "_")
         return super().get_connection()
 
+    def make_connection(self) -> Any:
+        """See redis-py, which holds its lock meanwhile.
+
+        A caller that a signal handler interrupted drops its connection, and counts nothing down.
+        """
+        if self._created_connections >= self.max_connections:
+            self._created_connections = len(self._available_connections) + self.in_use
+        return super().make_connection()
+
     def release(self, connection: Any) -> None:
-        """See redis-py; what follows on the connection is another command."""
+        """See redis-py; what follows on the connection is another command.
+
+        redis-py releases it in a `finally`, also where a signal handler raised before the answer was read.
+        """
+        if connection.guard.unanswered:
+            connection.disconnect()
         connection.guard.doubt = False
         super().release(connection)
+
+    def reset(self) -> None:
+        """See redis-py; whoever loses a connection loses its place."""
+        super().reset()
+        self._in_use_connections: Any = weakref.WeakSet()
+
+    @property
+    def in_use(self) -> int:
+        """How many of its connections somebody uses."""
+        return len(list(self._in_use_connections))
 
 
 class MasterPool(RoutedPool):
@@ -98,10 +126,9 @@ class SpreadPool(RoutedPool):
 
     def __init__(self, source: Source, **options: Any) -> None:
         self._options = options
-        #: Guards the two below.
+        #: Guards the one below.
         self._choosing = new_lock()
         self._pools: dict[Address | None, RoutedPool] = {}
-        self._busy: Counter[Address] = Counter()
         super().__init__(ReplicaRoute(source), **options)
 
     def __repr__(self) -> str:
@@ -114,15 +141,10 @@ class SpreadPool(RoutedPool):
             self.reset()
         fit = self.source.readable(need())
         with self._choosing:
-            address = fewest(fit, self._busy) if fit else None
+            busy = Counter({one: pool.in_use for one, pool in self._pools.items() if one is not None})
+            address = fewest(fit, busy) if fit else None
             pool = self._pool(address)
-            if address is not None:
-                self._busy[address] += 1
-        try:
-            connection = pool.get_connection(command_name)
-        except BaseException:
-            self._done(address)
-            raise
+        connection = pool.get_connection(command_name)
         connection.guard.lent = address, pool
         return connection
 
@@ -131,21 +153,14 @@ class SpreadPool(RoutedPool):
         if pool is None:
             for gone in [a for a in self._pools if a is not None and not self.source.in_view(a)]:
                 self._pools.pop(gone).disconnect(inuse_connections=False)
-                self._busy.pop(gone, None)
             pool = self._pools[address] = RoutedPool(ReplicaRoute(self.source, address), **self._options)
         return pool
-
-    def _done(self, address: Address | None) -> None:
-        if address is not None:
-            with self._choosing:
-                self._busy[address] = max(0, self._busy[address] - 1)
 
     def release(self, connection: Any) -> None:
         """See redis-py."""
         address, pool = connection.guard.lent
         if connection.guard.address != address:
             connection.disconnect()  # it was made anew meanwhile, to another one
-        self._done(address)
         pool.release(connection)
 
     def disconnect(self, inuse_connections: bool = True) -> None:
@@ -155,7 +170,7 @@ class SpreadPool(RoutedPool):
 
     def reset(self) -> None:
         """See redis-py."""
-        self._pools, self._busy = {}, Counter()
+        self._pools = {}
         super().reset()
 
     def set_socket_timeout(self, seconds: float) -> None:
