@@ -10,7 +10,7 @@ TIMES ?= 1
 PROCESSES ?= 4
 REAL = $(PY) -m pytest tests/real -n $(PROCESSES) --dist worksteal
 
-.PHONY: demo test unit real long suites sim fuzz audit sbom faults soak exhaustion bench bench-invalidate bench-profile lint types twins format clean
+.PHONY: demo test unit real long suites interrupts sim fuzz audit sbom faults soak exhaustion bench bench-invalidate bench-profile lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -30,6 +30,9 @@ long: $(STAMPS)/dev ## the long matrices, which `make test` leaves out
 
 suites: $(STAMPS)/dev ## other people's tests, unchanged: those of cachelib and Flask-Caching, on memory, one server, Sentinel
 	$(PY) -m tests.suites $(ARGS)
+
+interrupts: $(STAMPS)/dev ## 20,000 exceptions of signal handlers at random moments in every operation, five seeds, threads and tasks
+	$(PY) -m tests.interrupts $(ARGS)
 
 bench: $(BENCH)/.ready ## ours and other libraries, measured in turn; ARGS="--quick" for a look, "--only hit"
 	$(BENCH)/bin/python -m benchmarks $(ARGS)

@@ -90,6 +90,7 @@ NAMES |= {
 #: a cached call to the user's function. In the twin `drive` runs them (client/waits.py).
 STEPS = {
     "_recomputed",
+    "_refresh_now",
     "_result",
     "_run",
     "_uncached",

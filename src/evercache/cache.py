@@ -175,7 +175,11 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
     def _begin(self) -> _Clients:
         """Under the lock."""
-        clients = self._clients = self._connect(self.location)
+        clients = self._connect(self.location)
+        if self._clients is not None:  # a signal handler or a finalizer of this thread was quicker
+            clients.engine.close()
+            return self._clients
+        self._clients = clients
         clients.lead(self._hot)
         return clients
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import contextlib
 import os
+import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -15,14 +19,17 @@ __all__ = [
     "LOGGING",
     "ForkGate",
     "Lock",
+    "Wakeup",
     "background_trouble",
     "close_at_exit",
+    "from_signal_handler",
     "gevent_patched",
     "new_lock",
     "notice_fork",
     "on_fork",
     "pid",
     "reset_after_fork",
+    "start_thread",
     "thread_runs",
 ]
 
@@ -109,15 +116,86 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+class Wakeup:
+    """Lets a thread wait, for a bounded time, until another one wakes it; a wake-up that comes before is kept.
+
+    The time is kept under any rate of signals. `queue.SimpleQueue.get` does not keep it: a signal that arrives at
+    the end of its time-out makes it wait for ever (seen with Python 3.11).
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def __repr__(self) -> str:
+        return f"<Wakeup {'waits' if self._lock.locked() else 'woken'}>"
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long at most; whether it was woken."""
+        return self._lock.acquire(timeout=max(0.0, seconds))
+
+    def wake(self) -> None:
+        """Wake the thread that waits, or the next one that will."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # it is awake already
+            return
+
+
+def from_signal_handler(error: BaseException) -> bool:
+    """Whether a signal handler raised this error (Celery's soft time limit, say) in code that knows nothing of it.
+
+    Then it is for the interrupted caller, and says nothing of the function that it was raised in.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return False  # handlers run on the main thread
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. RuntimeError or MemoryError when there can be none.
+
+    `Thread.start` waits for the new thread in code written in Python. If a signal handler raises there, a lock that
+    the new thread needs stays held, and it never gets to work. Handlers run on the main thread only, so there
+    another thread starts it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        thread.start()
+        return
+    failed: list[RuntimeError | MemoryError] = []
+    over = Wakeup()
+
+    def start() -> None:
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            failed.append(error)
+        finally:
+            over.wake()
+
+    _thread.start_new_thread(start, ())
+    over.wait(1.0)  # on a machine that is very slow, it starts later
+    if failed:
+        raise failed[0]
+
+
 class ForkGate:
-    """Keeps forks out while something is logged: a context manager for any number of threads.
+    """Keeps forks out while something is logged: `with LOGGING.entered():`, by any number of threads.
 
     A child inherits the locks of its parent, but only the thread that forked. If another thread was writing to the
     error output at that moment, the child waits for ever when it writes there. Python renews the locks of `logging`
     in the child, but not those of the streams below.
 
-    A fork waits until no thread is within, for up to 0.2 s: a handler may be stuck, or fork itself. `_changed`
-    guards the number of threads within, and whether a fork is due.
+    Each thread has a lock of its own, so that an exception of a signal handler leaves none held (see `new_lock`),
+    and one handler that is stuck holds up nobody else. A fork takes all of them, waiting for up to 0.2 s.
     """
 
     _PATIENCE = 0.2
@@ -128,31 +206,42 @@ class ForkGate:
         on_fork(self._renew)
 
     def __repr__(self) -> str:
-        return f"<ForkGate within={self._within}>"
+        return f"<ForkGate threads={len(self._locks)} taken={len(self._taken)}>"
 
-    def __enter__(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._due, self._PATIENCE)
-            self._within += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._within -= 1
-            self._changed.notify_all()
+    def entered(self) -> Lock:
+        """The lock of this thread, to be held while something is logged."""
+        lock = getattr(self._own, "lock", None)
+        if lock is not None and lock.acquire(timeout=self._PATIENCE):
+            lock.release()
+        else:  # the first time, or a fork never gave it back
+            end = time.monotonic() + self._PATIENCE
+            while self._due and time.monotonic() < end:
+                time.sleep(0.001)
+            lock = self._own.lock = threading.RLock()
+            for one in [one for one in list(self._locks) if one() is None]:
+                self._locks.discard(one)
+            self._locks.add(weakref.ref(lock))
+        return cast(Lock, lock)
 
     def _shut(self) -> None:
-        self._changed.acquire()
         self._due = True
-        self._changed.wait_for(lambda: not self._within, self._PATIENCE)
+        end = time.monotonic() + self._PATIENCE
+        for one in list(self._locks):
+            lock = one()
+            if lock is not None and lock.acquire(timeout=max(0.0, end - time.monotonic())):
+                self._taken.append(lock)
 
     def _open(self) -> None:
         self._due = False
-        self._changed.notify_all()
-        self._changed.release()
+        while self._taken:
+            with contextlib.suppress(RuntimeError):  # released already, before an exception
+                self._taken[-1].release()
+            self._taken.pop()
 
     def _renew(self) -> None:
-        self._changed = threading.Condition()
-        self._within = 0
+        self._own = threading.local()
+        self._locks = set[weakref.ref[Any]]()
+        self._taken: list[Any] = []
         self._due = False
 
 

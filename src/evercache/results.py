@@ -15,7 +15,8 @@ class Ack:
     """The answer to an invalidation or a write; true when the master has it.
 
     `stamp` is the logical time that it got, `existed` whether there was an entry, `queued` that no master could
-    be reached: it is obeyed here at once and brought to the master as soon as there is one. `reason` says in a
+    be reached, or that a signal handler or a finalizer called where nothing can be waited for: it is obeyed here at
+    once and sent to the master as soon as there is one. `reason` says in a
     word why a write was not done (`exists`, `outdated`, `late`, `cancelled`, `expired`, `uncacheable`,
     `unavailable`, `closed`).
     """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import copyreg
 import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from evercache.engine.engine import Engine
+from evercache.engine.flights import Alive, Owner
+from evercache.protocol.landing import Landing
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["inherit"]
 
 #: Of the state: made anew for the child, or put there by the simulator.
-_OWN = {"settings", "now", "rng", "_token", "lock", "_ready_waiters", "begin", "acknowledged", "hear_line"}
+_OWN = {"settings", "now", "rng", "_token", "lock", "change", "_readiness", "begin", "acknowledged", "hear_line"}
 #: And reads under way, whose futures are the parent's, and where they go: `after_fork` of the library forgets them.
 _OWN |= {"reading", "joining", "route", "turn"}
 #: Copied as new ones: what a fork leaves behind is replaced by the library's own `after_fork`.
 _NEW = {
     type(threading.Lock()): lambda _: (threading.Lock, ()),
     type(threading.RLock()): lambda _: (threading.RLock, ()),
-    Future: lambda _: (Future, ()),
+    Landing: lambda _: (Landing, ()),
+    Alive: lambda _: (Alive, (Owner(),)),
 }
 
 

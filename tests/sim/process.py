@@ -56,6 +56,8 @@ class SimBackground:
     """The background of an engine, as tasks of the simulated loop."""
 
     running = True
+    #: On a thread of its own, as it were.
+    here = False
 
     def __init__(
         self, process: Process, jobs: Callable[[], Sequence[Callable[[], Coroutine[Any, Any, None]]]]
@@ -76,9 +78,6 @@ class SimBackground:
 
     def stop(self, timeout: float) -> None:
         """Processes are killed, not stopped."""
-
-    def is_here(self) -> bool:
-        return True
 
 
 class SimCache(Cache):

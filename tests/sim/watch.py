@@ -35,8 +35,8 @@ def _watch_state(process: Process) -> None:
     state, oracle = process.engine.state, process.world.oracle
     begin, acknowledged, hear_line = state.begin, state.acknowledged, state.hear_line
 
-    def began(scope: Any, function: str = "") -> Any:
-        item = begin(scope, function)
+    def began(scope: Any, *rest: Any, **more: Any) -> Any:
+        item = begin(scope, *rest, **more)
         it = invalidation_of_task.get()
         if it is not None and not it.id:
             oracle.named(it, item.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from evercache.engine.flights import Outcome
+from evercache.engine.flights import Outcome, Owner
 from evercache.engine.state import State
 from evercache.policy import Settings
 from evercache.protocol.envelope import Envelope
@@ -13,6 +13,7 @@ from evercache.protocol.journal import Journal
 from evercache.protocol.replies import LogLine, ResyncReply
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 
+ME = Owner()
 KEY = Subject("ns:app.f1", "app.f")
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -157,15 +158,15 @@ def test_the_index_of_the_pending_follows_every_way_in_and_out() -> None:
 def test_rule_6_a_line_of_the_log_detaches_the_flight_that_it_dooms() -> None:
     state = new_state()
     resync(state, (OLD, 0))
-    doomed, leads = state.join_or_lead(KEY, 0, joinable=True)
+    doomed, leads = state.join_or_lead(KEY, 0, ME, joinable=True)
     assert leads
     state.hear_line(LogLine("1-0", 1, "k", KEY.key, 9, "1" * 16, OLD, "0-0"))
-    flight, leads = state.join_or_lead(KEY, 9, joinable=True)
+    flight, leads = state.join_or_lead(KEY, 9, ME, joinable=True)
     assert leads, "to wait for what began before the mark would be to wait for nothing"
     state.hear_line(LogLine("2-0", 1, "k", KEY.key, 9, "1" * 16, OLD, "1-0"))
-    assert state.join_or_lead(KEY, 9, joinable=True) == (flight, False), "it began after the mark"
+    assert state.join_or_lead(KEY, 9, ME, joinable=True) == (flight, False), "it began after the mark"
     state.landed(doomed, None)
-    assert state.join_or_lead(KEY, 9, joinable=True) == (flight, False)
+    assert state.join_or_lead(KEY, 9, ME, joinable=True) == (flight, False)
 
 
 def test_100_000_invalidations_leave_a_bounded_memory() -> None:

@@ -24,6 +24,7 @@ APART = (
     "ops/drill/",
     "ops/local.py",
     "ops/supervision.py",
+    "process.py",
     *(f"ops/warm/{name}.py" for name in ("keeping", "pace", "probe", "warming")),
     "integrations/flask/",
 )

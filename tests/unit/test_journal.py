@@ -178,15 +178,15 @@ def test_rule_4_who_waits_for_the_attempt_is_woken_either_way() -> None:
     journal = Journal()
     item = journal.begin("x", KEY)
     first = item.settled
-    assert not first.done()
+    assert not first.done
     journal.given_up(item, 0.0)
-    assert first.done()
-    assert not item.settled.done()
+    assert first.done
+    assert not item.settled.done
     journal.acknowledged(item, 1, "g1", 0.0)
-    assert item.settled.done()
+    assert item.settled.done
     other = journal.begin("y", KEY)
     journal.withdrawn(other)
-    assert other.settled.done()
+    assert other.settled.done
     assert not journal.pending
 
 
@@ -196,7 +196,7 @@ def test_rule_4_one_given_up_that_is_heard_after_all_is_acknowledged() -> None:
     journal.given_up(item, 0.0)
     hear(journal, "x", stamp=10)
     assert not journal.pending
-    assert item.settled.done()
+    assert item.settled.done
     assert len(journal) == 1
 
 
@@ -227,8 +227,8 @@ def test_rule_4_an_acknowledged_write_cancels_own_earlier_ones_of_its_key() -> N
     journal.given_up(later, 0.0)
     journal.cancel_key("ns:1", write.sequence)
     assert set(journal.pending) == {"under way", "function", "other", "write", "later"}
-    assert given_up.settled.done()
-    assert not under_way.settled.done()
+    assert given_up.settled.done
+    assert not under_way.settled.done
 
 
 def test_rule_4_a_write_cancels_nothing_that_was_given_up_after_it_began() -> None:
@@ -286,7 +286,7 @@ def test_rule_4_a_later_one_of_the_scope_takes_the_place_of_those_that_wait(scop
     settled = first.settled
     journal.given_up(second, 2.0)
     assert set(journal.pending) == {"0", "2", "3"}
-    assert settled.done(), "who waited for it goes on"
+    assert settled.done, "who waited for it goes on"
     assert journal.covers(ONE, after=before)
     journal.acknowledged(second, 500, "g", 3.0)
     assert list(journal.pending.values()) == [under_way, other]

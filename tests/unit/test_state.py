@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evercache.engine.flights import Flights, Outcome
+from evercache.engine.flights import Flights, Outcome, Owner
 from evercache.engine.state import State
 from evercache.policy import Settings
 from evercache.protocol.envelope import Envelope, pack, unpack
@@ -19,6 +19,7 @@ from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 KEY = Scope.of_key("ns:1")
 ONE = Subject("ns:1", "app.f", (tag_hash("a"),))
 SCOPES = [KEY, Scope.of_function("app.f"), Scope.of_tag("a"), EVERYTHING]
+ME = Owner()
 OTHERS = [Scope.of_key("ns:2"), Scope.of_function("app.g"), Scope.of_tag("b")]
 
 
@@ -116,57 +117,57 @@ def test_rule_6_what_began_after_a_pending_invalidation_may_be_shared(state: Sta
 
 @pytest.mark.parametrize("scope", SCOPES, ids=str)
 def test_rule_6_an_invalidation_detaches_the_flight_under_way(state: State, scope: Scope) -> None:
-    first, leads = state.join_or_lead(ONE, 0, joinable=True)
+    first, leads = state.join_or_lead(ONE, 0, ME, joinable=True)
     assert leads
-    assert state.join_or_lead(ONE, 0, joinable=True) == (first, False)
+    assert state.join_or_lead(ONE, 0, ME, joinable=True) == (first, False)
     state.begin(scope)
-    second, leads = state.join_or_lead(ONE, 0, joinable=True)
+    second, leads = state.join_or_lead(ONE, 0, ME, joinable=True)
     assert leads
     assert second is not first
     state.landed(first, None)  # the detached one ends by itself and takes nobody along
-    assert state.join_or_lead(ONE, 0, joinable=True) == (second, False)
-    assert first.done.done()
+    assert state.join_or_lead(ONE, 0, ME, joinable=True) == (second, False)
+    assert first.done.done
 
 
 @pytest.mark.parametrize("scope", OTHERS, ids=str)
 def test_rule_6_invalidations_of_others_detach_nothing(state: State, scope: Scope) -> None:
-    first, _ = state.join_or_lead(ONE, 0, joinable=True)
+    first, _ = state.join_or_lead(ONE, 0, ME, joinable=True)
     state.begin(scope)
-    assert state.join_or_lead(ONE, 0, joinable=True) == (first, False)
+    assert state.join_or_lead(ONE, 0, ME, joinable=True) == (first, False)
 
 
 def test_rule_6_blind_only_young_flights_are_joined(state: State, now: Now) -> None:
-    first, _ = state.join_or_lead(ONE, 0, joinable=True)
+    first, _ = state.join_or_lead(ONE, 0, ME, joinable=True)
     now.time += 1.01  # the tail heard nothing since, and the flight began before
     assert state.blind(now.time)
-    second, leads = state.join_or_lead(ONE, 0, joinable=True)
+    second, leads = state.join_or_lead(ONE, 0, ME, joinable=True)
     assert leads
     assert second is not first
     now.time += 0.9
-    assert state.join_or_lead(ONE, 0, joinable=True) == (second, False)
+    assert state.join_or_lead(ONE, 0, ME, joinable=True) == (second, False)
 
 
 def test_rule_6_sighted_old_flights_are_joined(state: State, now: Now) -> None:
-    first, _ = state.join_or_lead(ONE, 0, joinable=True)
+    first, _ = state.join_or_lead(ONE, 0, ME, joinable=True)
     now.time += 60.0
     state.covers = now.time
-    assert state.join_or_lead(ONE, 0, joinable=True) == (first, False)
+    assert state.join_or_lead(ONE, 0, ME, joinable=True) == (first, False)
 
 
 def test_a_flight_ends_with_its_landing(state: State) -> None:
-    first, _ = state.join_or_lead(ONE, 0, joinable=True)
+    first, _ = state.join_or_lead(ONE, 0, ME, joinable=True)
     outcome = Outcome(1, "computed")
     state.landed(first, outcome)
-    assert first.done.result() is outcome
+    assert first.done.result is outcome
     first.land(None)  # once only
-    assert first.done.result() is outcome
-    _, leads = state.join_or_lead(ONE, 0, joinable=True)
+    assert first.done.result is outcome
+    _, leads = state.join_or_lead(ONE, 0, ME, joinable=True)
     assert leads
 
 
 def test_what_may_not_be_joined_is_led(state: State) -> None:
-    first, _ = state.join_or_lead(ONE, 0, joinable=True)
-    assert state.join_or_lead(ONE, 0, joinable=False)[1]
+    first, _ = state.join_or_lead(ONE, 0, ME, joinable=True)
+    assert state.join_or_lead(ONE, 0, ME, joinable=False)[1]
     assert len(state.flights) == 1
     state.landed(first, None)
     assert len(state.flights) == 1
@@ -174,13 +175,16 @@ def test_what_may_not_be_joined_is_led(state: State) -> None:
 
 def test_flights_know_what_is_under_way() -> None:
     flights = Flights()
-    flight = flights.begin(ONE, need=3, now=1.0)
+    flight = flights.begin(ONE, need=3, now=1.0, leader=ME)
     assert repr(flights) == "<Flights ['ns:1']>"
     assert flights.get("ns:1") is flight
     flights.detach(Scope.of_key("ns:2"))
     assert len(flights) == 1
     flights.clear()
     assert flights.get("ns:1") is None
+    assert flights.under_way == 1, "who joined it before still waits for it"
+    flights.end(flight)
+    assert flights.under_way == 0
 
 
 # -- rule 8: near never resurrects
@@ -315,7 +319,7 @@ def test_rule_5_until_the_resync_what_was_heard_covers(state: State) -> None:
 
 def test_rule_5_a_resync_forgets_near_and_flights_and_counts(state: State, now: Now) -> None:
     put(state)
-    state.join_or_lead(ONE, 0, joinable=True)
+    state.join_or_lead(ONE, 0, ME, joinable=True)
     state.master_down = True
     before, now.time = state.resyncs, 150.0
     resync(state, tip=5, everything=4, tagfloor=3, last="7-0", life="l2")
@@ -369,20 +373,21 @@ def test_rule_3_what_a_new_generation_lacks_is_issued_again(state: State, now: N
 
 
 def test_who_waits_for_a_resync_is_woken(state: State) -> None:
-    assert state.when_ready().done()
+    assert state.when_ready().done
     state.unready()
-    waiter, gone = state.when_ready(), state.when_ready()
-    assert not waiter.done()
-    gone.cancel()
+    waiter = state.when_ready()
+    assert not waiter.done
     resync(state)
-    assert waiter.done()
+    assert waiter.done
+    state.unready()
+    assert not state.when_ready().done
 
 
 def test_who_waits_is_woken_when_the_master_turns_out_to_be_down(state: State) -> None:
     state.unready()
     waiter = state.when_ready()
     state.down()
-    assert waiter.done()
+    assert waiter.done
     assert state.master_down
 
 
@@ -426,7 +431,7 @@ def test_rule_7_key_marks_live_as_long_as_a_replica_may_lag(state: State, now: N
 
 
 def test_leases_are_held_until_let_go(state: State, now: Now) -> None:
-    held = state.hold("ns:1", "t", lease=2.0)
+    held = state.hold("ns:1", "t", ME.alive, lease=2.0)
     assert (held.granted, held.renewed, held.lease) == (now.time, now.time, 2.0)
     assert state.leases == {"t": held}
     state.let_go(held)
@@ -436,8 +441,8 @@ def test_leases_are_held_until_let_go(state: State, now: Now) -> None:
 
 def test_a_child_has_nothing_under_way_and_keeps_what_is_pending(state: State, now: Now) -> None:
     item = state.begin(KEY)
-    state.hold("ns:1", "t")
-    state.join_or_lead(ONE, 0, joinable=True)
+    state.hold("ns:1", "t", ME.alive)
+    state.join_or_lead(ONE, 0, ME, joinable=True)
     state.gutter.put(Subject("ns:2"), Outcome(0, "computed"), now.time)
     draws = random.Random(1).random()
     settled = item.settled
@@ -446,7 +451,7 @@ def test_a_child_has_nothing_under_way_and_keeps_what_is_pending(state: State, n
     with state.lock:
         pass
     assert not state.leases
-    assert len(state.flights) == 0
+    assert state.flights.under_way == 0
     assert state.gutter.get("ns:2", now.time) is None
     assert item.due == now.time
     assert item.settled is not settled

@@ -325,7 +325,7 @@ def test_an_error_reaches_all_who_wait_and_is_computed_once(cache: Cache) -> Non
         assert begun.wait(10)
         others = [pool.submit(f) for _ in range(3)]
         (flight,) = cache._find().engine.state.flights._by_key.values()  # type: ignore[union-attr]
-        eventually(lambda: len(flight.done._condition._waiters) == 3)  # type: ignore[attr-defined]
+        eventually(lambda: len(flight.done._wakers) == 3)
         go.set()
         for future in (first, *others):
             with pytest.raises(LookupError, match="for all"):

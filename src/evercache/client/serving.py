@@ -99,6 +99,8 @@ class Serving:
     def near_again(self, arguments: tuple[Any, ...], plan: Plan, key: str, tags: tuple[bytes, ...]) -> Any:
         """The same by the key, at the first hit and after each mark that was heard. Then `near` is enough."""
         state, marks = self._state, self._marks
+        if state.lock._is_owned():
+            return NOT_ASKED  # a signal handler or a finalizer inside a change (`Engine.inside`)
         version, now = marks.version, self._now()
         entry = state.near.look(key)
         if (
@@ -119,8 +121,8 @@ class Serving:
             value = copy()
         except MemoryError:
             return NOT_ASKED
-        if entry.maker is plan:
-            with state.lock:
+        if entry.maker is plan and entry.arguments is None:
+            with state.lock, state.change:
                 state.near.name(entry, arguments)
         entry.version, entry.visited = version, True
         plan.counters.near_hits += 1
@@ -138,7 +140,7 @@ class Serving:
         except CorruptEnvelope:
             return None
         copy, more = copier(value) or (decode, 0)
-        with self._state.lock:
+        with self._state.lock, self._state.change:
             if self._state.near.keep_copy(entry, copy, more, plan):
                 return copy
             self._state.near.keep_copy(entry, decode, 0, plan)

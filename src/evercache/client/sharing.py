@@ -23,9 +23,12 @@ SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float, Plan, int]
 
 
 def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[Any]) -> None:
-    for waiter in waiting.pop(read, ()):  # a read may tell twice
-        if not waiter.done():
-            waiter.set_result(None)
+    waiters = waiting.get(read, [])
+    while waiters:  # in order: the first leads next, and its time is over first
+        if not waiters[0].done():
+            waiters[0].set_result(None)
+        waiters.pop(0)
+    waiting.pop(read, None)
 
 
 async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | Address | None:
@@ -53,16 +56,22 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
             not asyncio.isfuture(future)
             or getattr(future, "_loop", None) is not loop
             or since + leading.patience > began + plan.patience
+            or since + leading.patience < began  # its leader was interrupted before it could take it away
         ):
             return tried
         if not future.done():
             waiter, waiting = loop.create_future(), state.joining
             others = waiting.get(future)
             if others is None:
-                others = waiting[future] = []
+                # First what wakes them: whoever finds a list relies on that. Again when the leader's time is over:
+                # asyncio loses a callback in which a signal handler raises.
                 future.add_done_callback(partial(_wake, waiting))
+                loop.call_later(leading.patience, _wake, waiting, future)
+                others = waiting.setdefault(future, [])
             others.append(waiter)
             await waiter
+            if not future.done():
+                return tried
         if future.cancelled():
             continue  # with who leads now
         error = future.exception()

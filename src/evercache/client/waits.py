@@ -12,13 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future
+from functools import partial
 from types import coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from evercache.clock import monotonic
-from evercache.process import new_lock, thread_runs
+from evercache.engine.flights import Owner
+from evercache.process import Wakeup, new_lock, start_thread, thread_runs
+from evercache.protocol.landing import Landing
 from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "drive", "in_thread", "yielded"]
@@ -26,6 +28,8 @@ __all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "d
 T = TypeVar("T")
 
 P = ParamSpec("P")
+#: A waiter looks again after so many seconds: a wake-up can be lost to an exception (`Landing`).
+_SLICE = 0.05
 
 _logger = logging.getLogger("evercache")
 
@@ -105,12 +109,32 @@ class SyncWaits:
         time.sleep(max(0.0, seconds))
 
     @staticmethod
-    def result(future: Future[T], seconds: float) -> T | None:
-        """The result of a future that another thread or task resolves, or None after `seconds`."""
+    def owner() -> Owner:
+        """What a call of this kind owns things by; kept by its frame only."""
+        return Owner()
+
+    @staticmethod
+    def loop() -> asyncio.AbstractEventLoop | None:
+        """The loop that the caller runs on: none."""
+        return None
+
+    @staticmethod
+    def stops() -> asyncio.AbstractEventLoop | None:
+        """The loop that stands still while the caller waits: that of its thread, if there is one."""
+        return asyncio._get_running_loop()
+
+    @staticmethod
+    def result(landing: Landing[T], seconds: float) -> T | None:
+        """The result that another thread or task sets, or None after `seconds`."""
+        end = monotonic() + seconds
+        woken = Wakeup()
+        landing.add(woken.wake)
         try:
-            return future.result(max(0.0, seconds))
-        except (FutureTimeout, CancelledError):
-            return None
+            while not landing.done and (left := end - monotonic()) > 0:
+                woken.wait(min(left, _SLICE))
+        finally:
+            landing.discard(woken.wake)
+        return landing.result if landing.done else None
 
     @staticmethod
     def first(exchanges: Sequence[SyncExchange], seconds: float) -> SyncExchange | None:
@@ -144,28 +168,38 @@ class AsyncWaits:
         await asyncio.sleep(max(0.0, seconds))
 
     @staticmethod
-    async def result(future: Future[T], seconds: float) -> T | None:
-        """The result of a future that another thread or task resolves, or None after `seconds`."""
-        if future.done():
-            return future.result()
+    def owner() -> Owner:
+        """What a call of this kind owns things by; kept by its frame only."""
+        return Owner(asyncio.get_running_loop())
+
+    @staticmethod
+    def loop() -> asyncio.AbstractEventLoop | None:
+        """The loop that the caller runs on."""
+        return asyncio.get_running_loop()
+
+    @staticmethod
+    def stops() -> asyncio.AbstractEventLoop | None:
+        """The loop that stands still while the caller waits: none."""
+        return None
+
+    @staticmethod
+    async def result(landing: Landing[T], seconds: float) -> T | None:
+        """The result that another thread or task sets, or None after `seconds`."""
+        if landing.done:
+            return landing.result
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        def resolved(_: Future[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop ended before what it waited for
-                loop.call_soon_threadsafe(wake)
-
-        future.add_done_callback(resolved)
-        timer = loop.call_later(max(0.0, seconds), wake)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-        return future.result() if future.done() else None
+        end = loop.time() + seconds
+        while not landing.done and (left := end - loop.time()) > 0:
+            waiter: asyncio.Future[None] = loop.create_future()
+            waker = partial(_wake_from_anywhere, loop, waiter)
+            landing.add(waker)
+            timer = loop.call_later(min(left, _SLICE), _wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                landing.discard(waker)
+        return landing.result if landing.done else None
 
     @staticmethod
     async def first(exchanges: Sequence[AsyncExchange], seconds: float) -> AsyncExchange | None:
@@ -176,6 +210,16 @@ class AsyncWaits:
         return next((exchange for exchange in exchanges if exchange.future.done()), None)
 
 
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _wake_from_anywhere(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop ended before what it waited for
+        loop.call_soon_threadsafe(_wake, waiter)
+
+
 class SyncSpawner:
     """Background refreshes of blocking functions: a few threads, begun when there is work and ended after it.
 
@@ -184,7 +228,7 @@ class SyncSpawner:
 
     def __init__(self, *, limit: int = 4) -> None:
         self._limit = limit
-        self._threads: set[threading.Thread] = set()
+        self._threads = set[threading.Thread]()
         self.forget()
 
     def __repr__(self) -> str:
@@ -200,18 +244,19 @@ class SyncSpawner:
             try:
                 if self._closed:
                     raise RuntimeError("the cache is closed")
-                self._waiting.append((contextvars.copy_context(), job, over))
-                # Counted by looking: whatever ended a thread, it leaves no gap.
-                self._threads = {thread for thread in self._threads if thread_runs(thread)}
+                # Counted by looking: whatever ended a thread, or kept one from starting, leaves no gap.
+                self._threads = {thread for thread in list(self._threads) if thread_runs(thread)}
                 if len(self._threads) < self._limit:
                     thread = threading.Thread(target=self._work, name="evercache-refresh", daemon=True)
-                    thread.start()  # under the lock, so that it cannot end before it is known
+                    start_thread(thread)  # under the lock, so that it cannot end before it is known
                     self._threads.add(thread)
             except (RuntimeError, MemoryError):
-                if self._threads and not self._closed:
-                    return True  # another thread takes it
-                dropped = [over, *(other for _, waiting, other in self._waiting if waiting is not job)]
-                self._waiting.clear()
+                if self._closed or not self._threads:
+                    dropped = [over, *(other for _, _, other in self._waiting)]
+                    self._waiting.clear()
+            if not dropped:
+                # Last, so that a job is never left to wait for a thread that did not start.
+                self._waiting.append((contextvars.copy_context(), job, over))
         for release in dropped:
             release()
         return not dropped

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from evercache.clock import monotonic
-from evercache.process import new_lock, thread_runs
+from evercache.process import new_lock, start_thread, thread_runs
 
 __all__ = ["Background", "Job", "cancel", "keep"]
 
@@ -74,9 +74,11 @@ class Background:
         """Whether a loop runs the jobs."""
         return self._loop is not None
 
-    def is_here(self) -> bool:
+    @property
+    def here(self) -> bool:
         """Whether the caller runs on this thread."""
-        return self._thread is threading.current_thread()
+        thread = self._thread
+        return thread is not None and thread.ident == threading.get_ident()
 
     def ensure(self) -> None:
         """Start the thread if there is none. Cheap when there is one, and waits for no loop.
@@ -97,7 +99,7 @@ class Background:
                 if self._thread is not before:
                     return  # such a handler was quicker
                 self._thread = thread
-                thread.start()
+                start_thread(thread)
             except (RuntimeError, MemoryError) as error:  # no more threads, or the interpreter ends
                 self._next_start = now + self._next_pause()
                 failure = error
@@ -124,7 +126,7 @@ class Background:
         if loop is not None and stopping is not None:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(stopping.set)
-        if thread is not None and thread_runs(thread) and not self.is_here():
+        if thread is not None and thread_runs(thread) and not self.here:
             thread.join(timeout)
 
     # -- the thread

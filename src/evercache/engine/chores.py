@@ -79,11 +79,12 @@ class Chores:
         self._wake.set()
 
     async def renew(self) -> None:
-        """Keep the leases of computations under way alive (rule 13)."""
+        """Keep the leases of computations under way alive (rule 13), and reclaim what interrupted calls left."""
         state = self._engine.state
         while True:
             await asyncio.sleep(_TICK)
             now = state.now()
+            self._reclaim()
             self._engine.watch.look(now)
             self._engine.replica_logs.visit()
             for endpoint in self._engine.sync_endpoints.all():
@@ -95,8 +96,17 @@ class Chores:
                 await asyncio.gather(*(self._renew(lease) for lease in due))
             await self.holds.visit()
 
+    def _reclaim(self) -> None:
+        leases, holds, unsent = self._engine.state.reclaim()
+        if leases:
+            self.release_later(leases)
+        for hold in holds:
+            self.holds.let_go_later(hold)
+        if unsent:
+            self._wake.set()
+
     def _renewable(self, lease: HeldLease, now: float) -> bool:
-        if lease.lost or now - lease.granted > self._engine.settings.max_compute:
+        if lease.lost or not lease.running or now - lease.granted > self._engine.settings.max_compute:
             return False
         return now - lease.renewed >= RENEW_EVERY - _TICK / 2
 

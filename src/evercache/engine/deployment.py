@@ -130,6 +130,11 @@ class Deployment:
         background = self._background
         return background is not None and background.running
 
+    def inside(self) -> bool:
+        """Whether this code runs in a critical section of its own thread, or on the thread of the background."""
+        background = self._background
+        return self.lock._is_owned() or (background is not None and background.here)
+
     def ensure(self) -> None:
         """Start the thread of the background again if it lacked something. Cheap; waits for nothing."""
         background = self._background
@@ -237,7 +242,7 @@ class Deployment:
             self._started.remove(engine)
             background = self._background
         self.post(self._look)
-        if background is None or not background.is_here():
+        if background is None or not background.here:
             engine.ended.wait(timeout)
         with self.lock:
             if not self._started:

@@ -35,9 +35,10 @@ class Endpoints(Generic[E]):
         endpoint = self._by_address.get(address)
         if endpoint is None:
             with self._lock:
-                endpoint = self._by_address.get(address)
-                if endpoint is None:
-                    endpoint = self._by_address[address] = self._make(address)
+                # A signal handler or a finalizer may come here while one is made: all take the first.
+                endpoint = self._by_address.get(address) or self._by_address.setdefault(
+                    address, self._make(address)
+                )
         return endpoint
 
     def all(self) -> list[E]:
@@ -47,10 +48,11 @@ class Endpoints(Generic[E]):
     def keep(self, addresses: Collection[Address]) -> None:
         """Close those of all other addresses."""
         with self._lock:
-            gone = [address for address in self._by_address if address not in addresses]
-            endpoints = [self._by_address.pop(address) for address in gone]
+            gone = [address for address in list(self._by_address) if address not in addresses]
+            endpoints = [self._by_address.pop(address, None) for address in gone]
         for endpoint in endpoints:
-            endpoint.disconnect()
+            if endpoint is not None:
+                endpoint.disconnect()
 
     def disconnect(self, address: Address) -> None:
         """Close the connections to one address; the next use makes new ones."""

@@ -32,6 +32,7 @@ from evercache.process import notice_fork
 from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
+from evercache.wire.memory import SyncMemoryWire
 from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 
 if TYPE_CHECKING:
@@ -108,6 +109,10 @@ class Engine:
         self.ended = threading.Event()
         #: The caches that use it.
         self.users: weakref.WeakSet[User] = weakref.WeakSet()
+        #: Whether this code runs inside a command of a server in this process.
+        self._in_server: Callable[[], bool] = lambda: False
+        if wires is not None and isinstance(wires[0], SyncMemoryWire):
+            self._in_server = wires[0].server.busy_here
         if topology.local:
             self.state.local = True
             self.state.ready = True
@@ -142,6 +147,8 @@ class Engine:
     def start(self) -> bool:
         """Begin the background jobs, or begin them again; False when there can be none, so that calls compute."""
         notice_fork()
+        if self.inside():
+            return False
         if self._started:
             self.deployment.ensure()
             return True
@@ -153,19 +160,24 @@ class Engine:
     def load(self) -> None:
         """Take over what an earlier process left in the spool; called once, before the jobs begin."""
         left = self.spool.load()
-        with self.state.lock:
+        with self.state.lock, self.state.change:
             for item in left:
                 self.state.journal.pending[item.id] = item
             self.state.leave_route()
+
+    def inside(self) -> bool:
+        """Whether this code runs inside the cache's own: a signal handler or a finalizer in a critical section of
+        its thread, or on the thread of the background, which must not wait for itself."""
+        return self.state.lock._is_owned() or self._in_server() or self.deployment.inside()
 
     def jobs(self) -> list[Job]:
         """The background jobs of this namespace, on another loop: what they hold of the last one is dropped."""
         self._view_event = None
         for part in (self.tail, self.former, self.replica_logs, self.chores):
             part.attach()
-        jobs: list[Job] = [self.chores.renew, self.chores.forget]
+        jobs: list[Job] = [self.chores.renew, self.chores.forget, self.chores.bring]
         if not self.topology.local:
-            jobs += [self.tail.run, self.former.run, self.chores.bring]
+            jobs += [self.tail.run, self.former.run]
             if self.settings.hot_samples:
                 jobs.append(self.hot.run)
         return jobs
@@ -174,7 +186,9 @@ class Engine:
         """Whether a cache uses it, or something that a caller began is not over: a computation, an invalidation
         that waits for the master, a fill block."""
         state = self.state
-        return bool(self.users) or bool(state.journal.pending or state.leases or state.holds or len(state.flights))
+        return bool(self.users) or bool(
+            state.journal.pending or state.leases or state.refreshing or state.holds or len(state.flights)
+        )
 
     def leave(self, user: User) -> int:
         """A cache was closed: close the engine if no other one uses it. As `close`."""
@@ -398,7 +412,7 @@ class Engine:
     def observe_time(self, time_us: int, generation: str, sent: float) -> None:
         """The master's time came with a reply to what was sent at that moment."""
         state = self.state
-        with state.lock:
+        with state.lock, state.change:
             # Not ready: it may be a late word of the former master, whose clock is another one.
             if state.ready and state.generation == generation:
                 state.observe_time(time_us, state.now(), sent)

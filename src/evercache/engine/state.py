@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import secrets
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from math import inf
+from types import TracebackType
 from typing import Any, Literal
 
-from evercache.engine.flights import Flight, Flights, Outcome
+from evercache.engine.flights import Alive, Flight, Flights, Outcome, Owner, Wait
 from evercache.engine.route import NOWHERE, Route
 from evercache.near import Gutter, Near
 from evercache.policy import Settings
@@ -20,6 +21,7 @@ from evercache.protocol.clock import ServerClock
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal, Pending
+from evercache.protocol.landing import Landing
 from evercache.protocol.lease import LEASE
 from evercache.protocol.replies import KnownMarks, LogLine, ResyncReply
 from evercache.protocol.scope import Scope, Subject
@@ -38,7 +40,7 @@ _UNHEARD: frozenset[Why] = frozenset({"gap", "life", "unreadable"})
 
 @dataclass(eq=False, slots=True)
 class HeldLease:
-    """A lease that this process holds, renewed in the background while the function runs."""
+    """A lease that this process asks for or holds, renewed in the background while the function runs."""
 
     key: str
     token: str
@@ -47,6 +49,12 @@ class HeldLease:
     renewed: float
     #: When the background last came by, and the longest that it stayed away.
     seen: float
+    #: Whether the call that asked for it goes on; if not, the background releases it.
+    held: Alive
+    #: Whether it is renewed: while the function runs.
+    running: bool = False
+    #: The function's run.
+    run: Alive | None = None
     gap: float = 0.0
     lost: bool = False
 
@@ -67,6 +75,8 @@ class Hold:
     id: str
     scopes: tuple[Scope, ...]
     until: float
+    #: Whether its block goes on; if not, the background ends it.
+    open: Alive
     #: Its caller is asking the master for it.
     asking: bool = True
     #: As it was when a master answered; after another resync it is to be asked for anew.
@@ -75,10 +85,43 @@ class Hold:
     held: bool = False
 
 
+class _Change:
+    """Marks the state as torn while it is being changed: `with state.lock, state.change:`.
+
+    An exception that a signal handler raises in the middle of a change leaves the mark. Whoever changes the state
+    next repairs it first, at the latest the background after a tenth of a second.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def __enter__(self) -> None:
+        state = self._state
+        if state.torn:
+            state.repair()
+        state.torn = True
+        if state.journal.pending.unsorted:
+            state.sort()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            if self._state.journal.pending.unsorted:
+                self._state.sort()
+            self._state.torn = False
+
+
 class State:
     """Marks, journal, clock, flights and the tiers inside the process.
 
-    `lock` guards every change; it is held for microseconds and never across I/O. Single look-ups need no lock.
+    `lock` guards every change; it is held for microseconds and never across I/O. A change of more than one step is
+    made within `change` as well. Single look-ups need no lock.
+
+    The lock is re-entrant, but a signal handler or a finalizer that runs inside a change must not begin another:
+    `Engine.inside` tells, and `begin_inside` is what may be done there.
     """
 
     def __init__(
@@ -93,6 +136,8 @@ class State:
         self.rng = rng
         self._token = token
         self.lock = new_lock()
+        self.torn = False
+        self.change = _Change(self)
         self.marks = Marks()
         self.journal = Journal()
         self.clock = ServerClock()
@@ -105,6 +150,8 @@ class State:
         #: Who waits for one of them, by its future.
         self.joining: dict[Any, list[Any]] = {}
         self.leases: dict[str, HeldLease] = {}
+        #: The refreshes under way in the background, by key.
+        self.refreshing: dict[str, Alive] = {}
         #: What is being changed, by id.
         self.holds: dict[str, Hold] = {}
         self._life, self._lives = token(), count()
@@ -127,7 +174,7 @@ class State:
         self._covers = float("-inf")
         self.covers = float("-inf")
         self._master_down = False
-        self._ready_waiters: list[Future[None]] = []
+        self._readiness: Landing[None] = Landing()
 
     def __repr__(self) -> str:
         return (
@@ -196,24 +243,21 @@ class State:
         heard of it."""
         return self.ready or self.unready_why in _UNHEARD
 
-    def when_ready(self) -> Future[None]:
-        """Resolved at the next resync or once the master is known to be down; at once if it is so already."""
-        future: Future[None] = Future()
+    def when_ready(self) -> Landing[None]:
+        """Set at the next resync or once the master is known to be down; at once if it is so already."""
         with self.lock:
-            if self.ready or self.master_down:
-                future.set_result(None)
-            else:
-                self._ready_waiters = [w for w in self._ready_waiters if not w.cancelled()]
-                self._ready_waiters.append(future)
-        return future
+            if self._readiness.done is not (self.ready or self.master_down):
+                self._readiness, before = Landing(), self._readiness
+                before.set(None)
+                if self.ready or self.master_down:
+                    self._readiness.set(None)
+            return self._readiness
 
     def down(self) -> None:
         """The master does not answer: who waits for a resync goes on without it, instead of to its deadline."""
         with self.lock:
             self.master_down = True
-            waiters, self._ready_waiters = self._ready_waiters, []
-        for waiter in waiters:
-            _wake(waiter)
+            self._readiness.set(None)
 
     def unready(self, why: Why = "generation", *, master: bool = False) -> None:
         """Another master, or another life of its data: nothing is relied on until the resync (rule 5).
@@ -221,7 +265,7 @@ class State:
         With `master`, there is one that was not met dead: callers wait for the resync, instead of computing what
         is cached. `why` is told with the resync.
         """
-        with self.lock:
+        with self.lock, self.change:
             # Of several reasons that tell most which came first; but that the data is another, of any.
             if self.ready or why == "fork" or (self.unready_why in _UNHEARD and why not in _UNHEARD):
                 self.unready_why = why
@@ -238,7 +282,7 @@ class State:
     def resynced(self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float) -> int:
         """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5)."""
         now = self.now()
-        with self.lock:
+        with self.lock, self.change:
             for scope, stamp in marks:
                 self.marks.hear(scope, stamp, now)
             self.marks.everything = max(self.marks.everything, reply.everything)
@@ -260,9 +304,7 @@ class State:
             self.ready = True
             self.master_down = False
             self.leave_route()
-            waiters, self._ready_waiters = self._ready_waiters, []
-        for waiter in waiters:
-            _wake(waiter)
+            self._readiness.set(None)
         return lost
 
     # -- marks
@@ -270,7 +312,7 @@ class State:
     def hear_line(self, line: LogLine) -> None:
         """One line of the log."""
         scope, now = line.scope, self.now()
-        with self.lock:
+        with self.lock, self.change:
             self._mark(scope, line.stamp, now)
             self.flights.detach(scope, line.stamp)
             self.journal.heard(line.id, scope, line.stamp, line.generation, now)
@@ -278,7 +320,7 @@ class State:
     def hear_former(self, line: LogLine) -> bool:
         """One line of the log of a master that has been replaced; True when the present one lacks it."""
         scope, now = line.scope, self.now()
-        with self.lock:
+        with self.lock, self.change:
             self._mark(scope, line.stamp, now)
             self.flights.detach(scope, line.stamp)
             due = now + self.rng.uniform(0, REPLAY_JITTER)
@@ -291,7 +333,7 @@ class State:
         """The marks that came with an answer of the master (rule 2)."""
         if known.tip <= self.marks.newest and known.tip < 1:
             return
-        with self.lock:
+        with self.lock, self.change:
             version = self.marks.version
             self.marks.learn(
                 subject,
@@ -312,7 +354,7 @@ class State:
 
     def clock_was_wrong(self, now_us: int, generation: str) -> None:
         """The master of that generation refused something as too late, and told its time (rule 11)."""
-        with self.lock:
+        with self.lock, self.change:
             if self.ready and self.generation == generation:
                 self.clock.reset()
                 self.clock.observe(now_us, self.now())
@@ -336,46 +378,130 @@ class State:
     def expire(self, proved_before: float) -> None:
         """Forget what is safe to forget; called by the background now and then."""
         now, settings = self.now(), self.settings
-        with self.lock:
+        with self.lock, self.change:
             self.marks.expire_keys(now, settings.lag_bound + 2 * settings.budget)
             self.journal.prune(now, proved_before=proved_before, keep=settings.journal_time)
 
     # -- an invalidation's way
 
-    def begin(self, scope: Scope, function: str = "") -> Pending:
-        """Before it is sent: obeyed here from now on (rule 4); flights under way are not joined any more."""
-        with self.lock:
-            item = self.journal.begin(self.new_id(), scope, function)
-            self.leave_route()
-            self.marks.version += 1  # what was found fresh may be outdated by it
+    def begin(self, scope: Scope, function: str = "", sender: Owner | None = None) -> Pending:
+        """Before it is sent: obeyed here from now on (rule 4); flights under way are not joined any more.
+
+        Once its `sender` has ended without a word, the background sends it.
+        """
+        with self.lock, self.change:
+            alive = None if sender is None else sender.alive
+            item = self.journal.begin(self.new_id(), scope, function, alive)
+            self._begun(scope)
             self.reading = {}
-            self.flights.detach(scope)
-            self.near.hear(scope)
-            self.gutter.hear(scope)
         return item
+
+    def _begun(self, scope: Scope) -> None:
+        self.leave_route()
+        self.marks.version += 1  # what was found fresh may be outdated by it
+        self.flights.detach(scope)
+        self.near.hear(scope)
+        self.gutter.hear(scope)
+
+    def begin_inside(self, scope: Scope, function: str = "") -> None:
+        """The same from a signal handler or a finalizer inside a change (or on the thread of the background): it is
+        obeyed from here on, and the background sends it."""
+        self.journal.begin_inside(self.new_id(), scope, function, self.now())
+        self.leave_route()
+        self.marks.version += 1
+        self.reading = {}
+
+    def sort(self) -> None:
+        """Take in what was begun inside changes; within `change`."""
+        for item in self.journal.sort():
+            self._begun(item.scope)
+            self.reading = {}
+
+    def repair(self) -> None:
+        """Make whole what an exception left in the middle of a change; under the lock.
+
+        Marks, records and pending invalidations are never lost (see there). What only saves time is dropped.
+        """
+        self.journal.repair()
+        self.near.clear()
+        self.gutter.clear()
+        self.flights.clear()
+        self.reading = {}
+        self.marks.version += 1
+        self.leave_route()
+        self.torn = False
+
+    def supersedes(self, item: Pending) -> None:
+        """The master has a write or an invalidation of a key: earlier ones of the key need not be sent."""
+        with self.lock, self.change:
+            self.journal.cancel_key(item.scope.name, item.sequence)
 
     def acknowledged(self, item: Pending, stamp: int, generation: str) -> None:
         """The master has it."""
         now = self.now()
-        with self.lock:
+        with self.lock, self.change:
             self._mark(item.scope, stamp, now)
             present = self.generation if self.ready else None
             self.journal.acknowledged(item, stamp, generation, now, present=present)
 
     def given_up(self, item: Pending) -> None:
         """It stays pending; the background goes on trying."""
-        with self.lock:
+        with self.lock, self.change:
             self.journal.given_up(item, self.now())
 
     def withdrawn(self, item: Pending) -> None:
         """It did nothing and is not wanted."""
-        with self.lock:
+        with self.lock, self.change:
             self.journal.withdrawn(item)
+
+    # -- what a call owns
+
+    def reclaim(self) -> tuple[list[tuple[str, str]], list[Hold], bool]:
+        """Take back what calls owned that ended without a word, because an exception came at a bad moment.
+
+        Called by the background every tenth of a second. Returns the leases (key, token) and the holds to release,
+        and whether there are invalidations to send.
+        """
+        with self.lock, self.change:
+            flights = self.flights.abandoned()
+            for flight in flights:
+                self.flights.end(flight)
+            dead = [lease for lease in list(self.leases.values()) if not lease.held()]
+            for lease in dead:
+                self.leases.pop(lease.token, None)
+            for key, alive in list(self.refreshing.items()):
+                if not alive():
+                    self.refreshing.pop(key, None)
+            self._drop_reads()
+            holds = [hold for hold in list(self.holds.values()) if not hold.open()]
+            for hold in holds:
+                self.holds.pop(hold.id, None)
+                for scope in hold.scopes:
+                    self.journal.given_up(self.journal.begin(self.new_id(), scope), self.now())
+                    self._begun(scope)
+                self.reading = {}
+            unsent = self.journal.unsent(self.now())
+        for flight in flights:
+            if flight.phase == "running":
+                flight.spent = inf  # what others waited was the function's own time, not theirs
+            flight.land(None)
+        return [(lease.key, lease.token) for lease in dead], holds, bool(unsent or holds)
+
+    def _drop_reads(self) -> None:
+        """Forget shared reads whose time is over, and those who waited on a loop that was closed."""
+        now = self.now()
+        for key, (_, _, since, plan) in list(self.reading.items()):
+            if since + plan.patience < now - 1.0:
+                self.reading.pop(key, None)
+        for read in list(self.joining):
+            loop = getattr(read, "_loop", None)
+            if loop is not None and loop.is_closed():
+                self.joining.pop(read, None)
 
     # -- flights
 
     def join_or_lead(
-        self, subject: Subject, need: int, *, joinable: bool, overdue: Flight | None = None
+        self, subject: Subject, need: int, caller: Owner, *, joinable: bool, overdue: Flight | None = None
     ) -> tuple[Flight, bool]:
         """The flight of a key, and whether the caller leads it; `overdue` is one that it waited for in vain."""
         now = self.now()
@@ -386,7 +512,22 @@ class State:
                 flight = None
             if flight is not None and flight is not overdue:
                 return flight, False
-            return self.flights.begin(subject, need, now), True
+            return self.flights.begin(subject, need, now, caller), True
+
+    def wait_for(self, flight: Flight, stops: AbstractEventLoop | None = None) -> Wait | None:
+        """Note that the caller waits for a flight, for as long as it keeps the answer; None when it must not, since
+        the wait could never end. `stops` is the loop that stands still meanwhile."""
+        with self.lock:
+            return self.flights.wait(flight, stops, self._holders)
+
+    def waits_for_itself(self, flight: Flight) -> bool:
+        """Whether the leader of a flight waits for a lease that a run of this process holds, and that run, perhaps
+        through others, for what the leader's caller computes."""
+        with self.lock:
+            return self.flights.waits_for_itself(flight, self._holders)
+
+    def _holders(self, key: str) -> Iterable[Alive]:
+        return [one.run for one in list(self.leases.values()) if one.key == key and one.run is not None]
 
     def overtaken(self, flight: Flight) -> bool:
         """Whether a later flight of the key runs the function: of a caller whose budget ended sooner."""
@@ -395,10 +536,14 @@ class State:
             return other is not None and other is not flight and other.phase == "running"
 
     def landed(self, flight: Flight, outcome: Outcome | None) -> None:
-        """The leader is done."""
+        """The leader is done. Without an outcome, `reclaim` releases the lease that it may have been granted."""
         with self.lock:
             self.flights.end(flight)
         flight.land(outcome)
+        if outcome is not None:
+            held = self.leases.get(flight.token)
+            if held is not None and held.held is flight.led:
+                self.let_go(held)
 
     def acceptable(self, outcome: Outcome, subject: Subject, need: int) -> bool:
         """What a joiner accepts (rule 6)."""
@@ -421,7 +566,7 @@ class State:
         if seconds <= 0 or server_ms is None:
             return
         until = now + min(seconds, (envelope.soft_ms - server_ms) / 1e3)
-        with self.lock:
+        with self.lock, self.change:
             if resyncs != self.resyncs or not self.ready or until <= now:
                 return
             tags = envelope.tags
@@ -431,32 +576,60 @@ class State:
 
     # -- leases
 
-    def hold(self, key: str, token: str, lease: float = LEASE) -> HeldLease:
-        """Have a lease renewed until it is let go."""
+    def hold(
+        self, key: str, token: str, holder: Alive, lease: float = LEASE, *, running: bool = False
+    ) -> HeldLease:
+        """Note a lease that is asked for, or whose function runs: then it is renewed. Until `let_go`."""
         now = self.now()
-        held = HeldLease(key, token, lease, now, now, now)
-        with self.lock:
-            self.leases[token] = held
+        held = HeldLease(key, token, lease, now, now, now, holder, running)
+        self.leases[token] = held
         return held
 
-    def let_go(self, held: HeldLease) -> None:
-        """The computation is over."""
+    def ask_for(self, flight: Flight) -> str:
+        """The token of the lease that the leader of a flight asks for now."""
+        token = flight.token = self.new_id()
+        self.hold(flight.subject.key, token, flight.led)
+        return token
+
+    def let_go(self, *leases: HeldLease) -> None:
+        """Nothing of them is left to be released, or others see to it."""
+        for held in leases:
+            if self.leases.get(held.token) is held:
+                self.leases.pop(held.token, None)
+
+    # -- refreshes
+
+    def claim(self, keys: Iterable[str], claimant: Owner) -> set[str]:
+        """Those of the keys that nobody refreshes here; from now on somebody does."""
         with self.lock:
-            self.leases.pop(held.token, None)
+            mine = {key for key in keys if (other := self.refreshing.get(key)) is None or not other()}
+            alive = claimant.alive
+            for key in mine:
+                self.refreshing[key] = alive
+        return mine
+
+    def refreshed(self, keys: Iterable[str]) -> None:
+        """Their refresh is over."""
+        for key in keys:
+            self.refreshing.pop(key, None)
 
     # -- holds
 
-    def change(self, scopes: Sequence[Scope], seconds: float) -> Hold:
+    def begin_change(self, scopes: Sequence[Scope], seconds: float, block: Owner) -> Hold:
         """Something is about to be changed; until it is over, each new master is told."""
-        hold = Hold(self.new_id(), tuple(scopes), self.now() + seconds)
+        hold = Hold(self.new_id(), tuple(scopes), self.now() + seconds, block.alive)
         with self.lock:
             self.holds[hold.id] = hold
         return hold
 
+    def ending(self, hold: Hold) -> bool:
+        """It is about to end: no new master is told of it. False when it is another process's (after a fork)."""
+        hold.asking = True
+        return hold.id in self.holds
+
     def changed(self, hold: Hold) -> bool:
-        """It is over; False when that is another process's matter (after a fork)."""
-        with self.lock:
-            return self.holds.pop(hold.id, None) is not None
+        """It is over; False when that was another process's matter (after a fork)."""
+        return self.holds.pop(hold.id, None) is not None
 
     def holding(self, hold: Hold) -> bool:
         """Whether the master that is followed refuses fills for it now."""
@@ -467,26 +640,21 @@ class State:
 
     def after_fork(self) -> None:
         """In the child: the parent's threads, and whatever they had under way, are not here."""
-        self._ready_waiters = []
+        self._readiness = Landing()
         self.leases.clear()
+        self.refreshing.clear()
         self.holds.clear()
-        self.flights.clear()
-        self.reading, self.joining = {}, {}
-        self.leave_route()
-        self.gutter.clear()
-        self.near.clear()  # another thread may have been in the middle of a change
+        self.flights.forget()
+        self.joining = {}
+        self.repair()  # another thread may have been in the middle of a change
+        self.sort()
         now = self.now()
         for item in self.journal.pending.values():
             if item.due is None:
                 # The parent sends it too: the id makes the second one do nothing.
                 item.due, item.given = now, self.journal.sequence
-            item.settled = Future()
+            item.settled = Landing()
         self._life = self._token()
         self.rng.seed(self._token())
         if not self.local:
             self.unready("fork")
-
-
-def _wake(waiter: Future[None]) -> None:
-    with contextlib.suppress(InvalidStateError):  # who waited was cancelled meanwhile
-        waiter.set_result(None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from evercache.engine.flights import Owner
 from evercache.engine.state import Hold
 from evercache.errors import PackageMissing
 from evercache.faces.changes import AT_MOST, Changed, longest, scopes_of
@@ -74,6 +75,8 @@ class _Waiting:
         #: The transaction in which each was named; None: before one began.
         self._scopes: list[tuple[SessionTransaction | None, Scope]] = []
         self._hold: Hold | None = None
+        #: Keeps the hold open; without it the background ends the change.
+        self._owner = Owner()
         for name in ("before_commit", "after_commit", "after_transaction_end"):
             event.listen(session, name, getattr(self, f"_{name}"))
 
@@ -94,8 +97,9 @@ class _Waiting:
         if self._scopes:
             scopes = list(dict.fromkeys(scope for _, scope in self._scopes))
             counters = self._cache._counters
+            owner = self._owner = Owner()
             begun = self._run(
-                lambda client: client.changes.begin(scopes, self._seconds, counters, "absorb"),
+                lambda client: client.changes.begin(scopes, self._seconds, counters, "absorb", owner),
             )
             self._hold = begun[0] if begun is not None else None
 
@@ -122,10 +126,13 @@ class _Waiting:
         scopes = list(dict.fromkeys(scope for _, scope in self._scopes))
         self._scopes, self._seconds = [], 0.0
         counters = self._cache._counters
-        if hold is not None:
-            self._run(lambda client: client.changes.end(hold, counters, "absorb"))
-        elif scopes:
-            self._run(lambda client: client.operations.invalidate(scopes, counters, on_error="absorb"))
+        try:
+            if hold is not None:
+                self._run(lambda client: client.changes.end(hold, counters, "absorb"))
+            elif scopes:
+                self._run(lambda client: client.operations.invalidate(scopes, counters, on_error="absorb"))
+        finally:
+            self._owner.over = True
 
     def _run(self, work: Callable[[Any], Any]) -> Any:
         """Do something with the client that does not hold up the event loop, where the session is one for tasks."""

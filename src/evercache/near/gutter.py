@@ -38,7 +38,7 @@ class Gutter(Generic[T]):
         if kept is None:
             return None
         if kept.until <= now:
-            del self._kept[key]
+            self._kept.pop(key, None)
             return None
         return kept.outcome
 
@@ -54,8 +54,8 @@ class Gutter(Generic[T]):
         if scope.kind == KEY:
             self._kept.pop(scope.name, None)
             return
-        for key in [key for key, kept in self._kept.items() if scope.covers(kept.subject)]:
-            del self._kept[key]
+        for key in [key for key, kept in list(self._kept.items()) if scope.covers(kept.subject)]:
+            self._kept.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -187,7 +187,7 @@ class Near:
     def clear(self) -> None:
         """Forget everything."""
         self._by_arguments.clear()
-        for entry in self._entries.values():
+        for entry in list(self._entries.values()):
             entry.version = -1
         self._entries.clear()
         self._newest = self._oldest = self._hand = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import weakref
 from collections import Counter, deque
@@ -13,7 +12,7 @@ from evercache.clock import monotonic
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
 from evercache.observe.subscribers import Callback, Subscribers
-from evercache.process import LOGGING, new_lock
+from evercache.process import LOGGING, from_signal_handler, new_lock
 from evercache.protocol.canonical import shown
 
 __all__ = ["QUIET", "Emit", "EventHub"]
@@ -83,9 +82,13 @@ class EventHub:
             self.emit(EventsDropped())
 
     def _log(self, level: int, event: Event, error: BaseException | None = None) -> None:
-        # Handlers and filters of the application may raise, and memory may be missing.
-        with contextlib.suppress(Exception), LOGGING:
-            self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=3)
+        try:
+            with LOGGING.entered():
+                self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=3)
+        except Exception as failure:
+            # Handlers and filters of the application may raise, and memory may be missing.
+            if from_signal_handler(failure):
+                raise
 
     def end(self, state: str) -> None:
         """End a state without a word: an event of another hub says it."""
@@ -158,7 +161,8 @@ class EventHub:
     def problems(self) -> list[str]:
         """What has begun and not ended, in words: what is as grave as a warning."""
         with self._lock:
-            return [event.message for event in self.open.values() if event.level >= logging.WARNING]
+            # A copy: a finalizer that runs while a message is written may begin or end a state.
+            return [event.message for event in list(self.open.values()) if event.level >= logging.WARNING]
 
     def counts(self) -> dict[str, int]:
         """How often there was each kind of event; a state counts once each time that it begins."""
@@ -169,7 +173,7 @@ class EventHub:
         """The newest that were told, newest first, each with its age in seconds."""
         now = self._now()
         with self._lock:
-            return [(max(0.0, now - at), event) for at, event in reversed(self._recent)]
+            return [(max(0.0, now - at), event) for at, event in reversed(list(self._recent))]
 
 
 def _bound(table: dict[str, Begins] | dict[str, float]) -> None:

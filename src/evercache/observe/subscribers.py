@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from evercache.observe.event import Event
-from evercache.process import new_lock, thread_runs
+from evercache.process import new_lock, start_thread, thread_runs
 
 __all__ = ["Callback", "Subscribers"]
 
@@ -62,10 +62,11 @@ class Subscribers:
             self._waiting.append((event, dropped))
             if self._thread is not None and thread_runs(self._thread):
                 return fits
+            # None, or one that an exception of a signal handler kept from starting.
             thread = self._thread = threading.Thread(target=self._work, name="evercache-events", daemon=True)
             try:
                 # Under the lock, so that it cannot end before it is known.
-                thread.start()
+                start_thread(thread)
             except (RuntimeError, MemoryError):  # or the interpreter ends: with the next event, perhaps
                 self._thread = None
         return fits

@@ -17,8 +17,9 @@ __all__ = ["Marks"]
 class Marks:
     """The marks that this process heard of.
 
-    Changes are guarded by the lock of the owner. Reads take no lock, so order matters: a mark is raised before what
-    it replaces is removed, and a reader looks up the single marks before the floors that they are folded into.
+    Changes are guarded by the lock of the owner. Reads take no lock, and an exception may end a change half-way.
+    So a mark is raised before what it replaces is removed, and a reader looks up the single marks before the floors
+    that they are folded into.
     """
 
     __slots__ = (

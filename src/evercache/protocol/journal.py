@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from evercache.protocol.landing import Landing
 from evercache.protocol.scope import ALL, EVERYTHING, FUNCTION, KEY, TAG, Scope, Subject
 
 __all__ = ["Journal", "Pending", "Recorded", "is_lost"]
@@ -29,6 +30,13 @@ class Recorded:
     own: bool
 
 
+class Sender(Protocol):
+    """The call that sends an invalidation for the first time."""
+
+    def __call__(self) -> bool:
+        """Whether it still does."""
+
+
 @dataclass(eq=False, slots=True)
 class Pending:
     """An invalidation that no master has acknowledged: an infinite mark. Guarded by the journal's owner."""
@@ -44,8 +52,10 @@ class Pending:
     own: bool = True
     #: A master had acknowledged it once; the present one lacks it.
     replay: bool = False
-    #: Resolved when the attempt under way ends, either way.
-    settled: Future[None] = field(default_factory=Future, repr=False)
+    #: Set when the attempt under way ends, either way.
+    settled: Landing[None] = field(default_factory=Landing, repr=False)
+    #: Who sends it while `due` is None; one without a sender is given up by nobody else.
+    sender: Sender | None = field(default=None, repr=False)
 
 
 def is_lost(generation: str, stamp: int, generations: Generations) -> bool:
@@ -59,11 +69,16 @@ def is_lost(generation: str, stamp: int, generations: Generations) -> bool:
 
 class _PendingItems(dict[str, Pending]):
     """Pending invalidations by id, and by scope as well: a read looks up the few scopes that cover it, however
-    many wait. Guarded by the journal's owner; the questions may be asked without the lock."""
+    many wait. Guarded by the journal's owner; the questions may be asked without the lock.
+
+    The items by id count; `_by_scope` is made from them and can be made anew (`repair`).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._by_scope: dict[Scope, dict[str, Pending]] = {}
+        #: Begun inside a critical section of their own thread; by id they are here, by scope not yet.
+        self.unsorted: deque[Pending] = deque()
 
     def __setitem__(self, id: str, item: Pending) -> None:
         if id in self:
@@ -74,10 +89,23 @@ class _PendingItems(dict[str, Pending]):
     def __delitem__(self, id: str) -> None:
         scope = _widened(self[id].scope)
         super().__delitem__(id)
-        group = self._by_scope[scope]
-        del group[id]
-        if not group:
-            del self._by_scope[scope]
+        group = self._by_scope.get(scope)
+        if group is not None:
+            group.pop(id, None)
+            if not group:
+                self._by_scope.pop(scope, None)
+
+    def add_unsorted(self, item: Pending) -> None:
+        """Add an item while this thread may be in the middle of another change: each step is a single one."""
+        self.unsorted.append(item)
+        super().__setitem__(item.id, item)
+
+    def repair(self) -> None:
+        """Make the index anew, after an exception in the middle of a change."""
+        by_scope: dict[Scope, dict[str, Pending]] = {}
+        for id, item in list(self.items()):
+            by_scope.setdefault(_widened(item.scope), {})[id] = item
+        self._by_scope = by_scope
 
     def discard(self, id: str) -> bool:
         """Remove one; False when it is not here."""
@@ -93,8 +121,9 @@ class _PendingItems(dict[str, Pending]):
 
     def covering(self, subject: Subject, tags: Iterable[bytes]) -> list[Pending]:
         """What covers a subject, or one of the tags of its envelope."""
-        found: list[Pending] = []
-        for scope in _scopes_over(subject, tags):
+        scopes = _scopes_over(subject, tags)
+        found = [item for item in list(self.unsorted) if _widened(item.scope) in scopes] if self.unsorted else []
+        for scope in scopes:
             group = self._by_scope.get(scope)
             if group:
                 found += list(group.values())
@@ -154,12 +183,55 @@ class Journal:
 
     # -- one invalidation's way
 
-    def begin(self, id: str, scope: Scope, function: str = "") -> Pending:
+    def begin(self, id: str, scope: Scope, function: str = "", sender: Sender | None = None) -> Pending:
         """Before it is sent: from here on it outdates every value that a server has."""
         self.sequence += 1
-        item = Pending(id, scope, self.sequence, function)
+        item = Pending(id, scope, self.sequence, function, sender=sender)
         self.pending[id] = item
         return item
+
+    def begin_inside(self, id: str, scope: Scope, function: str, now: float) -> None:
+        """The same from a signal handler or a finalizer that runs inside a critical section of its own thread: it
+        is obeyed from here on, due at once, and `sort` does the rest."""
+        self.sequence += 1
+        self.pending.add_unsorted(Pending(id, scope, self.sequence, function, due=now, given=self.sequence))
+
+    def sort(self) -> list[Pending]:
+        """Take in what was begun inside critical sections; returns it."""
+        unsorted, taken = self.pending.unsorted, []
+        while unsorted:
+            item = unsorted[0]
+            if item.id in self.pending:
+                self.pending[item.id] = item
+            taken.append(item)
+            unsorted.popleft()
+        return taken
+
+    def unsent(self, now: float) -> int:
+        """Give up what its first sender sends no more, since an exception ended it; returns how many."""
+        lost = [item for item in list(self.pending.values()) if item.due is None and item.sender is not None]
+        lost = [item for item in lost if item.sender is not None and not item.sender()]
+        for item in lost:
+            self.given_up(item, now)
+        return len(lost)
+
+    def repair(self) -> None:
+        """Make every index anew from `pending` and the records, after an exception in the middle of a change.
+
+        No change drops an invalidation before the one that stands for it is there, so none is lost.
+        """
+        self.pending.repair()
+        recorded: dict[str, Recorded] = {}
+        newest: dict[tuple[str, Scope], Recorded] = {}
+        for item in list(self._recorded.values()):
+            other = newest.get((item.generation, item.scope))
+            if other is not None:
+                if other.stamp > item.stamp:
+                    continue
+                del recorded[other.id]
+            recorded[item.id] = newest[item.generation, item.scope] = item
+        self._recorded, self._newest = recorded, newest
+        self._scopes = Counter(_widened(item.scope) for item in recorded.values())
 
     def acknowledged(
         self, item: Pending, stamp: int, generation: str, now: float, *, present: str | None = None
@@ -169,15 +241,16 @@ class Journal:
         If that of the `present` generation is known to lack it, it stays pending (rule 3): a failover may be
         learnt between the answer and this call.
         """
-        if self.pending.discard(item.id):
+        if item.id in self.pending:
             record = Recorded(item.id, item.scope, stamp, generation, now, item.own)
             if present not in (None, generation) and is_lost(generation, stamp, self._generations):
+                self._replay(record, now)
                 if record.id in self._recorded:
                     self._unrecord(self._recorded[record.id])
-                self._replay(record, now)
             else:
                 self._record(record)
-        _settle(item)
+                self.pending.discard(item.id)
+        item.settled.set(None)
 
     def given_up(self, item: Pending, now: float) -> None:
         """Its sender ran out of time; it stays pending and is tried again from now on.
@@ -185,8 +258,8 @@ class Journal:
         Earlier ones of the same scope that wait as well need not wait any longer: this one does what they would.
         """
         item.due, item.given = now, self.sequence
-        _settle(item)
-        item.settled = Future()
+        settled, item.settled = item.settled, Landing()
+        settled.set(None)
         if item.id in self.pending:
             for other in self.pending.of_scope(item.scope):
                 waits = other.due is not None and other.sequence < item.sequence
@@ -198,7 +271,7 @@ class Journal:
     def withdrawn(self, item: Pending) -> None:
         """It certainly did nothing and is not wanted any more (a refused `add`, say)."""
         self.pending.discard(item.id)
-        _settle(item)
+        item.settled.set(None)
 
     def heard(self, id: str, scope: Scope, stamp: int, generation: str, now: float) -> None:
         """A line of the log: somebody's invalidation, perhaps one of our own that was thought lost."""
@@ -271,8 +344,8 @@ class Journal:
         lost = [item for item in self._recorded.values() if is_lost(item.generation, item.stamp, generations)]
         self._generations = tuple(generations)
         for item in lost:
-            self._unrecord(item)
             self._replay(item, now if item.own else now + jitter())
+            self._unrecord(item)
         if any(is_lost(generation, stamp, generations) for generation, stamp in self.unproved.items()):
             # What exactly was lost is not known any more: everything is invalidated, once.
             self.sequence += 1
@@ -329,22 +402,22 @@ class Journal:
             self._drop(next(iter(self._recorded.values())))
 
     def _unrecord(self, item: Recorded) -> None:
-        del self._recorded[item.id]
-        del self._newest[item.generation, item.scope]
+        self._recorded.pop(item.id, None)
+        self._newest.pop((item.generation, item.scope), None)
         scope = _widened(item.scope)
         self._scopes[scope] -= 1
-        if not self._scopes[scope]:
+        if self._scopes[scope] <= 0:
             del self._scopes[scope]
 
     def _drop(self, item: Recorded) -> None:
-        self._unrecord(item)
         if item.heard >= self._proved_before:
             self.unproved[item.generation] = max(self.unproved.get(item.generation, 0), item.stamp)
+        self._unrecord(item)
 
     def _merge(self, now: float) -> None:
         """Past the bound: keys merge into their functions, then everything into everything (rule 4)."""
         self.merges += 1
-        waiting = [item for item in self.pending.values() if item.due is not None]
+        waiting = [item for item in list(self.pending.values()) if item.due is not None]
         functions = {item.function for item in waiting if item.scope.kind == KEY and item.function}
         groups: dict[Scope, list[Pending]] = {}
         for item in waiting:
@@ -363,10 +436,5 @@ class Journal:
             # Before what it stands for is removed: readers take no lock.
             self.pending[id] = Pending(id, scope, self.sequence, due=now, given=self.sequence)
             for item in absorbed:
-                del self.pending[item.id]
-                _settle(item)
-
-
-def _settle(item: Pending) -> None:
-    if not item.settled.done():
-        item.settled.set_result(None)
+                self.pending.discard(item.id)
+                item.settled.set(None)

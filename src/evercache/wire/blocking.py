@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import random
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
-from evercache.process import new_lock
+from evercache.process import Wakeup, new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.connection import LATE, Connection, open_socket
 from evercache.wire.greeting import greet
@@ -172,7 +171,7 @@ class BlockingEndpoint:
         self._left: list[BlockingExchange] = []  # abandoned, their answers still to come; the oldest first
         self._places = Places()  # of connections that exist or are being made
         self._waiting = Places()  # of callers that wait for one
-        self._returned: queue.SimpleQueue[None] = queue.SimpleQueue()  # one thing for each that may look again
+        self._returned = Wakeup()  # one of those who wait may look again
         self._backoff = Backoff(random.random)
 
     def __repr__(self) -> str:
@@ -228,7 +227,7 @@ class BlockingEndpoint:
         if connection.epoch == self._epoch:
             idle.append(connection)
             if taken(self._waiting):
-                self._returned.put(None)
+                self._returned.wake()
         else:
             self.drop(connection)
         answer: Reply | ServerError = reply
@@ -353,7 +352,7 @@ class BlockingEndpoint:
     def _wake(self) -> None:
         """Have one of those who wait for a connection look again."""
         if taken(self._waiting):
-            self._returned.put(None)
+            self._returned.wake()
 
     def _take(self, deadline: float) -> tuple[Place, Connection | None]:
         """An idle connection with its place, or a place for a new one. Waits until the deadline."""
@@ -378,6 +377,8 @@ class BlockingEndpoint:
         finally:
             if waiter is not None:
                 waiter.release()
+                if self._idle:
+                    self._wake()  # two wake-ups in a row count as one
 
     def _await_one(self, deadline: float) -> None:
         left = deadline - monotonic()
@@ -386,9 +387,7 @@ class BlockingEndpoint:
                 f"all {self.options.max_connections} connections to {self.address} were in use until the "
                 "deadline: raise max_connections in the URL"
             )
-        try:
-            self._returned.get(timeout=min(left, _LOOK))
-        except queue.Empty:
+        if not self._returned.wait(min(left, _LOOK)):
             collect_dropped()
 
     def _replace(self, connection: Connection) -> tuple[Place, Connection | None]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from evercache.clock import monotonic
-from evercache.errors import ConnectionFailed, ServerChanged, ServerError
+from evercache.errors import ConnectionFailed, ServerChanged, ServerError, UnavailableError
 from evercache.process import new_lock
 from evercache.protocol.scripts import SCRIPTS
 from evercache.wire.memory_call import Book, Call
@@ -62,6 +62,10 @@ class MemoryServer:
         self._values: OrderedDict[bytes, tuple[bytes, int | None]] = OrderedDict()
         self._books: dict[bytes, Book] = {}
         self._calls = 0
+
+    def busy_here(self) -> bool:
+        """Whether this code runs inside a command of its own thread: in a signal handler or a finalizer."""
+        return self._lock._is_owned()
 
     def now_us(self) -> int:
         """The server's clock."""
@@ -186,6 +190,8 @@ class _MemoryEndpoint:
         self.server.forget()
 
     def _execute(self, commands: Sequence[Command], expect: Expectation | None) -> list[Reply | ServerError]:
+        if self.server.busy_here():
+            raise UnavailableError("the server inside the process is in the middle of a command of this thread")
         if expect is not None and not expect(self.server.greeting()):
             raise ServerChanged("the server inside the process is not the one that was expected")
         return self.server.execute(commands)

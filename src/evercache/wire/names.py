@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
 from evercache.clock import monotonic
-from evercache.process import new_lock, on_fork, thread_runs
+from evercache.process import Wakeup, new_lock, on_fork, thread_runs
 from evercache.wire.sockets import look_up
 from evercache.wire.types import Address
 
@@ -39,7 +38,7 @@ class _Lookup:
     def __init__(self) -> None:
         self.outcome: Records | OSError | None = None
         self.thread: threading.Thread | None = None
-        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._over = Wakeup()
         self._callbacks: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -52,7 +51,7 @@ class _Lookup:
     def end(self, outcome: Records | OSError) -> None:
         """It has an outcome."""
         self.outcome = outcome
-        self._over.put(None)
+        self._over.wake()
         for callback in self._callbacks:
             callback()
 
@@ -66,9 +65,9 @@ class _Lookup:
         """Until it has an outcome, for so long at most."""
         end = monotonic() + seconds
         while self.outcome is None and (left := end - monotonic()) > 0:
-            with contextlib.suppress(queue.Empty):
-                self._over.get(timeout=min(left, _LOOK))
-        self._over.put(None)  # for the next one who waits
+            self._over.wait(min(left, _LOOK))
+        if self.outcome is not None:
+            self._over.wake()  # the next one that waits
 
     def result(self) -> Records:
         """The records; `OSError`, or `TimeoutError` while there is no outcome."""

@@ -10,9 +10,12 @@ from evercache.client import telling
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import Build
 from evercache.client.request import Batch, Request
+from evercache.client.waits import AsyncWaits
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computing
+from evercache.engine.state import HeldLease
 from evercache.errors import UnavailableError
 from evercache.observe import events
+from evercache.process import from_signal_handler
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.replies import LeaseReply
 
@@ -54,24 +57,23 @@ class AsyncBatchComputing(AsyncLeads):
         indexes = sorted([*granted, *alone])
         chosen = set(indexes)
         mine = {index: flight for index, flight in (flights or {}).items() if index in chosen}
-        for flight in mine.values():
-            flight.phase = "running"
-        resyncs = state.resyncs
+        resyncs, caller = state.resyncs, AsyncWaits.owner()
         leases = [(requests[index].subject.key, grant.token) for index, grant in granted.items()]
-        held = [state.hold(key, token, requests[0].usual.lease) for key, token in leases]
-        began = state.now()
+        began, usual = state.now(), requests[0].usual
         try:
-            values, error = await self._run_many(batch, indexes)
+            held = [state.hold(key, token, caller.alive, usual.lease, running=True) for key, token in leases]
+            values, error = await self._run_many(batch, indexes, mine.values(), held)
         except BaseException:
+            caller.over = True
             self._engine.release_soon(*leases)
             raise
         finally:
-            for lease in held:
-                state.let_go(lease)
             for flight in mine.values():
                 flight.spent += state.now() - began
+        for lease in held:
+            lease.running = False
         now = state.now()
-        took, usual = now - began, requests[0].usual
+        took = now - began
         if not state.local and any(lease.starved(now) for lease in held):
             usual.starved(took, self._engine.settings.max_compute)
         try:
@@ -87,12 +89,14 @@ class AsyncBatchComputing(AsyncLeads):
                 for index in indexes:
                     outcomes[index] = replace(outcomes[index], batch=keys)
                 self._engine.release_soon(*leases)
+                state.let_go(*held)
                 return took
             if self._engine.events.open:
                 self._engine.events.emit(events.FunctionSucceeds(requests[0].subject.label))
             for index in mine:
                 mine[index].land(outcomes[index])
             await self._store_many(batch, granted, outcomes, resyncs, now + left)
+            state.let_go(*held)
         except MemoryError:
             # None is left to store it; the caller gets what the function gave all the same.
             self._engine.release_soon(*leases)
@@ -104,6 +108,8 @@ class AsyncBatchComputing(AsyncLeads):
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon(*leases)
             raise
+        finally:
+            caller.over = True
         return took
 
     def _granted(
@@ -139,11 +145,18 @@ class AsyncBatchComputing(AsyncLeads):
         envelope = self._wrap(request, "0" * 16, stamp, values[id], 0.0)
         return Outcome(stamp, "computed", envelope, values[id], sequence=sequence)
 
-    async def _run_many(self, batch: Batch, indexes: Sequence[int]) -> tuple[Mapping[Any, Any], Exception | None]:
+    async def _run_many(
+        self, batch: Batch, indexes: Sequence[int], flights: Iterable[Flight], leases: Iterable[HeldLease]
+    ) -> tuple[Mapping[Any, Any], Exception | None]:
         counters = batch.requests[0].counters
         counters.computed += 1
         ids = [batch.ids[index] for index in indexes]
-        with computing(*(batch.requests[index].subject.key for index in indexes)):
+        keys = [batch.requests[index].subject.key for index in indexes]
+        with computing(keys, AsyncWaits.loop()) as run:
+            for flight in flights:
+                flight.phase, flight.run = "running", run
+            for lease in leases:
+                lease.run = run
             try:
                 values = await batch.compute(ids)
                 if not isinstance(values, Mapping):
@@ -152,6 +165,8 @@ class AsyncBatchComputing(AsyncLeads):
                         "cached_many() returns a dict from id to value"
                     )
             except Exception as error:
+                if from_signal_handler(error):
+                    raise  # for this caller: neither shared nor cached
                 counters.raised += 1
                 return {}, error
         return values, None

@@ -10,6 +10,7 @@ from evercache.client._async.link import AsyncLink, Build
 from evercache.client._async.reads import ROUNDS, AsyncReads, Found
 from evercache.client.request import Batch, Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
+from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
 from evercache.observe import Counters
@@ -168,16 +169,18 @@ class AsyncBatchReads(AsyncReads):
             await self._look_at_all(batch, rest, needs, deadline, outcomes)
             missing = [index for index in rest if index not in outcomes]
             nested = [index for index in missing if computes_here(requests[index].subject.key)]
+            caller = AsyncWaits.owner()
             flights: dict[int, Flight] = {}
             theirs: dict[int, Flight] = {}
-            for index in missing:
-                if index not in nested:
-                    late = overdue.get(index)
-                    flight, leads = state.join_or_lead(
-                        requests[index].subject, needs[index], joinable=turn < 2 or late is not None, overdue=late
-                    )
-                    (flights if leads else theirs)[index] = flight
             try:
+                for index in missing:
+                    if index not in nested:
+                        late = overdue.get(index)
+                        joinable = turn < 2 or late is not None
+                        flight, leads = state.join_or_lead(
+                            requests[index].subject, needs[index], caller, joinable=joinable, overdue=late
+                        )
+                        (flights if leads else theirs)[index] = flight
                 led = {index: flight for index, flight in flights.items() if index not in overdue}
                 alone = [*nested, *(index for index in flights if index in overdue)]
                 if led:
@@ -185,6 +188,7 @@ class AsyncBatchReads(AsyncReads):
                 if alone:
                     deadline += await self._batch_leads.compute_many(batch, {}, alone, outcomes, flights)
             finally:
+                caller.over = True
                 for index, flight in flights.items():
                     state.landed(flight, outcomes.get(index))
             if any(outcome.error is not None for outcome in outcomes.values()):
@@ -249,9 +253,14 @@ class AsyncBatchReads(AsyncReads):
         for index, flight in flights.items():
             request = requests[index]
             limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
+            wait = state.wait_for(flight, AsyncWaits.stops())
+            if wait is None:
+                unshared.append(index)  # it would wait for itself, as in `fetch`
+                continue
             outcome, own = await self._landing(flight, start + limit, deadline)
+            del wait
             deadline += own
-            if not flight.done.done():
+            if not flight.done.done:
                 overdue[index] = flight
                 continue
             if outcome is None or not self._joinable(request, flight, outcome, needs[index], began):

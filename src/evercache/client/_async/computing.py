@@ -9,14 +9,19 @@ from evercache.client import telling
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client.request import Request
 
+# async-only
+from evercache.client.waits import AsyncWaits
+
+# end async-only
 # sync-only:
-# from evercache.client.waits import yielded
+# from evercache.client.waits import SyncWaits, yielded
 # end sync-only
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Flight, Outcome, computing
-from evercache.engine.state import State
+from evercache.engine.state import HeldLease, State
 from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
+from evercache.process import from_signal_handler
 from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack
 from evercache.protocol.replies import LeaseReply, parse_store
@@ -53,25 +58,26 @@ class AsyncComputing:
 
         Who joined the `flight` gets the result before it is stored: a slow master is the leader's matter only.
         """
-        state = self._state
-        resyncs = state.resyncs
-        held = state.hold(request.subject.key, token, request.usual.lease)
-        began = state.now()
+        state, caller = self._state, AsyncWaits.owner()
+        resyncs, began = state.resyncs, state.now()
         try:
-            value, error = await self._run(request, flight)
+            held = state.hold(request.subject.key, token, caller.alive, request.usual.lease, running=True)
+            value, error = await self._run(request, flight, held)
         except BaseException:
             # Cancelled, or told to exit: others need not wait for the lease to run out.
+            caller.over = True
             self._engine.release_soon((request.subject.key, token))
             raise
-        finally:
-            state.let_go(held)
+        held.running = False
         now = state.now()
         took, deadline = now - began, now + left
         if held.starved(now) and not state.local:
             request.usual.starved(took, self._engine.settings.max_compute)
         try:
             if error is not None:
-                return await self._raised(request, token, stamp, stale, reply, error, took, deadline)
+                outcome = await self._raised(request, token, stamp, stale, reply, error, took, deadline)
+                state.let_go(held)
+                return outcome
             request.usual.took(took)
             if self._engine.events.open:
                 self._engine.events.emit(events.FunctionSucceeds(request.subject.label))
@@ -80,6 +86,7 @@ class AsyncComputing:
             if flight is not None:
                 flight.land(outcome)
             await self._store(request, token, envelope, value, resyncs, deadline)
+            state.let_go(held)
         except MemoryError:
             # None is left to store it; the caller gets what the function gave all the same.
             self._engine.release_soon((request.subject.key, token))
@@ -89,23 +96,33 @@ class AsyncComputing:
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon((request.subject.key, token))
             raise
+        finally:
+            caller.over = True
         return outcome
 
-    async def _run(self, request: Request, flight: Flight | None) -> tuple[Any, Exception | None]:
+    async def _run(
+        self, request: Request, flight: Flight | None, held: HeldLease | None = None
+    ) -> tuple[Any, Exception | None]:
         request.counters.computed += 1
         began = self._state.now()
-        if flight is not None:
-            flight.phase = "running"
-        with computing(request.subject.key):
+        with computing([request.subject.key], AsyncWaits.loop()) as run:
+            if held is not None:
+                held.run = run
+            if flight is not None:
+                flight.phase, flight.run = "running", run
             try:
                 # sync-only:
                 # value, error = await yielded(request.compute)
+                # if error is not None and from_signal_handler(error):
+                #     raise error  # for this caller: neither shared nor cached
                 # request.counters.raised += error is not None
                 # return value, error
                 # end sync-only
                 # async-only
                 return await request.compute(), None
             except Exception as error:
+                if from_signal_handler(error):
+                    raise  # for this caller: neither shared nor cached
                 request.counters.raised += 1
                 return None, error
             # end async-only

@@ -18,7 +18,7 @@ from evercache.client.request import Request
 # end sync-only
 from evercache.client.waits import AsyncSpawner, AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import PROMPT, Flight, Outcome
+from evercache.engine.flights import PROMPT, Flight, Outcome, Owner
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.canonical import shown
@@ -43,26 +43,24 @@ class Answer:
 
 
 class AsyncLeads(AsyncComputing):
-    """Background refreshes under way are in `_refreshing`, under the lock of the state."""
+    """Background refreshes under way are in `State.refreshing`."""
 
     def __init__(self, engine: Engine, link: AsyncLink, writes: AsyncWrites) -> None:
         super().__init__(engine, link)
         self.writes = writes
         self.spawner = AsyncSpawner()
-        self._refreshing: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<AsyncLeads of {self._engine!r} refreshing={len(self._refreshing)}>"
+        return f"<AsyncLeads of {self._engine!r} refreshing={len(self._state.refreshing)}>"
 
     def after_fork(self) -> None:
         """In the child: the parent's refreshes are not here."""
-        self._refreshing = set()
         self.spawner.forget()
 
     async def lead(self, request: Request, need: int, deadline: float, flight: Flight) -> Outcome | None:
         """Fetch or compute one key for everybody in this process; None: begin again."""
         state, subject, policy = self._state, request.subject, request.policy
-        token = state.new_id()
+        token = state.ask_for(flight)
         waiting = Waiting()
         waited = 0.0
         left: float | None = None
@@ -104,7 +102,7 @@ class AsyncLeads(AsyncComputing):
             if reply.status == "held":
                 return await self.compute_plain(request, flight, held=True)
             expected = max(reply.expected_ms / 1e3, request.usual.seconds)
-            if waited > wait_limit(expected, self._engine.settings.max_compute):
+            if waited > wait_limit(expected, self._engine.settings.max_compute) or state.waits_for_itself(flight):
                 break
             pause = waiting.pause(
                 lease_left=reply.left_ms / 1e3,
@@ -231,7 +229,7 @@ class AsyncLeads(AsyncComputing):
         state, subject = self._state, request.subject
         kept = None
         if self._engine.settings.consistency == "available":  # strict: others may have invalidated it, unheard
-            with state.lock:
+            with state.lock, state.change:
                 kept = state.gutter.get(subject.key, state.now())
         if kept is None or not state.acceptable(kept, subject, state.marks.need(subject)):
             return None
@@ -242,26 +240,24 @@ class AsyncLeads(AsyncComputing):
     def _into_gutter(self, request: Request, outcome: Outcome) -> None:
         state = self._state
         if outcome.envelope is not None and (state.master_down or not state.ready):
-            with state.lock:
+            with state.lock, state.change:
                 state.gutter.put(request.subject, outcome, state.now())
 
     # -- refreshing
 
     def refresh_in_background(self, request: Request, seen: Envelope) -> None:
         """Recompute a key while its present value is served; one refresh per key and process."""
-        if self._state.ready and self._claim([request.subject.key]):
-            self._spawn([request], lambda: self._refresh(request, seen))
+        claimant = AsyncWaits.owner()
+        if self._state.ready and self._claim([request.subject.key], claimant):
+            self._spawn([request], claimant, lambda: self._refresh(request, seen))
 
-    def _claim(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that nobody refreshes here; from now on somebody does."""
+    def _claim(self, keys: Sequence[str], claimant: Owner) -> set[str]:
+        """Those of the keys that nobody refreshes here; from now on the claimant does."""
         self.spawner.sweep()
-        with self._state.lock:
-            mine = set(keys) - self._refreshing
-            self._refreshing |= mine
-        return mine
+        return self._state.claim(keys, claimant)
 
-    def _spawn(self, requests: Sequence[Request], work: Any) -> bool:
-        """Refresh in the background what was claimed; False if it will not run."""
+    def _spawn(self, requests: Sequence[Request], claimant: Owner, work: Any) -> bool:
+        """Refresh in the background what was claimed; the job keeps the claimant. False if it will not run."""
         keys, label = [request.subject.key for request in requests], requests[0].subject.label
 
         async def job() -> None:
@@ -276,28 +272,35 @@ class AsyncLeads(AsyncComputing):
                     raise
 
         def over() -> None:
-            with self._state.lock:
-                self._refreshing.difference_update(keys)
+            claimant.over = True
+            self._state.refreshed(keys)
 
         return self.spawner.spawn(job, over)
 
     async def _refresh(self, request: Request, seen: Envelope) -> None:
         state = self._state
-        token = state.new_id()
+        token, caller = state.new_id(), AsyncWaits.owner()
         need = state.marks.need(request.subject)
         deadline = state.now() + request.policy.budget
         try:
-            reply = await self._ask(request, need, token, deadline, seen.id.hex())
-        except UnavailableError as error:
-            self._engine.failed(error, request.counters)
-            return
-        if reply.status == "lead":
-            await self._compute_refresh(request, token, reply.stamp)
+            held = state.hold(request.subject.key, token, caller.alive)
+            try:
+                reply = await self._ask(request, need, token, deadline, seen.id.hex())
+            except UnavailableError as error:
+                self._engine.failed(error, request.counters)
+            else:
+                if reply.status == "lead":
+                    await self._compute_refresh(request, token, reply.stamp)
+            state.let_go(held)
+        finally:
+            caller.over = True
 
     def _refresh_under(self, request: Request, token: str, reply: LeaseReply) -> None:
         """The lease came with a stale value that may be served: compute in the background."""
-        self._claim([request.subject.key])
-        if not self._spawn([request], lambda: self._compute_refresh(request, token, reply.stamp)):
+        claimant = AsyncWaits.owner()
+        self._state.hold(request.subject.key, token, claimant.alive)
+        self._claim([request.subject.key], claimant)
+        if not self._spawn([request], claimant, lambda: self._compute_refresh(request, token, reply.stamp)):
             self._engine.release_soon((request.subject.key, token))
 
     async def _compute_refresh(self, request: Request, token: str, stamp: int) -> None:
@@ -314,13 +317,22 @@ class AsyncLeads(AsyncComputing):
 
     async def refresh_now(self, request: Request) -> Outcome:
         """Compute now and store, whatever is cached; the caller gets what the function returned."""
-        state, subject = self._state, request.subject
         if not self._engine.start():
             return await self.compute_plain(request)
+        token, caller = self._state.new_id(), AsyncWaits.owner()
+        try:
+            held = self._state.hold(request.subject.key, token, caller.alive)
+            outcome = await self._refresh_now(request, token)
+            self._state.let_go(held)
+            return outcome
+        finally:
+            caller.over = True
+
+    async def _refresh_now(self, request: Request, token: str) -> Outcome:
+        state, subject = self._state, request.subject
         deadline = state.now() + request.policy.budget
         need, seen, waited = state.marks.need(subject), "", 0.0
         waiting = Waiting()
-        token = state.new_id()
         while True:
             try:
                 reply = await self._ask(request, need, token, deadline, seen)

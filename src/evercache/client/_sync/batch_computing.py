@@ -11,9 +11,12 @@ from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
 from evercache.client._sync.link import Build
 from evercache.client.request import Batch, Request
+from evercache.client.waits import SyncWaits
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computing
+from evercache.engine.state import HeldLease
 from evercache.errors import UnavailableError
 from evercache.observe import events
+from evercache.process import from_signal_handler
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.replies import LeaseReply
 
@@ -55,24 +58,23 @@ class SyncBatchComputing(SyncLeads):
         indexes = sorted([*granted, *alone])
         chosen = set(indexes)
         mine = {index: flight for index, flight in (flights or {}).items() if index in chosen}
-        for flight in mine.values():
-            flight.phase = "running"
-        resyncs = state.resyncs
+        resyncs, caller = state.resyncs, SyncWaits.owner()
         leases = [(requests[index].subject.key, grant.token) for index, grant in granted.items()]
-        held = [state.hold(key, token, requests[0].usual.lease) for key, token in leases]
-        began = state.now()
+        began, usual = state.now(), requests[0].usual
         try:
-            values, error = self._run_many(batch, indexes)
+            held = [state.hold(key, token, caller.alive, usual.lease, running=True) for key, token in leases]
+            values, error = self._run_many(batch, indexes, mine.values(), held)
         except BaseException:
+            caller.over = True
             self._engine.release_soon(*leases)
             raise
         finally:
-            for lease in held:
-                state.let_go(lease)
             for flight in mine.values():
                 flight.spent += state.now() - began
+        for lease in held:
+            lease.running = False
         now = state.now()
-        took, usual = now - began, requests[0].usual
+        took = now - began
         if not state.local and any(lease.starved(now) for lease in held):
             usual.starved(took, self._engine.settings.max_compute)
         try:
@@ -88,12 +90,14 @@ class SyncBatchComputing(SyncLeads):
                 for index in indexes:
                     outcomes[index] = replace(outcomes[index], batch=keys)
                 self._engine.release_soon(*leases)
+                state.let_go(*held)
                 return took
             if self._engine.events.open:
                 self._engine.events.emit(events.FunctionSucceeds(requests[0].subject.label))
             for index in mine:
                 mine[index].land(outcomes[index])
             self._store_many(batch, granted, outcomes, resyncs, now + left)
+            state.let_go(*held)
         except MemoryError:
             # None is left to store it; the caller gets what the function gave all the same.
             self._engine.release_soon(*leases)
@@ -105,6 +109,8 @@ class SyncBatchComputing(SyncLeads):
             # Cancelled, or a mistake in cache_if=, ttl= or tags_from=.
             self._engine.release_soon(*leases)
             raise
+        finally:
+            caller.over = True
         return took
 
     def _granted(
@@ -140,11 +146,18 @@ class SyncBatchComputing(SyncLeads):
         envelope = self._wrap(request, "0" * 16, stamp, values[id], 0.0)
         return Outcome(stamp, "computed", envelope, values[id], sequence=sequence)
 
-    def _run_many(self, batch: Batch, indexes: Sequence[int]) -> tuple[Mapping[Any, Any], Exception | None]:
+    def _run_many(
+        self, batch: Batch, indexes: Sequence[int], flights: Iterable[Flight], leases: Iterable[HeldLease]
+    ) -> tuple[Mapping[Any, Any], Exception | None]:
         counters = batch.requests[0].counters
         counters.computed += 1
         ids = [batch.ids[index] for index in indexes]
-        with computing(*(batch.requests[index].subject.key for index in indexes)):
+        keys = [batch.requests[index].subject.key for index in indexes]
+        with computing(keys, SyncWaits.loop()) as run:
+            for flight in flights:
+                flight.phase, flight.run = "running", run
+            for lease in leases:
+                lease.run = run
             try:
                 values = batch.compute(ids)
                 if not isinstance(values, Mapping):
@@ -153,6 +166,8 @@ class SyncBatchComputing(SyncLeads):
                         "cached_many() returns a dict from id to value"
                     )
             except Exception as error:
+                if from_signal_handler(error):
+                    raise  # for this caller: neither shared nor cached
                 counters.raised += 1
                 return {}, error
         return values, None

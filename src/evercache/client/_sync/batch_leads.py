@@ -39,7 +39,7 @@ class SyncBatchLeads(SyncBatchComputing):
         """
         state, requests = self._state, batch.requests
         policy, counters = requests[0].policy, requests[0].counters
-        tokens = {index: state.new_id() for index in flights}
+        tokens = {index: state.ask_for(flight) for index, flight in flights.items()}
         waiting, waited = Waiting(), 0.0
         rest = list(flights)
         # As in `lead`: those whose lease came with an answer that proved nothing.
@@ -112,7 +112,8 @@ class SyncBatchLeads(SyncBatchComputing):
             if waits:
                 soonest = min(waits.values(), key=lambda reply: reply.expected_ms - reply.elapsed_ms)
                 expected = max(soonest.expected_ms / 1e3, requests[0].usual.seconds)
-                if waited > wait_limit(expected, self._engine.settings.max_compute):
+                stuck = any(state.waits_for_itself(flights[index]) for index in waits)
+                if stuck or waited > wait_limit(expected, self._engine.settings.max_compute):
                     return deadline + self.compute_many(batch, {}, list(waits), outcomes, flights)
                 # As in `lead`: this is the function's own time, not the cache's.
                 began = state.now()
@@ -136,7 +137,7 @@ class SyncBatchLeads(SyncBatchComputing):
     def _land(self, flights: Mapping[int, Flight], outcomes: Mapping[int, Outcome]) -> None:
         """Let those go who wait for what is settled, while the rest is not."""
         for index, flight in flights.items():
-            if index in outcomes and not flight.done.done():
+            if index in outcomes and not flight.done.done:
                 self._state.landed(flight, outcomes[index])
 
     def _pause(self, waiting: Waiting, soonest: LeaseReply, left_ms: float, expected: float) -> float:
@@ -184,33 +185,42 @@ class SyncBatchLeads(SyncBatchComputing):
         """Recompute keys in one call while their present values are served; one refresh per key and process."""
         if not self._state.ready:
             return
-        mine = self._claim([batch.requests[index].subject.key for index in seen])
+        claimant = SyncWaits.owner()
+        mine = self._state.claim([batch.requests[index].subject.key for index in seen], claimant)
         indexes = [index for index in seen if batch.requests[index].subject.key in mine]
         if indexes:
             self._spawn(
                 [batch.requests[index] for index in indexes],
+                claimant,
                 lambda: self._refresh_many(batch, {index: seen[index].id.hex() for index in indexes}),
             )
 
     def _refresh_many(self, batch: Batch, seen: Mapping[int, str]) -> None:
-        state, requests = self._state, batch.requests
+        state, requests, caller = self._state, batch.requests, SyncWaits.owner()
         tokens = {index: state.new_id() for index in seen}
         needs = [state.marks.need(request.subject) for request in requests]
         deadline = state.now() + requests[0].policy.budget
         try:
-            replies = self._ask_many(batch, list(seen), needs, tokens, deadline, seen)
-        except UnavailableError as error:
-            self._engine.failed(error, requests[0].counters)
-            return
-        granted = {i: Grant(tokens[i], reply) for i, reply in replies.items() if reply.status == "lead"}
-        if granted:
-            self._compute_refreshes(batch, granted)
+            held = [state.hold(requests[i].subject.key, token, caller.alive) for i, token in tokens.items()]
+            try:
+                replies = self._ask_many(batch, list(seen), needs, tokens, deadline, seen)
+            except UnavailableError as error:
+                self._engine.failed(error, requests[0].counters)
+                replies = {}
+            granted = {i: Grant(tokens[i], reply) for i, reply in replies.items() if reply.status == "lead"}
+            if granted:
+                self._compute_refreshes(batch, granted)
+            state.let_go(*held)
+        finally:
+            caller.over = True
 
     def _refresh_many_under(self, batch: Batch, granted: Mapping[int, Grant]) -> None:
         """The leases came with stale values that may be served: compute in the background, in one call."""
-        requests = [batch.requests[index] for index in granted]
-        self._claim([request.subject.key for request in requests])
-        if not self._spawn(requests, lambda: self._compute_refreshes(batch, granted)):
+        requests, claimant = [batch.requests[index] for index in granted], SyncWaits.owner()
+        for index, grant in granted.items():
+            self._state.hold(batch.requests[index].subject.key, grant.token, claimant.alive)
+        self._claim([request.subject.key for request in requests], claimant)
+        if not self._spawn(requests, claimant, lambda: self._compute_refreshes(batch, granted)):
             self._engine.release_soon(
                 *((batch.requests[index].subject.key, grant.token) for index, grant in granted.items())
             )
@@ -227,13 +237,27 @@ class SyncBatchLeads(SyncBatchComputing):
     def refresh_many_now(self, batch: Batch, indexes: Iterable[int]) -> dict[int, Outcome]:
         """Compute now and store, whatever is cached, in one call but for what others are computing."""
         state, requests = self._state, batch.requests
-        policy, outcomes, rest = requests[0].policy, dict[int, Outcome](), list(indexes)
+        outcomes, rest = dict[int, Outcome](), list(indexes)
         if not self._engine.start():
             self.compute_many(batch, {}, rest, outcomes)
             return outcomes
+        caller = SyncWaits.owner()
+        tokens = {index: state.new_id() for index in rest}
+        try:
+            held = [state.hold(requests[i].subject.key, token, caller.alive) for i, token in tokens.items()]
+            self._refresh_tokens(batch, rest, tokens, outcomes)
+            state.let_go(*held)
+        finally:
+            caller.over = True
+        return outcomes
+
+    def _refresh_tokens(
+        self, batch: Batch, rest: list[int], tokens: Mapping[int, str], outcomes: dict[int, Outcome]
+    ) -> None:
+        state, requests = self._state, batch.requests
+        policy = requests[0].policy
         deadline = state.now() + policy.budget
         needs = [state.marks.need(request.subject) for request in requests]
-        tokens = {index: state.new_id() for index in rest}
         waiting, waited, seen = Waiting(), 0.0, dict[int, str]()
         granted: dict[int, Grant] = {}
         alone: list[int] = []
@@ -281,4 +305,3 @@ class SyncBatchLeads(SyncBatchComputing):
                 SyncWaits.pause(self._pause(waiting, soonest, left_ms, soonest.expected_ms / 1e3))
                 waited += state.now() - began
             deadline = state.now() + policy.budget
-        return outcomes

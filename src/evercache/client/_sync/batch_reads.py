@@ -11,6 +11,7 @@ from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.reads import ROUNDS, Found, SyncReads
 from evercache.client.request import Batch, Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
+from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
 from evercache.observe import Counters
@@ -169,16 +170,18 @@ class SyncBatchReads(SyncReads):
             self._look_at_all(batch, rest, needs, deadline, outcomes)
             missing = [index for index in rest if index not in outcomes]
             nested = [index for index in missing if computes_here(requests[index].subject.key)]
+            caller = SyncWaits.owner()
             flights: dict[int, Flight] = {}
             theirs: dict[int, Flight] = {}
-            for index in missing:
-                if index not in nested:
-                    late = overdue.get(index)
-                    flight, leads = state.join_or_lead(
-                        requests[index].subject, needs[index], joinable=turn < 2 or late is not None, overdue=late
-                    )
-                    (flights if leads else theirs)[index] = flight
             try:
+                for index in missing:
+                    if index not in nested:
+                        late = overdue.get(index)
+                        joinable = turn < 2 or late is not None
+                        flight, leads = state.join_or_lead(
+                            requests[index].subject, needs[index], caller, joinable=joinable, overdue=late
+                        )
+                        (flights if leads else theirs)[index] = flight
                 led = {index: flight for index, flight in flights.items() if index not in overdue}
                 alone = [*nested, *(index for index in flights if index in overdue)]
                 if led:
@@ -186,6 +189,7 @@ class SyncBatchReads(SyncReads):
                 if alone:
                     deadline += self._batch_leads.compute_many(batch, {}, alone, outcomes, flights)
             finally:
+                caller.over = True
                 for index, flight in flights.items():
                     state.landed(flight, outcomes.get(index))
             if any(outcome.error is not None for outcome in outcomes.values()):
@@ -250,9 +254,14 @@ class SyncBatchReads(SyncReads):
         for index, flight in flights.items():
             request = requests[index]
             limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
+            wait = state.wait_for(flight, SyncWaits.stops())
+            if wait is None:
+                unshared.append(index)  # it would wait for itself, as in `fetch`
+                continue
             outcome, own = self._landing(flight, start + limit, deadline)
+            del wait
             deadline += own
-            if not flight.done.done():
+            if not flight.done.done:
                 overdue[index] = flight
                 continue
             if outcome is None or not self._joinable(request, flight, outcome, needs[index], began):

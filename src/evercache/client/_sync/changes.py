@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from evercache.client._sync.link import Build, SyncLink
 from evercache.client._sync.writes import Beside, SyncWrites
 from evercache.engine.engine import Engine
+from evercache.engine.flights import Owner
 from evercache.engine.state import Hold
 from evercache.observe import Counters
 from evercache.policy import WAITED, OnError
@@ -30,11 +31,14 @@ class SyncChanges:
         return f"<SyncChanges of {self._engine!r}>"
 
     def begin(
-        self, scopes: Sequence[Scope], seconds: float, counters: Counters, on_error: OnError
+        self, scopes: Sequence[Scope], seconds: float, counters: Counters, on_error: OnError, block: Owner
     ) -> tuple[Hold, list[Ack]]:
-        """Refuse fills for so long, and invalidate. Without a master the invalidations are queued."""
+        """Refuse fills for so long, and invalidate. Without a master the invalidations are queued.
+
+        If the block ends without `end`, the background ends the change.
+        """
         engine, state = self._engine, self._engine.state
-        hold = state.change(scopes, seconds)
+        hold = state.begin_change(scopes, seconds, block)
         deadline, resyncs = state.now() + WAITED * engine.settings.budget, state.resyncs
         beside = Beside(self._hold(hold, int(seconds * 1000), deadline), first=True)
         try:
@@ -54,14 +58,17 @@ class SyncChanges:
         return hold, acks
 
     def end(self, hold: Hold, counters: Counters, on_error: OnError) -> list[Ack]:
-        """Invalidate once more, and let go. Without a master both are brought as soon as there is one."""
-        mine = self._engine.state.changed(hold)
+        """Invalidate once more, and let go. Without a master both are brought as soon as there is one.
+
+        After an exception the background does both (`State.reclaim`).
+        """
+        mine = self._engine.state.ending(hold)
         beside = Beside(self._hold(hold, 0, 0.0), first=False)
-        try:
-            return self._invalidate(hold, counters, on_error, beside if mine else None)
-        finally:
-            if mine:
-                self._over(hold, told=beside.reply is not None)
+        acks = self._invalidate(hold, counters, on_error, beside if mine else None)
+        if mine:
+            self._over(hold, told=beside.reply is not None)
+            self._engine.state.changed(hold)
+        return acks
 
     def _over(self, hold: Hold, *, told: bool) -> None:
         """The background sees to it that the master knows, and the next one, should this one be replaced."""

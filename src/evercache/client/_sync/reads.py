@@ -93,22 +93,29 @@ class SyncReads:
                 return await self._leads.compute_plain(request)
             # Who was let down by others asks for itself: the master may have what could not be joined.
             joinable = turn < 2 or overdue is not None
-            flight, leads = state.join_or_lead(subject, need, joinable=joinable, overdue=overdue)
-            if leads:
-                outcome = None
-                try:
-                    if overdue is None:
-                        outcome = await self._leads.lead(request, need, deadline, flight)
-                    else:
-                        outcome = await self._leads.without_master(request, flight)
-                finally:
+            caller, leads, outcome = SyncWaits.owner(), False, None
+            try:
+                flight, leads = state.join_or_lead(subject, need, caller, joinable=joinable, overdue=overdue)
+                if leads and overdue is None:
+                    outcome = await self._leads.lead(request, need, deadline, flight)
+                elif leads:
+                    outcome = await self._leads.without_master(request, flight)
+            finally:
+                caller.over = True
+                if leads:
                     state.landed(flight, outcome)
+            if leads:
                 if outcome is not None:
                     return outcome
             else:
+                wait = state.wait_for(flight, SyncWaits.stops())
+                if wait is None:
+                    # The flight waits, perhaps through others, for what this caller computes.
+                    return await self._leads.compute_plain(request)
                 waiting = state.now()
                 limit = wait_limit(request.usual.seconds, self._engine.settings.max_compute)
                 outcome, own = self._landing(flight, waiting + limit, deadline)
+                del wait
                 deadline += own
                 if (
                     outcome is not None
@@ -129,7 +136,7 @@ class SyncReads:
                         )
                     # What can't be shared is computed by each caller.
                     return await self._leads.compute_plain(request)
-                if not flight.done.done():
+                if not flight.done.done:
                     # Waited long enough: compute without a lease (rule 13), one for all who waited here.
                     overdue = flight
             need = max(need, state.marks.need(subject))
@@ -148,7 +155,7 @@ class SyncReads:
             left = min(own, until) - state.now()
             outcome = SyncWaits.result(flight.done, left)
             waited = state.now() - began
-            if flight.done.done():
+            if flight.done.done:
                 return outcome, min(waited, flight.spent - before)
             if left <= 0:
                 return None, waited if flight.phase == "running" else min(waited, flight.spent - before)
@@ -171,7 +178,7 @@ class SyncReads:
         state = self._state
         if not self._may_serve(state.now()) or not state.sure(state.now()):
             return None
-        with state.lock:
+        with state.lock, state.change:
             envelope = state.near.get(subject.key, state.now())
         if envelope is None or envelope.stamp < need or state.journal.covers(subject, envelope.tags):
             return None

@@ -91,11 +91,14 @@ class SyncWrites:
     ) -> list[Ack]:
         """The same for several scopes, in one round trip. With "raise" a failure is raised (and still queued)."""
         state = self._state
+        if self._engine.inside():
+            return self._queue_inside(scopes, counters, function)
         if not self._engine.start():
             return [Ack(False, reason="unavailable") for _ in scopes]
-        deadline = state.now() + budget
-        items = [state.begin(scope, function) for scope in scopes]
+        deadline, sender = state.now() + budget, SyncWaits.owner()
+        items: list[Pending] = []
         try:
+            items += [state.begin(scope, function, sender) for scope in scopes]
             with ENOUGH_MEMORY:
                 acks = self._send(items, deadline, strict, beside)
         except UnavailableError as error:
@@ -110,13 +113,24 @@ class SyncWrites:
             return [Ack(False, queued=True, reason="unavailable") for _ in items]
         except BaseException:
             # The caller was cancelled: its invalidation goes on without it (rule 4).
+            sender.over = True
             for item in items:
                 state.given_up(item)
             self._engine.wake_bringer()
             raise
+        finally:
+            sender.over = True
         counters.acknowledged += sum(ack.done for ack in acks)
         counters.queued += sum(ack.queued for ack in acks)
         return acks
+
+    def _queue_inside(self, scopes: Sequence[Scope], counters: Counters, function: str = "") -> list[Ack]:
+        """Invalidate where nothing can be waited for (`Engine.inside`): obeyed here, and sent by the background."""
+        for scope in scopes:
+            self._state.begin_inside(scope, function)
+        self._engine.wake_bringer()
+        counters.queued += len(scopes)
+        return [Ack(False, queued=True, reason="unavailable") for _ in scopes]
 
     def _send(self, items: list[Pending], deadline: float, strict: bool, beside: Beside | None) -> list[Ack]:
         state, commands = self._state, self._engine.commands
@@ -139,8 +153,7 @@ class SyncWrites:
         for item, reply in zip(items, replies, strict=True):
             state.acknowledged(item, reply.stamp, reply.replid)
             if item.scope.kind == "k":
-                with state.lock:
-                    state.journal.cancel_key(item.scope.name, item.sequence)
+                state.supersedes(item)
         return [Ack(True, reply.stamp, reply.existed) for reply in replies]
 
     def _safe(self, raw: list[Any], replicas: int, deadline: float) -> bool:
@@ -184,12 +197,17 @@ class SyncWrites:
         raised as well.
         """
         state = self._state
+        if self._engine.inside():
+            return self._queue_inside([Scope.of_key(write.subject.key) for write in writes], counters)
         if not self._engine.start():
             return [Ack(False, reason="unavailable") for _ in writes]
-        deadline = state.now() + budget
-        items = [state.begin(Scope.of_key(write.subject.key)) for write in writes]
+        deadline, sender = state.now() + budget, SyncWaits.owner()
+        items: list[Pending] = []
         replies: list[SetReply] = []
+        acks: list[Ack] = []
+        failure: UnavailableError | None = None
         try:
+            items += [state.begin(Scope.of_key(write.subject.key), sender=sender) for write in writes]
             with ENOUGH_MEMORY:
                 self._know_time(deadline)
                 replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
@@ -203,6 +221,7 @@ class SyncWrites:
                 if strict and not self._safe(raw, replicas, deadline):
                     raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
+            sender.over = True
             for item in items:
                 state.given_up(item)
             self._engine.wake_bringer(error)
@@ -212,25 +231,25 @@ class SyncWrites:
                 for item in items:
                     self._out_of_the_way(item, deadline)
             return self._queued(error, len(items), counters, on_error)
-        acks = []
-        failure: UnavailableError | None = None
-        for write, item, reply in zip(writes, items, replies, strict=True):
-            if reply.status in _FAILURES:
-                if reply.status == "late":
-                    state.clock_was_wrong(reply.now_us, reply.replid)
-                failure = MasterUnknown(_FAILURES[reply.status])
-                state.given_up(item)
-                self._engine.wake_bringer(failure)
-                acks += self._queued(failure, 1, counters, "absorb")
-            elif reply.status != "ok":
-                state.withdrawn(item)
-                acks.append(Ack(False, existed=reply.status == "exists", reason=reply.status))
-            else:
-                state.acknowledged(item, reply.stamp, reply.replid)
-                with state.lock:
-                    state.journal.cancel_key(write.subject.key, item.sequence)
-                counters.acknowledged += 1
-                acks.append(Ack(True, reply.stamp, reply.existed))
+        else:
+            for item, reply in zip(items, replies, strict=True):
+                if reply.status in _FAILURES:
+                    if reply.status == "late":
+                        state.clock_was_wrong(reply.now_us, reply.replid)
+                    failure = MasterUnknown(_FAILURES[reply.status])
+                    state.given_up(item)
+                    self._engine.wake_bringer(failure)
+                    acks += self._queued(failure, 1, counters, "absorb")
+                elif reply.status != "ok":
+                    state.withdrawn(item)
+                    acks.append(Ack(False, existed=reply.status == "exists", reason=reply.status))
+                else:
+                    state.acknowledged(item, reply.stamp, reply.replid)
+                    state.supersedes(item)
+                    counters.acknowledged += 1
+                    acks.append(Ack(True, reply.stamp, reply.existed))
+        finally:
+            sender.over = True
         if failure is not None and on_error == "raise":
             failure.add_note("an invalidation of the key is queued for the master")
             raise failure
@@ -313,7 +332,7 @@ class SyncWrites:
             state.clock_was_wrong(reply.now_us, reply.replid)
             raise MasterUnknown("the touch arrived too late and was refused")
         state.reading.pop(subject.key, None)
-        with state.lock:
+        with state.lock, state.change:
             state.near.drop(subject.key)
         return reply.status == "ok"
 

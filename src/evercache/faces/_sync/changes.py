@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from evercache.client._sync.client import SyncClient
+from evercache.engine.flights import Owner
 from evercache.faces.changes import AT_MOST, Change, Changed, longest, scopes_of
 from evercache.faces.keyspace import Keyspace
 from evercache.observe import Counters
@@ -31,6 +32,8 @@ class SyncChangeBlock:
         self._scopes, self._seconds = scopes, seconds
         self._counters, self._on_error = counters, on_error
         self._change = Change()
+        #: Kept by this block, and so by the frame of its `async with`.
+        self._owner = Owner()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._change!r}>"
@@ -38,16 +41,25 @@ class SyncChangeBlock:
     def __enter__(self) -> Change:
         client = self._client
         if client is not None:
-            hold, _ = client.changes.begin(self._scopes, self._seconds, self._counters, self._on_error)
-            self._change.begun(hold, client.engine.state)
+            try:
+                hold, _ = client.changes.begin(
+                    self._scopes, self._seconds, self._counters, self._on_error, self._owner
+                )
+                self._change.begun(hold, client.engine.state)
+            except BaseException:
+                self._owner.over = True
+                raise
         return self._change
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         client, change = self._client, self._change
-        if client is not None and change.hold is not None:
-            change.acks = client.changes.end(change.hold, self._counters, self._on_error)
+        try:
+            if client is not None and change.hold is not None:
+                change.acks = client.changes.end(change.hold, self._counters, self._on_error)
+        finally:
+            self._owner.over = True
 
 
 class SyncChanging(Keyspace):
