@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tests.server import Server, wait_for
 
 from evercache import Cache
+from evercache.clock import monotonic
 from evercache.errors import AccessDenied, ServerError
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import ConnectionOptions, Credentials
@@ -115,7 +115,7 @@ def test_anything_more_is_denied(cache: Cache, fresh_server: Server) -> None:
     assert cache.set("a", "x")
     endpoint = BlockingWire().endpoint(fresh_server.address, ConnectionOptions(Credentials("shop", "secret")))
     for command in _MORE:
-        (reply,) = endpoint.execute([command], time.monotonic() + 5)
+        (reply,) = endpoint.execute([command], monotonic() + 5)
         absent = isinstance(reply, ServerError) and re.search(
             "unknown command|not allowed from script", str(reply), re.I
         )

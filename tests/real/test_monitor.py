@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from math import inf
-from time import monotonic
 from typing import Any
 
 import pytest
 from tests.proxy import DelayProxy
 from tests.servers import Server
 
+from evercache.clock import monotonic
 from evercache.observe import EventHub
 from evercache.observe.events import Resynced
 from evercache.protocol.topology import View

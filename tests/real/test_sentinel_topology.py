@@ -7,12 +7,12 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from math import inf
-from time import monotonic
 from typing import Any
 
 import pytest
 from tests.servers import CliError, Deployment, Server
 
+from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, SentinelsUnreachable, ServiceUnknown
 from evercache.topology import (
     MemoryTopology,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from tests.real.wire_peers import Peer, answer_greeting, commands_of
 from tests.servers import Server, wait_for
 
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, PoolExhausted, ServerChanged
 from evercache.wire.blocking import BlockingEndpoint, BlockingWire
 from evercache.wire.types import Address, ConnectionOptions
@@ -22,7 +22,7 @@ def endpoint_of(address: Address, **options: Any) -> BlockingEndpoint:
 
 
 def ask(endpoint: BlockingEndpoint, *command: Any, timeout: float = 5, expect: Any = None) -> Any:
-    return endpoint.execute([command], time.monotonic() + timeout, expect)[0]
+    return endpoint.execute([command], monotonic() + timeout, expect)[0]
 
 
 def in_thread(function: Any, *arguments: Any, **options: Any) -> threading.Thread:
@@ -59,10 +59,10 @@ def test_the_pool_is_bounded_and_waited_for(valkey: Server) -> None:
     endpoint = endpoint_of(valkey.address, max_connections=1)
     blocked = in_thread(ask, endpoint, "BLPOP", "list", 0)
     wait_for(lambda: valkey.info("clients")["blocked_clients"] == "1")
-    start = time.monotonic()
+    start = monotonic()
     with pytest.raises(PoolExhausted, match="raise max_connections") as caught:
         ask(endpoint, "PING", timeout=0.1)
-    assert 0.09 < time.monotonic() - start < 1.5
+    assert 0.09 < monotonic() - start < 1.5
     assert caught.value.maybe_run is False
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(ask, endpoint, "ECHO", f"{number}") for number in range(3)]
@@ -162,10 +162,10 @@ def test_a_request_that_the_peer_does_not_read_is_bounded() -> None:
     release = threading.Event()
     with Peer(deaf) as peer:
         endpoint = endpoint_of(peer.address)
-        start = time.monotonic()
+        start = monotonic()
         with pytest.raises(DeadlineExceeded) as caught:
             ask(endpoint, "SET", "k", b"x" * 20_000_000, timeout=1.0)
-        assert time.monotonic() - start < 4
+        assert monotonic() - start < 4
         assert caught.value.maybe_run is True
         release.set()
 
@@ -175,5 +175,5 @@ def test_out_of_band_messages_are_dropped(valkey: Server) -> None:
     ask(endpoint, "CLIENT", "TRACKING", "ON")
     ask(endpoint, "GET", "k")
     commands = [("SET", "k", "1"), ("GET", "k"), ("SET", "k", "2"), ("ECHO", "x")]
-    assert endpoint.execute(commands, time.monotonic() + 5) == [b"OK", b"1", b"OK", b"x"]
+    assert endpoint.execute(commands, monotonic() + 5) == [b"OK", b"1", b"OK", b"x"]
     endpoint.disconnect()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import Any
 
 import pytest
 from tests.servers import Server, wait_for
 
+from evercache.clock import monotonic
 from evercache.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -30,7 +30,7 @@ def endpoint_of(server: Server, *login: str) -> BlockingEndpoint:
 
 
 def ask(endpoint: BlockingEndpoint, *command: Any) -> Any:
-    return endpoint.execute([command], time.monotonic() + 5)[0]
+    return endpoint.execute([command], monotonic() + 5)[0]
 
 
 def expect_all(endpoint: BlockingEndpoint, kind: type[ServerError], code: str, *scripts: str) -> None:

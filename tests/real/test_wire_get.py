@@ -16,6 +16,7 @@ import pytest
 import trustme
 from tests.real.wire_peers import Caller, Peer, answer_greeting, bulk, commands_of
 
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ServerError, UnavailableError
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import ConnectionOptions, TLSOptions
@@ -55,7 +56,7 @@ def peer_that(answer: Answer, tls: ssl.SSLContext | None = None) -> Peer:
 
 
 def get(caller: Caller, endpoint: Any, key: str, seconds: float = 5.0, until: float = inf) -> Any:
-    now = time.monotonic()
+    now = monotonic()
     if caller._runner is None:
         return endpoint.get(key, now, seconds, lambda greeting: True, until - now)
 
@@ -143,12 +144,12 @@ def test_what_is_no_reply_is_an_error_in_time(caller: Caller, junk: bytes) -> No
     with peer_that(answer) as peer:
         endpoint = caller.endpoint(peer.address)
         assert get(caller, endpoint, "a") == b"a"
-        began = time.monotonic()
+        began = monotonic()
         try:
             assert get(caller, endpoint, "junk", 1.0) in (b"abc", b"abcd", b"hello")
         except UnavailableError:
             pass
-        assert time.monotonic() - began < 1.2
+        assert monotonic() - began < 1.2
         for key in "bcd":
             assert get(caller, endpoint, key) == key.encode()
 
@@ -173,7 +174,7 @@ def test_a_late_reply_is_nobody_elses(caller: Caller, transport: str, authority:
         for n in range(50):
             pause = rng.choice((0.0, 0.0, 0.0, 0.001, 0.05, 0.052, 0.1))
             key = f"{n}-{pause}"
-            until = time.monotonic() + 0.03 if n % 3 == 0 else inf
+            until = monotonic() + 0.03 if n % 3 == 0 else inf
             try:
                 reply = get(caller, endpoint, key, 0.05, until)
             except UnavailableError:
@@ -202,7 +203,7 @@ def test_threads_that_share_a_pool_get_their_own_answers() -> None:
             rng, good, late = random.Random(thread), 0, 0
             for n in range(60):
                 key = f"{thread}.{n}-{rng.choice((0.0, 0.0, 0.0, 0.002, 0.03))}"
-                now = time.monotonic()
+                now = monotonic()
                 until = now + 0.008 if n % 4 == 0 else inf
                 try:
                     reply = endpoint.get(key, now, 0.015, lambda greeting: True, until - now)
@@ -222,8 +223,8 @@ def test_threads_that_share_a_pool_get_their_own_answers() -> None:
         with ThreadPoolExecutor(6) as pool:
             results = list(pool.map(ask, range(6)))
         assert all(good for good, _ in results)
-        end = time.monotonic() + 2.0
-        while endpoint.outstanding and time.monotonic() < end:
+        end = monotonic() + 2.0
+        while endpoint.outstanding and monotonic() < end:
             endpoint.sweep()
             time.sleep(0.01)
         assert endpoint.outstanding == 0, "every place came back"
@@ -243,7 +244,7 @@ def test_an_exception_out_of_the_blue_costs_no_place() -> None:
     with peer_that(lambda connection, key: connection.sendall(bulk(key.encode()))) as peer:
         endpoint = BlockingWire().endpoint(peer.address, ConnectionOptions(connect_timeout=2.0, max_connections=2))
         for n in range(5):
-            now = time.monotonic()
+            now = monotonic()
             assert endpoint.get("a", now, 1.0, lambda greeting: True) == b"a", n
             with pytest.raises(Blue):
                 endpoint.get("a", now, 1.0, raises)
@@ -262,7 +263,7 @@ def test_a_connection_that_was_disconnected_while_it_was_asked_is_closed() -> No
 
     with peer_that(answer) as peer, ThreadPoolExecutor(1) as pool:
         endpoint = BlockingWire().endpoint(peer.address, ConnectionOptions(connect_timeout=2.0))
-        now = time.monotonic()
+        now = monotonic()
         endpoint.get("a", now, 5.0, lambda greeting: True)
         future = pool.submit(endpoint.get, "slow", now, now + 5, lambda greeting: True)
         asked_now.wait(5)
@@ -299,7 +300,7 @@ def test_a_frozen_peer_takes_its_time_only(caller: Caller) -> None:
     with peer_that(lambda connection, key: time.sleep(0.3)) as peer:
         endpoint = caller.endpoint(peer.address)
         for seconds in (0.2, 0.03, 0.005):
-            began = time.monotonic()
+            began = monotonic()
             with pytest.raises(DeadlineExceeded):
                 get(caller, endpoint, "x", seconds)
-            assert time.monotonic() - began < seconds + 0.15
+            assert monotonic() - began < seconds + 0.15

@@ -14,6 +14,7 @@ import pytest
 from tests.real.wire_peers import Peer, answer_greeting, bulk, commands_of, relay
 from tests.servers import Server, wait_for
 
+from evercache.clock import monotonic
 from evercache.errors import AccessDenied, ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
 from evercache.wire.pipelined import PipelinedConnection, PipelinedEndpoint, PipelinedWire
 from evercache.wire.types import Address, ConnectionOptions, Credentials
@@ -37,11 +38,11 @@ def endpoint_of(address: Address, **options: Any) -> PipelinedEndpoint:
 
 async def connection_to(address: Address, **options: Any) -> PipelinedConnection:
     settings = ConnectionOptions(**{"connect_timeout": 2.0, "client_name": _name} | options)
-    return await PipelinedWire().connect(address, settings, time.monotonic() + 5)
+    return await PipelinedWire().connect(address, settings, monotonic() + 5)
 
 
 async def ask(target: PipelinedEndpoint | PipelinedConnection, *command: Any, timeout: float = 5) -> Any:
-    return (await target.execute([command], time.monotonic() + timeout))[0]
+    return (await target.execute([command], monotonic() + timeout))[0]
 
 
 async def until(condition: Any) -> None:
@@ -172,12 +173,12 @@ async def test_a_silent_connection_is_given_up() -> None:
         endpoint = endpoint_of(server.address)
         await ask(endpoint, "PING")
         server.freeze()
-        start = time.monotonic()
+        start = monotonic()
         short, long = ask(endpoint, "INCR", "a", timeout=0.1), ask(endpoint, "INCR", "b", timeout=3)
         results = await asyncio.gather(short, long, return_exceptions=True)
         assert [type(result) for result in results] == [DeadlineExceeded, ConnectionFailed]
         assert all(result.maybe_run for result in results if isinstance(result, ConnectionFailed))
-        assert time.monotonic() - start < 2
+        assert monotonic() - start < 2
         assert "connections=0" in repr(endpoint)
         server.thaw()
         assert await ask(endpoint, "ECHO", "x") == b"x"
@@ -190,13 +191,13 @@ async def test_who_is_in_a_hurry_ends_no_connection_of_others() -> None:
         endpoint = endpoint_of(server.address)
         await ask(endpoint, "PING")
         server.freeze()
-        start = time.monotonic()
+        start = monotonic()
         short, long = ask(endpoint, "INCR", "a", timeout=0.02), ask(endpoint, "INCR", "b", timeout=10)
         answers = asyncio.gather(short, long, return_exceptions=True)
         await asyncio.sleep(0.04)
         server.thaw()
         first, second = await answers
-        if time.monotonic() - start < 0.12:  # else the machine stood still
+        if monotonic() - start < 0.12:  # else the machine stood still
             assert isinstance(first, DeadlineExceeded)
             assert second == 1
             assert "connections=1" in repr(endpoint)
@@ -235,9 +236,7 @@ async def test_writes_that_nobody_reads_are_bounded() -> None:
         connection = await connection_to(peer.address)
         channel = connection._channel
         value = b"x" * 200_000
-        calls = [
-            asyncio.create_task(channel.request([("SET", "k", value)], time.monotonic() + 0.5)) for _ in range(200)
-        ]
+        calls = [asyncio.create_task(channel.request([("SET", "k", value)], monotonic() + 0.5)) for _ in range(200)]
         await asyncio.sleep(0.1)
         assert channel._transport is not None
         assert channel._transport.get_write_buffer_size() < 2_000_000
@@ -314,7 +313,7 @@ async def test_publish_and_subscribe(valkey: Server, resp: int) -> None:
     with old_server(valkey) as old:
         connection = await connection_to(old.address if resp == 2 else valkey.address)
         replies = await connection.execute(
-            [("PING",), ("SUBSCRIBE", "a", "b"), (b"psubscribe", "p*")], time.monotonic() + 5
+            [("PING",), ("SUBSCRIBE", "a", "b"), (b"psubscribe", "p*")], monotonic() + 5
         )
         assert replies == [b"PONG", [b"subscribe", b"b", 2], [b"psubscribe", b"p*", 3]]
         for number in range(50):
@@ -333,29 +332,27 @@ async def test_the_first_reply_is_told_while_another_command_blocks(valkey: Serv
     connection = await connection_to(valkey.address)
     told: list[Any] = []
     commands = [("ECHO", "x"), ("BLPOP", "list", 5), ("ECHO", "y")]
-    asked = asyncio.create_task(connection.execute(commands, time.monotonic() + 9, first=told.append))
+    asked = asyncio.create_task(connection.execute(commands, monotonic() + 9, first=told.append))
     await until(lambda: told)
     assert not asked.done()
     valkey.cli("RPUSH", "list", 1)
     assert await asked == [b"x", [b"list", b"1"], b"y"]
     # Before the others where they come at once, an error as well, and not of a single one.
-    assert await connection.execute([("ECHO",), ("PING",)], time.monotonic() + 5, first=told.append)
-    assert await connection.execute([("PING",)], time.monotonic() + 5, first=told.append)
+    assert await connection.execute([("ECHO",), ("PING",)], monotonic() + 5, first=told.append)
+    assert await connection.execute([("PING",)], monotonic() + 5, first=told.append)
     assert told[0] == b"x"
     assert isinstance(told[1], ServerError)
     assert len(told) == 2
     # It may close the connection: whoever waits for the rest is told.
     with pytest.raises(ConnectionFailed, match="closed"):
-        await connection.execute(commands, time.monotonic() + 9, first=lambda _: connection.close())
+        await connection.execute(commands, monotonic() + 9, first=lambda _: connection.close())
 
 
 async def test_a_call_that_was_given_up_is_told_nothing(valkey: Server) -> None:
     connection = await connection_to(valkey.address)
     channel = connection._channel
     told: list[Any] = []
-    asked = asyncio.create_task(
-        channel.request([("ECHO", "x"), ("PING",)], time.monotonic() + 5, first=told.append)
-    )
+    asked = asyncio.create_task(channel.request([("ECHO", "x"), ("PING",)], monotonic() + 5, first=told.append))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     asked.cancel()
@@ -388,7 +385,7 @@ async def test_waiting_for_a_message(valkey: Server) -> None:
 async def test_a_subscription_that_is_not_allowed(valkey: Server) -> None:
     valkey.cli("ACL", "SETUSER", "mute", "on", ">p", "~*", "+@all", "resetchannels")
     connection = await connection_to(valkey.address, credentials=Credentials("mute", "p"))
-    denied, pong = await connection.execute([("SUBSCRIBE", "a", "b"), ("PING",)], time.monotonic() + 5)
+    denied, pong = await connection.execute([("SUBSCRIBE", "a", "b"), ("PING",)], monotonic() + 5)
     assert isinstance(denied, AccessDenied)
     assert pong == b"PONG"
     connection.close()
@@ -435,5 +432,5 @@ async def test_connect_errors(valkey: Server) -> None:
     with pytest.raises(ProtocolError, match="check the port"):
         await connection_to(valkey.address, sentinel=True)
     with pytest.raises(DeadlineExceeded):
-        await PipelinedWire().connect(valkey.address, ConnectionOptions(), time.monotonic() - 1)
+        await PipelinedWire().connect(valkey.address, ConnectionOptions(), monotonic() - 1)
     await until(lambda: connected(valkey) == 0)

@@ -8,12 +8,12 @@ import itertools
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import hiredis
 
+from evercache.clock import monotonic
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import Address, Command, ConnectionOptions, Expectation
@@ -159,7 +159,7 @@ class Caller:
     def execute(
         self, endpoint: Any, *commands: Command, timeout: float = 5.0, expect: Expectation | None = None
     ) -> Sequence[Any]:
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         if self._runner is None:
             return endpoint.execute(commands, deadline, expect)
         return self._runner.run(endpoint.execute(commands, deadline, expect))

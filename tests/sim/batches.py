@@ -60,7 +60,8 @@ class Batches:
             return
         finally:
             # Whoever computes one of them may compute others in the same call.
-            oracle.leases.call_took(process, began, *(process.entry(f"f{k}") for k in KEYS))
+            keys = (process.entry(f"f{k}") for k in KEYS)
+            oracle.leases.call_took(process, began, *keys, budget=process.budget("f"))
         if list(values) != [k for k in ks if k in values]:
             oracle.bad("value", f"{ks} gave {values}")
         for k, (same, version) in values.items():

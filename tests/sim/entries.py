@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-__all__ = ["COUNTERS", "Entries"]
+__all__ = ["COUNTERS", "Entries", "Entry"]
 
 #: Entries that are counters.
 COUNTERS = ("c", "e")

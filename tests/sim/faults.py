@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.entries import Entry
+from tests.sim.loop import Tag
 from tests.sim.node import Node
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ __all__ = ["bring_about"]
 
 #: After the last part of a change of master, until everybody must have learnt of it (seconds).
 GRACE = 2.0
+#: A loop that is to be blocked at a certain moment is so within this time, or not at all (seconds).
+_BLOCKS_WITHIN = 0.6
 #: Between the choice of the next master and its promotion (seconds).
 CHOSEN = 0.06
 
@@ -79,8 +83,51 @@ def _freeze_node(world: World, node: int | str, for_: float) -> None:
 
 def _stop_process(world: World, process: int, for_: float) -> None:
     tag = world.processes[process].tag
-    tag.stopped_until = max(tag.stopped_until, world.now + for_)
+    tag.stop(world.now + for_)
     world.oracle.troubled(tag.name, world.now, world.now + for_)
+
+
+def _suspend(world: World, process: int, for_: float) -> None:
+    """The machine of a process is suspended."""
+    tag = world.processes[process].tag
+    tag.suspend(world.now, for_)
+    world.oracle.suspended(tag.name, world.now, world.now + for_)
+
+
+def _block_loop(world: World, process: int, for_: float, when: str) -> bool:
+    """The event loop of the application stands still; the background goes on. `when`: "now", or as soon as it has
+    sent a "read", or one to a server whose entry is "stale" by what the process knows."""
+    it, end = world.processes[process], world.now + _BLOCKS_WITHIN
+
+    def block() -> None:
+        it.app.block(world.now + for_)
+        world.oracle.blocked(it.name, world.now, world.now + for_)
+        world.note(f"{it.name} is blocked until {world.now + for_:.4f}")
+
+    def sent(tag: Tag | None, server: Any, words: list[bytes]) -> None:
+        due = (
+            tag is it.app and words[0] in (b"GET", b"MGET") and (when == "read" or _is_stale(it, server, words[1:]))
+        )
+        if due:
+            block()
+        if due or world.now > end:
+            world.network.sending.remove(sent)
+
+    if when == "now":
+        block()
+    else:
+        world.network.sending.append(sent)
+    return bool(it.tag.alive)
+
+
+def _is_stale(process: Any, node: Node, keys: list[bytes]) -> bool:
+    """Whether a node would answer with an entry that this process knows to be invalidated."""
+    node.pull()
+    for key in keys:
+        mark, entry = process.engine.state.marks.keys.get(key.decode()), Entry.of(node.data.find(0, key, 0))
+        if mark is not None and entry is not None and entry.stamp < mark[0]:
+            return True
+    return False
 
 
 def _kill_process(world: World, process: int, after: float) -> bool:

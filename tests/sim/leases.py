@@ -66,19 +66,19 @@ class Leases:
 
     # -- how long a call may take
 
-    def call_took(self, process: Any, began: float, *keys: str) -> None:
+    def call_took(self, process: Any, began: float, *keys: str, budget: float) -> None:
         """A cached call is over: beyond the computations of its keys, and leases on them that nobody computes under
         (of a process that was killed or cut off, or whose answer was lost), it may spend its budget (promise 1).
         """
         oracle = self._oracle
         now = oracle.now
-        if oracle.over or now - began <= 2 * oracle.budget + 0.1:
+        if oracle.over or now - began <= 2 * budget + 0.1:
             return
         busy = [spell for key in keys for spell in self._busy_spells(key)]
         leased = [spell for key in keys for spell in self._lease_spells(key, began, now)]
         waited = self._covered(began, now, busy)
         held = self._covered(began, now, busy + leased) - waited
-        limit = 2 * oracle.budget + 0.1 + oracle.stopped(process.name, began, now)
+        limit = 2 * budget + 0.1 + oracle.stopped(process.name, began, now)
         if oracle.clock_at > began - 5:
             limit += LEASE
         if now - began - waited - held > limit:

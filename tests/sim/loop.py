@@ -13,17 +13,57 @@ __all__ = ["SimLoop", "Tag", "tag_of_task"]
 
 
 class Tag:
-    """Which simulated process a callback belongs to; dead ones run no more, stopped ones run later."""
+    """Which simulated process a callback belongs to; dead ones run no more, stopped ones run later.
 
-    __slots__ = ("alive", "name", "stopped_until")
+    The application's event loop has a tag of its own, a part of the `whole`: it can stand still while the
+    background goes on.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("alive", "asleep", "asleep_until", "name", "parts", "stopped_until", "whole")
+
+    def __init__(self, name: str, whole: Tag | None = None) -> None:
         self.name = name
         self.alive = True
         self.stopped_until = 0.0
+        #: Of the machine: until when it is suspended, and for how long (seconds) it has been in all.
+        self.asleep_until = self.asleep = 0.0
+        self.whole = self if whole is None else whole
+        self.parts: list[Tag] = []
+        self.whole.parts.append(self)
 
     def __repr__(self) -> str:
         return f"<Tag {self.name} {'alive' if self.alive else 'dead'}>"
+
+    def stop(self, until: float) -> None:
+        """The whole process stands still."""
+        for part in self.whole.parts:
+            part.block(until)
+
+    def block(self, until: float) -> None:
+        """Only what has this very tag stands still."""
+        self.stopped_until = max(self.stopped_until, until)
+
+    def suspend(self, now: float, seconds: float) -> None:
+        """The whole process stands still, with its machine: `CLOCK_MONOTONIC` does, too."""
+        until = max(self.whole.asleep_until, now + seconds)
+        self.whole.asleep += until - max(now, self.whole.asleep_until)
+        self.whole.asleep_until = until
+        self.stop(until)
+
+    def behind(self) -> float:
+        """Seconds by which the clock of the process is behind: none, as `CLOCK_BOOTTIME` goes on."""
+        return 0.0
+
+    def reads_again(self) -> float:
+        """Until when it reads nothing: what comes waits in its sockets. Then it reads that first, and looks at the
+        time after it. (A process that was stopped looks at the time only, which is worse.)"""
+        blocked = self is not self.whole and self.stopped_until > self.whole.stopped_until
+        return self.stopped_until if blocked else self.whole.asleep_until
+
+    def end(self) -> None:
+        """The process is dead."""
+        for part in self.whole.parts:
+            part.alive = False
 
 
 #: Inherited by every task and callback, as all context is.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from evercache.errors import UnavailableError
 from evercache.wire.types import Address
-from tests.sim.loop import SimHandle, SimLoop
+from tests.sim.loop import SimHandle, SimLoop, Tag, tag_of_task
 from tests.sim.preemption import Points, command_name
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Network:
         #: Where messages and scripts can be held back, and who is told of one; None: nowhere.
         self.points: Points | None = None
         self.held: Callable[..., None] = lambda *_: None
+        #: Asked whenever something is sent, while a fault waits for that: who sends, to which server, and what.
+        self.sending: list[Callable[[Tag | None, Any, list[bytes]], None]] = []
 
     def __repr__(self) -> str:
         return f"<Network servers={len(self.servers)} walls={len(self.walls)}>"
@@ -97,12 +99,14 @@ class Network:
 class Request:
     """What was asked and the replies so far; an `AsyncExchange` as well."""
 
-    __slots__ = ("commands", "deadline", "first", "future", "heard", "replies", "timer")
+    __slots__ = ("commands", "deadline", "first", "future", "heard", "replies", "tag", "timer")
 
     def __init__(
         self, commands: list[list[bytes]], deadline: float, future: asyncio.Future[Any], heard: int
     ) -> None:
         self.commands, self.deadline, self.future, self.heard = commands, deadline, future, heard
+        #: Who waits for it.
+        self.tag = tag_of_task.get()
         self.replies: list[Any] = []
         self.first: Callable[[Any], None] | None = None
         self.timer: SimHandle | None = None

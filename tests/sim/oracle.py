@@ -87,6 +87,8 @@ class Oracle:
         self.windows: list[Window] = []
         #: Process -> spells in which it was cut off, slow or stopped.
         self._troubled: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._blocked: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._asleep: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._disturbed: list[tuple[float, float]] = []
         self.clock_at = -inf
         self.entries = Entries(world)
@@ -129,6 +131,14 @@ class Oracle:
     def troubled(self, process: str, begin: float, end: float) -> None:
         self._troubled[process].append((begin, end))
 
+    def blocked(self, process: str, begin: float, end: float) -> None:
+        """Its event loop stands still, but it hears everything: only its calls take longer."""
+        self._blocked[process].append((begin, end))
+
+    def suspended(self, process: str, begin: float, end: float) -> None:
+        """It stands still. When it wakes it knows how much time has passed: no older read is excused."""
+        self._asleep[process].append((begin, end))
+
     def disturbed(self, begin: float, end: float) -> None:
         self._disturbed.append((begin, end))
 
@@ -154,18 +164,20 @@ class Oracle:
                 window.end = self.now
 
     def stopped(self, process: str, begin: float, end: float) -> float:
-        """Seconds of trouble of a process between two moments."""
-        return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in self._troubled[process])
+        """Seconds of trouble of a process, or of its event loop, between two moments."""
+        spells = (*self._troubled[process], *self._blocked[process], *self._asleep[process])
+        return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in spells)
 
     def in_trouble(self, process: str, begin: float, end: float) -> bool:
         """Whether something excuses this process between two moments."""
-        return any(b <= end and e >= begin for b, e in (*self._troubled[process], *self._disturbed)) or any(
+        spells = (*self._troubled[process], *self._asleep[process], *self._disturbed)
+        return any(b <= end and e >= begin for b, e in spells) or any(
             w.begin <= end and w.end >= begin for w in self.windows
         )
 
     def epoch_heard(self, process: Any, epoch: int, since: float) -> None:
         """Some sentinel has named an epoch since a moment; whoever can ask it must follow within a poll or two."""
-        spells = (*self._troubled[process.name], *self._disturbed)
+        spells = (*self._troubled[process.name], *self._asleep[process.name], *self._disturbed)
         if process.born >= since or any(b <= self.now and e >= since - 0.3 for b, e in spells):
             return
         if self.now - since > 1.7 and process.engine.view.epoch < epoch:

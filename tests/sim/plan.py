@@ -75,13 +75,16 @@ class Plan:
 MASTER_KINDS = ("failover", "restart_master", "flush", "evict")
 #: What is kept in the store beside the entries.
 BOOKKEEPING = ["state", "marks", "log", "ids"]
+#: Kinds that are drawn apart from the others.
+_APART = ("block_loop", "suspend")
 #: Kinds that hold one step back at a chosen point: a message, a step of a task, its whole process, or the server
 #: that is about to run a script.
 HOLDS = ("hold_message", "hold_task", "hold_process", "hold_script")
 KINDS = (
     *MASTER_KINDS,
     "lag", "link_cut", "wall", "tail_stall", "slow", "breaks", "freeze_node", "stop_process", "kill_process",
-    "fork_process", "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst", *HOLDS,
+    "fork_process", "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst", "block_loop",
+    "suspend", *HOLDS,
 )  # fmt: skip
 
 
@@ -91,8 +94,72 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
     Every fourth seed is a calm schedule with few preemptions.
     """
     if focus in HOLDS or (focus is None and seed % 4 == 3):
-        return _few_preemptions(_drawn(seed, None), focus)
-    return _drawn(seed, focus)
+        plan = _few_preemptions(_drawn(seed, None), focus)
+    else:
+        plan = _drawn(seed, None if focus in _APART else focus)
+    return _with_suspended_machines(_with_blocked_loops(plan, focus), focus)
+
+
+def _with_suspended_machines(plan: Plan, focus: str | None) -> Plan:
+    """In every fourth schedule a process stands still with its machine."""
+    r = random.Random(f"suspends {plan.seed}")
+    if r.random() > 0.25 and focus != "suspend":
+        return plan
+    sleeps = tuple(
+        Fault(
+            90 + i,
+            "suspend",
+            r.uniform(0.3, plan.length),
+            {"process": r.randrange(PROCESSES), "for_": r.choice([r.uniform(0.1, 0.6), r.uniform(0.5, 3.0)])},
+        )
+        for i in range(r.choice([1, 1, 2]))
+    )
+    return _plus_quiet(plan, sleeps)
+
+
+def _plus_quiet(plan: Plan, faults: Sequence[Fault]) -> Plan:
+    """With some more faults, and as much more time after them."""
+    over = max(fault.at + _lasts(fault.args) for fault in faults) - plan.length
+    return replace(
+        plan,
+        faults=plan.faults + tuple(faults),
+        calm=max(plan.calm, over + 0.6),
+        quiet=max(plan.quiet, over + 1.2),
+    )
+
+
+def _with_blocked_loops(plan: Plan, focus: str | None) -> Plan:
+    """In every third schedule the event loop of an application stands still, while its background goes on, for so
+    long that key marks are forgotten meanwhile; and some functions are more patient than that."""
+    r = random.Random(f"blocks {plan.seed}")
+    if r.random() > 0.35 and focus != "block_loop":
+        return plan
+    settings = {
+        **plan.settings,
+        "lag_bound": r.choice([0.6, plan.settings["lag_bound"]]),
+        "default_ttl": r.choice([60.0, plan.settings["default_ttl"]]),
+    }
+    workload = {
+        **plan.workload,
+        "budget": r.choice([None, 1.0, 3.0]),
+        "near": r.choice([0.0, plan.workload["near"]]),
+    }
+    blocks: list[Fault] = []
+    for _ in range(r.choice([1, 1, 2, 3])):
+        at, number = r.uniform(0.3, plan.length), 70 + len(blocks)
+        args: dict[str, Any] = {
+            "process": r.randrange(PROCESSES),
+            "for_": r.choice([r.uniform(0.05, 0.6), r.uniform(1.0, 3.0), r.uniform(2.2, 3.0)]),
+            "when": r.choice(["now", "read", "stale", "stale"]),
+        }
+        blocks.append(Fault(number, "block_loop", at, args))
+        # Replicas that lag, but may be read, give the loop something old to wait for.
+        lag = {"for_": r.uniform(0.5, 1.2), "seconds": settings["lag_bound"] * r.uniform(0.3, 0.9)}
+        if r.random() < 0.7:
+            blocks += [
+                Fault(number + 1 + node, "lag", max(0.0, at - 0.2), {"node": node, **lag}) for node in range(NODES)
+            ]
+    return _plus_quiet(replace(plan, settings=settings, workload=workload), blocks)
 
 
 def _few_preemptions(plan: Plan, focus: str | None) -> Plan:
@@ -154,6 +221,7 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         "changed": "fg",
         "changed_by": "kft",
         "at_most": (0.1, 0.5, 30.0),
+        "budget": None,
         "dies": random.Random(f"dies {seed}").choice([0.0, 0.1]),
     }
     chosen: list[tuple[str, float]] = []

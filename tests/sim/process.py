@@ -68,12 +68,13 @@ class SimBackground:
     def ensure(self) -> None:
         if not self._begun:
             self._begun = True
+            process = self._process
             for job in self._jobs():
-                self._process.spawn(job())
+                process.world.loop.create_task(job(), context=process.behind.copy())
 
     def post(self, callback: Callable[[], None]) -> None:
-        loop = self._process.world.loop
-        loop.call_soon(callback, context=self._process.context.copy())
+        process = self._process
+        process.world.loop.call_soon(callback, context=process.behind.copy())
 
     def stop(self, timeout: float) -> None:
         """Processes are killed, not stopped."""
@@ -89,22 +90,31 @@ class SimCache(Cache):
 
 
 class Process:
-    """One life of one process. `tag` marks everything that belongs to it."""
+    """One life of one process.
+
+    `tag` marks everything that belongs to it, `app` what runs on the application's event loop. `context` is that of
+    the application, `behind` that of the background.
+    """
 
     def __init__(self, world: World, slot: int, life: int) -> None:
         self.world, self.slot = world, slot
         self.name = f"p{slot}"
-        self.tag = Tag(self.name)
-        world.loop.tags.append(self.tag)
+        self._tagged()
         self.born = world.now
         self.epoch = 0
         self.rng = random.Random(f"process {world.plan.seed} {slot} {life}")
-        self.context = contextvars.copy_context()
-        self.context.run(tag_of_task.set, self.tag)
         self._make()
 
     def __repr__(self) -> str:
         return f"<Process {self.name} {'alive' if self.tag.alive else 'dead'}>"
+
+    def _tagged(self) -> None:
+        self.tag = Tag(self.name)
+        self.app = Tag(self.name, self.tag)
+        self.world.loop.tags += self.tag.parts
+        self.context, self.behind = contextvars.copy_context(), contextvars.copy_context()
+        self.context.run(tag_of_task.set, self.app)
+        self.behind.run(tag_of_task.set, self.tag)
 
     def _make(self) -> None:
         world, plan = self.world, self.world.plan
@@ -118,13 +128,13 @@ class Process:
         options = location.node_options
         topology = SentinelTopology(
             wire, "shop", [s.address for s in world.sentinels], ConnectionOptions(sentinel=True), options,
-            clock=world.loop.time,
+            clock=self.clock,
         )  # fmt: skip
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
         deployment = Deployment(
             location, topology, wire, wire,  # type: ignore[arg-type]
-            now=world.loop.time, rng=rng,
+            now=self.clock, rng=rng,
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
         deployment._atexit = lambda: None  # a simulated process ends without a word
@@ -140,9 +150,11 @@ class Process:
         engine.state.journal = Journal(limit=limits["journal"], pending_limit=limits["pending"])
         work = plan.workload
         near, stale = work["near"], work["stale"]
-        errors = {"stale_if_error": work["stale_if_error"]}
+        options = {"stale_if_error": work["stale_if_error"]}
+        if work["budget"] is not None:
+            options["budget"] = work["budget"]
 
-        @cache.cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **errors)
+        @cache.cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
         async def f(k: int) -> list[int]:
             return await self._compute(f"f{k}", k)
 
@@ -151,7 +163,7 @@ class Process:
             return await self._compute(f"g{k}", k)
 
         self.functions: dict[str, Any] = {"f": f, "g": g}
-        self.batches = Batches(self, stale=stale, near=near, **errors)
+        self.batches = Batches(self, stale=stale, near=near, **options)
         self._entries: dict[str, str] = {}
         clients = cache._find()
         assert clients is not None
@@ -159,8 +171,13 @@ class Process:
         self.link = clients.asynchronous.reads._link
         watch(self, clients)
 
+    def clock(self) -> float:
+        """The clock of the process, in seconds."""
+        behind = self.tag.behind()
+        return round(self.world.now - behind, 9) if behind else self.world.now  # else what is left never gets to 0
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of this process."""
+        """A task of the application."""
         return self.world.loop.create_task(work, context=self.context.copy())
 
     def start(self) -> None:
@@ -196,6 +213,10 @@ class Process:
         finally:
             if not self.world.loop.is_closed():
                 oracle.leases.ended_computing(running)
+
+    def budget(self, key: str) -> float:
+        """What a call for it may take, in seconds."""
+        return self.world.budget if key[0] != "f" else self.world.plan.workload["budget"] or self.world.budget
 
     def entry(self, key: str) -> str:
         """The key of an entry on the server."""
@@ -261,7 +282,7 @@ class Process:
                 except Failed:
                     return
                 finally:
-                    oracle.leases.call_took(self, began, self.entry(key))
+                    oracle.leases.call_took(self, began, self.entry(key), budget=self.budget(key))
                 if k != int(key[1:]):
                     oracle.bad("value", f"{key} gave {k}")
             self.world.note(f"{self.name} read {key} v{version} from {how[0]}")
@@ -371,11 +392,9 @@ class Process:
 
     def fork(self) -> None:
         """Go on as the child: with a copy of the memory, none of the tasks, and no connection. The parent ends."""
-        self.tag.alive = False
-        self.tag = self.wire.tag = Tag(self.name)
-        self.world.loop.tags.append(self.tag)
-        self.context = contextvars.copy_context()
-        self.context.run(tag_of_task.set, self.tag)
+        self.tag.end()
+        self._tagged()
+        self.wire.tag = self.tag
         self.begin_as_child()
 
     def begin_as_child(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "BLOCKED",
     "BUSY",
     "CALM",
     "CRASH",
@@ -48,6 +49,11 @@ FORGOTTEN = (
     *(("wall", -0.055, {"process": p, "server": None, "way": "both", "for_": 2.0}) for p in (1, 2)),
 )
 STALLS = tuple(("tail_stall", -0.15 * i, {"process": i % 3, "for_": 0.5}) for i in range(1, 18))
+#: Replicas lag, and each application is blocked when it has asked one for what it knows to be invalidated.
+BLOCKED = (
+    *lags(-1.2, 0.5, 1.5),
+    *(("block_loop", -1.0 + 0.15 * p, {"process": p, "for_": 2.7, "when": "stale"}) for p in range(3)),
+)
 BUSY = {"writes": 0.2, "pace": 0.02}
 CUT_OFF = (("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.2}),)
 #: Many reads of each entry, and invalidations of many at once, that few have mended when they are looked at.

@@ -23,6 +23,8 @@ QUICK = (
     "a-read-is-shared-past-an-invalidation",
     "the-marks-of-a-function-are-not-heard",
     "a-replica's-answer-is-not-checked",
+    "a-reply-is-not-checked-against-what-was-forgotten",
+    "ages-of-coverage-by-the-monotonic-clock",
     "touch-stamps",
     "an-increment-resets-the-expiry",
     "add-wins-over-a-live-entry",

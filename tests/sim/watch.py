@@ -68,7 +68,7 @@ def _watch_leads(process: Process, leads: Any) -> None:
                 oracle.leases.ended_computing(running)
 
     async def asked(request: Any, need: int, token: str, deadline: float, *rest: Any) -> Any:
-        oracle.entries.asked(token, deadline)
+        oracle.entries.asked(token, deadline + process.tag.behind())
         return await ask(request, need, token, deadline, *rest)
 
     compute_many, ask_many = leads.compute_many, leads._ask_many
@@ -86,7 +86,7 @@ def _watch_leads(process: Process, leads: Any) -> None:
 
     async def asked_many(batch: Any, indexes: Any, needs: Any, tokens: Any, deadline: float, *rest: Any) -> Any:
         for index in indexes:
-            oracle.entries.asked(tokens[index], deadline)
+            oracle.entries.asked(tokens[index], deadline + process.tag.behind())
         return await ask_many(batch, indexes, needs, tokens, deadline, *rest)
 
     leads.compute_leased, leads._ask = leased, asked

@@ -11,7 +11,7 @@ from typing import Any
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, Loading, ServerChanged, UnavailableError
 from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, Reply
-from tests.sim.loop import Tag
+from tests.sim.loop import Tag, tag_of_task
 from tests.sim.network import Network, Request, Session
 
 __all__ = ["Connection", "SimEndpoint", "SimWire"]
@@ -94,7 +94,7 @@ class Connection:
         run_id, role, replid, time_us = answer
         if not server.alive or server.run_id != run_id:
             raise ConnectionFailed(f"{self.address}: the connection was reset")
-        self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.now)
+        self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.now - self.tag.behind())
         self.session = Session(self.network, server, self, self.options.db)
 
     def _node_greeting(self) -> Any:
@@ -143,10 +143,16 @@ class Connection:
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
         request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
+        for look in list(self.network.sending):
+            look(request.tag, self.server, words[0])
         return request
 
     def _late(self, request: Request) -> None:
         if request.future.done():
+            return
+        tag, loop = request.tag, self.network.loop
+        if tag is not None and (again := tag.reads_again()) > loop.now:
+            request.timer = loop.call_at(again, self._late, request, context=loop.neutral)
             return
         request.future.set_exception(
             DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True)
@@ -206,7 +212,7 @@ class Connection:
     ) -> list[Any]:
         """See `AsyncConnection.execute`."""
         try:
-            return await self.request(commands, deadline, first)
+            return await self.request(commands, deadline + self.tag.behind(), first)
         except BaseException:
             self.close()
             raise
@@ -293,6 +299,7 @@ class SimEndpoint:
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None, until: float = inf
     ) -> list[Reply] | Request:
         """See `AsyncEndpoint.begin`."""
+        deadline, until = deadline + self._tag.behind(), until + self._tag.behind()
         self._calls += 1
         loop = self._network.loop
         try:
@@ -361,7 +368,9 @@ class SimEndpoint:
         if left <= 0:
             raise DeadlineExceeded(f"no time was left to connect to {self.address}")
         if self._opening is None or self._opening.done():
-            self._opening = loop.create_task(self._fill())
+            context = loop.neutral.copy()
+            context.run(tag_of_task.set, self._tag)  # a blocked loop does not stop the others from using it
+            self._opening = loop.create_task(self._fill(), context=context)
         opening = self._opening
         await asyncio.wait((opening,), timeout=left)
         if not opening.done():
@@ -415,7 +424,7 @@ class SimWire:
 
     async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> Connection:
         connection = Connection(self._network, self.tag, address, options)
-        limit = min(deadline, self._network.loop.now + options.connect_timeout)
+        limit = min(deadline + self.tag.behind(), self._network.loop.now + options.connect_timeout)
         await connection.open(limit)
         return connection
 

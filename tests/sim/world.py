@@ -128,7 +128,7 @@ class World:
         process = self.processes[slot]
         if not process.tag.alive:
             return
-        process.tag.alive = False
+        process.tag.end()
         self._gone(process)
         self.oracle.died(process)
 
@@ -178,7 +178,7 @@ class World:
             return 0.0
         seconds = float(fault.args["for_"])
         if fault.kind == "hold_process":
-            tag.stopped_until = max(tag.stopped_until, self.now + seconds)
+            tag.stop(self.now + seconds)
         self._held(fault, what, process=tag.name, server=None)
         return seconds
 
@@ -317,7 +317,7 @@ class World:
         found: list[tuple[str, str]] = []
         replicas = [n.address for n in self.nodes if n.role == "slave" and n.alive]
         for process in self.processes:
-            engine, now = process.engine, self.now
+            engine, now = process.engine, process.clock()
             state = engine.state
             if not state.sure(now):
                 found.append(("liveness", f"{process.name} is blind: covers {now - state.covers:.3f} s ago"))
@@ -327,7 +327,7 @@ class World:
                     found.append(
                         ("P7", f"{process.name} does not use {address}: {engine.replicas!r} tau={state.tau:.3f}")
                     )
-            left = [item for item in state.journal.pending if self.oracle.issued_before(item, now - 1.0)]
+            left = [item for item in state.journal.pending if self.oracle.issued_before(item, self.now - 1.0)]
             if left:
                 found.append(("liveness", f"{process.name} has not brought {left}, and nobody tries"))
         return found

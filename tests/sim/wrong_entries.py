@@ -113,7 +113,10 @@ ENTRIES = [
                 AsyncReads,
                 "judge",
                 ("envelope.hard_ms <= server_ms or ", ""),
-                ("return Found(envelope, source, left <= 0, left)", "return Found(envelope, source, False, 1.0)"),
+                (
+                    "return Found(envelope, source, left <= 0, left, resyncs, obeyed)",
+                    "return Found(envelope, source, False, 1.0, resyncs, obeyed)",
+                ),
             ),
         ),
         settings={"default_ttl": 0.3},

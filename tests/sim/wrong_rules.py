@@ -6,6 +6,7 @@ from typing import Any
 
 from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.reads import AsyncReads
+from evercache.client.serving import Serving
 from evercache.engine.chores import Chores
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Flights
@@ -19,8 +20,10 @@ from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
 from evercache.topology import replicas
 from evercache.topology.replicas import ReplicaSet
+from tests.sim.loop import Tag
 from tests.sim.mutation import Mutation, edit, never, no, nothing, put, yes
 from tests.sim.scenes import (
+    BLOCKED,
     BUSY,
     CALM,
     CRASH,
@@ -238,6 +241,17 @@ RULES = [
         scene=lags(-2.0, 2.6, 4.0),
     ),
     Mutation(
+        "a reply is not checked against what was forgotten",
+        7,
+        (
+            put(Marks, "remembers", yes),
+            edit(Serving, "value", ("or (obeyed < marks.horizon and stamp < marks.horizon)", "")),
+        ),
+        settings={"lag_bound": 0.6, **CALM},
+        workload={"near": 0.0, "wide": 0.1, **BUSY},
+        scene=BLOCKED,
+    ),
+    Mutation(
         "near does not hear",
         8,
         (put(Near, "hear", nothing),),
@@ -251,7 +265,7 @@ RULES = [
             edit(
                 State,
                 "put_near",
-                ("if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):", "if True:"),
+                ("if fresh and not self.journal.covers(subject, tags):", "if True:"),
             ),
             edit(
                 AsyncReads,
@@ -350,6 +364,14 @@ RULES = [
         scene=STALLS,
         workload={"near": 3.0, **BUSY},
         settings={"consistency": "available", "max_staleness": 0.1, **CALM},
+    ),
+    Mutation(
+        "ages of coverage by the monotonic clock",
+        14,
+        (put(Tag, "behind", lambda tag: tag.whole.asleep),),
+        settings={"max_staleness": 0.8, "consistency": "available", **CALM},
+        workload={"near": 3.0, **BUSY},
+        scene=tuple(("suspend", -1.2 + 0.3 * p, {"process": p, "for_": 1.6}) for p in range(3)),
     ),
     Mutation(
         "gaps are not noticed",

@@ -76,7 +76,7 @@ SLIPS = [
             edit(
                 AsyncComputing,
                 "_stale_on_error",
-                ("not state.marks.fresh(stale.stamp, request.subject, stale.tags)", "False"),
+                ("not state.marks.holds(stale.stamp, reply.marks.tip, request.subject, stale.tags)", "False"),
                 ("state.journal.covers(request.subject, stale.tags)", "False"),
             ),
         ),

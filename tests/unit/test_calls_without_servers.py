@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evercache import Cache
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.pipelined import PipelinedWire
@@ -99,7 +100,7 @@ def test_a_host_without_a_server_never_reaches_the_caller() -> None:
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
 def test_a_host_that_is_no_host_name_cannot_be_connected_to(host: str) -> None:
     """A sentinel may announce one: an error of the connection like any other, that ends no job of the cache."""
-    address, options, limit = Address(host, 6379), ConnectionOptions(), time.monotonic() + 5
+    address, options, limit = Address(host, 6379), ConnectionOptions(), monotonic() + 5
     with pytest.raises(ConnectionFailed, match="no host name"):
         BlockingWire().endpoint(address, options).execute([("PING",)], limit)
 

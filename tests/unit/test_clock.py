@@ -1,67 +1,79 @@
-"""The master's time as a process knows it (rules 11 and 19)."""
+"""Rules 7 and 14: ages go on while the machine is suspended, and all moments are of one clock."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+import inspect
+import re
+import time
+from pathlib import Path
 
-from evercache.protocol.clock import ServerClock
+import pytest
 
+import evercache
+from evercache import clock
+from evercache.engine.deployment import Deployment
+from evercache.observe import EventHub
+from evercache.topology import ReplicatedTopology, SentinelTopology, StandaloneTopology
+from evercache.topology.monitor import Monitor
 
-def test_nothing_is_known_before_the_first_answer() -> None:
-    clock = ServerClock()
-    assert clock.server_us(1.0) is None
-    assert clock.server_ms(1.0) is None
-    assert "None" in repr(clock)
-
-
-def test_the_offset_is_the_servers_time_less_the_time_of_receipt() -> None:
-    clock = ServerClock()
-    clock.observe(5_000_000, 2.0)
-    assert clock.offset_us == 3_000_000
-    assert clock.server_us(4.0) == 7_000_000
-    assert clock.server_ms(4.0) == 7_000.0
-
-
-def test_rule_11_the_least_of_the_last_eight_counts() -> None:
-    clock = ServerClock()
-    clock.observe(1_000_000, 0.5)  # 0.5 s on the way: the least offset
-    for n in range(7):
-        clock.observe(1_000_000 + n, 0.0)
-    assert clock.offset_us == 500_000
-    clock.observe(1_000_007, 0.0)
-    assert clock.offset_us == 1_000_000
+PACKAGE = Path(evercache.__file__).parent
+#: They time themselves, and hand no moment to the rest.
+APART = (
+    "cli/",
+    "demo/",
+    "ops/drill/",
+    "ops/local.py",
+    "ops/supervision.py",
+    "process.py",
+    *(f"ops/warm/{name}.py" for name in ("keeping", "pace", "probe", "warming")),
+    "integrations/flask/",
+)
 
 
-def test_a_reset_forgets_all_samples() -> None:
-    clock = ServerClock()
-    clock.observe(1_000_000, 0.5)
-    clock.reset()
-    assert clock.offset_us is None
-    clock.observe(2_000_000, 0.5)
-    assert clock.offset_us == 1_500_000
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no CLOCK_BOOTTIME")
+def test_the_clock_is_the_one_that_goes_on_while_the_machine_is_suspended() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    now = clock.monotonic()
+    assert before <= now <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@given(st.integers(-(10**15), 10**15), st.lists(st.floats(0, 5), min_size=1, max_size=20))
-def test_rule_11_a_deadline_in_the_masters_time_is_never_later_than_meant(
-    true_offset: int, delays: list[float]
-) -> None:
-    clock = ServerClock()
-    for n, delay in enumerate(delays):
-        clock.observe(true_offset + int(n * 1e6), n + delay)
-    deadline = clock.server_us(100.0)
-    assert deadline is not None
-    assert deadline <= true_offset + 100_000_000 + 1
+def test_without_it_the_usual_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    assert clock._clock() is time.monotonic
 
 
-def test_rule_19_an_answer_that_waited_here_counts_only_until_there_is_a_better_one() -> None:
-    clock = ServerClock()
-    clock.observe(1_000_000, 2.9, 1.0)  # 1.9 s of pause: entries would seem to live that much longer
-    assert clock.offset_us == -1_900_000
-    clock.observe(3_000_000, 3.001, 3.0)
-    assert clock.offset_us == -1_000
-    clock.observe(4_000_000, 5.5, 4.0)
-    assert clock.offset_us == -1_000
-    clock.reset()
-    clock.observe(1_000_000, 2.9, 1.0)
-    assert clock.offset_us == -1_900_000
+def test_a_sandbox_that_does_not_know_it_gets_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> float:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(time, "CLOCK_BOOTTIME", 7, raising=False)
+    monkeypatch.setattr(time, "clock_gettime", refuse)
+    assert clock._clock() is time.monotonic
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        (Deployment, "now"),
+        (EventHub, "now"),
+        (Monitor, "clock"),
+        (ReplicatedTopology, "clock"),
+        (SentinelTopology, "clock"),
+        (StandaloneTopology, "clock"),
+    ],
+)
+def test_it_is_the_default(thing: type, name: str) -> None:
+    assert inspect.signature(thing).parameters[name].default is clock.monotonic
+
+
+def test_nothing_else_in_the_package_reads_another_clock() -> None:
+    """A moment of one clock means nothing on the other: a deadline would lie hours ahead, or would have passed."""
+    another = re.compile(r"time\.(monotonic|perf_counter)\b|from time import .*monotonic")
+    found = [
+        f"{name}: {line.strip()}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not (name := path.relative_to(PACKAGE).as_posix()).startswith((*APART, "clock.py"))
+        for line in path.read_text().splitlines()
+        if another.search(line)
+    ]
+    assert [line for line in found if not line.startswith("ops/bench.py: ")] == []

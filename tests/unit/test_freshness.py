@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.steps import before_each_step, interrupted
 
 from evercache.protocol.freshness import Marks
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
@@ -125,7 +128,9 @@ def test_rule_6_a_dropped_key_mark_raises_the_horizon() -> None:
     marks.expire_keys(5.1, keep=5.0)
     assert not marks.keys
     assert marks.horizon == 10
-    assert marks.fresh(9, ONE)  # for what a server says: no replica that serves is so far behind
+    assert marks.holds(9, 10, ONE)  # for what a server says: no replica that serves is so far behind
+    assert not marks.holds(9, 9, ONE)  # unless it was asked before (rule 7)
+    assert marks.holds(10, 9, ONE)
     assert not marks.joinable(9, ONE)
     assert marks.joinable(10, ONE)
     assert marks.key_floor == 0
@@ -143,6 +148,51 @@ def test_key_marks_dropped_for_want_of_room_raise_the_floor_of_replicas() -> Non
     assert list(marks.keys) == ["ns:2", "ns:3"]
     assert marks.key_floor == marks.horizon == 1
     assert not marks.joinable(0, Subject("ns:9"))
+
+
+# -- readers take no lock
+
+
+#: What is heard before, and what then takes away a mark of stamp 10 that covers `ONE`.
+CHANGES: dict[str, tuple[Scope, Callable[[Marks], None]]] = {
+    "a key is heard again": (Scope.of_key("ns:1"), lambda marks: marks.hear(Scope.of_key("ns:1"), 10, 0.0)),
+    "a key has no room": (Scope.of_key("ns:1"), lambda marks: marks.hear(Scope.of_key("ns:2"), 20, 0.0)),
+    "a key is forgotten": (Scope.of_key("ns:1"), lambda marks: marks.expire_keys(100.0, keep=5.0)),
+    "a tag is heard again": (Scope.of_tag("a"), lambda marks: marks.hear(Scope.of_tag("a"), 11, 0.0)),
+    "a tag has no room": (Scope.of_tag("a"), lambda marks: marks.hear(Scope.of_tag("c"), 20, 0.0)),
+    "a function has no room": (
+        Scope.of_function("app.f"),
+        lambda marks: marks.hear(Scope.of_function("x"), 20, 0.0),
+    ),
+}
+
+
+def _knows_ten(scope: Scope) -> Marks:
+    return heard((scope, 10), limit=1)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_rule_7_a_mark_is_never_missing_while_marks_change(name: str) -> None:
+    scope, change = CHANGES[name]
+    marks = _knows_ten(scope)
+    seen: list[bool] = []
+    before_each_step(lambda: change(marks), lambda: seen.append(marks.holds(9, 0, ONE)))
+    assert len(seen) > 5
+    assert not any(seen)
+    assert not marks.holds(9, 0, ONE)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_rule_7_a_mark_is_not_missed_by_a_reader_that_is_interrupted(name: str) -> None:
+    scope, change = CHANGES[name]
+
+    def make() -> tuple[Callable[[], bool], Callable[[], None]]:
+        marks = _knows_ten(scope)
+        return lambda: marks.holds(9, 0, ONE), lambda: change(marks)
+
+    found = interrupted(make)
+    assert len(found) > 5
+    assert not any(found)
 
 
 # -- what the master says of its own marks

@@ -174,8 +174,10 @@ def changes() -> dict[str, Callable[[State], Callable[[], object]]]:
 
     def near(state: State) -> Callable[[], object]:
         for number in range(3):
-            state.put_near(Subject(f"ns:{number}"), unpack(pack(payload=b"x", stamp=50, soft_ms=2_000_000)), 5, 1)
-        return lambda: state.put_near(ONE, unpack(pack(payload=b"y", stamp=50, soft_ms=2_000_000)), 5, 1)
+            state.put_near(
+                Subject(f"ns:{number}"), unpack(pack(payload=b"x", stamp=50, soft_ms=2_000_000)), 5, 1, 0
+            )
+        return lambda: state.put_near(ONE, unpack(pack(payload=b"y", stamp=50, soft_ms=2_000_000)), 5, 1, 0)
 
     def marked(state: State) -> Callable[[], object]:
         return lambda: state.hear_line(line(KEY, 60, "marked"))
@@ -289,9 +291,9 @@ async def test_a_shared_read_that_nobody_took_away_is_not_joined_for_ever() -> N
     read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     read.set_result(b"old")
     plan = Plan("app.f", Encoder(), Counters(), 0.0, 0.1, 0.0)
-    state.reading["ns:1"] = read, None, 99.5, plan
+    state.reading["ns:1"] = read, None, 99.5, plan, 0
     assert await join(state, plan, "ns:1", 100.0) is None
-    state.reading["ns:1"] = read, None, 98.0, plan
+    state.reading["ns:1"] = read, None, 98.0, plan, 0
     state.reclaim()
     assert not state.reading
 

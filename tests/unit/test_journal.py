@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
+from tests.unit.steps import before_each_step, interrupted
 
 from evercache.protocol.journal import Journal, is_lost
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
@@ -344,6 +346,30 @@ def test_rule_4_the_merged_outdate_what_began_before_the_merging() -> None:
     before = journal.sequence
     fill(journal, 1, "app.g")
     assert journal.covers(OTHER, after=before)
+
+
+@pytest.mark.parametrize("function", ["", "app.f"], ids=["into everything", "into the function"])
+def test_rule_4_the_merged_outdate_at_every_step_of_the_merging(function: str) -> None:
+    """Readers take no lock."""
+
+    def before() -> Journal:
+        journal = Journal(pending_limit=3)
+        journal.given_up(journal.begin("one", KEY, function), 5.0)
+        fill(journal, 2, function)
+        return journal
+
+    def merge(journal: Journal) -> None:
+        journal.given_up(journal.begin("more", Scope.of_key("ns:more"), function), 6.0)
+        assert "one" not in journal.pending
+
+    def make() -> tuple[Callable[[], bool], Callable[[], None]]:
+        journal = before()
+        return lambda: journal.covers(ONE), lambda: merge(journal)
+
+    assert all(interrupted(make))
+    journal, found = before(), list[bool]()
+    before_each_step(lambda: merge(journal), lambda: found.append(journal.covers(ONE)))
+    assert all(found)
 
 
 # -- rule 5: until the resync all that was recorded counts as pending

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from tests.unit.call_tools import parts, within
 
 from evercache import Cache
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, UnavailableError
 
 
@@ -80,5 +80,5 @@ def test_an_attempt_that_may_have_run_is_not_forgotten(cache: Cache, monkeypatch
 
     monkeypatch.setattr(type(link), "_once", once)
     with pytest.raises(UnavailableError, match="no connection") as caught:
-        link.run(lambda *_: None, time.monotonic() + 0.2)
+        link.run(lambda *_: None, monotonic() + 0.2)
     assert caught.value.maybe_run

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from evercache.clock import monotonic
 from evercache.wire.names import Resolver, _Lookup
 from evercache.wire.types import Address
 
@@ -44,7 +44,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
 
 
 def soon(seconds: float = 0.1) -> float:
-    return time.monotonic() + seconds
+    return monotonic() + seconds
 
 
 def test_an_answer(system: System) -> None:
@@ -108,13 +108,13 @@ def test_a_thread_that_could_not_be_started_is_started_for_the_next_caller(
     def refuse(self: threading.Thread) -> None:
         raise error
 
-    resolver, began = Resolver(), time.monotonic()
+    resolver, began = Resolver(), monotonic()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(OSError, match=NAME.host) as caught:
             resolver.records(NAME, soon(10))
         assert not isinstance(caught.value, TimeoutError)
-    assert time.monotonic() - began < 5, "nobody waits for an answer that cannot come"
+    assert monotonic() - began < 5, "nobody waits for an answer that cannot come"
     assert resolver.records(NAME, soon(10)) == RECORDS
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)

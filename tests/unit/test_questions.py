@@ -7,11 +7,11 @@ import contextvars
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Any
 
 import pytest
 
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded
 from evercache.wire.channel import _EARLY, Channel
 from evercache.wire.requests import Exchange, Question

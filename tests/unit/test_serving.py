@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.steps import interrupted
 
 from evercache import Cache, modes, testing
 from evercache.cache import _Clients
@@ -21,7 +22,9 @@ from evercache.codecs import Encoder, StrictCodec, TypeRegistry
 from evercache.connect import memory_engine
 from evercache.errors import CorruptEnvelope
 from evercache.observe import Counters
-from evercache.protocol.envelope import COMPRESSED, COUNTER, ERROR, TAGGED, pack
+from evercache.protocol.envelope import COMPRESSED, COUNTER, ERROR, TAGGED, pack, unpack
+from evercache.protocol.freshness import Marks
+from evercache.protocol.replies import KnownMarks, LeaseReply
 from evercache.protocol.scope import Scope, Subject, tag_hash
 from evercache.url import parse_url
 from evercache.wire.memory import MemoryServer
@@ -61,10 +64,20 @@ class Case:
     pending: bool
     blind: bool
     compressed: bool
+    obeyed: int
 
 
 stamps = st.integers(0, 12)
-names = ("everything", "tag_floor", "key_floor", "function", "key", "newest", *(tag.hex() for tag in TAGS))
+names = (
+    "everything",
+    "tag_floor",
+    "key_floor",
+    "horizon",
+    "function",
+    "key",
+    "newest",
+    *(tag.hex() for tag in TAGS),
+)
 cases = st.builds(
     Case,
     st.sampled_from(VALUES),
@@ -83,6 +96,7 @@ cases = st.builds(
     st.just(False) | st.booleans(),
     st.just(False) | st.booleans(),
     st.booleans(),
+    stamps,
 )
 
 
@@ -111,7 +125,7 @@ def knows(both: _Clients, case: Case) -> None:
     marks.newest = 10
     for name, stamp in case.marks.items():
         match name:
-            case "everything" | "tag_floor" | "key_floor" | "newest":
+            case "everything" | "tag_floor" | "key_floor" | "horizon" | "newest":
                 setattr(marks, name, stamp)
             case "function":
                 marks.functions["f"] = stamp
@@ -136,8 +150,9 @@ def test_what_is_served_is_what_the_long_way_serves(case: Case) -> None:
     subject = Subject("k", "f", tuple(case.call_tags))
     plan = Plan("f", encoder, counters, 0.0, 0.1, 0.0)
     data, resyncs = data_of(case), state.resyncs - case.resynced
-    served = Serving(both.engine).value(plan, "k", subject.tags, data, case.source, resyncs, NOW, NOW)
-    found = both.sync.reads.judge(data, subject, state.marks.need(subject), resyncs, case.source, Counters())
+    need, obeyed = state.marks.need(subject), case.obeyed
+    served = Serving(both.engine).value(plan, "k", subject.tags, data, case.source, resyncs, NOW, NOW, obeyed)
+    found = both.sync.reads.judge(data, subject, need, resyncs, obeyed, case.source, Counters())
     expected: Any = Unserved
     if found is not None and not found.stale and not found.envelope.error:
         policy = Cache("memory://")._policy()
@@ -148,6 +163,7 @@ def test_what_is_served_is_what_the_long_way_serves(case: Case) -> None:
             expected = Unserved
     if type(served) is Unserved:
         assert served.data is data
+        assert served.obeyed == obeyed
         assert expected is Unserved or case.pending or case.blind or case.flags & ~6
         assert counters.hits == 0
     else:
@@ -158,6 +174,58 @@ def test_what_is_served_is_what_the_long_way_serves(case: Case) -> None:
         assert (counters.master_hits, counters.replica_hits) == (case.source == "master", case.source != "master")
 
 
+@pytest.mark.parametrize(
+    ("scope", "change"),
+    [
+        (Scope.of_key("k"), lambda marks: marks.hear(Scope.of_key("k"), 5, NOW)),
+        (Scope.of_key("k"), lambda marks: marks.hear(Scope.of_key("other"), 20, NOW)),
+        (Scope.of_key("k"), lambda marks: marks.expire_keys(NOW + 100, 1.0)),
+        (Scope.of_function("f"), lambda marks: marks.hear(Scope.of_function("other"), 20, NOW)),
+        (Scope("t", TAGS[0].hex()), lambda marks: marks.hear(Scope("t", TAGS[1].hex()), 20, NOW)),
+    ],
+)
+def test_rule_7_a_mark_is_not_missed_by_a_hit_that_is_interrupted(
+    scope: Scope, change: Callable[[Marks], None]
+) -> None:
+    data = pack(payload=StrictCodec().encode(1, TypeRegistry()), codec=1, stamp=9, soft_ms=SERVER_MS + 1000)
+    plan = Plan("f", Encoder(), Counters(), 0.0, 0.1, 0.0)
+
+    def make() -> tuple[Callable[[], Any], Callable[[], None]]:
+        both = clients()
+        marks = both.engine.state.marks = Marks(limit=1)
+        marks.hear(scope, 10, NOW)
+        serving = Serving(both.engine)
+        return lambda: serving.value(plan, "k", (TAGS[0],), data, "replica", 0, NOW, NOW, 0), lambda: change(marks)
+
+    assert {type(served) for served in interrupted(make)} == {Unserved}
+
+
+@pytest.mark.parametrize(("tip", "stamp"), [(10, 9), (11, 9), (9, 10), (9, 9)])
+def test_rule_7_what_the_master_answered_before_a_mark_that_was_forgotten_is_not_served(
+    tip: int, stamp: int
+) -> None:
+    """The key mark of stamp 10 came after the answer if the master's tip was 9. It is forgotten by now."""
+    both, request = (
+        clients(),
+        Request(Subject("k", "f"), Cache("memory://")._policy(), Encoder(), Counters(), Usual(), lambda: None),
+    )
+    marks = both.engine.state.marks
+    marks.newest, marks.horizon = 20, 10
+    entry = pack(payload=b"x", codec=1, stamp=stamp, soft_ms=SERVER_MS + 1000, span_ms=1000)
+    reply = LeaseReply("entry", SERVER_MS * 1000, "", KnownMarks(tip=tip), entry=entry)
+    good = tip >= 10 or stamp >= 10
+    found = both.sync.reads.from_master(reply, request.subject, both.engine.state.resyncs, Counters())
+    assert (found is not None) is good
+    answer = both.sync.leads._weigh(request, reply)
+    assert (answer.verdict, answer.known) == (("hit", 0) if good else ("outdated", 10))
+    # The same entry after its soft expiry, in the place of an error of the function.
+    late = replace(reply, status="lead", now_us=(SERVER_MS + 1001) * 1000)
+    request = replace(request, policy=replace(request.policy, stale=60, stale_if_error=60))
+    assert both.sync.leads._weigh(request, late).verdict == ("stale" if good else "none")
+    instead = both.sync.leads._stale_on_error(request, unpack(entry), late, ValueError(), 0.0)
+    assert (instead is not None) is good
+
+
 def test_an_entry_that_ends_where_its_tags_begin_is_damaged() -> None:
     data = bytearray(pack(payload=b"", codec=1, soft_ms=SERVER_MS + 1000, span_ms=1000))
     data[3] |= TAGGED
@@ -165,7 +233,7 @@ def test_an_entry_that_ends_where_its_tags_begin_is_damaged() -> None:
         both = clients()
         both.engine.state.marks.newest = stamp
         plan = Plan("f", Encoder(), Counters(), 0.0, 0.1, 0.0)
-        served = Serving(both.engine).value(plan, "k", (), bytes(data), "master", 0, NOW, NOW)
+        served = Serving(both.engine).value(plan, "k", (), bytes(data), "master", 0, NOW, NOW, 0)
         assert type(served) is Unserved
 
 

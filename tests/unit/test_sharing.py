@@ -36,7 +36,7 @@ def state() -> State:
 def under_way(state: State, patience: float = 0.1) -> asyncio.Future[Any]:
     """A read that was sent just now."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    state.reading[KEY] = future, REPLICA, 0.5, replace(PLAN, patience=patience)
+    state.reading[KEY] = future, REPLICA, 0.5, replace(PLAN, patience=patience), state.marks.horizon
     return future
 
 
@@ -48,11 +48,13 @@ async def joined(state: State) -> asyncio.Task[Any]:
 
 @pytest.mark.parametrize("reply", [b"an entry", None])
 async def test_who_joins_gets_the_reply_and_all_that_is_needed_to_judge_it(state: State, reply: Any) -> None:
+    state.marks.horizon = 5
     future = under_way(state)
     tasks = [await joined(state) for _ in range(3)]
     state.resyncs += 1  # what was asked before is judged by the count at that time (rule 5)
+    state.marks.horizon = 7  # and what was forgotten since, by what the node obeyed then (rule 7)
     future.set_result(reply)
-    assert await asyncio.gather(*tasks) == [Unserved(0.5, reply, "replica", 0)] * 3
+    assert await asyncio.gather(*tasks) == [Unserved(0.5, reply, "replica", 0, obeyed=5)] * 3
 
 
 async def test_nothing_is_joined_that_was_sent_before_a_mark(state: State) -> None:

@@ -7,7 +7,6 @@ import contextvars
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from evercache import Cache
 from evercache.client.waits import SyncWaits, in_thread
+from evercache.clock import monotonic
 from evercache.codecs import Encoder
 from evercache.errors import ConfigurationError, ConnectionFailed, ResourceExhausted
 from evercache.observe import EventHub, events
@@ -214,7 +214,7 @@ def test_a_connection_that_cannot_be_made_gives_its_place_back(
     monkeypatch.setattr("evercache.wire.connection.new_socket", refuse)
     for _ in range(3):
         with pytest.raises(ConnectionFailed):
-            endpoint.execute([("PING",)], time.monotonic() + 5)
+            endpoint.execute([("PING",)], monotonic() + 5)
     assert endpoint.outstanding == 0
 
 
@@ -244,12 +244,12 @@ async def test_what_could_not_be_written_takes_no_other_reply(several: bool) -> 
 
         channel._transport = Once()  # type: ignore[assignment]
         channel._alone = not several  # else they leave together
-        until = time.monotonic() + 5
-        asked: list[Any] = [channel.get(f"k{n}", time.monotonic(), until) for n in range(3 if several else 1)]
+        until = monotonic() + 5
+        asked: list[Any] = [channel.get(f"k{n}", monotonic(), until) for n in range(3 if several else 1)]
         for question in asked:
             with pytest.raises(ConnectionFailed, match="memory"):
                 await question
-        assert channel.get("other", time.monotonic(), until) is None
+        assert channel.get("other", monotonic(), until) is None
     finally:
         channel.close()
         theirs.close()
@@ -290,12 +290,12 @@ async def test_memory_that_is_missing_while_tasks_go_on_does_not_stop_the_connec
     """It took questions for ever after, and sent none."""
     channel, theirs = await connected()
     try:
-        question = channel.get("k", time.monotonic(), time.monotonic() + 5)
+        question = channel.get("k", monotonic(), monotonic() + 5)
         assert question is not None
         question.add_done_callback(no_memory, context=contextvars.copy_context())
         asyncio.get_running_loop().call_soon(channel.data_received, b"$1\r\nx\r\n")
         await asyncio.sleep(0.01)
-        assert channel.get("other", time.monotonic(), time.monotonic() + 5) is None
+        assert channel.get("other", monotonic(), monotonic() + 5) is None
         assert not channel._flushing
     finally:
         channel.close()
@@ -336,10 +336,10 @@ def test_nobody_waits_for_a_background_that_cannot_run(monkeypatch: pytest.Monke
 
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", no_thread)
-            began = time.monotonic()
+            began = monotonic()
             assert [page(number) for number in range(10)] == list(range(10))
             ack = page.invalidate(1)
-            assert time.monotonic() - began < 2.5
+            assert monotonic() - began < 2.5
         assert (ack.done, ack.queued) == (False, True)
         assert any("can't start new thread" in problem for problem in cache.health().problems)
 

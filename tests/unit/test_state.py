@@ -63,7 +63,8 @@ def near(state: State) -> bool:
 
 
 def put(state: State, stamp: int = 0, seconds: float = 5.0, **more: Any) -> bool:
-    state.put_near(ONE, more.pop("entry", envelope(stamp)), seconds, more.pop("resyncs", state.resyncs), **more)
+    resyncs, obeyed = more.get("resyncs", state.resyncs), more.get("obeyed", state.marks.horizon)
+    state.put_near(ONE, more.get("entry", envelope(stamp)), seconds, resyncs, obeyed)
     return near(state)
 
 
@@ -222,17 +223,15 @@ def test_rule_8_putting_checks_what_is_pending(state: State, scope: Scope) -> No
     assert put(state, stamp=10)
 
 
-@pytest.mark.parametrize("name", ["horizon", "tag_floor", "key_floor"])
-def test_rule_8_computed_values_must_be_past_horizon_and_floors(state: State, name: str) -> None:
-    setattr(state.marks, name, 10)
-    state.marks.newest = 20
-    assert not put(state, stamp=9, computed=True)
-    assert put(state, stamp=10, computed=True)
-
-
-def test_rule_8_what_the_master_had_may_be_older_than_the_horizon(state: State) -> None:
+def test_rule_8_putting_checks_what_was_forgotten_since_the_server_was_asked(state: State) -> None:
     state.marks.newest, state.marks.horizon = 20, 10
-    assert put(state, stamp=9)
+    assert not put(state, stamp=9, obeyed=9)
+    assert put(state, stamp=10, obeyed=9)
+
+
+def test_rule_8_what_a_server_had_may_be_older_than_the_horizon(state: State) -> None:
+    state.marks.newest, state.marks.horizon = 20, 10
+    assert put(state, stamp=9, obeyed=10)
 
 
 def test_rule_5_what_was_asked_before_a_resync_is_not_put(state: State) -> None:

@@ -46,14 +46,16 @@ _PLAIN_CRC: Final = crc32(bytes([PLAIN]))
 class Unserved:
     """What a first look brought when it could not be served as it is: the long way goes on from there.
 
-    `began` (monotonic seconds) is when the call began, None when nothing was asked. `tried` is a node that failed.
-    `early`: served it may be, but it must be refreshed in the background.
+    `began` (monotonic seconds) is when the call began, None when nothing was asked. `resyncs` and `obeyed` (see
+    `Marks.remembers`) are as they were when the node was asked. `tried` is a node that failed. `early`: served it
+    may be, but it must be refreshed in the background.
     """
 
     began: float | None = None
     data: bytes | None = None
     source: str = ""
     resyncs: int = 0
+    obeyed: int = 0
     tried: Address | None = None
     early: bool = False
 
@@ -154,13 +156,17 @@ class Serving:
         resyncs: int,
         began: float,
         now: float,
+        obeyed: int,
     ) -> Any:
-        """The decoded value of an entry that is whole, live and fresh, else `Unserved`."""
+        """The decoded value of an entry that is whole, live and fresh, else `Unserved`.
+
+        `resyncs` and `obeyed` as in `Unserved`.
+        """
         state, marks = self._state, self._marks
         try:
             head, stamp, soft, compute, crc, first = _HEADER.unpack_from(data)
         except StructError:
-            return Unserved(began, data, source, resyncs)
+            return Unserved(began, data, source, resyncs, obeyed)
         newest, offset = marks.newest, state.clock.offset
         if (
             stamp > newest
@@ -169,37 +175,39 @@ class Serving:
             or now > state.sure_until
             or state.journal.pending
         ):
-            return Unserved(began, data, source, resyncs)
+            return Unserved(began, data, source, resyncs, obeyed)
         flags, start = 0, HEADER_BYTES
         if head != _ORDINARY:
             flags = head ^ _ORDINARY
             if flags & ~_USUAL:
-                return Unserved(began, data, source, resyncs)
+                return Unserved(began, data, source, resyncs, obeyed)
             if flags & TAGGED:
                 start += 1 + 8 * first
                 if not first or len(data) <= start:
-                    return Unserved(began, data, source, resyncs)
+                    return Unserved(began, data, source, resyncs, obeyed)
         if stamp < newest:
-            # Not newer than every mark that was heard of: the marks that cover it are looked up.
-            if (
-                stamp < marks.everything
-                or stamp < marks.functions.get(plan.function, 0)
-                or (stamp < marks.key_floor and source != "master")
-            ):
-                return Unserved(began, data, source, resyncs)
+            # Not newer than every mark that was heard of: look up the marks that cover it, and then the floors that
+            # stand for marks which were dropped or forgotten.
             mark = marks.keys.get(key)
             if mark is not None and stamp < mark[0]:
-                return Unserved(began, data, source, resyncs)
+                return Unserved(began, data, source, resyncs, obeyed)
             if tags or flags & TAGGED:
-                if stamp < marks.tag_floor:
-                    return Unserved(began, data, source, resyncs)
                 known = marks.tags.get
                 for tag in tags:
                     if stamp < known(tag, 0):
-                        return Unserved(began, data, source, resyncs)
+                        return Unserved(began, data, source, resyncs, obeyed)
                 for at in range(HEADER_BYTES + 1, start, 8):
                     if stamp < known(data[at : at + 8], 0):
-                        return Unserved(began, data, source, resyncs)
+                        return Unserved(began, data, source, resyncs, obeyed)
+                if stamp < marks.tag_floor:
+                    return Unserved(began, data, source, resyncs, obeyed)
+            if (
+                stamp < marks.functions.get(plan.function, 0)
+                or stamp < marks.everything
+                or (stamp < marks.key_floor and source != "master")
+                or (obeyed < marks.horizon and stamp < marks.horizon)
+            ):
+                return Unserved(began, data, source, resyncs, obeyed)
         left = soft - (now + offset) * _SECOND
         plain = not (flags or first) and compute & 0xFF == plan.plain
         if plain:
@@ -208,11 +216,11 @@ class Serving:
         else:
             found = crc32(memoryview(data)[HEADER_BYTES:])
         if left < _MS or found != crc:
-            return Unserved(began, data, source, resyncs)
+            return Unserved(began, data, source, resyncs, obeyed)
         if left < compute * plan.early and refresh_early(
             left / _MS, (compute >> 8) / 10, plan.beta, 1.0 - state.rng.random()
         ):
-            return Unserved(began, data, source, resyncs, early=True)
+            return Unserved(began, data, source, resyncs, obeyed, early=True)
         try:
             if not plain:
                 value = plan.encoder.decode(data[start:], compute & 0xFF, bool(flags & COMPRESSED), key.encode())
@@ -222,7 +230,7 @@ class Serving:
                 except Exception:  # damaged, or what only the codec reads: text with lone surrogates, great depth
                     value = plan.encoder.decode(data[start:], STRICT, False, b"")
         except (CorruptEnvelope, MemoryError):
-            return Unserved(began, data, source, resyncs)
+            return Unserved(began, data, source, resyncs, obeyed)
         if source == "master":
             plan.counters.master_hits += 1
         else:

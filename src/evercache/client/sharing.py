@@ -17,9 +17,9 @@ from evercache.wire.types import Address
 __all__ = ["SharedRead", "join"]
 
 #: A `GET` under way: its reply, who was asked, when the call began (monotonic
-#: seconds) and that of which function. A plain tuple, since nearly every read
-#: makes one and nobody joins it.
-SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float, Plan]
+#: seconds), that of which function, and the horizon before it was sent. A plain
+#: tuple, since nearly every read makes one and nobody joins it.
+SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float, Plan, int]
 
 
 def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[Any]) -> None:
@@ -35,8 +35,9 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
     """What a read of the key that is under way brings; else the caller asks for itself, not the node returned.
 
     Joined is only what was sent after the last mark that this process heard or issued, after the last resync, and
-    after its last store of the key: each of them takes reads out of `state.reading`. Whoever joins holds the reply
-    against the marks that it knows itself. A leader that is cancelled takes nobody along.
+    after its last store of the key: each of them takes reads out of `state.reading`. The caller that joins checks
+    the reply against the marks that it knows itself, and against those that were forgotten since the leader asked.
+    A leader that is cancelled takes nobody along.
     """
     tried: Address | None = None
     before: SharedRead | None = None
@@ -48,7 +49,7 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
         shared = state.reading.get(key)
         if shared is None or shared is before:
             return tried
-        future, reader, since, leading = before = shared
+        future, reader, since, leading, obeyed = before = shared
         # No future: a connection is made first. The leader's time must be over before that of this caller. What is
         # like a future has its loop where asyncio looks for it (`wire.requests.Question`).
         if (
@@ -80,5 +81,5 @@ async def join(state: State, plan: Plan, key: str, began: float) -> Unserved | A
             return tried
         reply = future.result()
         if reply is None or type(reply) is bytes:
-            return Unserved(began, reply, reader.role, resyncs)
+            return Unserved(began, reply, reader.role, resyncs, obeyed)
         tried = reader.address  # late, or an error: its leader sees to that, and the others ask another node

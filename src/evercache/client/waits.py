@@ -17,6 +17,7 @@ from functools import partial
 from types import coroutine
 from typing import Any, ParamSpec, TypeVar
 
+from evercache.clock import monotonic
 from evercache.engine.flights import Owner
 from evercache.process import Wakeup, new_lock, start_thread, thread_runs
 from evercache.protocol.landing import Landing
@@ -125,11 +126,11 @@ class SyncWaits:
     @staticmethod
     def result(landing: Landing[T], seconds: float) -> T | None:
         """The result that another thread or task sets, or None after `seconds`."""
-        end = time.monotonic() + seconds
+        end = monotonic() + seconds
         woken = Wakeup()
         landing.add(woken.wake)
         try:
-            while not landing.done and (left := end - time.monotonic()) > 0:
+            while not landing.done and (left := end - monotonic()) > 0:
                 woken.wait(min(left, _SLICE))
         finally:
             landing.discard(woken.wake)
@@ -138,13 +139,13 @@ class SyncWaits:
     @staticmethod
     def first(exchanges: Sequence[SyncExchange], seconds: float) -> SyncExchange | None:
         """One that is over, as soon as there is one; None when there is none after `seconds`."""
-        end = time.monotonic() + seconds
+        end = monotonic() + seconds
         poll = None
         while True:
             for exchange in exchanges:
                 if exchange.settle():
                     return exchange
-            left = end - time.monotonic()
+            left = end - monotonic()
             if left <= 0:
                 return None
             try:

@@ -13,9 +13,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from time import monotonic
 from typing import Any, Final
 
+from evercache.clock import monotonic
 from evercache.process import new_lock, start_thread, thread_runs
 
 __all__ = ["Background", "Job", "cancel", "keep"]

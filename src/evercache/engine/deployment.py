@@ -6,11 +6,11 @@ import asyncio
 import atexit
 import contextlib
 import random
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from evercache.clock import monotonic
 from evercache.engine.background import Background, Job, cancel, keep
 from evercache.engine.endpoints import Endpoints
 from evercache.observe import EventHub, events
@@ -58,7 +58,7 @@ class Deployment:
         sync_wire: SyncWire,
         async_wire: AsyncWire,
         *,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
         rng: random.Random | None = None,
         background: Callable[[str, Callable[[], Sequence[Job]]], Background] = Background,
         hub: EventHub | None = None,

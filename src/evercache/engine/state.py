@@ -490,7 +490,7 @@ class State:
     def _drop_reads(self) -> None:
         """Forget shared reads whose time is over, and those who waited on a loop that was closed."""
         now = self.now()
-        for key, (_, _, since, plan) in list(self.reading.items()):
+        for key, (_, _, since, plan, _) in list(self.reading.items()):
             if since + plan.patience < now - 1.0:
                 self.reading.pop(key, None)
         for read in list(self.joining):
@@ -551,16 +551,17 @@ class State:
         after = -1 if outcome.sequence is None else outcome.sequence
         return (
             outcome.stamp >= need
-            and self.marks.joinable(outcome.stamp, subject, tags)
             and not self.journal.covers(subject, tags, after=after)
+            and self.marks.joinable(outcome.stamp, subject, tags)
         )
 
     # -- near
 
-    def put_near(
-        self, subject: Subject, envelope: Envelope, seconds: float, resyncs: int, *, computed: bool = False
-    ) -> None:
-        """Keep an entry in the process, if nothing outdates it; checked and put under the lock (rule 8)."""
+    def put_near(self, subject: Subject, envelope: Envelope, seconds: float, resyncs: int, obeyed: int) -> None:
+        """Keep an entry in the process, if nothing outdates it; checked and put under the lock (rule 8).
+
+        `resyncs` as when the server was asked, `obeyed` as in `Marks.remembers`.
+        """
         server_ms = self.clock.server_ms(now := self.now())
         if seconds <= 0 or server_ms is None:
             return
@@ -568,10 +569,9 @@ class State:
         with self.lock, self.change:
             if resyncs != self.resyncs or not self.ready or until <= now:
                 return
-            marks = self.marks
-            fresh = marks.joinable if computed else marks.fresh
             tags = envelope.tags
-            if fresh(envelope.stamp, subject, tags) and not self.journal.covers(subject, tags):
+            fresh = self.marks.holds(envelope.stamp, obeyed, subject, tags)
+            if fresh and not self.journal.covers(subject, tags):
                 self.near.put(subject.key, envelope, until)
 
     # -- leases

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeAlias
 
+from evercache.clock import monotonic
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
 from evercache.observe.subscribers import Callback, Subscribers
@@ -34,7 +34,7 @@ class EventHub:
 
     def __init__(
         self,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
         logger: logging.Logger | None = None,
         subscribers: Subscribers | None = None,
     ) -> None:

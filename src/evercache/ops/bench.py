@@ -13,6 +13,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from evercache.cache import Cache
+from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import NodeReport, Survey, Targets, ask, survey
@@ -114,15 +115,15 @@ def _name(node: NodeReport) -> str:
 def _ping(node: NodeReport, targets: Targets) -> Iterator[Callable[[], Any]]:
     endpoint = BlockingWire().endpoint(node.address, targets.node_options)
     try:
-        yield lambda: endpoint.execute([("PING",)], time.monotonic() + 2.0)
+        yield lambda: endpoint.execute([("PING",)], monotonic() + 2.0)
     finally:
         endpoint.disconnect()
 
 
 def _settle(cache: Cache) -> None:
     """Until replicas are admitted, or a second has passed: what a process does only once is not measured."""
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end:
+    end = monotonic() + 1.0
+    while monotonic() < end:
         nodes = cache.health().nodes
         if nodes and all(node.use in ("reads", "writes", "writes and reads") for node in nodes):
             return

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from evercache.clock import monotonic
 from evercache.errors import (
     DeploymentError,
     EvercacheError,
@@ -90,13 +91,13 @@ class Failover:
     def run(self) -> HandedOver:
         """Check, hand over, and wait until it is whole again; FailoverRefused, NotWhole, DeploymentError."""
         facts = self.check()
-        began = time.monotonic()
+        began = monotonic()
         done = self._coordinated(facts) or self._paused(facts)
         new, way, since, until = done
         self._say("waiting until every sentinel names it, and every node follows it")
         assert facts.master is not None
         self._wait_whole(facts, new)
-        return HandedOver(facts.master, new, way, until - since, time.monotonic() - began)
+        return HandedOver(facts.master, new, way, until - since, monotonic() - began)
 
     # -- the two ways
 
@@ -111,17 +112,17 @@ class Failover:
                 raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
             return None
         self._say(f"{master} hands over")
-        since, end = time.monotonic(), time.monotonic() + _PAUSE
+        since, end = monotonic(), monotonic() + _PAUSE
         waiting = False
-        while time.monotonic() < end:
+        while monotonic() < end:
             new = self._promoted(facts)
             if new is not None:
-                until = time.monotonic()
+                until = monotonic()
                 self._say_done(new, since, until)
                 return new, _COORDINATED, since, until
             if not waiting:
                 waiting = self._hands_over(master)
-                since = time.monotonic()
+                since = monotonic()
             time.sleep(_POLL)
         raise DeploymentError(
             f"the sentinels accepted the failover, but {master} has not handed over within {_PAUSE:.0f} s. "
@@ -138,7 +139,7 @@ class Failover:
         master = facts.master
         assert master is not None
         with _undisturbed(self._say), self._pause(master) as tell:
-            since = time.monotonic()
+            since = monotonic()
             self._say(f"writes wait at {master}")
             behind = self._behind(facts)
             if not self._begun(facts):
@@ -147,11 +148,11 @@ class Failover:
             while True:
                 new = self._promoted(facts)
                 if new is not None:
-                    until = time.monotonic()
+                    until = monotonic()
                     self._demote(master, new, tell)
                     self._say_done(new, since, until)
                     return new, _PAUSED, since, until
-                if time.monotonic() > self._until - 1:
+                if monotonic() > self._until - 1:
                     break
                 time.sleep(_POLL)
         raise DeploymentError(
@@ -167,7 +168,7 @@ class Failover:
                 f"{behind} did not catch up with the master in time, and might have been promoted; nothing was "
                 "changed. Look at its link and its load"
             )
-        if time.monotonic() > self._until - _PAUSE / 2:
+        if monotonic() > self._until - _PAUSE / 2:
             raise FailoverRefused(
                 f"it took so long to let writes wait at {master} that they might go on before a replica is "
                 "promoted; nothing was changed. Try again"
@@ -188,7 +189,7 @@ class Failover:
 
         They do when its writes wait for long: their greetings are writes, and so their questions wait as well.
         """
-        if time.monotonic() < self._until - _PAUSE + facts.down_after / 2:
+        if monotonic() < self._until - _PAUSE + facts.down_after / 2:
             return False
         if self._promoted(facts) is not None:
             return True
@@ -206,7 +207,7 @@ class Failover:
                 "from the end of the pause until a sentinel does that may be lost"
             ) from error
         self._let_go = True
-        late = time.monotonic() - self._until
+        late = monotonic() - self._until
         if late > 0:
             raise DeploymentError(
                 f"{new} is the master, but the pause of the writes at {master} may have been over for {late:.1f} s "
@@ -220,7 +221,7 @@ class Failover:
         endpoint = BlockingWire().endpoint(master, self._targets.node_options)
 
         def tell(*command: Any) -> None:
-            (reply,) = endpoint.execute((command,), time.monotonic() + 2.0)
+            (reply,) = endpoint.execute((command,), monotonic() + 2.0)
             if isinstance(reply, ServerError):
                 raise reply
 
@@ -235,7 +236,7 @@ class Failover:
             endpoint.disconnect()
 
     def _begin_pause(self, master: Address, tell: Tell) -> None:
-        self._let_go, self._until = True, time.monotonic() + _PAUSE
+        self._let_go, self._until = True, monotonic() + _PAUSE
         try:
             tell("CLIENT", "PAUSE", int(_PAUSE * 1000), "WRITE")
         except ServerError as error:
@@ -272,10 +273,10 @@ class Failover:
         master = facts.master
         assert master is not None
         wanted = self._offset(master)
-        end = time.monotonic() + min(_CATCH_UP, facts.down_after / 2)
+        end = monotonic() + min(_CATCH_UP, facts.down_after / 2)
         for replica in facts.candidates:
             while not self._has(replica, wanted):
-                if time.monotonic() > end:
+                if monotonic() > end:
                     return replica
                 time.sleep(_POLL)
         return None
@@ -313,13 +314,13 @@ class Failover:
         """Until it is as whole as before: what was down then may be so still."""
         assert facts.seen is not None
         used = {node.address for node in facts.seen.nodes if node.use != "nothing"}
-        end = time.monotonic() + _WHOLE
+        end = monotonic() + _WHOLE
         while True:
             seen = survey(self._targets)
             idle = [node for node in seen.nodes if node.address in used and node.use == "nothing"]
             if seen.master == new and seen.settled and not idle:
                 return
-            if time.monotonic() > end:
+            if monotonic() > end:
                 raise NotWhole(
                     f"{new} is the master, but after {_WHOLE:.0f} s not all is whole: {'; '.join(seen.problems)}"
                 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evercache.clock import monotonic
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
 from evercache.protocol.shapes import to_address, understood, whole
 from evercache.topology.facts import parse_replication
@@ -29,7 +29,7 @@ def ask(
     """
     endpoint = BlockingWire().endpoint(address, options)
     try:
-        replies = endpoint.execute(commands, time.monotonic() + timeout)
+        replies = endpoint.execute(commands, monotonic() + timeout)
     finally:
         endpoint.disconnect()
     for reply in replies:

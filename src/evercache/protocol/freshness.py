@@ -17,8 +17,9 @@ __all__ = ["Marks"]
 class Marks:
     """The marks that this process heard of.
 
-    Changes are guarded by the lock of the owner; reads need none (each is one look-up in a dict). An exception in
-    the middle of a change loses no mark that was known: what replaces a mark is there before the mark leaves.
+    Changes are guarded by the lock of the owner. Reads take no lock, and an exception may end a change half-way.
+    So a mark is raised before what it replaces is removed, and a reader looks up the single marks before the floors
+    that they are folded into.
     """
 
     __slots__ = (
@@ -43,10 +44,10 @@ class Marks:
         self.tag_floor = 0
         #: Below it, a replica is not believed: key marks were dropped for want of room.
         self.key_floor = 0
-        #: What is joined or kept near must not be older: newest key mark dropped, or tip at the last resync.
+        #: The newest key mark that was forgotten, or the tip at the last resync. See `remembers`.
         self.horizon = 0
         self.functions: dict[str, int] = {}
-        #: In the order in which they were heard, the oldest first.
+        #: In the order in which they were heard last, like `keys`.
         self.tags: OrderedDict[bytes, int] = OrderedDict()
         self.keys: OrderedDict[str, tuple[int, float]] = OrderedDict()
         #: Changes after anything came that may outdate what was fresh before.
@@ -60,24 +61,36 @@ class Marks:
 
     def need(self, subject: Subject, tags: Iterable[bytes] = ()) -> int:
         """The newest mark that covers the subject; `tags` are those of its envelope (rule 16)."""
-        need = self.everything
         mark = self.keys.get(subject.key)
-        if mark is not None and mark[0] > need:
-            need = mark[0]
+        need = 0 if mark is None else mark[0]
         if subject.function:
             need = max(need, self.functions.get(subject.function, 0))
+        tagged = False
         for group in (subject.tags, tags):
             for tag in group:
-                need = max(need, self.tags.get(tag, 0), self.tag_floor)
-        return need
+                need, tagged = max(need, self.tags.get(tag, 0)), True
+        return max(need, self.tag_floor if tagged else 0, self.everything)
 
     def fresh(self, stamp: int, subject: Subject, tags: Iterable[bytes] = ()) -> bool:
-        """The rule of freshness."""
+        """The rule of freshness, by the marks that are remembered; of a reply, ask `holds`."""
         return stamp >= self.newest or stamp >= self.need(subject, tags)
 
+    def remembers(self, stamp: int, obeyed: int) -> bool:
+        """Whether every key mark that could outdate a stamp is still here (rule 7).
+
+        `obeyed`: whoever gave the value obeyed the key marks up to this one. That is the horizon before a node that
+        may serve was chosen, or the tip that the master named in its reply. Look up the marks first, then ask this.
+        """
+        horizon = self.horizon
+        return obeyed >= horizon or stamp >= horizon
+
+    def holds(self, stamp: int, obeyed: int, subject: Subject, tags: Iterable[bytes] = ()) -> bool:
+        """The rule of freshness for a reply, by the marks remembered and those forgotten since it was asked for."""
+        return self.fresh(stamp, subject, tags) and self.remembers(stamp, obeyed)
+
     def joinable(self, stamp: int, subject: Subject, tags: Iterable[bytes] = ()) -> bool:
-        """Whether a result that was under way may be joined or kept near (rules 6 and 8)."""
-        return stamp >= max(self.horizon, self.tag_floor, self.key_floor) and self.fresh(stamp, subject, tags)
+        """Whether a result that was under way may be joined (rule 6)."""
+        return self.fresh(stamp, subject, tags) and stamp >= max(self.tag_floor, self.key_floor, self.horizon)
 
     def hear(self, scope: Scope, stamp: int, now: float) -> None:
         """Take in one mark; marks merge by maximum, so order and repetition do not matter."""
@@ -89,8 +102,7 @@ class Marks:
                 self.keys[scope.name] = (max(stamp, old[0]) if old else stamp, now)
                 self.keys.move_to_end(scope.name)
                 if len(self.keys) > self._limit:
-                    self._drop_key(next(iter(self.keys)))
-                    self.key_floor = max(self.key_floor, self.horizon)
+                    self._forget_key(next(iter(self.keys)), for_room=True)
             case kind if kind == FUNCTION:
                 if stamp > self.functions.get(scope.name, 0):
                     self.functions[scope.name] = stamp
@@ -139,15 +151,17 @@ class Marks:
         self.version += changed
 
     def expire_keys(self, now: float, keep: float) -> None:
-        """Drop key marks heard more than `keep` seconds ago: no replica that serves is that far behind."""
+        """Forget key marks heard more than `keep` seconds ago: no replica that may be asked is that far behind."""
         while self.keys:
             key = next(iter(self.keys))
             if now - self.keys[key][1] <= keep:
                 return
-            self._drop_key(key)
+            self._forget_key(key)
 
-    def _drop_key(self, key: str) -> None:
+    def _forget_key(self, key: str, *, for_room: bool = False) -> None:
         self.horizon = max(self.horizon, self.keys[key][0])
+        if for_room:
+            self.key_floor = max(self.key_floor, self.horizon)
         del self.keys[key]
 
     def scopes(self) -> Iterable[tuple[Scope, int]]:

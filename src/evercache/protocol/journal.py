@@ -136,12 +136,13 @@ def _widened(scope: Scope) -> Scope:
 
 
 def _scopes_over(subject: Subject, tags: Iterable[bytes]) -> list[Scope]:
-    """Every scope that covers a subject with these tags in its envelope."""
-    scopes = [EVERYTHING, Scope(KEY, subject.key)]
+    """Every scope that covers a subject with these tags in its envelope. The narrow ones come first: pending ones
+    merge into wider ones while a reader looks."""
+    scopes = [Scope(KEY, subject.key)]
     if subject.function:
         scopes.append(Scope(FUNCTION, subject.function))
     scopes += [Scope(TAG, tag.hex()) for tag in dict.fromkeys((*subject.tags, *tags))]
-    return scopes
+    return [*scopes, EVERYTHING]
 
 
 class Journal:
@@ -432,6 +433,7 @@ class Journal:
             # An id of its own, also where the function waited already: that one may have been sent, and obeyed
             # before what merges into it began.
             id = f"{absorbed[0].id.partition('~')[0]}~{self.sequence}"
+            # Before what it stands for is removed: readers take no lock.
             self.pending[id] = Pending(id, scope, self.sequence, due=now, given=self.sequence)
             for item in absorbed:
                 self.pending.discard(item.id)

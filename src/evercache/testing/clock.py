@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from evercache.clock import monotonic
 from evercache.policy import Seconds, seconds
 
 __all__ = ["Clock"]
@@ -24,7 +25,7 @@ class Clock:
 
     def monotonic(self) -> float:
         """The clock of the process, in seconds."""
-        return time.monotonic() + self._ahead_us / 1e6
+        return monotonic() + self._ahead_us / 1e6
 
     def server_us(self) -> int:
         """The clock of the server, in microseconds since 1970."""

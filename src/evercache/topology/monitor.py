@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random as _random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evercache.clock import monotonic
 from evercache.observe import EventHub, events
 from evercache.protocol.canonical import shown
 from evercache.protocol.caught import NEVER, ReplicaTable
@@ -55,7 +55,7 @@ class Monitor:
         changed_generation: Callable[[], None] = lambda: None,
         on_master: Callable[[NodeFacts], None] = lambda _: None,
         on_round: Callable[[Round], None] = lambda _: None,
-        clock: Clock = time.monotonic,
+        clock: Clock = monotonic,
         hub: EventHub | None = None,
     ) -> None:
         self.replicas = replicas if replicas is not None else ReplicaSet()

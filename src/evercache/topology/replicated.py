@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any
 
+from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.protocol.topology import View
 from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, mapper
@@ -71,7 +71,7 @@ class ReplicatedTopology:
         address_map: AddressMap | None = None,
         interval: float = INTERVAL,
         timeout: float = 0.3,
-        clock: Clock = time.monotonic,
+        clock: Clock = monotonic,
     ) -> None:
         self._configured = (primary, *replicas)
         self.view = View(0, primary, self._configured[1:])
@@ -130,7 +130,7 @@ class ReplicatedTopology:
         if address.path is not None or self._options.tls is not None:
             return [address]
         try:
-            records = known_records(address) or await resolver.arecords(address, time.monotonic() + 2.0)
+            records = known_records(address) or await resolver.arecords(address, monotonic() + 2.0)
         except (TimeoutError, socket.gaierror):
             return [address]
         except OSError:

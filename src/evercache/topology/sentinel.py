@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from evercache.clock import monotonic
 from evercache.errors import ServerError, UnavailableError
 from evercache.observe import Emit, EventHub, events
 from evercache.protocol.topology import RoleReport, SentinelAnswer, SentinelBook, View
@@ -45,7 +45,7 @@ class SentinelTopology:
         address_map: AddressMap | None = None,
         interval: float = INTERVAL,
         timeout: float = 0.2,
-        clock: Clock = time.monotonic,
+        clock: Clock = monotonic,
         emit: Emit | None = None,
     ) -> None:
         self._book = SentinelBook(service, sentinels)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
+from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.protocol.topology import View
 from evercache.topology.base import INTERVAL, Bell, Clock, Endpoints
@@ -32,7 +32,7 @@ class StandaloneTopology:
         *,
         interval: float = INTERVAL,
         timeout: float = 0.3,
-        clock: Clock = time.monotonic,
+        clock: Clock = monotonic,
     ) -> None:
         self.view = View(0, server)
         self._server = server

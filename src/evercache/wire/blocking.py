@@ -7,10 +7,10 @@ import random
 import time
 from collections.abc import Sequence
 from math import inf
-from time import monotonic
 from typing import Any, Final
 from weakref import ref
 
+from evercache.clock import monotonic
 from evercache.errors import (
     ConnectionFailed,
     DeadlineExceeded,

@@ -25,11 +25,11 @@ from asyncio import current_task
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from threading import get_ident
-from time import monotonic
 from typing import Any, Final, cast
 
 from hiredis import PushNotification
 
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
 from evercache.wire.requests import NEVER, Exchange, Question
 from evercache.wire.resp import (

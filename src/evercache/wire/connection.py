@@ -19,11 +19,11 @@ import ssl
 from collections.abc import Callable
 from math import ceil, inf, nan
 from struct import pack
-from time import monotonic
 from typing import Any, Final
 
 from hiredis import PushNotification
 
+from evercache.clock import monotonic
 from evercache.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, ProtocolError
 from evercache.wire.names import resolver
 from evercache.wire.places import Place, Places

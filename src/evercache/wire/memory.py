@@ -7,11 +7,11 @@ real server answers. It has no replicas and survives nothing.
 from __future__ import annotations
 
 import re
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, ServerChanged, ServerError, UnavailableError
 from evercache.process import new_lock
 from evercache.protocol.scripts import SCRIPTS
@@ -166,7 +166,7 @@ class MemoryServer:
             server="valkey",
             version=(0,),
             time_us=self._now_us(),
-            received=time.monotonic(),
+            received=monotonic(),
         )
 
 

@@ -7,9 +7,9 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Final
 
+from evercache.clock import monotonic
 from evercache.process import Wakeup, new_lock, on_fork, thread_runs
 from evercache.wire.sockets import look_up
 from evercache.wire.types import Address

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from threading import get_ident
-from time import monotonic
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
+from evercache.clock import monotonic
 from evercache.errors import (
     ConfigurationError,
     ConnectionFailed,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from time import monotonic
 from typing import Final
 from weakref import getweakrefcount, ref
+
+from evercache.clock import monotonic
 
 __all__ = ["Place", "Places", "collect_dropped", "taken"]
 

@@ -1,6 +1,6 @@
 """What is under way on a pipelined connection: the commands of one call, or one question.
 
-Both belong to one event loop, so they have no lock. Times are those of `time.monotonic()`.
+Both belong to one event loop, so they have no lock. Times are those of `evercache.clock.monotonic()`.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class SyncEndpoint(Protocol):
     ) -> list[Reply | ServerError]:
         """Send the commands in one write on one connection, return one reply for each.
 
-        `deadline` is a point on `time.monotonic()`. Error replies are returned as `ServerError` values of the
+        `deadline` is a point on `clock.monotonic()`. Error replies are returned as `ServerError` values of the
         fitting class. Raises `ConnectionFailed`, `DeadlineExceeded`, `PoolExhausted`, `ServerChanged`, or an
         `AuthenticationFailed` / `Loading` / ... of the greeting.
         """
@@ -188,7 +188,7 @@ class SyncEndpoint(Protocol):
     ) -> Reply | ServerError | SyncExchange:
         """The same for one `GET` of a key that is not long, which may be sent twice: the hot path.
 
-        `now` is the present time on `time.monotonic()`. The deadline is `patience` seconds later, and after `late`
+        `now` is the present time on `clock.monotonic()`. The deadline is `patience` seconds later, and after `late`
         seconds the exchange is returned: the same two numbers from most calls of a function.
         """
         ...

@@ -9,11 +9,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf, nan
-from time import monotonic
 from typing import Any
 
 import hiredis
 
+from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
 from evercache.wire import connection as blocking
 from evercache.wire import resp

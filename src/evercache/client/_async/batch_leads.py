@@ -75,7 +75,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                     needs[index] = max(needs[index], answer.known)
                     again.append(index)
                 elif answer.verdict == "hit" and answer.entry is not None:
-                    outcomes[index] = self._hit(request, answer.entry, resyncs)
+                    outcomes[index] = self._hit(request, answer.entry, resyncs, reply.marks.tip)
                 elif answer.verdict == "stale" and answer.entry is not None:
                     outcomes[index] = self._stale(request, answer.entry)
                     if reply.status == "lead":

@@ -161,8 +161,8 @@ class AsyncComputing:
             or reply is None
             or self._stale_for(stale, reply) + took > request.policy.stale_if_error
             or not self._engine.routing.may_serve(state.now())
-            or not state.marks.fresh(stale.stamp, request.subject, stale.tags)
             or state.journal.covers(request.subject, stale.tags)
+            or not state.marks.holds(stale.stamp, reply.marks.tip, request.subject, stale.tags)
         ):
             return None
         self._engine.events.emit(events.StaleOnError(request.subject.label, request.subject.key, shown(error)))
@@ -200,7 +200,7 @@ class AsyncComputing:
         """The master took a result (`stored` is the soft expiry that it gave it) or refused it (0)."""
         if stored and request.policy.near:
             soft = replace(envelope, soft_ms=stored, hard_ms=stored + lifetime[1])
-            self._state.put_near(request.subject, soft, request.policy.near, resyncs, computed=True)
+            self._state.put_near(request.subject, soft, request.policy.near, resyncs, envelope.stamp)
         self._state.reading.pop(request.subject.key, None)  # what was asked before this is not joined after it
         request.counters.stored += bool(stored)
 

@@ -45,6 +45,7 @@ class AsyncHits:
         if getpid() != process.pid:
             process.notice_fork()  # before anything is said on a connection of the parent's
         state, clock = self._state, self._now
+        obeyed = state.marks.horizon  # before a node is chosen
         began = asked = clock()
         patience, late = plan.patience, inf
         route = state.route
@@ -60,7 +61,7 @@ class AsyncHits:
                 if joined.data is None:
                     return joined
                 return self.serving.value(
-                    plan, key, tags, joined.data, joined.source, joined.resyncs, began, clock()
+                    plan, key, tags, joined.data, joined.source, joined.resyncs, began, clock(), joined.obeyed
                 )
             # It asks for itself after all, in what is left of its time.
             asked = clock()
@@ -88,7 +89,7 @@ class AsyncHits:
         try:
             answer = endpoint.get(key, asked, patience, reader.expected, late)
             # async-only
-            reading[key] = answer, reader, began, plan
+            reading[key] = answer, reader, began, plan, obeyed
             if type(answer) is Question and answer.reply is PENDING:
                 yield answer  # what `await` does, with nothing made for it
                 data: Any = answer.reply
@@ -130,4 +131,4 @@ class AsyncHits:
                 reader.record(took, now)
             if hedges is not None:
                 hedges.record(took)
-        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now)
+        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now, obeyed)

@@ -29,12 +29,17 @@ ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry that may be served: where it was, and whether it is past its soft expiry."""
+    """An entry that may be served: where it was, and whether it is past its soft expiry.
+
+    `resyncs` and `obeyed` as in `Unserved`.
+    """
 
     envelope: Envelope
     source: str
     stale: bool
     left: float
+    resyncs: int
+    obeyed: int
 
 
 class AsyncReads:
@@ -72,7 +77,9 @@ class AsyncReads:
                 if envelope is not None:
                     return Outcome(envelope.stamp, "near", envelope)
             if turn == 0 and seen.began is not None and seen.tried is None:
-                found = self.judge(seen.data, subject, need, seen.resyncs, seen.source, request.counters)
+                found = self.judge(
+                    seen.data, subject, need, seen.resyncs, seen.obeyed, seen.source, request.counters
+                )
             else:
                 found = await self.look(subject, need, deadline, request.counters, None if turn else seen.tried)
             if found is not None:
@@ -195,7 +202,7 @@ class AsyncReads:
         else:
             request.counters.replica_hits += 1
         if policy.near:
-            state.put_near(request.subject, envelope, policy.near, state.resyncs)
+            state.put_near(request.subject, envelope, policy.near, found.resyncs, found.obeyed)
         return Outcome(envelope.stamp, found.source, envelope), early
 
     # -- plain reads
@@ -206,6 +213,7 @@ class AsyncReads:
         """One GET at a node that may serve, and at another one when the first (or what was `tried`) fails."""
         state = self._state
         for _ in range(1 if tried else 2):
+            obeyed = state.marks.horizon  # before a node is chosen
             now = state.now()
             reader = self._engine.routing.reader(now, tried)
             if reader is None or now >= deadline or state.journal.covers(subject):
@@ -215,7 +223,7 @@ class AsyncReads:
             answer = await self._link.read(reader, [("GET", subject.key)], until, counters)
             if answer is not None:
                 replies, reader = answer
-                return self.judge(replies[0], subject, need, resyncs, reader.role, counters)
+                return self.judge(replies[0], subject, need, resyncs, obeyed, reader.role, counters)
             counters.replica_failures += 1
             tried = reader.address
         return None
@@ -226,10 +234,14 @@ class AsyncReads:
         subject: Subject,
         need: int,
         resyncs: int,
+        obeyed: int,
         source: str,
         counters: Counters,
     ) -> Found | None:
-        """Whether what a node answered may be served; None: ask the master."""
+        """Whether what a node answered may be served; None: ask the master.
+
+        `resyncs` and `obeyed` as in `Unserved`.
+        """
         state = self._state
         if data is None:
             return None
@@ -259,12 +271,14 @@ class AsyncReads:
             return None
         if envelope.stamp < state.marks.key_floor and source != "master":
             return None
+        if not state.marks.remembers(envelope.stamp, obeyed):
+            return None
         if not self._may_serve(now):
             return None
         if not state.sure(now):
             telling.unconfirmed(self._engine, counters)
         left = (envelope.soft_ms - server_ms) / 1e3
-        return Found(envelope, source, left <= 0, left)
+        return Found(envelope, source, left <= 0, left, resyncs, obeyed)
 
     def _may_serve(self, now: float) -> bool:
         return self._engine.routing.may_serve(now)
@@ -285,7 +299,7 @@ class AsyncReads:
             resyncs = state.resyncs
             reply = await self.ask(subject, need, deadline)
             if resyncs == state.resyncs:  # else its answer proves nothing (rule 5)
-                return self.from_master(reply, subject, counters)
+                return self.from_master(reply, subject, resyncs, counters)
         return found
 
     async def ask(self, subject: Subject, need: int, deadline: float) -> LeaseReply:
@@ -302,7 +316,7 @@ class AsyncReads:
         state.learn(subject, reply.marks)
         return reply
 
-    def from_master(self, reply: LeaseReply, subject: Subject, counters: Counters) -> Found | None:
+    def from_master(self, reply: LeaseReply, subject: Subject, resyncs: int, counters: Counters) -> Found | None:
         """What a reply of the master holds for the caller."""
         state = self._state
         if reply.entry is None:
@@ -317,13 +331,14 @@ class AsyncReads:
         if not envelope.readable:
             telling.newer(self._engine, subject, counters)
             return None
-        # The master looked at the marks when it answered; this process may have heard of another since.
-        if state.journal.covers(subject, envelope.tags) or not state.marks.fresh(
-            envelope.stamp, subject, envelope.tags
+        # The master looked at the marks when it answered; this process may have heard of another one since, and may
+        # even have forgotten it.
+        if state.journal.covers(subject, envelope.tags) or not state.marks.holds(
+            envelope.stamp, reply.marks.tip, subject, envelope.tags
         ):
             return None
         left = (envelope.soft_ms - reply.now_us / 1e3) / 1e3
-        return Found(envelope, "master", left <= 0, left)
+        return Found(envelope, "master", left <= 0, left, resyncs, reply.marks.tip)
 
     async def until_ready(self, seconds: float) -> None:
         """Wait for the first resync, so long at most."""

@@ -55,6 +55,7 @@ class SyncBatchReads(SyncReads):
         results: list[Found | None] = [None] * len(subjects)
         command = ("MGET", *(subject.key for subject in subjects))
         for _ in range(1 if tried else 2):
+            obeyed = state.marks.horizon  # before a node is chosen
             now = state.now()
             reader = engine.routing.reader(now, tried)
             if reader is None or now >= deadline:
@@ -72,13 +73,13 @@ class SyncBatchReads(SyncReads):
                         if plan is not None and served is not None and type(data) is bytes:
                             subject = subjects[index]
                             value = self._serving.value(
-                                plan, subject.key, subject.tags, data, role, resyncs, now, arrived
+                                plan, subject.key, subject.tags, data, role, resyncs, now, arrived, obeyed
                             )
                             if type(value) is not Unserved:
                                 served[index] = value
                                 continue
                         results[index] = self.judge(
-                            data, subjects[index], needs[index], resyncs, reader.role, counters
+                            data, subjects[index], needs[index], resyncs, obeyed, reader.role, counters
                         )
                 break
             counters.replica_failures += 1
@@ -106,7 +107,9 @@ class SyncBatchReads(SyncReads):
         self._settle_many(subjects, deadline, counters)
         needs = [state.marks.need(subject) for subject in subjects]
         if seen.began is not None and seen.tried is None:
-            results = [self.judge(seen.data, subjects[0], needs[0], seen.resyncs, seen.source, counters)]
+            results = [
+                self.judge(seen.data, subjects[0], needs[0], seen.resyncs, seen.obeyed, seen.source, counters)
+            ]
         else:
             results = self.look_many(subjects, needs, deadline, counters, plan, served, seen.tried)
         missing = [
@@ -126,7 +129,7 @@ class SyncBatchReads(SyncReads):
         for index, reply in zip(missing, raw, strict=True):
             parsed = parse_lease(reply)
             state.learn(subjects[index], parsed.marks)
-            results[index] = self.from_master(parsed, subjects[index], counters)
+            results[index] = self.from_master(parsed, subjects[index], resyncs, counters)
         return results
 
     def _peek_call(self, subject: Subject, need: int) -> Build:

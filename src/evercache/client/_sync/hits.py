@@ -39,6 +39,7 @@ class SyncHits:
         if getpid() != process.pid:
             process.notice_fork()  # before anything is said on a connection of the parent's
         state, clock = self._state, self._now
+        obeyed = state.marks.horizon  # before a node is chosen
         began = asked = clock()
         patience, late = plan.patience, inf
         route = state.route
@@ -81,4 +82,4 @@ class SyncHits:
                 reader.record(took, now)
             if hedges is not None:
                 hedges.record(took)
-        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now)
+        return self.serving.value(plan, key, tags, data, reader.role, route.resyncs, began, now, obeyed)

@@ -86,7 +86,7 @@ class SyncLeads(SyncComputing):
                 continue
             entry = answer.entry
             if answer.verdict == "hit" and entry is not None:
-                return self._hit(request, entry, resyncs)
+                return self._hit(request, entry, resyncs, reply.marks.tip)
             if reply.status == "lead":
                 if answer.verdict == "stale" and entry is not None:
                     self._refresh_under(request, token, reply)
@@ -187,6 +187,8 @@ class SyncLeads(SyncComputing):
         tags = () if entry is None else entry.tags
         covered = state.journal.covers(subject, tags) or not self._engine.routing.may_serve(state.now())
         known = state.marks.need(subject, tags)
+        if entry is not None and not state.marks.remembers(entry.stamp, reply.marks.tip):
+            known = max(known, state.marks.horizon)  # a mark came after the answer, and was forgotten
         if reply.status == "entry":
             if entry is None or covered:
                 return Answer("useless", known)
@@ -195,10 +197,10 @@ class SyncLeads(SyncComputing):
         usable = alive and entry is not None and self._stale_for(entry, reply) <= request.policy.stale
         return Answer("stale" if usable else "none", known, entry)
 
-    def _hit(self, request: Request, entry: Envelope, resyncs: int) -> Outcome:
+    def _hit(self, request: Request, entry: Envelope, resyncs: int, obeyed: int) -> Outcome:
         request.counters.master_hits += 1
         if request.policy.near:
-            self._state.put_near(request.subject, entry, request.policy.near, resyncs)
+            self._state.put_near(request.subject, entry, request.policy.near, resyncs, obeyed)
         return Outcome(entry.stamp, "master", entry)
 
     def _stale(self, request: Request, entry: Envelope) -> Outcome:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
+from evercache.clock import monotonic
 from evercache.integrations.redis.connection_state import (
     BROKEN,
     ERRORS,
@@ -178,7 +178,7 @@ class _Routed:
         if self.guard.greeting or not self.guard.subscriber:
             return await self._read(*arguments, **options)
         timeout = options.get("timeout")
-        return await self._resuming(inf if timeout is None else time.monotonic() + timeout, arguments, options)
+        return await self._resuming(inf if timeout is None else monotonic() + timeout, arguments, options)
 
     async def _resuming(self, end: float, arguments: Any, options: dict[str, Any]) -> Any:
         """What a subscription gets, at the next master where one dies; None where there is none until `end`."""
@@ -199,7 +199,7 @@ class _Routed:
                 await self.disconnect(nowait=True)
                 if not resumes:
                     raise
-            left = end - time.monotonic()
+            left = end - monotonic()
             if left <= 0:
                 return None
             if left < inf:

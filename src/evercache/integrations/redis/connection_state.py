@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from math import inf
 from typing import Any
@@ -11,6 +10,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyErro
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from evercache.clock import monotonic
 from evercache.integrations.redis.commands import CURSORS, KeyTable, blocks, only_reads, words
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent, Stale
 from evercache.integrations.redis.routes import Route, waive
@@ -136,7 +136,7 @@ class Guard:
             writes, keys = self.route.source.writes, self._wrote
             self._wrote = set()
             if writes is not None:
-                writes.wrote(None if keys is None else frozenset(keys), time.monotonic())
+                writes.wrote(None if keys is None else frozenset(keys), monotonic())
 
     def broken(self) -> None:
         """The connection is closed; what was not answered may have run."""
@@ -244,7 +244,7 @@ class Patience:
             error = cause  # redis-py wraps what its asyncio connections meet
         if isinstance(error, (ClientsClosed, NotAttached, AuthenticationError)):
             raise error
-        guard, now = self._guard, time.monotonic()
+        guard, now = self._guard, monotonic()
         source = guard.route.source
         if self._began is None:
             self._began, self._again = now, now - guard.gave_up < _AGAIN

@@ -12,6 +12,7 @@ from typing import Any
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
+from evercache.clock import monotonic
 from evercache.integrations.redis.connection_state import (
     BROKEN,
     ERRORS,
@@ -183,11 +184,9 @@ class _Routed:
             except BROKEN:
                 self.disconnect()
                 raise
-        end = time.monotonic() + (timeout or 0)
+        end = monotonic() + (timeout or 0)
         attempt = super().can_read  # type: ignore[misc]
-        return (
-            self._resuming(end, lambda: attempt(max(0.0, end - time.monotonic()), *arguments, **options)) or False
-        )
+        return self._resuming(end, lambda: attempt(max(0.0, end - monotonic()), *arguments, **options)) or False
 
     def _resuming(self, end: float, attempt: Callable[[], Any]) -> Any:
         """What a subscription gets, at the next master where one dies; None where there is none until `end`."""
@@ -208,7 +207,7 @@ class _Routed:
                 self.disconnect()
                 if not resumes:
                     raise
-            if time.monotonic() >= end:
+            if monotonic() >= end:
                 return None
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
@@ -216,7 +215,7 @@ class _Routed:
         if self.guard.greeting or not self.guard.subscriber:
             return self._read(*arguments, **options)
         timeout = options.get("timeout")
-        end = time.monotonic() + timeout if isinstance(timeout, (int, float)) else inf
+        end = monotonic() + timeout if isinstance(timeout, (int, float)) else inf
         return self._resuming(end, lambda: self._read(*arguments, **options))
 
     def _read(self, *arguments: Any, **options: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from evercache.clock import monotonic
 from evercache.errors import ConfigurationError, MasterUnknown, UnavailableError
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent
 from evercache.integrations.redis.scans import Cursors
@@ -239,7 +239,7 @@ class Source:
             self._follow(engine)
         pid = os.getpid()
         if self._begun[0] != pid:
-            self._begun, self._confirmed = (pid, time.monotonic()), False
+            self._begun, self._confirmed = (pid, monotonic()), False
         if not engine.start():
             raise NotSent(engine.trouble or "the background of the cache does not run, so no master is known")
         return engine
@@ -285,7 +285,7 @@ class Source:
         if not self._confirmed:
             began = self._begun[1]
             self._confirmed = engine.topology.confirmed_since() >= began
-            if not self._confirmed and time.monotonic() - began < _CONFIRMING:
+            if not self._confirmed and monotonic() - began < _CONFIRMING:
                 raise NotSent(f"the servers of {self.location.redacted()} are being asked who is master")
         return engine
 

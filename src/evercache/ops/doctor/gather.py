@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from evercache.clock import monotonic
 from evercache.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -71,7 +72,7 @@ class _Talk:
         self.address = address
         self.options = replace(options, connect_timeout=PATIENCE, client_name="evercache-doctor", max_connections=1)
         self.hidden: dict[str, str] = {}
-        self.end = time.monotonic() + PATIENCE
+        self.end = monotonic() + PATIENCE
         self._endpoint = BlockingWire().endpoint(address, self.options)
 
     def ask(self, *commands: Command) -> list[Any]:
@@ -107,7 +108,7 @@ def gather(
     place = parse_url(url) if isinstance(url, str) else url
     if place.kind == "memory":
         raise ConfigurationError("memory:// has no servers to look at: give the URL of a deployment")
-    begun, taken = time.monotonic(), time.time()
+    begun, taken = monotonic(), time.time()
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="evercache-doctor") as pool:
         sentinels = list(pool.map(lambda a: _sentinel(a, place), dict.fromkeys(place.sentinels)))
         seen = {one.address for one in sentinels}
@@ -129,7 +130,7 @@ def gather(
         resolved={host: found for host, found in resolved.items() if host},
         names=dict(names or {}),
         taken=taken,
-        seconds=time.monotonic() - begun,
+        seconds=monotonic() - begun,
     )
     return scrubbed(facts, _secrets(place))
 
@@ -179,7 +180,7 @@ def _mentioned(sentinels: Iterable[SentinelFacts]) -> list[Address]:
 
 def _resolved(host: str) -> tuple[str, ...]:
     try:
-        records = resolver.records(Address(host, 1), time.monotonic() + 0.5)
+        records = resolver.records(Address(host, 1), monotonic() + 0.5)
     except OSError:
         return ()
     found = dict.fromkeys(str(where[0]) for _, where in records)
@@ -306,7 +307,7 @@ def _open(address: Address, options: ConnectionOptions, talk: _Talk) -> bool | N
     if options.credentials == Credentials():
         return True
     stranger = _Talk(address, replace(options, credentials=Credentials()))
-    stranger.end = time.monotonic() + PATIENCE / 2
+    stranger.end = monotonic() + PATIENCE / 2
     try:
         stranger.ask(("PING",))
     except AuthenticationFailed:

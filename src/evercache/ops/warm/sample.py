@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evercache.cache import Cache
+from evercache.clock import monotonic
 from evercache.codecs import StrictCodec, TypeRegistry
 from evercache.engine.hot import LOST, TAKEN, checked
 from evercache.errors import CorruptEnvelope, EvercacheError, UnavailableError
@@ -93,9 +94,9 @@ def _members(cache: Cache) -> Iterator[tuple[float, bytes]]:
     if clients is None:
         return
     engine = clients.engine
-    end = time.monotonic() + 5.0
+    end = monotonic() + 5.0
     while not engine.start() or engine.view.master is None:
-        if time.monotonic() > end:
+        if monotonic() > end:
             raise engine.no_master()
         time.sleep(0.02)
     master: Address = engine.view.master
@@ -103,7 +104,7 @@ def _members(cache: Cache) -> Iterator[tuple[float, bytes]]:
     try:
         for start in range(0, 1 << 30, _PAGE):
             command = ("ZRANGEBYSCORE", engine.bookkeeping.hot, "-inf", "+inf", "WITHSCORES", "LIMIT", start, _PAGE)
-            (reply,) = checked(endpoint.execute([command], time.monotonic() + 5.0))
+            (reply,) = checked(endpoint.execute([command], monotonic() + 5.0))
             yield from _pairs(reply)
             if len(reply) < _PAGE:
                 return
