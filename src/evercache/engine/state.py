@@ -207,6 +207,11 @@ class State:
                 self._ready_waiters.append(future)
         return future
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a caller waits for the next resync."""
+        return any(not waiter.done() for waiter in self._ready_waiters)
+
     def down(self) -> None:
         """The master does not answer: who waits for a resync goes on without it, instead of to its deadline."""
         with self.lock:

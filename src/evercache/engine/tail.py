@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evercache.engine.state import Why
 from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
 from evercache.observe import events
+from evercache.protocol.balance import Share
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
@@ -33,6 +34,13 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
 _BEHIND = 0.010
 #: The position before the first line.
 _START = "0-0"
+#: Resyncs, one after the other: the share of its time that a process spends on them, and how many seconds of them are
+#: free after a quiet time. A log that is evicted all the time wants more, and must not become the master's load. Yet
+#: none is put off for longer than this (seconds), or than that while a call waits for it.
+_SHARE, _FREE = 0.02, 0.05
+_LONGEST_DELAY, _LONGEST_AWAITED = 0.25, 0.02
+#: How often it looks whether a call has begun to wait (seconds).
+_LOOK = 0.005
 #: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
 #: others may have invalidations acknowledged by it, once it serves, of which this process hears nothing.
 _LONGEST_WAIT = 0.06
@@ -47,8 +55,7 @@ class Tail:
         #: Whether the end of the connection is `interrupt`'s doing: no trouble of the master's.
         self._interrupted = False
         self._failures = 0
-        #: Resyncs since a read that found all as it was known.
-        self._resyncs = 0
+        self._resyncs = Share(_SHARE, _FREE)
         #: Fires where a read waits for lines that are gone.
         self._waits_in_vain: asyncio.TimerHandle | None = None
 
@@ -75,6 +82,8 @@ class Tail:
                 if not self._interrupted:
                     self._met(address, error)
             pause = min(_LONGEST_WAIT, 0.01 * 2 ** min(self._failures, 5))
+            if self._interrupted and engine.view.master == address:
+                pause = _SHORTEST_PAUSE  # nothing is wrong with the master
             await engine.view_changed(pause * (0.5 + engine.state.rng.random()))
 
     def _met(self, address: Address, error: UnavailableError) -> None:
@@ -100,26 +109,18 @@ class Tail:
                 raise UnavailableError(f"{address} says that it is a {greeting.role}, not a master")
             with state.lock:
                 state.observe_time(greeting.time_us, greeting.received)
-            if state.generation != greeting.replid:
-                self._resyncs = 0
-                if state.same_data:
-                    state.unready(master=True)
+            if state.generation != greeting.replid and state.same_data:
+                state.unready(master=True)
             pause = _SHORTEST_PAUSE
             while engine.view.master == address:
                 if not state.ready:
-                    if self._resyncs:
-                        # The first comes at once; a log that sets off one after the other is not run after.
-                        wait = min(0.25, 0.02 * 2 ** min(self._resyncs, 4))
-                        await asyncio.sleep(wait * (0.5 + state.rng.random()))
+                    await self._may_resync()
                     await self._resync(connection, address)
-                    self._resyncs += 1
                     engine.master_heard(address)
                 began = state.now()
                 busy = await self._read(connection)
                 engine.master_heard(address)
                 self._failures = 0
-                if state.ready:
-                    self._resyncs = 0
                 if busy:
                     # Under a stream of lines fewer, larger reads: 400 blocked readers are the master's load.
                     often = state.now() - began < _LONGEST_PAUSE
@@ -128,6 +129,15 @@ class Tail:
         finally:
             self._connection = None
             connection.close()
+
+    async def _may_resync(self) -> None:
+        """Put a resync off that comes soon after others; not for long while a call waits for it."""
+        state = self._engine.state
+        while True:
+            wait = self._resyncs.wait(state.now(), _LONGEST_AWAITED if state.awaited else _LONGEST_DELAY)
+            if not wait:
+                return
+            await asyncio.sleep(min(wait, _LOOK) * (0.5 + state.rng.random()))
 
     async def _read(self, connection: AsyncConnection) -> bool:
         """One read; True when there were lines."""
@@ -244,6 +254,7 @@ class Tail:
             await self._restore(connection, reply.replid, newest, deadline, knew_another=another)
         # Read since `began`: whatever is logged from then on stands behind the position.
         lost = state.resynced(reply, connection.greeting.run_id, marks, began)
+        self._resyncs.used(began, state.now())
         engine.resynced(address, lost)
 
     async def _marks(self, connection: AsyncConnection, deadline: float) -> list[tuple[Scope, int]]:

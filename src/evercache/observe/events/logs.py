@@ -73,7 +73,7 @@ class Resynced(Occasion):
 
 
 @dataclass(frozen=True, slots=True)
-class MarksRestored(Event):
+class MarksRestored(Occasion):
     """The bookkeeping was gone (`FLUSHALL`, a wiped restart, an eviction): what this process remembers was written
     back. Entries that are still there count as outdated."""
 
