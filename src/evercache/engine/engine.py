@@ -249,6 +249,16 @@ class Engine:
         deadline = self.state.now() + 2 * self.location.node_options.connect_timeout
         return await self._async_wire.connect(address, self.tail_options, deadline)
 
+    def use_bookkeeping(self, db: int) -> None:
+        """The other processes of the namespace have their bookkeeping in that database. On the background's loop."""
+        self.bookkeeping = self.commands.bookkeeping = replace(self.bookkeeping, book_db=db)
+        self.tail_options = replace(self.tail_options, db=db)
+        own, namespace = self.settings.bookkeeping_db, self.settings.namespace
+        if db == (self.location.node_options.db if own is None else own):
+            self.events.emit(events.BookkeepingFound(db))
+        else:
+            self.events.emit(events.BookkeepingElsewhere(namespace, repr(own), db, self.bookkeeping.state))
+
     def _on_view(self, view: View) -> None:
         old, self.view = self.view, view
         if view.master != old.master:

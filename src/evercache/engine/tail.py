@@ -152,7 +152,7 @@ class Tail:
                     ("HMGET", keys.state, "life", "last"),
                     engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
                     ("INFO", "replication"),
-                    ("HGET", keys.state, "life"),
+                    ("HMGET", keys.state, "life", "data"),
                     ("EXISTS", keys.marks),
                 ],
                 sent + block + PATIENCE,
@@ -162,7 +162,7 @@ class Tail:
             if self._waits_in_vain is not None:
                 self._waits_in_vain.cancel()
                 self._waits_in_vain = None
-        (_, last), log, info, life, any_marks = _checked(replies)
+        (_, last), log, info, (life, data), any_marks = _checked(replies)
         arrived = state.now()
         facts = parse_replication(info)
         if facts.role != "master" or facts.replid != state.generation:
@@ -180,7 +180,9 @@ class Tail:
         if not self._take(lines):
             state.unready("gap")
             return False
-        if not self._same_life(life, bool(lines)) or evicted:
+        # Nothing says any more that this is the bookkeeping, and somebody may say so of another one first.
+        moved = str(keys.data_db) not in _text(data).split()
+        if not self._same_life(life, bool(lines)) or evicted or moved:
             state.unready("life")
             return False
         if not lines and (_text(last) or _START) != state.position:
@@ -246,6 +248,10 @@ class Tail:
         reply = parse_resync(
             await self._run(connection, engine.commands.resync(replid="", newest=newest), deadline)
         )
+        if reply.status == "elsewhere":
+            engine.use_bookkeeping(reply.book)
+            self.interrupt()  # this connection is in the database that others do not use
+            raise UnavailableError(f"the bookkeeping is in database {reply.book}")
         with state.lock:
             state.observe_time(reply.now_us, state.now(), began)
         marks = await self._marks(connection, deadline)

@@ -1,10 +1,45 @@
--- What a process reads when it starts or has lost the thread. Raises the tip to the newest stamp that it knows.
+-- What a process reads when it starts or has lost the thread. Raises the tip to the newest stamp that it knows, and
+-- agrees with the other processes on the database of the bookkeeping: that of the first one counts.
 -- ARGV: life
 
 local bad = begin()
 if bad then return bad end
 
 local life = text()
+
+-- What the state in this database, or whatever else is there under its name, says about the entries in DATA_DB: 'yes'
+-- (its field `data` names the databases that it is the bookkeeping of), 'unsaid' (an earlier version of the library
+-- wrote it), 'no', or nil.
+local function serves_us(db)
+  if redis.pcall('SELECT', db).err then
+    return nil -- this user may not look there
+  end
+  local f = redis.pcall('HMGET', STATE, 'data', 'gens')
+  if f.err then
+    return nil
+  end
+  if f[1] then
+    return string.find(' ' .. f[1] .. ' ', ' ' .. DATA_DB .. ' ', 1, true) and 'yes' or 'no'
+  end
+  return f[2] and 'unsaid' or nil
+end
+
+local here = serves_us(BOOK_DB)
+if here ~= 'yes' then
+  for db in string.gmatch(redis.call('INFO', 'keyspace'), 'db(%d+):') do
+    local there = db ~= BOOK_DB and serves_us(db)
+    if there == 'yes' or (there == 'unsaid' and here ~= 'unsaid' and db == DATA_DB) then
+      return {'elsewhere', now_us, replid, db}
+    end
+  end
+end
+redis.call('SELECT', BOOK_DB)
+selected = BOOK_DB
+if here ~= 'yes' then
+  local others = redis.call('HGET', STATE, 'data')
+  redis.call('HSET', STATE, 'data', others and others .. ' ' .. DATA_DB or DATA_DB)
+end
+
 local state = read_state()
 raise_tip(state, NEWEST, life)
 if state.exists then
