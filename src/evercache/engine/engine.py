@@ -21,7 +21,7 @@ from evercache.engine.process import background_trouble, close_at_exit, gevent_p
 from evercache.engine.readers import Reader
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.engine.routing import Routing
-from evercache.engine.spool import Spool
+from evercache.engine.spool import Spool, owner_of
 from evercache.engine.state import Hold, State
 from evercache.engine.tail import Tail
 from evercache.engine.watch import Watch
@@ -98,7 +98,8 @@ class Engine:
         self.tail_options = replace(options, db=book_db)
         self.sync_endpoints: Endpoints[SyncEndpoint] = Endpoints(lambda a: sync_wire.endpoint(a, options))
         self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
-        self.spool = Spool(settings.spool, self.events.emit)
+        owner = owner_of(location, settings.namespace)
+        self.spool = Spool(None if owner is None else settings.spool, self.events.emit, owner)
         self.routing = Routing(self)
         self.tail = Tail(self)
         self.former = FormerMasters(self)
@@ -145,11 +146,7 @@ class Engine:
                 self.events.emit(events.GeventPatched())
             background = self._make_background("evercache-background", self._jobs())
             background.failed = self._job_failed
-            left = self.spool.load()
-            with self.state.lock:
-                for item in left:
-                    self.state.journal.pending[item.id] = item
-                self.state.leave_route()
+            self.chores.take_spooled()
             try:
                 background.start()
             except RuntimeError as error:  # no more threads, or the interpreter ends
@@ -194,6 +191,7 @@ class Engine:
                 self._drain(min(timeout, self.settings.budget * 2))
             background.stop(timeout)
             left = len(self.state.journal.pending)
+            self.spool.settle(self.state.journal.pending.values())
             if left:
                 kept = self.spool.save(self.state.journal.pending.values())
                 self.events.emit(events.Spooled(left, kept))
