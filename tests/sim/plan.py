@@ -155,8 +155,8 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         "changed_by": "kft",
         "at_most": (0.1, 0.5, 30.0),
         "dies": random.Random(f"dies {seed}").choice([0.0, 0.1]),
-        # Some process has a shorter `max_ttl`, and some another `bookkeeping_db`.
-        "short": random.Random(f"short {seed}").random() < 0.3,
+        # One process has a shorter `max_ttl` (seconds; 0: as the others), and one another `bookkeeping_db`.
+        "short": random.Random(f"short {seed}").choice([0.0, 0.0, 0.3]),
         "other_db": random.Random(f"other db {seed}").random() < 0.3,
     }
     chosen: list[tuple[str, float]] = []

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPLICIT", "KEYS", "Process", "covered"]
 
-#: The longest that an entry of the process with the shorter `max_ttl` lives (seconds).
-SHORT = 0.3
 #: Tasks that use the cache in each process.
 VISITORS = 2
 #: Entries: four of function f, two of g, one that is set explicitly.
@@ -103,9 +101,9 @@ class Process:
         world, plan = self.world, self.world.plan
         addresses = ",".join(f"{s.address.host}:{s.address.port}" for s in world.sentinels)
         settings, work = dict(plan.settings), plan.workload
-        short = work["short"] and self.slot == 0
+        short = work["short"] if self.slot == 0 else 0.0
         if short:
-            settings |= {"max_ttl": SHORT, "default_ttl": min(SHORT, settings["default_ttl"])}
+            settings |= {"max_ttl": short, "default_ttl": min(short, settings["default_ttl"])}
         if work["other_db"] and self.slot == 2:
             settings["bookkeeping_db"] = 1 if settings["bookkeeping_db"] is None else None
         self.cache = cache = SimCache(
@@ -133,7 +131,7 @@ class Process:
         )
         if short:
             # The longest of the functions may run for so long.
-            longest = SHORT + (1.6 if work["slow_compute"] else 0.1)
+            longest = short + (1.6 if work["slow_compute"] else 0.03)
             engine.commands.limits = replace(engine.commands.limits, marks_ms=int(longest * 1000))
         engine.state.marks = Marks(limit=limits["marks"])
         engine.state.journal = Journal(limit=limits["journal"], pending_limit=limits["pending"])

@@ -248,7 +248,7 @@ class Engine:
         return await self._async_wire.connect(address, self.tail_options, deadline)
 
     def use_bookkeeping(self, db: int) -> None:
-        """The other processes of the namespace have their bookkeeping in that database. On the background's loop."""
+        """Other processes of the namespace have their bookkeeping in that database. On the background's loop."""
         self.bookkeeping = self.commands.bookkeeping = replace(self.bookkeeping, book_db=db)
         self.tail_options = replace(self.tail_options, db=db)
         own, namespace = self.settings.bookkeeping_db, self.settings.namespace

@@ -1,4 +1,4 @@
-"""Where invalidations wait that no master had when the process ended: a file that caches and processes may share."""
+"""Where invalidations wait that no master had when the process ended: a file that processes may share."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def owner_of(location: Location, namespace: str) -> dict[str, Any] | None:
 class Spool:
     """A file of JSON lines, one for each invalidation; or nothing.
 
-    Lines are read at the start, and appended at the end. One is marked as delivered, in its place, when a master has
-    its invalidation, and the file is removed with its last one: a process that is killed at any moment loses none,
-    and what is delivered twice does nothing the second time. All changes are made under a lock of the file. Lines of
-    another owner stay; those without one, of earlier versions, are everybody's. `start`, the background and `close`
-    use it, one after the other.
+    Lines are read at the start and appended at the end. When a master has an invalidation, the first byte of
+    its line is overwritten, and the file is removed with its last line. So a process that is killed at any
+    moment loses none, and what is delivered twice does nothing the second time. All changes are made under a
+    lock of the file. Lines of another owner stay. Lines without an owner, of earlier versions, are everybody's.
+
+    `start`, the background and `close` use it, one after the other.
     """
 
     def __init__(self, path: str | None, emit: Emit | None = None, owner: Mapping[str, Any] | None = None) -> None:

@@ -34,10 +34,10 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
 _BEHIND = 0.010
 #: The position before the first line.
 _START = "0-0"
-#: Resyncs, one after the other: the share of its time that a process spends on them, and how many seconds of them are
-#: free after a quiet time. A log that is evicted all the time wants more, and must not become the master's load. Yet
-#: none is put off for longer than this (seconds), or than that while a call waits for it.
+#: Resyncs in quick succession: the share of its time that a process spends on them, and how many seconds of them
+#: are free after a quiet time. A log that is evicted all the time wants more, and must not load the master.
 _SHARE, _FREE = 0.02, 0.05
+#: For how long one is put off at most (seconds), and the same while a call waits for it.
 _LONGEST_DELAY, _LONGEST_AWAITED = 0.25, 0.02
 #: How often it looks whether a call has begun to wait (seconds).
 _LOOK = 0.005

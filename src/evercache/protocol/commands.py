@@ -77,8 +77,8 @@ class Bookkeeping:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation; of the processes of
-    a namespace the longest counts."""
+    """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation; the longest
+    of any process of the namespace counts."""
 
     log_lines: int = 100_000
     journal_ms: int = 600_000
