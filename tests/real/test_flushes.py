@@ -72,8 +72,8 @@ def default_budget() -> float:
     return 0.25
 
 
-#: Rounds of a flush and a call, and how long after each (seconds, on average): a process learns of one within a quarter
-#: of a second, so that a quick series is one to it, and a slow one sets off a resync each time.
+#: Rounds of a flush and a call, and how long after each (seconds, on average). A process learns of one within a
+#: quarter of a second, so that a quick series is one to it, and a slow one sets off a resync each time.
 PACES = [(500, 0.0), pytest.param(60, 0.05, marks=pytest.mark.long)]
 
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import redis
 from tests.nursery import Program
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
 
-#: A process of the site with settings of its own. For each line (a method and arguments in JSON) it answers with what
-#: that returned, and with what was logged so far.
+#: A process of the site with settings of its own. For each line (a method and arguments in JSON) it answers with
+#: what that returned, and with what was logged so far.
 SITE = """
 import json, logging, sys
 from evercache import Cache
@@ -235,17 +231,17 @@ def test_bookkeeping_of_an_earlier_version(valkey: Server) -> None:
 
 
 def test_the_bookkeeping_is_elsewhere_after_a_failover() -> None:
-    with Deployment.start(replicas=2) as deployment:
-        with (
-            Process(deployment.url, bookkeeping_db=1) as one,
-            Process(deployment.url, bookkeeping_db=2) as two,
-        ):
-            assert one("call", 1, 1) == two("call", 1, 1) == 1
-            time.sleep(0.5)
-            deployment.failover()
-            wait_for(lambda: two("invalidate_all"), 8)
-            wait_for(lambda: one("call", 2, 1) == 2, 3)
-            agreed(two, 1)
+    with (
+        Deployment.start(replicas=2) as deployment,
+        Process(deployment.url, bookkeeping_db=1) as one,
+        Process(deployment.url, bookkeeping_db=2) as two,
+    ):
+        assert one("call", 1, 1) == two("call", 1, 1) == 1
+        time.sleep(0.5)
+        deployment.failover()
+        wait_for(lambda: two("invalidate_all"), 8)
+        wait_for(lambda: one("call", 2, 1) == 2, 3)
+        agreed(two, 1)
 
 
 def test_data_in_two_databases(valkey: Server) -> None:

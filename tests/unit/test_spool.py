@@ -137,7 +137,7 @@ def test_a_process_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
                 items = mine.load()
                 real = os.pwrite
 
-                def dies(*arguments: Any) -> int:
+                def dies(*arguments: Any, real: Any = real) -> int:
                     nonlocal written
                     if written == 1:
                         os.kill(os.getpid(), signal.SIGKILL)

@@ -128,8 +128,8 @@ class IncrReply(ScriptReply):
 class ResyncReply(ScriptReply):
     """The state: `gens` are (replication id, tip at its start) in order, `last` the id of the last log line.
 
-    `life` is empty while there is no bookkeeping. `elsewhere`: nothing was read, since the processes of this namespace
-    have their bookkeeping in database `book`.
+    `life` is empty while there is no bookkeeping. `elsewhere`: nothing was read, since other processes of the
+    namespace have their bookkeeping in database `book`.
     """
 
     tip: int = 0
