@@ -7,14 +7,17 @@ from tests.sim.scenes import CALM
 
 __all__ = ["SETTINGS"]
 
-#: Two processes die and come back without a memory, while the one with the shorter `max_ttl` goes on.
+#: Again and again two processes die and come back without a memory, while the one with the shorter `max_ttl` goes on.
 _BORN_ANEW = tuple(
-    ("kill_process", at, {"process": process, "after": 0.02})
-    for at in (-1.0, -0.8, -0.6, -0.4, -0.2, 0.0)
-    for process in (1, 2)
+    fault
+    for i in range(12)
+    for fault in (
+        ("burst", 0.1 * i - 1.2, {"process": 0, "count": 3}),
+        ("kill_process", 0.1 * i - 1.13, {"process": 1 + i % 2, "after": 0.005}),
+    )
 )
 _WIDE = {
-    "near": 0.0, "stale": 0.0, "wide": 1.0, "writes": 0.25, "pace": 0.3, "same_key": False, "sets": 0.0,
+    "near": 0.0, "stale": 0.0, "wide": 1.0, "writes": 0.1, "pace": 0.1, "same_key": False, "sets": 0.0,
     "changes": 0.0, "extras": False, "slow_compute": False, "raises": 0.0,
 }  # fmt: skip
 
