@@ -257,3 +257,15 @@ def test_data_in_two_databases(valkey: Server) -> None:
             assert (one("call", 3, 1), two("call", 2, 1)) == (3, 2)
             assert one("problems") == two("problems") == []
         valkey.cli("FLUSHALL")
+
+
+def test_a_user_who_may_not_select_needs_no_other_database() -> None:
+    with Server.start("valkey") as server:
+        server.cli_many([("SELECT", 3), ("SET", "of another application", 1)])
+        server.cli("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-select")
+        with Cache(f"redis://app:pw@127.0.0.1:{server.port}") as cache:
+            page: Any = cache.cached(ttl=600)(lambda: 1)
+            assert page() == page() == 1
+            assert page.invalidate()
+            assert cache.health().problems == ()
+            assert cache.stats().counters.computed == 1

@@ -9,15 +9,12 @@ __all__ = ["SETTINGS"]
 
 #: Again and again two processes die and come back without a memory, while the one with the shorter `max_ttl` goes on.
 _BORN_ANEW = tuple(
-    fault
-    for i in range(12)
-    for fault in (
-        ("burst", 0.1 * i - 1.2, {"process": 0, "count": 3}),
-        ("kill_process", 0.1 * i - 1.13, {"process": 1 + i % 2, "after": 0.005}),
-    )
+    ("kill_process", at, {"process": process, "after": 0.01})
+    for at in (-0.9, -0.6, -0.3, 0.0)
+    for process in (1, 2)
 )
 _WIDE = {
-    "near": 0.0, "stale": 0.0, "wide": 1.0, "writes": 0.1, "pace": 0.1, "same_key": False, "sets": 0.0,
+    "near": 0.0, "stale": 0.0, "wide": 1.0, "writes": 0.25, "pace": 0.15, "same_key": False, "sets": 0.0,
     "changes": 0.0, "extras": False, "slow_compute": False, "raises": 0.0,
 }  # fmt: skip
 
@@ -26,6 +23,7 @@ SETTINGS = [
         "the longest lifetime is not stored",
         18,
         lua={"*": (("  if ms > state.lifetime then", "  state.lifetime = ms\n  if false then"),)},
+        focus="hold_task",
         settings=CALM,
         workload={**_WIDE, "short": 0.03, "other_db": False},
         scene=_BORN_ANEW,

@@ -7,12 +7,23 @@ if bad then return bad end
 
 local life = text()
 
+-- The database that the connection is in; of a tail it is that of the bookkeeping.
+local at = DATA_DB == BOOK_DB and BOOK_DB or ''
+
+local function go(db)
+  if at ~= db and redis.pcall('SELECT', db).err then
+    return false -- this user may not
+  end
+  at = db
+  return true
+end
+
 -- What the state in this database, or whatever else is there under its name, says about the entries in DATA_DB: 'yes'
 -- (its field `data` names the databases that it is the bookkeeping of), 'unsaid' (an earlier version of the library
 -- wrote it), 'no', or nil.
 local function serves_us(db)
-  if redis.pcall('SELECT', db).err then
-    return nil -- this user may not look there
+  if not go(db) then
+    return nil
   end
   local f = redis.pcall('HMGET', STATE, 'data', 'gens')
   if f.err then
@@ -33,7 +44,9 @@ if here ~= 'yes' then
     end
   end
 end
-redis.call('SELECT', BOOK_DB)
+if at ~= BOOK_DB then
+  redis.call('SELECT', BOOK_DB)
+end
 selected = BOOK_DB
 if here ~= 'yes' then
   local others = redis.call('HGET', STATE, 'data')
