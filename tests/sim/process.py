@@ -132,7 +132,8 @@ class Process:
         if short:
             # The longest of the functions may run for so long.
             longest = short + (1.6 if work["slow_compute"] else 0.03)
-            engine.commands.limits = replace(engine.commands.limits, marks_ms=int(longest * 1000))
+            limits_here = replace(engine.commands.limits, marks_ms=int(longest * 1000))
+            engine.commands = replace(engine.commands, limits=limits_here)
         engine.state.marks = Marks(limit=limits["marks"])
         engine.state.journal = Journal(limit=limits["journal"], pending_limit=limits["pending"])
         near, stale = work["near"], work["stale"]

@@ -7,7 +7,7 @@ from tests.sim.scenes import CALM
 
 __all__ = ["SETTINGS"]
 
-#: Again and again two processes die and come back without a memory, while the one with the shorter `max_ttl` goes on.
+#: Again and again two processes die and come back without a memory; the one with the shorter `max_ttl` goes on.
 _BORN_ANEW = tuple(
     ("kill_process", at, {"process": process, "after": 0.01})
     for at in (-0.9, -0.6, -0.3, 0.0)
