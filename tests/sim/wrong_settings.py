@@ -25,7 +25,7 @@ SETTINGS = [
         lua={"*": (("  if ms > state.lifetime then", "  state.lifetime = ms\n  if false then"),)},
         focus="hold_task",
         settings=CALM,
-        workload={**_WIDE, "short": 0.03, "other_db": False},
+        workload={**_WIDE, "short": 0.03},
         scene=_BORN_ANEW,
     ),
     Mutation(
@@ -33,6 +33,6 @@ SETTINGS = [
         5,
         lua={"resync": (("return {'elsewhere', now_us, replid, db}", "break"),)},
         settings=CALM,
-        workload={**_WIDE, "short": 0.0, "other_db": True},
+        workload={**_WIDE, "other_db": True},
     ),
 ]
