@@ -155,7 +155,7 @@ RULES = [
         (
             put(Engine, "changed_generation", nothing),
             edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),
-            edit(Tail, "_follow", (" and state.same_data:", " and False:")),
+            edit(Tail, "_follow", ("if state.same_data:", "if False:")),
         ),
         lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
         settings=CALM,

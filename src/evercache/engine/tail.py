@@ -109,8 +109,10 @@ class Tail:
                 raise UnavailableError(f"{address} says that it is a {greeting.role}, not a master")
             with state.lock:
                 state.observe_time(greeting.time_us, greeting.received)
-            if state.generation != greeting.replid and state.same_data:
-                state.unready(master=True)
+            if state.generation != greeting.replid:
+                self._resyncs = Share(_SHARE, _FREE)  # that of a failover comes at once
+                if state.same_data:
+                    state.unready(master=True)
             pause = _SHORTEST_PAUSE
             while engine.view.master == address:
                 if not state.ready:
@@ -135,7 +137,7 @@ class Tail:
         state = self._engine.state
         while True:
             wait = self._resyncs.wait(state.now(), _LONGEST_AWAITED if state.awaited else _LONGEST_DELAY)
-            if not wait:
+            if not wait or self._interrupted:
                 return
             await asyncio.sleep(min(wait, _LOOK) * (0.5 + state.rng.random()))
 
