@@ -23,7 +23,6 @@ SETTINGS = [
         "the longest lifetime is not stored",
         18,
         lua={"*": (("  if ms > state.lifetime then", "  state.lifetime = ms\n  if false then"),)},
-        focus="hold_task",
         settings=CALM,
         workload={**_WIDE, "short": 0.03},
         scene=_BORN_ANEW,
