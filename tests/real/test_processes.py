@@ -283,7 +283,7 @@ def test_an_exit_with_queued_invalidations(end: str, tmp_path: Path) -> None:
             f = cache.cached(ttl=600, name="f")(lambda x: 1)
             assert [f(x) for x in range(4)] == [1, 1, 1, 0]
             wait_for(lambda: cache.stats().pending == 0, 3, "them to be brought")
-            assert not Path(spool).exists()
+            wait_for(lambda: not Path(spool).exists(), 3, "the file to be removed")
         with Cache(server.url, budget=10) as other:
             values = [other.cached(name="f")(lambda x: 2)(x) for x in range(4)]
             assert 0 not in values[:3]

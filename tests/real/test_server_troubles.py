@@ -322,7 +322,8 @@ def test_bookkeeping_that_was_evicted_for_hours_is_read_anew_in_the_end(valkey: 
         page, other = site.on(one, near=60), site.on(two)
         assert page(1) == other(1) == 0
         acknowledged(lambda: other.invalidate(2))
-        parts(one).engine.tail._resyncs = 10_000  # so often in a row
+        now = time.monotonic()
+        parts(one).engine.tail._resyncs.used(now - 10_000, now)  # so often in a row
         valkey.cli("UNLINK", "evercache~state")
         version = site.change()
         acknowledged(lambda: other.invalidate(1))

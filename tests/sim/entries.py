@@ -81,7 +81,7 @@ class Entries:
     def _alive(self, node: Any, entry: Entry | None, least: int, name: str, tags: tuple[str, ...]) -> bool:
         if entry is None or node.now_us() // 1000 >= entry.hard or entry.stamp > self._tip:
             return False
-        book = node.data.dbs[self._world.plan.settings["bookkeeping_db"] or 0]
+        book = node.data.dbs[node.data.book()]
         state = book[b"sim~state"][0] if b"sim~state" in book else {}
         marks = book[b"sim~marks"][0] if b"sim~marks" in book else {}
         least = max(least, int(state.get(b"*", 0)))

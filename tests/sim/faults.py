@@ -187,7 +187,7 @@ def _evict(world: World, keys: list[str]) -> bool:
     if not master.alive:
         return False
     world.oracle.evicted(master, "state" in keys)
-    db = world.plan.settings["bookkeeping_db"] or 0
+    db = master.data.book()
     for name in keys:
         effect = ("del", db, f"sim~{name}".encode())
         master.data.apply(effect)

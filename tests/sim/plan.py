@@ -223,6 +223,9 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         "at_most": (0.1, 0.5, 30.0),
         "budget": None,
         "dies": random.Random(f"dies {seed}").choice([0.0, 0.1]),
+        # One process has a shorter `max_ttl` (seconds; 0: as the others), and one another `bookkeeping_db`.
+        "short": random.Random(f"short {seed}").choice([0.0, 0.0, 0.3]),
+        "other_db": random.Random(f"other db {seed}").random() < 0.3,
     }
     chosen: list[tuple[str, float]] = []
 

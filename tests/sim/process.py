@@ -119,7 +119,12 @@ class Process:
     def _make(self) -> None:
         world, plan = self.world, self.world.plan
         addresses = ",".join(f"{s.address.host}:{s.address.port}" for s in world.sentinels)
-        settings = dict(plan.settings)
+        settings, work = dict(plan.settings), plan.workload
+        short = work["short"] if self.slot == 0 else 0.0
+        if short:
+            settings |= {"max_ttl": short, "default_ttl": min(short, settings["default_ttl"])}
+        if work["other_db"] and self.slot == 2:
+            settings["bookkeeping_db"] = 1 if settings["bookkeeping_db"] is None else None
         self.cache = cache = SimCache(
             f"sentinel://{addresses}/shop", namespace="sim", budget=world.budget, **settings
         )
@@ -146,9 +151,13 @@ class Process:
             engine.commands,
             limits=replace(engine.commands.limits, log_lines=limits["log_lines"], max_marks=limits["max_marks"]),
         )
+        if short:
+            # The longest of the functions may run for so long.
+            longest = short + (1.6 if work["slow_compute"] else 0.03)
+            limits_here = replace(engine.commands.limits, marks_ms=int(longest * 1000))
+            engine.commands = replace(engine.commands, limits=limits_here)
         engine.state.marks = Marks(limit=limits["marks"])
         engine.state.journal = Journal(limit=limits["journal"], pending_limit=limits["pending"])
-        work = plan.workload
         near, stale = work["near"], work["stale"]
         options = {"stale_if_error": work["stale_if_error"]}
         if work["budget"] is not None:

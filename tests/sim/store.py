@@ -52,6 +52,13 @@ class Data:
     def __repr__(self) -> str:
         return f"<Data keys={sum(map(len, self.dbs.values()))}>"
 
+    def book(self) -> int:
+        """The database of the bookkeeping, as it says itself."""
+        for db, keys in self.dbs.items():
+            if b"sim~state" in keys and b"data" in keys[b"sim~state"][0]:
+                return db
+        return 0
+
     def copy(self) -> Data:
         other = Data()
         other.dbs = {
@@ -174,6 +181,8 @@ def _time(w: Writer) -> Any:
 
 @command("INFO")
 def _info(w: Writer, section: bytes = b"") -> Any:
+    if section == b"keyspace":
+        return b"# Keyspace\r\n" + b"".join(b"db%d:keys=%d\r\n" % (db, len(k)) for db, k in w.data.dbs.items() if k)
     return w.info() if section == b"replication" else b"maxmemory:0\r\nmaxmemory_policy:noeviction\r\n"
 
 

@@ -343,7 +343,7 @@ class World:
                 found.append(("memory", f"{process.name}: {marks!r}"))
             if len(state.journal) > limits["journal"] + 1:
                 found.append(("memory", f"{process.name}: {state.journal!r}"))
-        data = self.master.data.dbs[self.plan.settings["bookkeeping_db"] or 0]
+        data = self.master.data.dbs[self.master.data.book()]
         stream, table = data.get(b"sim~log"), data.get(b"sim~marks")
         if stream is not None and len(stream[0].ids) > limits["log_lines"] + 8:
             found.append(("memory", f"the log has {len(stream[0].ids)} lines"))

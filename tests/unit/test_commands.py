@@ -47,11 +47,11 @@ def test_every_script_is_loaded_once_with_the_prelude() -> None:
 CALLS: dict[str, tuple[ScriptCall, tuple[Any, ...]]] = {
     "lease": (
         COMMANDS.lease(IT, least=9, token="aa", lease_ms=1000, seen="bb", expected_ms=3, not_after_us=8, **HEAD),
-        (9, "m.f", 1, tag_hash("a").hex(), "aa", 1000, "bb", 3, "1", "11fe", 8),
+        (9, "m.f", 1, tag_hash("a").hex(), "aa", 1000, "bb", 3, "1", "11fe", 8, 30),
     ),
     "peek": (
         COMMANDS.peek(Subject("shop:k"), least=9, **HEAD),
-        (9, "", 0, "", 0, "", 0, "0", "11fe", 0),
+        (9, "", 0, "", 0, "", 0, "0", "11fe", 0, 0),
     ),
     "renew": (COMMANDS.renew("shop:k", token="aa", lease_ms=10, **HEAD), ("aa", 10)),
     "release": (COMMANDS.release("shop:k", token="aa", **HEAD), ("aa",)),
@@ -69,11 +69,11 @@ CALLS: dict[str, tuple[ScriptCall, tuple[Any, ...]]] = {
     ),
     "touch": (
         COMMANDS.touch(Subject("shop:k"), least=1, **WINDOW, **LIFE, **HEAD),
-        (1, "", 0, 7, 8, 100, 50),
+        (1, "", 0, 7, 8, 100, 50, 30),
     ),
     "incr": (
         COMMANDS.incr("shop:k", **WINDOW, id="cc", delta=-2, initial=6, **LIFE, **HEAD),
-        (0, 7, 8, "cc", -2, 100, 50, 6, "11fe"),
+        (0, 7, 8, "cc", -2, 100, 50, 6, "11fe", 30),
     ),
     "sweep": (COMMANDS.sweep("shop:k", least=3, **HEAD), (3,)),
 }
@@ -139,7 +139,7 @@ def test_bounds() -> None:
 
 
 def test_values_are_immutable() -> None:
-    for value in (BOOK, COMMANDS, COMMANDS.limits, COMMANDS.tip(**HEAD), SCRIPTS["tip"]):
+    for value in (BOOK, COMMANDS.limits, COMMANDS.tip(**HEAD), SCRIPTS["tip"]):
         for name in value.__dataclass_fields__:
             with pytest.raises(AttributeError):
                 setattr(value, name, None)

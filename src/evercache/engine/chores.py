@@ -130,11 +130,26 @@ class Chores:
             lease.lost = True
             engine.events.emit(events.LeaseLost(lease.key))
 
+    def take_spooled(self) -> None:
+        """What earlier processes left in the file of `spool=` is pending from now on."""
+        left, state = self._engine.spool.load(), self._engine.state
+        with state.lock, state.change:
+            for item in left:
+                state.journal.pending[item.id] = item
+                state.near.hear(item.scope)
+                state.flights.detach(item.scope)
+            state.marks.version += 1  # what was found fresh may be outdated by them
+            state.reading = {}
+            state.leave_route()
+
     async def bring(self) -> None:
         """Bring pending invalidations to the master as soon as there is one (rule 4)."""
-        state = self._engine.state
+        state, spool = self._engine.state, self._engine.spool
         pause = 0.02
         while True:
+            if spool.late:
+                self.take_spooled()
+            spool.settle(state.journal.pending.values())
             if not state.journal.pending:
                 if self._engine.events.open:
                     self._engine.events.emit(events.QueueEmptied())

@@ -118,7 +118,7 @@ class Deployment:
                 return True
             if engine.closed or not self._make_background():
                 return False
-            engine.load()
+            engine.chores.take_spooled()
             self._started.append(engine)
         self.ensure()
         self.post(self._look)

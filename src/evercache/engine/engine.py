@@ -21,7 +21,7 @@ from evercache.engine.hot import HotSample
 from evercache.engine.readers import Reader
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.engine.routing import Routing
-from evercache.engine.spool import Spool
+from evercache.engine.spool import Spool, owner_of
 from evercache.engine.state import Hold, State
 from evercache.engine.tail import Tail
 from evercache.engine.watch import Watch
@@ -97,7 +97,8 @@ class Engine:
             sync_wire, async_wire = wires
             self.sync_endpoints = Endpoints(lambda a: sync_wire.endpoint(a, options))
             self.async_endpoints = Endpoints(lambda a: async_wire.endpoint(a, options))
-        self.spool = Spool(settings.spool, self.events.emit)
+        owner = owner_of(location, settings.namespace)
+        self.spool = Spool(None if owner is None else settings.spool, self.events.emit, owner)
         self.routing = Routing(self)
         self._make_jobs()
         self.hot = HotSample(self)
@@ -157,14 +158,6 @@ class Engine:
         self._started = self.deployment.start(self)
         return self._started
 
-    def load(self) -> None:
-        """Take over what an earlier process left in the spool; called once, before the jobs begin."""
-        left = self.spool.load()
-        with self.state.lock, self.state.change:
-            for item in left:
-                self.state.journal.pending[item.id] = item
-            self.state.leave_route()
-
     def inside(self) -> bool:
         """Whether this code runs inside the cache's own: a signal handler or a finalizer in a critical section of
         its thread, or on the thread of the background, which must not wait for itself."""
@@ -214,6 +207,7 @@ class Engine:
                 self._drain(min(timeout, self.settings.budget * 2))
             self.deployment.end(self, timeout)
             left = len(self.state.journal.pending)
+            self.spool.settle(self.state.journal.pending.values())
             if left:
                 kept = self.spool.save(self.state.journal.pending.values())
                 self.events.emit(events.Spooled(left, kept))
@@ -278,6 +272,16 @@ class Engine:
         """A connection of the tail's own, in the database of the bookkeeping."""
         deadline = self.state.now() + 2 * self.location.node_options.connect_timeout
         return await self.deployment.async_wire.connect(address, self.tail_options, deadline)
+
+    def use_bookkeeping(self, db: int) -> None:
+        """Other processes of the namespace have their bookkeeping in that database. On the background's loop."""
+        self.bookkeeping = self.commands.bookkeeping = replace(self.bookkeeping, book_db=db)
+        self.tail_options = replace(self.tail_options, db=db)
+        own, namespace = self.settings.bookkeeping_db, self.settings.namespace
+        if db == (self.location.node_options.db if own is None else own):
+            self.events.emit(events.BookkeepingFound(db))
+        else:
+            self.events.emit(events.BookkeepingElsewhere(namespace, repr(own), db, self.bookkeeping.state))
 
     def leave_master(self, old: View, view: View) -> None:
         """The master of the old view is another one's now, or nobody's."""

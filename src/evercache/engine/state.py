@@ -253,6 +253,11 @@ class State:
                     self._readiness.set(None)
             return self._readiness
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a caller waits for the next resync."""
+        return self._readiness.awaited
+
     def down(self) -> None:
         """The master does not answer: who waits for a resync goes on without it, instead of to its deadline."""
         with self.lock:

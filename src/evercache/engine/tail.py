@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evercache.engine.state import Why
 from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
 from evercache.observe import events
+from evercache.protocol.balance import Share
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
@@ -33,6 +34,13 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.020
 _BEHIND = 0.010
 #: The position before the first line.
 _START = "0-0"
+#: Resyncs in quick succession: the share of its time that a process spends on them, and how many seconds of them
+#: are free after a quiet time. A log that is evicted all the time wants more, and must not load the master.
+_SHARE, _FREE = 0.02, 0.05
+#: For how long one is put off at most (seconds), and the same while a call waits for it.
+_LONGEST_DELAY, _LONGEST_AWAITED = 0.25, 0.02
+#: How often it looks whether a call has begun to wait (seconds).
+_LOOK = 0.005
 #: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
 #: others may have invalidations acknowledged by it, once it serves, of which this process hears nothing.
 _LONGEST_WAIT = 0.06
@@ -47,8 +55,7 @@ class Tail:
         #: Whether the end of the connection is `interrupt`'s doing: no trouble of the master's.
         self._interrupted = False
         self._failures = 0
-        #: Resyncs since a read that found all as it was known.
-        self._resyncs = 0
+        self._resyncs = Share(_SHARE, _FREE)
         #: Fires where a read waits for lines that are gone.
         self._waits_in_vain: asyncio.TimerHandle | None = None
 
@@ -79,6 +86,8 @@ class Tail:
                 if not self._interrupted:
                     self._met(address, error)
             pause = min(_LONGEST_WAIT, 0.01 * 2 ** min(self._failures, 5))
+            if self._interrupted and engine.view.master == address:
+                pause = _SHORTEST_PAUSE  # nothing is wrong with the master
             await engine.view_changed(pause * (0.5 + engine.state.rng.random()))
 
     def _met(self, address: Address, error: UnavailableError) -> None:
@@ -105,25 +114,19 @@ class Tail:
             with state.lock:
                 state.observe_time(greeting.time_us, greeting.received)
             if state.generation != greeting.replid:
-                self._resyncs = 0
+                self._resyncs = Share(_SHARE, _FREE)  # that of a failover comes at once
                 if state.same_data:
                     state.unready(master=True)
             pause = _SHORTEST_PAUSE
             while engine.view.master == address:
                 if not state.ready:
-                    if self._resyncs:
-                        # The first comes at once; a log that sets off one after the other is not run after.
-                        wait = min(0.25, 0.02 * 2 ** min(self._resyncs, 4))
-                        await asyncio.sleep(wait * (0.5 + state.rng.random()))
+                    await self._may_resync()
                     await self._resync(connection, address)
-                    self._resyncs += 1
                     engine.master_heard(address)
                 began = state.now()
                 busy = await self._read(connection)
                 engine.master_heard(address)
                 self._failures = 0
-                if state.ready:
-                    self._resyncs = 0
                 if busy:
                     # Under a stream of lines fewer, larger reads: 400 blocked readers are the master's load.
                     often = state.now() - began < _LONGEST_PAUSE
@@ -132,6 +135,15 @@ class Tail:
         finally:
             self._connection = None
             connection.close()
+
+    async def _may_resync(self) -> None:
+        """Put a resync off that comes soon after others; not for long while a call waits for it."""
+        state = self._engine.state
+        while True:
+            wait = self._resyncs.wait(state.now(), _LONGEST_AWAITED if state.awaited else _LONGEST_DELAY)
+            if not wait or self._interrupted:
+                return
+            await asyncio.sleep(min(wait, _LOOK) * (0.5 + state.rng.random()))
 
     async def _read(self, connection: AsyncConnection) -> bool:
         """One read; True when there were lines."""
@@ -146,7 +158,7 @@ class Tail:
                     ("HMGET", keys.state, "life", "last"),
                     engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
                     ("INFO", "replication"),
-                    ("HGET", keys.state, "life"),
+                    ("HMGET", keys.state, "life", "data"),
                     ("EXISTS", keys.marks),
                 ],
                 sent + block + PATIENCE,
@@ -156,7 +168,7 @@ class Tail:
             if self._waits_in_vain is not None:
                 self._waits_in_vain.cancel()
                 self._waits_in_vain = None
-        (_, last), log, info, life, any_marks = _checked(replies)
+        (_, last), log, info, (life, data), any_marks = _checked(replies)
         arrived = state.now()
         facts = parse_replication(info)
         if facts.role != "master" or facts.replid != state.generation:
@@ -174,7 +186,9 @@ class Tail:
         if not self._take(lines):
             state.unready("gap")
             return False
-        if not self._same_life(life, bool(lines)) or evicted:
+        # Nothing says any more that this is the bookkeeping, and somebody may say so of another one first.
+        moved = str(keys.data_db) not in _text(data).split()
+        if not self._same_life(life, bool(lines)) or evicted or moved:
             state.unready("life")
             return False
         if not lines and (_text(last) or _START) != state.position:
@@ -240,6 +254,10 @@ class Tail:
         reply = parse_resync(
             await self._run(connection, engine.commands.resync(replid="", newest=newest), deadline)
         )
+        if reply.status == "elsewhere":
+            engine.use_bookkeeping(reply.book)
+            self.interrupt()  # this connection is in the database that others do not use
+            raise UnavailableError(f"the bookkeeping is in database {reply.book}")
         with state.lock:
             state.observe_time(reply.now_us, state.now(), began)
         marks = await self._marks(connection, deadline)
@@ -248,6 +266,7 @@ class Tail:
             await self._restore(connection, reply.replid, newest, deadline, knew_another=another)
         # Read since `began`: whatever is logged from then on stands behind the position.
         lost = state.resynced(reply, connection.greeting.run_id, marks, began)
+        self._resyncs.used(began, state.now())
         engine.resynced(address, lost)
 
     async def _marks(self, connection: AsyncConnection, deadline: float) -> list[tuple[Scope, int]]:

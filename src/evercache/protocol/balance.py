@@ -13,6 +13,7 @@ Mitzenmacher 2001), with three changes that a Python process needs:
 for a few reads in a hundred only (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013). `Retries` keeps calls
 that are sent again from becoming the load that keeps a struggling master down: a share of the calls and a few
 each second, as Finagle's `RetryBudget` (see also "Handling Overload" in *Site Reliability Engineering*, 2016).
+`Share` keeps work that may set itself off again to a share of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 from math import exp, inf
 from typing import Protocol, TypeVar
 
-__all__ = ["LATEST", "NOISE", "Balancer", "Candidate", "Hedges", "LatencyScore", "Retries"]
+__all__ = ["LATEST", "NOISE", "Balancer", "Candidate", "Hedges", "LatencyScore", "Retries", "Share"]
 
 #: Seconds after which an unused score has lost all but 1/e of itself (Finagle's default).
 DECAY = 10.0
@@ -238,3 +239,36 @@ class Retries:
             return False
         self._saved -= 1.0
         return True
+
+
+class Share:
+    """How soon work may begin that takes a share of the time at most: a bucket of seconds, which the work uses up.
+
+    The slower the work is, the rarer it becomes: where many processes load one server with it, that slows all of
+    them down. Used by one task.
+    """
+
+    __slots__ = ("_at", "_most", "_saved", "_share")
+
+    def __init__(self, share: float, most: float) -> None:
+        """`share` of the time; `most`: seconds that may be saved up (it begins with these)."""
+        self._share, self._most = share, most
+        self._saved = most
+        self._at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<Share {self._saved:.3f} s saved>"
+
+    def used(self, began: float, now: float) -> None:
+        """The work has been done, from `began` on."""
+        self._saved = max(self._saved - max(now - began, 0.0), -self._most)
+        self._at = now
+
+    def wait(self, now: float, longest: float) -> float:
+        """For how long the work is to wait now (seconds); `longest`: after it was done the last time."""
+        since = max(now - self._at, 0.0)
+        missing = -self._saved - since * self._share
+        if missing <= 0:
+            self._saved, self._at = min(-missing, self._most), max(now, self._at)
+            return 0.0
+        return max(min(missing / self._share, longest - since), 0.0)

@@ -42,7 +42,7 @@ class Bookkeeping:
 
     @property
     def state(self) -> str:
-        """The hash with `tip`, `*`, `tagfloor`, `gens`, `last`, `life` and what is held."""
+        """The hash with `tip`, `*`, `tagfloor`, `gens`, `last`, `life`, `lifetime`, `data` and what is held."""
         return f"{self.namespace}~state"
 
     @property
@@ -77,7 +77,8 @@ class Bookkeeping:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation."""
+    """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation; the longest
+    of any process of the namespace counts."""
 
     log_lines: int = 100_000
     journal_ms: int = 600_000
@@ -148,10 +149,13 @@ def _envelope(envelope: bytes) -> bytes:
     return envelope
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commands:
-    """Builds the script calls of one namespace. `life` names the bookkeeping if a call creates it: never the same
-    twice, so that who created it before sees that this is another one.
+    """Builds the script calls of one namespace.
+
+    `life` names the bookkeeping if a call creates it: never the same twice, so that who created it before sees that
+    this is another one. `bookkeeping` is replaced, as a whole and without a lock, when a resync finds it in another
+    database; nothing else changes.
 
     In every call, `replid` is the replication id that the caller expects ("" = any: the reply tells it) and
     `newest` the newest stamp that it knows (0 = none).
@@ -197,12 +201,13 @@ class Commands:
         of the server's clock (0 = no limit) no lease is taken any more.
         """
         return self._read(
-            subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1", self.life(), not_after_us
-        )
+            subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1", self.life(), not_after_us,
+            self.limits.marks_ms,
+        )  # fmt: skip
 
     def peek(self, subject: Subject, *, replid: str, newest: int, least: int) -> ScriptCall:
         """Read at the master and take no lease."""
-        return self._read(subject, replid, newest, least, "", 0, "", 0, "0", self.life(), 0)
+        return self._read(subject, replid, newest, least, "", 0, "", 0, "0", self.life(), 0, 0)
 
     def _read(self, subject: Subject, replid: str, newest: int, least: int, *rest: Argument) -> ScriptCall:
         head = (_stamp(least), subject.function, *_tags(subject.tags))
@@ -294,7 +299,8 @@ class Commands:
     ) -> ScriptCall:
         """Change the expiry of a live entry."""
         head = (_stamp(least), subject.function, *_tags(subject.tags), not_before_us, not_after_us)
-        return self._call("touch", subject.key, replid, newest, *head, *_expiry(soft_ms, span_ms))
+        last = (*_expiry(soft_ms, span_ms), self.limits.marks_ms)
+        return self._call("touch", subject.key, replid, newest, *head, *last)
 
     def incr(
         self,
@@ -315,7 +321,8 @@ class Commands:
         if abs(delta) >= _EXACT or abs(initial) >= _EXACT:
             raise ConfigurationError("counters hold whole numbers below 2**53; use a smaller step")
         head = (_stamp(least), not_before_us, not_after_us, id, delta)
-        return self._call("incr", key, replid, newest, *head, *_expiry(soft_ms, span_ms), initial, self.life())
+        last = (*_expiry(soft_ms, span_ms), initial, self.life(), self.limits.marks_ms)
+        return self._call("incr", key, replid, newest, *head, *last)
 
     def resync(self, *, replid: str = "", newest: int) -> ScriptCall:
         """Read the state, and raise the tip to `newest`."""

@@ -30,6 +30,11 @@ class Landing(Generic[T]):
     def __repr__(self) -> str:
         return f"<Landing {self.result!r}>" if self.done else f"<Landing waiting={len(self._wakers)}>"
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self._wakers)
+
     def set(self, result: T | None) -> None:
         """Set the result and wake the waiters; a second call changes nothing."""
         if not self.done:

@@ -128,7 +128,8 @@ class IncrReply(ScriptReply):
 class ResyncReply(ScriptReply):
     """The state: `gens` are (replication id, tip at its start) in order, `last` the id of the last log line.
 
-    `life` is empty while there is no bookkeeping.
+    `life` is empty while there is no bookkeeping. `elsewhere`: nothing was read, since other processes of the
+    namespace have their bookkeeping in database `book`.
     """
 
     tip: int = 0
@@ -137,6 +138,7 @@ class ResyncReply(ScriptReply):
     gens: tuple[tuple[str, int], ...] = ()
     last: str = "0-0"
     life: str = ""
+    book: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +288,11 @@ def parse_incr(reply: Reply) -> IncrReply:
 
 def parse_resync(reply: Reply) -> ResyncReply:
     """The reply of `resync`."""
-    fields = _Fields(reply, "ok")
+    fields = _Fields(reply, "ok elsewhere")
     if fields.status == "GEN":
         return ResyncReply(*fields.head)
+    if fields.status == "elsewhere":
+        return ResyncReply(*fields.head, book=fields.int())
     tip, everything, tagfloor = fields.int(), fields.int(), fields.int()
     items = [item.rpartition(":") for item in fields.str().split(",") if item]
     gens = tuple((replid, to_int(start)) for replid, _, start in items)

@@ -59,6 +59,8 @@ class Book:
     #: `kind:name` -> who holds it, until when (ms); and the latest of those times.
     holds: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
     held: int = 0
+    #: How long marks stay (ms).
+    lifetime: int = 0
     #: Newest last: id of the line before, kind, name, stamp.
     log: deque[tuple[bytes, bytes, bytes, int]] = field(default_factory=lambda: deque(maxlen=_SCAN))
 
@@ -280,9 +282,14 @@ class Call:
             book.star = stamp
         if remember:
             book.ids[id] = self.now_ms
+        self.keep_marks(limit.marks_ms)
         self._trim(limit)
         self.fold(limit.marks, 100)
         return stamp, book.last
+
+    def keep_marks(self, ms: int) -> None:
+        """Marks stay as long as the longest time that any caller told."""
+        self.book.lifetime = max(self.book.lifetime, ms)
 
     def _trim(self, limit: Limits) -> None:
         book = self.book
@@ -291,6 +298,6 @@ class Call:
             del book.ids[id]
         for id in list(islice(book.ids, max(0, min(len(book.ids) - limit.lines, 100)))):
             del book.ids[id]
-        oldest = self.now_us - limit.marks_ms * 1000
+        oldest = self.now_us - book.lifetime * 1000
         for member in [member for member, score in islice(book.marks.items(), 20) if score < oldest]:
             del book.marks[member]

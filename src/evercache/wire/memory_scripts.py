@@ -28,7 +28,7 @@ __all__ = ["PORTS"]
 def _lease(call: Call) -> Reply:
     least, name, tags = call.number(), call.text(), call.words()
     token, lease_ms, seen, expected_ms = call.text(), call.number(), call.text(), call.number()
-    asks, life, not_after_us = call.text() == b"1", call.text(), call.number()
+    asks, life, not_after_us, marks_ms = call.text() == b"1", call.text(), call.number(), call.number()
     late = asks and 0 < not_after_us < call.now_us
     take = asks and not late
     view = call.look(least, name, tags)
@@ -58,6 +58,7 @@ def _lease(call: Call) -> Reply:
         left = (call.server.expiry(call.lease_key) or call.now_ms) - call.now_ms
         return call.reply(b"wait", known, left, max(0, call.now_ms - granted), expected, stale)
     tip = call.book.tip
+    call.keep_marks(marks_ms)
     _grant(call, token, tip, expected_ms, lease_ms)
     return call.reply(b"lead", known, tip, stale)
 
@@ -197,12 +198,13 @@ def _set(call: Call) -> Reply:
 def _touch(call: Call) -> Reply:
     least, name, tags = call.number(), call.text(), call.words()
     not_before_us, not_after_us = call.number(), call.number()
-    soft_ms, span_ms = call.number(), call.number()
+    soft_ms, span_ms, marks_ms = call.number(), call.number(), call.number()
     if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
     view = call.look(least, name, tags)
     if not view.fresh or view.entry is None or view.entry.newer:
         return call.reply(b"miss")
+    call.keep_marks(marks_ms)
     soft, raw = call.now_ms + soft_ms, view.entry.raw
     call.put(raw[:12] + expiries(soft, span_ms) + raw[22:], soft_ms + span_ms)
     return call.reply(b"ok", soft)
@@ -211,7 +213,8 @@ def _touch(call: Call) -> Reply:
 def _incr(call: Call) -> Reply:
     least, not_before_us, not_after_us = call.number(), call.number(), call.number()
     id, delta = call.text(), call.number()
-    soft_ms, span_ms, initial, life = call.number(), call.number(), call.number(), call.text()
+    soft_ms, span_ms, initial = call.number(), call.number(), call.number()
+    life, marks_ms = call.text(), call.number()
     if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
     view = call.look(least, b"", [])
@@ -231,6 +234,7 @@ def _incr(call: Call) -> Reply:
         call.server.put(call.entry_key, entry.raw[: entry.payload_at] + digits, expires)
     else:
         call.raise_tip(least, life)
+        call.keep_marks(marks_ms)
         header = MAGIC + b"\x01\x01" + bytes(18) + bytes.fromhex(id.decode()) + bytes(HEADER - 30)
         value_bytes = patched(header, call.book.tip, call.now_ms + soft_ms, span_ms) + digits
         call.put(value_bytes, soft_ms + span_ms)
@@ -252,6 +256,7 @@ def _restore(call: Call) -> Reply:
     limit, knew_another = call.limits(), call.text() == b"1"
     book = call.book
     call.ensure_generation(life)
+    call.keep_marks(limit.marks_ms)
     if knew_another and book.star < call.newest:
         call.mark(b"*", b"", life, False, limit, life)
     tip = max(call.newest, star, tagfloor)

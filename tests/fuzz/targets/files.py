@@ -53,15 +53,19 @@ def _spool(data: bytes) -> None:
     path = _folder() / "spool"
     path.write_bytes(data)
     events: list[object] = []
-    items = Spool(str(path), events.append).load()
+    spool = Spool(str(path), events.append)
+    items = spool.load()
     lines = data.decode("utf-8", "replace").splitlines()
     must(len(items) <= max(len(lines), data.count(b"\r") + data.count(b"\n") + 1), "more than there were lines")
-    must(not data.strip(b"\r\n") or items, "an invalidation was lost")
+    undelivered = [line for line in data.split(b"\n") if line.strip(b"\r") and not line.startswith(b"#")]
+    must(len(items) == len(undelivered), "an invalidation was lost")
     must(
         all(one.scope.kind in ("k", "f", "t", "*") and isinstance(one.id, str) for one in items),
         "a scope of nothing",
     )
-    must(not path.exists(), "lines that will be read again")
+    spool.settle([])
+    must(not path.exists() or not undelivered, "lines that will be read again")
+    path.unlink(missing_ok=True)
 
 
 def _host(data: bytes) -> None:
@@ -144,9 +148,13 @@ TARGETS = (
         (
             Bug(
                 "a line that is cut short is dropped",
-                edit(spools.Spool, "load", ("items.append(Pending(secrets", "(Pending(secrets")),
+                edit(
+                    spools.Spool,
+                    "_parsed",
+                    ("return Pending(secrets.token_hex(8), EVERYTHING, 0, due=0.0)", "return None"),
+                ),
             ),
-            Bug("a line of any kind", edit(spools.Spool, "load", ("KeyError, TypeError, ", ""))),
+            Bug("a line of any kind", edit(spools.Spool, "_parsed", ("KeyError, TypeError, AttributeError, ", ""))),
         ),
         forms=JSON,
     ),

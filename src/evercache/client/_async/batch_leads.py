@@ -44,7 +44,12 @@ class AsyncBatchLeads(AsyncBatchComputing):
         # As in `lead`: those whose lease came with an answer that proved nothing.
         ours: set[int] = set()
         while rest:
-            covered = [index for index in rest if state.journal.covers(requests[index].subject)]
+            covered = [
+                index
+                for index in rest
+                if state.journal.covers(requests[index].subject)
+                and not await self._uncovered(requests[index].subject, deadline)
+            ]
             asked = [index for index in rest if index not in covered]
             alone = covered  # nothing a server says of these can be believed, and nothing can be stored
             replies: dict[int, LeaseReply] = {}

@@ -14,6 +14,8 @@ from evercache.observe.events.calls import (
     UncacheableResult,
 )
 from evercache.observe.events.logs import (
+    BookkeepingElsewhere,
+    BookkeepingFound,
     InvalidationQueued,
     InvalidationsReissued,
     LogFollowed,
@@ -70,6 +72,8 @@ from evercache.observe.events.processes import (
 __all__ = [
     "BackgroundRuns",
     "BackgroundUnavailable",
+    "BookkeepingElsewhere",
+    "BookkeepingFound",
     "CallFailed",
     "CommandsRefused",
     "CommandsTaken",

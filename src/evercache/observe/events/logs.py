@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 from evercache.observe.event import Begins, Ends, Event, Occasion
 
 __all__ = [
+    "BookkeepingElsewhere",
+    "BookkeepingFound",
     "InvalidationQueued",
     "InvalidationsReissued",
     "LogFollowed",
@@ -73,7 +75,37 @@ class Resynced(Occasion):
 
 
 @dataclass(frozen=True, slots=True)
-class MarksRestored(Event):
+class BookkeepingElsewhere(Begins):
+    """Other processes of the namespace have another `bookkeeping_db=`, and were first: theirs is used."""
+
+    text: ClassVar[str] = (
+        "bookkeeping_db={e.own}, but the processes of namespace {e.namespace!r} have their bookkeeping in database"
+        " {e.db}, which is used instead: set bookkeeping_db={e.db} here as well, or stop all of them and remove"
+        " {e.key} from that database"
+    )
+    opens: ClassVar[str] = "bookkeeping"
+    namespace: str
+    own: str
+    db: int
+    key: str
+
+    @property
+    def phase(self) -> str:
+        """Told again where it is yet another database."""
+        return str(self.db)
+
+
+@dataclass(frozen=True, slots=True)
+class BookkeepingFound(Ends):
+    """The bookkeeping is where this process was told that it is."""
+
+    text: ClassVar[str] = "the bookkeeping is in database {e.db}, as bookkeeping_db= says"
+    closes: ClassVar[tuple[str, ...]] = ("bookkeeping",)
+    db: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarksRestored(Occasion):
     """The bookkeeping was gone (`FLUSHALL`, a wiped restart, an eviction): what this process remembers was written
     back. Entries that are still there count as outdated."""
 

@@ -190,15 +190,16 @@ end
 
 local function read_state()
   book()
-  local f = redis.call('HMGET', STATE, 'tip', '*', 'tagfloor', 'gens', 'last', 'life', 'held', 'marked')
+  local f = redis.call('HMGET', STATE, 'tip', '*', 'tagfloor', 'gens', 'last', 'life', 'held', 'marked', 'lifetime',
+    'data')
   local fields = 0
-  for i = 1, 8 do
+  for i = 1, 10 do
     fields = fields + (f[i] and 1 or 0)
   end
   return {
     tip = tonumber(f[1] or 0), star = tonumber(f[2] or 0), tagfloor = tonumber(f[3] or 0),
     gens = f[4] or '', last = f[5] or '0-0', life = f[6] or '', exists = f[4] and true or false,
-    held = tonumber(f[7] or 0), marked = f[8] and true or false, fields = fields,
+    held = tonumber(f[7] or 0), marked = f[8] and true or false, lifetime = tonumber(f[9] or 0), fields = fields,
   }
 end
 
@@ -383,8 +384,18 @@ local function note_marks(state)
   end
 end
 
+-- What is about to be stored may live for so many ms, the time of its computation included. Marks stay as long as
+-- the longest of these that any process of the namespace ever told: others may have other settings (rule 18).
+local function keep_marks(state, ms)
+  if ms > state.lifetime then
+    state.lifetime = ms
+    book()
+    redis.call('HSET', STATE, 'lifetime', exact(ms))
+  end
+end
+
 -- A bounded share of what has had its time.
-local function trim(limit)
+local function trim(state, limit)
   redis.call('XTRIM', LOG, 'MINID', '~', exact(math.max(0, now_ms - limit.journal_ms)))
   local ids = redis.call('ZRANGEBYSCORE', IDS, '-inf', '(' .. exact(now_ms - limit.journal_ms), 'LIMIT', 0, 100)
   if #ids > 0 then
@@ -395,7 +406,7 @@ local function trim(limit)
     redis.call('ZPOPMIN', IDS, math.min(excess, 100))
   end
   local marks = redis.call(
-    'ZRANGEBYSCORE', MARKS, '-inf', '(' .. exact(now_us - limit.marks_ms * 1000), 'LIMIT', 0, 20)
+    'ZRANGEBYSCORE', MARKS, '-inf', '(' .. exact(now_us - state.lifetime * 1000), 'LIMIT', 0, 20)
   if #marks > 0 then
     redis.call('ZREM', MARKS, unpack(marks))
   end
@@ -435,7 +446,8 @@ local function mark(state, kind, name, id, remember, limit, life)
   if remember then
     redis.call('ZADD', IDS, exact(now_ms), id)
   end
-  trim(limit)
+  keep_marks(state, limit.marks_ms)
+  trim(state, limit)
   fold(state, limit.marks, 100)
   note_marks(state)
   return m, line

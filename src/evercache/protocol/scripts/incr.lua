@@ -1,12 +1,12 @@
 -- Adds to a counter, or makes one. A counter keeps its stamp and its expiry and is not logged.
--- ARGV: least, not_before_us, not_after_us, id, delta, soft_ms, span_ms, initial, life
+-- ARGV: least, not_before_us, not_after_us, id, delta, soft_ms, span_ms, initial, life, marks_ms
 
 local bad = begin(true)
 if bad then return bad end
 
 local least, not_before_us, not_after_us = number(), number(), number()
 local id, delta = text(), number()
-local soft_ms, span_ms, initial, life = number(), number(), number(), text()
+local soft_ms, span_ms, initial, life, marks_ms = number(), number(), number(), text(), number()
 if untimely(not_before_us, not_after_us) then
   return {'late', now_us, replid}
 end
@@ -33,6 +33,7 @@ if fresh then
   redis.call('SET', ENTRY, string.sub(entry.raw, 1, entry.payload_at - 1) .. exact(value), 'KEEPTTL')
 else
   raise_tip(state, least, life)
+  keep_marks(state, marks_ms)
   local header = MAGIC .. '\1\1' .. struct.pack('>I8I6I4', state.tip, now_ms + soft_ms, span_ms) .. unhex(id)
     .. string.rep('\0', HEADER - 30)
   data()

@@ -1,13 +1,13 @@
 -- Reads an entry at the master, and takes the lease on it where it must be computed (or only reads: peek).
 -- ARGV: least, function, tags, token, lease_ms, seen id, expected_ms, take ('1', or '0' to peek), life,
--- not_after_us (0 or absent: no limit)
+-- not_after_us (0 or absent: no limit), marks_ms (how long marks over the entry are to stay; absent: 0)
 
 local bad = begin()
 if bad then return bad end
 
 local least, name, tags = number(), text(), list()
 local token, lease_ms, seen, expected_ms = text(), number(), text(), number()
-local asks, life, not_after_us = text() == '1', text(), number()
+local asks, life, not_after_us, marks_ms = text() == '1', text(), number(), number()
 
 -- Whoever asked has given up: nobody would use the lease, and everybody would wait for it (rule 11).
 local late = asks and (not_after_us or 0) > 0 and now_us > not_after_us
@@ -53,5 +53,6 @@ if holder and stamp >= marks.least and granted_here(granted, generation) then
   end
 end
 
+keep_marks(state, marks_ms or 0)
 write_lease(token, state.tip, expected_ms, lease_ms)
 return {'lead', now_us, replid, known, state.tip, stale}

@@ -14,6 +14,7 @@ local limit, knew_another = limits(), text() == '1'
 local state = read_state()
 ensure_generation(state, life)
 replace_lost_marks(state, limit, life)
+keep_marks(state, limit.marks_ms)
 if knew_another and state.star < NEWEST then
   -- Begun by somebody who did not know the newest of the one before: entries of that may still be there.
   mark(state, '*', '', life, false, limit, life)
