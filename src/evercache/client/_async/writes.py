@@ -97,8 +97,8 @@ class AsyncWrites:
         deadline, sender = state.now() + budget, AsyncWaits.owner()
         items: list[Pending] = []
         try:
-            items += [state.begin(scope, function, sender) for scope in scopes]
             with ENOUGH_MEMORY:
+                items += [state.begin(scope, function, sender) for scope in scopes]
                 acks = await self._send(items, deadline, strict, beside)
         except UnavailableError as error:
             for item in items:
@@ -206,8 +206,8 @@ class AsyncWrites:
         acks: list[Ack] = []
         failure: UnavailableError | None = None
         try:
-            items += [state.begin(Scope.of_key(write.subject.key), sender=sender) for write in writes]
             with ENOUGH_MEMORY:
+                items += [state.begin(Scope.of_key(write.subject.key), sender=sender) for write in writes]
                 await self._know_time(deadline)
                 replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
                 raw = await self._link.run_many(

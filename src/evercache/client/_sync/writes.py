@@ -98,8 +98,8 @@ class SyncWrites:
         deadline, sender = state.now() + budget, SyncWaits.owner()
         items: list[Pending] = []
         try:
-            items += [state.begin(scope, function, sender) for scope in scopes]
             with ENOUGH_MEMORY:
+                items += [state.begin(scope, function, sender) for scope in scopes]
                 acks = self._send(items, deadline, strict, beside)
         except UnavailableError as error:
             for item in items:
@@ -207,8 +207,8 @@ class SyncWrites:
         acks: list[Ack] = []
         failure: UnavailableError | None = None
         try:
-            items += [state.begin(Scope.of_key(write.subject.key), sender=sender) for write in writes]
             with ENOUGH_MEMORY:
+                items += [state.begin(Scope.of_key(write.subject.key), sender=sender) for write in writes]
                 self._know_time(deadline)
                 replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
                 raw = self._link.run_many(
