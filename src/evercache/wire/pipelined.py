@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
+import socket
 import ssl
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ __all__ = ["PipelinedConnection", "PipelinedEndpoint", "PipelinedWire"]
 
 #: Seconds beyond `connect_timeout` after which a connection under way is taken for lost.
 _LOST: Final = 0.1
+#: Sockets that an event loop may refuse for one connection (see `_connected`).
+_MOST_REFUSED: Final = 16
 
 
 class PipelinedWire:
@@ -371,10 +374,8 @@ async def _connect(
     for index, (family, where) in enumerate(records):
         sock = None
         try:
-            sock = new_socket(family)
-            sock.setblocking(False)
             async with asyncio.timeout((limit - monotonic()) / (len(records) - index)):
-                await loop.sock_connect(sock, where)
+                sock = await _connected(loop, family, where)
             _, channel = await loop.create_connection(
                 partial(Channel, address, sock, loop, keep_messages=keep_messages),
                 sock=sock,
@@ -388,6 +389,33 @@ async def _connect(
             if index + 1 == len(records) or not isinstance(error, OSError):
                 raise
     raise ConnectionFailed(f"{address.host} has no address record")
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, family: int, where: Any) -> socket.socket:
+    """A connected socket.
+
+    A signal handler that raises in the loop can make it lose a transport. Until the collector finds that, the loop
+    refuses (RuntimeError) every socket that gets the number of its descriptor: such sockets are kept here until one
+    has another number.
+    """
+    refused: list[socket.socket] = []
+    try:
+        while True:
+            sock = new_socket(family)
+            try:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, where)
+                return sock
+            except RuntimeError:
+                refused.append(sock)
+                if len(refused) == _MOST_REFUSED:
+                    raise
+            except BaseException:
+                sock.close()
+                raise
+    finally:
+        for sock in refused:
+            sock.close()
 
 
 async def _greet(channel: Channel, options: ConnectionOptions, limit: float) -> Greeting:
