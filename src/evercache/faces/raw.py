@@ -6,6 +6,8 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evercache.process import living
+
 if TYPE_CHECKING:
     import redis
     import redis.asyncio
@@ -66,7 +68,7 @@ class RawFace:
         self._followers.add(clients)
 
     def _living(self) -> list[_Living]:
-        return [clients for clients in list(self._followers) if clients.follows(self)]
+        return [clients for clients in living(self._followers) if clients.follows(self)]
 
     def _close_raw(self) -> None:
         for clients in self._living():

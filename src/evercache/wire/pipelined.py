@@ -23,7 +23,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
-from evercache.process import new_lock
+from evercache.process import living, new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
@@ -63,7 +63,7 @@ class PipelinedWire:
 
     def forget(self) -> None:
         """After a fork, in the child: close the descriptors of all, and say nothing to the servers."""
-        made, self._made = list(self._made), WeakSet()
+        made, self._made = living(self._made), WeakSet()
         for each in made:
             each.forget()
 
