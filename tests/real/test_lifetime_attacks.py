@@ -137,6 +137,14 @@ def test_closing_waits_for_no_thread_that_needs_its_lock(valkey: Server, monkeyp
     assert threads() == 0
 
 
+def test_closing_is_quick(valkey: Server) -> None:
+    began = time.monotonic()
+    for number in range(10):
+        with Cache(valkey.url, namespace=f"quick-{number}") as cache:
+            cache.set("key", 1)
+    assert time.monotonic() - began < 5, "a second for each"
+
+
 def test_closing_waits_for_no_jobs_that_were_never_begun(valkey: Server) -> None:
     with Cache(valkey.url, namespace="other") as other:
         other.set("key", 1)

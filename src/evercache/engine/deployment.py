@@ -226,7 +226,8 @@ class Deployment:
                 running[engine] = _Group(engine.jobs(), self.job_failed)
             running[engine].check()
         for engine in [engine for engine in running if engine not in started]:
-            await running.pop(engine).end()
+            await running[engine].end()  # may be cancelled: then `_tend` ends it
+            del running[engine]
             engine.ended.set()
 
     def _end_unneeded(self, background: Background | None, running: Collection[Engine]) -> list[Engine]:
