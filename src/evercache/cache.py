@@ -296,11 +296,15 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         for one in (clients, apart):
             if one is not None:
                 one.close()
-        with self._lock:
-            if self._clients is not None:  # another thread entered the cache again meanwhile
-                self._clients.lead(self._hot)
+        self._lead_again()
         if modes.active is not None:
             modes.active.closed(self)
+
+    def _lead_again(self) -> None:
+        """Publish the present clients again, if another thread entered the cache while it was being closed."""
+        with self._lock:
+            if self._clients is not None:
+                self._clients.lead(self._hot)
 
     async def aclose(self) -> None:
         """`close` for tasks."""
@@ -310,6 +314,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     def _open(self) -> None:
         notice_fork()
         with self._lock:
+            if self._closed:
+                self._forget_raw()
             self._closed = False
 
     def _warn_closed(self) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
+import json
 import pickle
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +25,7 @@ from evercache.cache import _Clients
 from evercache.engine.background import Background
 from evercache.engine.engine import Engine
 from evercache.observe import EventHub, Subscribers, events
+from evercache.wire.types import Address
 
 
 def engine_of(cache: Cache) -> Engine:
@@ -116,7 +122,7 @@ def test_32_threads_that_make_use_and_drop_caches(valkey: Server, before: tuple[
     assert not wrong
     assert slow
     ended(before)
-    wait_for(lambda: gc.collect() and False or not (connect._engines or connect._deployments))
+    wait_for(lambda: (gc.collect() and False) or not (connect._engines or connect._deployments))
 
 
 def test_closing_waits_for_no_thread_that_needs_its_lock(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,12 +143,83 @@ def test_closing_waits_for_no_thread_that_needs_its_lock(valkey: Server, monkeyp
     assert threads() == 0
 
 
+def test_the_end_of_the_process_waits_once_for_all_namespaces() -> None:
+    """A master that has just fallen silent, and an invalidation of each namespace."""
+    with Server.start("valkey") as server:
+        caches = [Cache(server.url, namespace=f"late-{number}") for number in range(12)]
+        for cache in caches:
+            cache.set("key", 1)
+        deployment = engine_of(caches[0]).deployment
+        server.freeze()
+        workers = [threading.Thread(target=cache.delete, args=("key",)) for cache in caches]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert sum(cache.stats().pending for cache in caches) == 12
+        began = time.monotonic()
+        deployment.close()  # as at the exit
+        took = time.monotonic() - began
+        server.thaw()
+        assert took < 4, "half a second for each"
+
+
 def test_closing_is_quick(valkey: Server) -> None:
     began = time.monotonic()
     for number in range(10):
         with Cache(valkey.url, namespace=f"quick-{number}") as cache:
             cache.set("key", 1)
     assert time.monotonic() - began < 5, "a second for each"
+
+
+@pytest.mark.parametrize("where", ["in a critical section", "on the thread of the background"])
+def test_closing_from_inside_waits_for_nothing(where: str) -> None:
+    """As a signal handler or a finalizer does that runs there; the master has just fallen silent."""
+    with Server.start("valkey") as server:
+        cache = Cache(server.url, namespace="inside")
+        cache.set("key", 1)
+        engine = engine_of(cache)
+        server.freeze()
+        assert cache.delete("key").queued
+        took: list[float] = []
+
+        def close() -> None:
+            began = time.monotonic()
+            cache.close()
+            took.append(time.monotonic() - began)
+
+        if where.startswith("in"):
+            with engine.state.lock:
+                close()
+        else:
+            engine.post(close)
+        wait_for(lambda: took)
+        server.thaw()
+        assert took[0] < 0.4
+        wait_for(lambda: threads() == 0)
+
+
+def test_a_call_that_ends_while_the_cache_is_closed_disturbs_no_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server.start("valkey") as server:
+        cache = Cache(server.url, namespace="spooled", spool=tmp_path / "spool")
+        cache.set("key", 1)
+        engine = engine_of(cache)
+        server.freeze()
+        assert cache.delete("key").queued
+        assert cache.delete("other").queued
+        dumps = json.dumps
+
+        def acknowledged(*args: Any) -> str:
+            engine.state.journal.pending.popitem()
+            return dumps(*args)
+
+        monkeypatch.setattr("evercache.engine.spool.json.dumps", acknowledged)
+        cache.close()
+        monkeypatch.undo()
+        assert len((tmp_path / "spool").read_text().splitlines()) == 2
+        server.thaw()
 
 
 def test_closing_waits_for_no_jobs_that_were_never_begun(valkey: Server) -> None:
@@ -295,3 +372,59 @@ def test_a_cache_opened_again_takes_the_fast_path(valkey: Server, monkeypatch: p
             engine_of(cache).events.emit(events.UsedAfterClose("seen"))
             wait_for(lambda: any(getattr(event, "namespace", "") == "seen" for event in seen))
     stop()
+
+
+def test_raw_clients_of_a_cache_opened_again_are_open(valkey: Server) -> None:
+    cache = Cache(valkey.url, namespace="raw-again")
+
+    async def lifespan() -> None:
+        async with cache:
+            await cache.amaster.set("raw-again", 2)
+            assert await cache.amaster.get("raw-again") == b"2"
+
+    for _ in range(2):
+        with cache:
+            cache.master.set("raw-again", 1)
+            assert cache.master.get("raw-again") == b"1"
+        asyncio.run(lifespan())
+
+
+def test_a_connection_keeps_nothing_of_the_task_that_was_the_first_to_need_it(valkey: Server) -> None:
+    """An application in a context variable would keep its cache, and so the connection, alive."""
+
+    class Application:
+        """As of Flask or Quart."""
+
+    current: ContextVar[Application] = ContextVar("current")
+
+    async def request(cache: Cache) -> weakref.ref[Application]:
+        application = Application()
+        current.set(application)
+        await cache.aset("key", 1)
+        assert await cache.aget("key") == 1
+        return weakref.ref(application)
+
+    async def serve() -> None:
+        with Cache(valkey.url, namespace="context") as cache:
+            application = await asyncio.create_task(request(cache))
+            end = time.monotonic() + 5  # timers keep it for as long as the call had
+            while application() is not None and time.monotonic() < end:
+                await asyncio.sleep(0.1)
+                gc.collect()
+            assert application() is None
+
+    asyncio.run(serve())
+
+
+@pytest.mark.parametrize("mapping", ["an object that has no hash", "lists from a file"])
+def test_an_address_map_that_cannot_be_compared_is_taken(valkey: Server, mapping: str) -> None:
+    class Mapping:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, address: Address) -> Address:
+            return address
+
+    address_map: Any = Mapping() if mapping.startswith("an object") else {Address("shop", 1): ["localhost", 2]}
+    with Cache(valkey.url, namespace="mapped", address_map=address_map) as cache:
+        assert cache.set("key", 1)
+        assert cache.get("key") == 1

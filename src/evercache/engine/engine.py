@@ -209,15 +209,17 @@ class Engine:
         """The rest of `close`, once for each engine."""
         started, self._started = self._started, False
         left = 0
+        if self.inside():
+            timeout = 0.0  # what it would wait for waits for this thread
         if started:
-            if self.state.journal.pending and self.state.ready and self.deployment.running:
+            if timeout and self.state.journal.pending and self.state.ready and self.deployment.running:
                 self._drain(min(timeout, self.settings.budget * 2))
             self.deployment.end(self, timeout)
-            left = len(self.state.journal.pending)
-            self.spool.settle(self.state.journal.pending.values())
+            pending = list(self.state.journal.pending.values())  # calls of other threads may go on
+            left = len(pending)
+            self.spool.settle(pending)
             if left:
-                kept = self.spool.save(self.state.journal.pending.values())
-                self.events.emit(events.Spooled(left, kept))
+                self.events.emit(events.Spooled(left, self.spool.save(pending)))
         self.events.flush(timeout)
         return left
 

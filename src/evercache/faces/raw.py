@@ -63,6 +63,10 @@ class RawFace:
         """`replica` for tasks: a `redis.asyncio.Redis`."""
         return self._usual_raw().areplica
 
+    def _forget_raw(self) -> None:
+        """Make them anew when they are next asked for: those there are were closed with the cache."""
+        self.__dict__.pop("_raw", None)
+
     def _follow_life(self, clients: _Living) -> None:
         """Have clients closed with this cache."""
         self._followers.add(clients)

@@ -7,6 +7,7 @@ import copy
 import random
 import ssl
 from collections.abc import Awaitable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -285,7 +286,8 @@ class PipelinedEndpoint:
                 await asyncio.sleep(pause)
                 return await self._fresh(loop, slot, deadline)
             slot.opened_by = monotonic() + self.options.connect_timeout + _LOST
-            opening = slot.opening = loop.create_task(self._fill(slot))
+            # In a context of its own: the connection outlives the caller, and all that the caller's holds.
+            opening = slot.opening = Context().run(loop.create_task, self._fill(slot))
         await asyncio.wait((opening,), timeout=left)
         if not opening.done():
             raise DeadlineExceeded(f"no connection to {self.address} before the deadline")
