@@ -65,7 +65,7 @@ def use(location: Location, settings: Settings, address_map: AddressMap | None, 
     servers = location, mapping
     with _lock:
         deployment = _deployments.get(servers)
-        if deployment is None:
+        if deployment is None or deployment.over:
             deployment = _deployments[servers] = _deployment(location, address_map)
         engine = _engines.get((servers, settings))
         if engine is None or engine.closed:

@@ -98,6 +98,8 @@ class Deployment:
         self._started: list[Engine] = []
         self._new_background = background
         self._background: Background | None = None
+        #: Whether it was stopped: what it knows of the servers may be of long ago.
+        self.over = False
         #: The last one that was stopped; it may not have ended.
         self._former: Background | None = None
         self._wake: asyncio.Event | None = None
@@ -123,6 +125,7 @@ class Deployment:
                 return False
             engine.chores.take_spooled()
             self._started.append(engine)
+            self.over = False
         self.ensure()
         self.post(self._look)
         return True
@@ -268,6 +271,7 @@ class Deployment:
     def _stop(self) -> None:
         """Under the lock: end the thread and close every socket. The next engine that starts opens them again."""
         background, self._background = self._background, None
+        self.over = True
         if background is not None:
             background.stop(0.0)
             self._former = background
