@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
 
 from evercache import connect, modes
 from evercache.client._async.client import AsyncClient
@@ -30,7 +30,7 @@ from evercache.faces.keyspace import Hot
 from evercache.faces.raw import RawFace
 from evercache.observe import Counters, Event, EventHub, Subscribers, events
 from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
-from evercache.process import new_lock, reset_after_fork
+from evercache.process import new_lock, notice_fork, reset_after_fork
 from evercache.protocol.keys import Naming, ReadableNaming
 from evercache.results import Ack, Stats
 from evercache.topology import AddressMap
@@ -146,6 +146,16 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     def __repr__(self) -> str:
         return f"<Cache {self.location.redacted()} namespace={self.settings.namespace!r}>"
 
+    def __copy__(self) -> Self:
+        """Itself: it is a handle, and a second one would close what the first one uses."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled: make a Cache with the same URL and settings in each process")
+
     # -- the machinery behind
 
     def _find(self) -> _Clients | None:
@@ -162,6 +172,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
             self._warn_closed()
             return None
         if clients is None:
+            notice_fork()
             with self._lock:
                 clients = self._clients
                 if clients is None and not self._closed:
@@ -177,7 +188,6 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         """Under the lock."""
         clients = self._connect(self.location)
         if self._clients is not None:  # a signal handler or a finalizer of this thread was quicker
-            clients.engine.close()
             return self._clients
         self._clients = clients
         clients.lead(self._hot)
@@ -185,6 +195,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
     def _raw_engine(self) -> Engine:
         """For raw clients, which work whether or not the cache is switched off; ConfigurationError when closed."""
+        notice_fork()
         with self._lock:
             if self._closed:
                 raise ConfigurationError(f"{self!r} was closed")
@@ -255,6 +266,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
         It runs soon after, on a thread of its own, and holds up nothing. One that raises is called no more.
         """
+        notice_fork()
         return self._subscribers.add(callback, self)
 
     # -- life
@@ -275,17 +287,24 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         Connections that other caches of this process use too stay open. A cache that is merely dropped releases
         everything by itself. Entering a closed cache (`with`, `async with`) opens it again.
         """
+        notice_fork()
         with self._lock:
             self._closed, self._closed_told = True, False
             clients, self._clients = self._clients, None
             apart, self._apart = self._apart, None
         self._close_raw()
-        if clients is not None:
-            clients.close()
-        if apart is not None:
-            apart.close()
+        for one in (clients, apart):
+            if one is not None:
+                one.close()
+        self._lead_again()
         if modes.active is not None:
             modes.active.closed(self)
+
+    def _lead_again(self) -> None:
+        """Publish the present clients again, if another thread entered the cache while it was being closed."""
+        with self._lock:
+            if self._clients is not None:
+                self._clients.lead(self._hot)
 
     async def aclose(self) -> None:
         """`close` for tasks."""
@@ -293,7 +312,10 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         await in_thread(self.close)
 
     def _open(self) -> None:
+        notice_fork()
         with self._lock:
+            if self._closed:
+                self._forget_raw()
             self._closed = False
 
     def _warn_closed(self) -> None:
@@ -327,9 +349,7 @@ class _Clients:
         self.engine = engine
         self._hot: Hot | None = None
         self._subscribers = subscribers
-        if subscribers is not None:
-            for hub in (engine.deployment.events, engine.events):
-                hub.attach(subscribers)
+        self._attach()
         self.sync = SyncClient(engine)
         self.asynchronous = AsyncClient(engine)
         engine.users.add(self)
@@ -337,9 +357,15 @@ class _Clients:
     def __repr__(self) -> str:
         return f"<_Clients of {self.engine!r}>"
 
+    def _attach(self) -> None:
+        if self._subscribers is not None:
+            for hub in (self.engine.deployment.events, self.engine.events):
+                hub.attach(self._subscribers)
+
     def lead(self, hot: Hot) -> None:
         """Publish these clients to the generated code of cached functions."""
         self._hot = hot
+        self._attach()
         hot.take(self.sync.hits, self.asynchronous.hits)
 
     def divert(self, wanted: bool) -> None:

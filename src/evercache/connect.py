@@ -56,11 +56,16 @@ def use(location: Location, settings: Settings, address_map: AddressMap | None, 
             lambda: time.time_ns() // 1000, secrets.token_hex(20), max_entries=location.max_entries
         )
         return user(memory_engine(location, settings, server))
-    mapping = tuple(sorted(address_map.items())) if isinstance(address_map, Mapping) else address_map
+    mapping: object = address_map
+    try:
+        mapping = frozenset(address_map.items()) if isinstance(address_map, Mapping) else address_map
+        hash(mapping)
+    except TypeError:
+        mapping = id(address_map)  # it cannot be compared; the deployment keeps it
     servers = location, mapping
     with _lock:
         deployment = _deployments.get(servers)
-        if deployment is None:
+        if deployment is None or deployment.over:
             deployment = _deployments[servers] = _deployment(location, address_map)
         engine = _engines.get((servers, settings))
         if engine is None or engine.closed:

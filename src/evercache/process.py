@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 __all__ = [
     "LOGGING",
@@ -24,6 +24,7 @@ __all__ = [
     "close_at_exit",
     "from_signal_handler",
     "gevent_patched",
+    "living",
     "new_lock",
     "notice_fork",
     "on_fork",
@@ -32,6 +33,9 @@ __all__ = [
     "start_thread",
     "thread_runs",
 ]
+
+
+T = TypeVar("T")
 
 
 class Lock(Protocol):
@@ -75,6 +79,15 @@ def new_lock() -> Lock:
     return cast(Lock, lock)
 
 
+def living(things: weakref.WeakSet[T]) -> list[T]:
+    """Return the members of a weak set, which other threads, finalizers and signal handlers may change meanwhile.
+
+    A loop over the set itself raises RuntimeError then. The copy of its references is made at one moment.
+    """
+    references: set[weakref.ref[T]] = vars(things)["data"]
+    return [thing for reference in list(references) if (thing := reference()) is not None]
+
+
 def reset_after_fork(thing: _Forked) -> None:
     """Have `thing.after_fork()` called in every child of this process; `thing` is referenced weakly."""
     _told.add(thing)
@@ -101,13 +114,13 @@ def notice_fork() -> None:
 
 def _after_fork() -> None:
     global pid
-    for lock in list(_locks):
+    for lock in living(_locks):
         reinit = getattr(lock, "_at_fork_reinit", None)  # gevent's locks may have none
         if reinit is not None:
             reinit()
     for hook in list(_hooks):
         hook()
-    for thing in list(_told):
+    for thing in living(_told):
         thing.after_fork()
     # Last: until then other threads of the child wait in `notice_fork`.
     pid = os.getpid()
@@ -286,9 +299,10 @@ def close_at_exit(thing: _Closed) -> Callable[[], None]:
     reference = weakref.ref(thing)
 
     def close() -> None:
-        living = reference()
-        if living is not None:
-            living.close()
+        notice_fork()
+        there = reference()
+        if there is not None:
+            there.close()
 
     atexit.register(close)
     return close

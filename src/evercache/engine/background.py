@@ -54,6 +54,8 @@ class Background:
         self.lost: Callable[[BaseException], None] = lambda error: None
         #: Called on each loop that runs.
         self.runs: Callable[[], None] = lambda: None
+        #: Its end is waited for before the first loop: what belongs to a loop must not be on two of them.
+        self.former: Background | None = None
         self._lock = new_lock()
         #: The one that runs loops; any other ends.
         self._thread: threading.Thread | None = None
@@ -132,6 +134,9 @@ class Background:
     # -- the thread
 
     def _main(self) -> None:
+        former, self.former = self.former, None
+        if former is not None:
+            former.stop(_STEADY)
         # Whatever ends the thread: the next caller starts another one.
         while self._thread is threading.current_thread():
             began = monotonic()

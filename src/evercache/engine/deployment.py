@@ -7,7 +7,7 @@ import atexit
 import contextlib
 import random
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from evercache.clock import monotonic
@@ -18,6 +18,7 @@ from evercache.process import (
     background_trouble,
     close_at_exit,
     gevent_patched,
+    living,
     new_lock,
     notice_fork,
     reset_after_fork,
@@ -97,6 +98,10 @@ class Deployment:
         self._started: list[Engine] = []
         self._new_background = background
         self._background: Background | None = None
+        #: Whether it was stopped: what it knows of the servers may be of long ago.
+        self.over = False
+        #: The last one that was stopped; it may not have ended.
+        self._former: Background | None = None
         self._wake: asyncio.Event | None = None
         self._atexit: Callable[[], None] | None = None
         reset_after_fork(self)
@@ -120,6 +125,7 @@ class Deployment:
                 return False
             engine.chores.take_spooled()
             self._started.append(engine)
+            self.over = False
         self.ensure()
         self.post(self._look)
         return True
@@ -157,6 +163,7 @@ class Deployment:
         background.failed = self.job_failed
         background.lost = self._background_lost
         background.runs = self._background_runs
+        background.former, self._former = self._former, None
         self._background = background
         self._atexit = self._atexit or close_at_exit(self)
         return True
@@ -196,11 +203,12 @@ class Deployment:
 
     async def _tend(self) -> None:
         """Run the jobs of each engine that was started, and end the engines that nobody needs any more."""
-        wake = self._wake = asyncio.Event()
+        background, wake = self._background, asyncio.Event()
+        self._wake = wake
         running: dict[Engine, _Group] = {}
         try:
             while True:
-                await self._visit(running)
+                await self._visit(running, background)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TICK):
                         await wake.wait()
@@ -213,26 +221,35 @@ class Deployment:
                 await group.end()
                 engine.ended.set()
 
-    async def _visit(self, running: dict[Engine, _Group]) -> None:
+    async def _visit(self, running: dict[Engine, _Group], background: Background | None) -> None:
         # A function of its own: none of its variables keeps an engine alive until the next visit.
-        self._end_unneeded()
-        started = list(self._started)
+        started = self._end_unneeded(background, running)
         for engine in started:
             if engine not in running:
                 running[engine] = _Group(engine.jobs(), self.job_failed)
             running[engine].check()
         for engine in [engine for engine in running if engine not in started]:
-            await running.pop(engine).end()
+            await running[engine].end()  # may be cancelled: then `_tend` ends it
+            del running[engine]
             engine.ended.set()
 
-    def _end_unneeded(self) -> None:
-        """On the background's loop. Nothing of these engines is pending, so there is nothing to wait for."""
+    def _end_unneeded(self, background: Background | None, running: Collection[Engine]) -> list[Engine]:
+        """On the background's loop; returns the engines that it serves from now on.
+
+        Nothing of those that end is pending, so there is nothing to wait for.
+        """
         with self.lock:
+            if background is not self._background:
+                return []  # it was stopped: what was started since then is for the next one
             for engine in [engine for engine in self._started if not engine.needed()]:
                 engine.closed = True
                 self._started.remove(engine)
             if not self._started:
-                self._stop(0.0)
+                self._stop()
+            for engine in self._started:
+                if engine not in running:
+                    engine.ended.clear()
+            return list(self._started)
 
     def end(self, engine: Engine, timeout: float) -> None:
         """End the jobs of an engine; waits `timeout` seconds for it at most, and not on the background's loop."""
@@ -245,14 +262,19 @@ class Deployment:
         if background is None or not background.here:
             engine.ended.wait(timeout)
         with self.lock:
-            if not self._started:
-                self._stop(timeout)
+            last = not self._started
+            if last:
+                self._stop()
+        if last and background is not None:
+            background.stop(timeout)  # without the lock, which the thread may need before it ends
 
-    def _stop(self, timeout: float) -> None:
+    def _stop(self) -> None:
         """Under the lock: end the thread and close every socket. The next engine that starts opens them again."""
         background, self._background = self._background, None
+        self.over = True
         if background is not None:
-            background.stop(timeout)
+            background.stop(0.0)
+            self._former = background
         self.sync_endpoints.keep(())
         self.async_endpoints.keep(())
         self._detach_replicas()
@@ -261,26 +283,29 @@ class Deployment:
             self._atexit = None
 
     def close(self) -> None:
-        """End every engine: at the end of the process."""
-        for engine in list(self._started):
-            engine.close()
+        """End every engine, all of them within a second or so: at the end of the process."""
+        engines, end = list(self._started), self.now() + 1.0
+        for engine in engines:
+            self.post(engine.chores.wake)  # all bring what is pending at the same time
+        for engine in engines:
+            engine.close(max(0.02, end - self.now()))
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's background or connections is here."""
         for endpoints in (self.sync_endpoints, self.async_endpoints):
             endpoints.forget()
         self.async_wire.forget()  # the connections of the tails, the monitor and the topology
-        self._background = None
+        self._background = self._former = None
         self._wake = None
         self._started = []
         self.replicas.after_fork()
-        for engine in list(self._members):
+        for engine in living(self._members):
             engine.after_fork()
 
     # -- what the background learns
 
     def _routes_changed(self) -> None:
-        for engine in list(self._members):
+        for engine in living(self._members):
             engine.state.leave_route()
 
     def _on_view(self, view: View) -> None:
@@ -310,8 +335,9 @@ class Deployment:
         self._detach_replicas()
         for engine in engines:
             engine.enter_view(view)
-        for follower in list(self.followers):
-            follower.changed()
+        for follower in living(self.followers):
+            with contextlib.suppress(RuntimeError):  # a connection of a loop that has ended
+                follower.changed()
 
     def _detach_replicas(self) -> None:
         """Their endpoints may be closed now: each read takes the present one."""

@@ -28,7 +28,7 @@ from evercache.engine.watch import Watch
 from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerError, UnavailableError
 from evercache.observe import Counters, EventHub, events
 from evercache.policy import Settings
-from evercache.process import notice_fork
+from evercache.process import living, notice_fork
 from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
@@ -106,8 +106,9 @@ class Engine:
         self._view_event: asyncio.Event | None = None
         self._started = False
         self.closed = False
-        #: Set when the jobs have ended.
+        #: Set while no jobs run.
         self.ended = threading.Event()
+        self.ended.set()
         #: The caches that use it.
         self.users: weakref.WeakSet[User] = weakref.WeakSet()
         #: Whether this code runs inside a command of a server in this process.
@@ -187,9 +188,11 @@ class Engine:
         """A cache was closed: close the engine if no other one uses it. As `close`."""
         with self.deployment.lock:
             self.users.discard(user)
-            if self.users:
+            # Decided under the lock: a new cache that comes from now on makes an engine of its own.
+            if self.users or self.closed:
                 return 0
-        return self.close()
+            self.closed = True
+        return self._finish(1.0)
 
     def close(self, timeout: float = 1.0) -> int:
         """Bring what is pending once more, end the background jobs.
@@ -200,17 +203,23 @@ class Engine:
             if self.closed:
                 return 0
             self.closed = True
-            started, self._started = self._started, False
+        return self._finish(timeout)
+
+    def _finish(self, timeout: float) -> int:
+        """The rest of `close`, once for each engine."""
+        started, self._started = self._started, False
         left = 0
+        if self.inside():
+            timeout = 0.0  # what it would wait for waits for this thread
         if started:
-            if self.state.journal.pending and self.state.ready and self.deployment.running:
+            if timeout and self.state.journal.pending and self.state.ready and self.deployment.running:
                 self._drain(min(timeout, self.settings.budget * 2))
             self.deployment.end(self, timeout)
-            left = len(self.state.journal.pending)
-            self.spool.settle(self.state.journal.pending.values())
+            pending = list(self.state.journal.pending.values())  # calls of other threads may go on
+            left = len(pending)
+            self.spool.settle(pending)
             if left:
-                kept = self.spool.save(self.state.journal.pending.values())
-                self.events.emit(events.Spooled(left, kept))
+                self.events.emit(events.Spooled(left, self.spool.save(pending)))
         self.events.flush(timeout)
         return left
 
@@ -224,6 +233,7 @@ class Engine:
         """In the child: nothing of the parent's background or connections is here."""
         self._started = False
         self.ended = threading.Event()
+        self.ended.set()
         self.state.after_fork()
         for endpoints in (self.sync_endpoints, self.async_endpoints):
             endpoints.forget()
@@ -231,13 +241,13 @@ class Engine:
         self._view_event = None
         self._make_jobs()
         self.hot.after_fork()
-        for user in list(self.users):
+        for user in living(self.users):
             user.after_fork()
 
     # -- what the background tells
 
     def _divert(self, wanted: bool) -> None:
-        for user in list(self.users):
+        for user in living(self.users):
             user.divert(wanted)
 
     def post(self, callback: Callable[[], None]) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evercache.process import living
+
 if TYPE_CHECKING:
     import redis
     import redis.asyncio
@@ -61,12 +63,16 @@ class RawFace:
         """`replica` for tasks: a `redis.asyncio.Redis`."""
         return self._usual_raw().areplica
 
+    def _forget_raw(self) -> None:
+        """Make them anew when they are next asked for: those there are were closed with the cache."""
+        self.__dict__.pop("_raw", None)
+
     def _follow_life(self, clients: _Living) -> None:
         """Have clients closed with this cache."""
         self._followers.add(clients)
 
     def _living(self) -> list[_Living]:
-        return [clients for clients in list(self._followers) if clients.follows(self)]
+        return [clients for clients in living(self._followers) if clients.follows(self)]
 
     def _close_raw(self) -> None:
         for clients in self._living():

@@ -12,7 +12,7 @@ from evercache.clock import monotonic
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
 from evercache.observe.subscribers import Callback, Subscribers
-from evercache.process import LOGGING, from_signal_handler, new_lock
+from evercache.process import LOGGING, from_signal_handler, living, new_lock
 from evercache.protocol.canonical import shown
 
 __all__ = ["QUIET", "Emit", "EventHub"]
@@ -113,7 +113,7 @@ class EventHub:
         self._attached.discard(subscribers)
 
     def _everybody(self) -> list[Subscribers]:
-        return [self.subscribers, *self._attached]
+        return [self.subscribers, *living(self._attached)]
 
     def flush(self, timeout: float) -> None:
         """Wait until all subscribers have been notified, `timeout` seconds at most."""

@@ -8,6 +8,7 @@ import random
 import socket
 import ssl
 from collections.abc import Awaitable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -24,7 +25,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
-from evercache.process import new_lock
+from evercache.process import living, new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
@@ -66,7 +67,7 @@ class PipelinedWire:
 
     def forget(self) -> None:
         """After a fork, in the child: close the descriptors of all, and say nothing to the servers."""
-        made, self._made = list(self._made), WeakSet()
+        made, self._made = living(self._made), WeakSet()
         for each in made:
             each.forget()
 
@@ -288,7 +289,8 @@ class PipelinedEndpoint:
                 await asyncio.sleep(pause)
                 return await self._fresh(loop, slot, deadline)
             slot.opened_by = monotonic() + self.options.connect_timeout + _LOST
-            opening = slot.opening = loop.create_task(self._fill(slot))
+            # In a context of its own: the connection outlives the caller, and all that the caller's holds.
+            opening = slot.opening = Context().run(loop.create_task, self._fill(slot))
         await asyncio.wait((opening,), timeout=left)
         if not opening.done():
             raise DeadlineExceeded(f"no connection to {self.address} before the deadline")

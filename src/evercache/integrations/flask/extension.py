@@ -24,6 +24,7 @@ from evercache.integrations.flask.protocols import Cached, Memoized
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
 from evercache.integrations.flask.views import CachedView, variants_tag
 from evercache.integrations.flask.warn_once import tell_once
+from evercache.process import living
 
 __all__ = ["Cache"]
 
@@ -122,7 +123,7 @@ class Cache(Operations):
         self._forget()
 
     def _forget(self) -> None:
-        for memo in list(self._memos):
+        for memo in living(self._memos):
             memo.forget()
 
     # -- what the decorators ask

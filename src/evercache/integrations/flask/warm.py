@@ -14,6 +14,7 @@ from werkzeug.utils import import_string
 from evercache.integrations.flask.memoize import Memo
 from evercache.integrations.flask.names import SEEN
 from evercache.ops.warm.pace import Outcome, Task
+from evercache.process import living
 
 __all__ = ["BadLine", "Call", "Warmer", "parse", "tasks"]
 
@@ -130,7 +131,7 @@ class Warmer:
     def _find(self, name: str) -> Memo:
         dotted = name.replace(":", ".")
         caches: Iterable[Any] = self._app.extensions.get("cache", {})
-        memos: list[Memo] = [memo for cache in caches for memo in list(cache._memos) if memo.wrapper]
+        memos: list[Memo] = [memo for cache in caches for memo in living(cache._memos) if memo.wrapper]
         whole = {memo.plain_name: memo for memo in memos}
         if dotted in whole:
             return whole[dotted]

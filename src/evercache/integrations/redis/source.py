@@ -13,7 +13,7 @@ from evercache.errors import ConfigurationError, MasterUnknown, UnavailableError
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent
 from evercache.integrations.redis.scans import Cursors
 from evercache.integrations.redis.writes import Writes
-from evercache.process import new_lock, reset_after_fork
+from evercache.process import living, new_lock, reset_after_fork
 from evercache.protocol.topology import ELECTION, LONGEST_WAIT
 from evercache.wire.types import Address, ConnectionOptions
 
@@ -145,7 +145,7 @@ class Source:
     def links(self) -> list[Linked]:
         """Those that live, of this process."""
         with self._lock:
-            links = list(self._links)
+            links = living(self._links)
         pid = os.getpid()
         return [link for link in links if link.pid == pid]
 
