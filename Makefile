@@ -17,7 +17,8 @@ demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while 
 
 test: $(STAMPS)/dev lint types ## everything that must pass before a change lands
 	$(PY) -m pytest tests/unit tests/sim tests/fuzz -n 2 --dist worksteal
-	$(REAL)
+	$(REAL) -m "not long and not storm"
+	$(PY) -m pytest tests/real -n 2 --dist worksteal -m "storm and not long"
 
 unit: $(STAMPS)/dev ## the pure part only, in seconds
 	$(PY) -m pytest tests/unit

@@ -15,7 +15,10 @@ from tests.servers import Deployment, wait_for
 
 from evercache import Cache
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
+pytestmark = [
+    pytest.mark.storm,
+    pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux"),
+]
 
 
 @pytest.mark.timeout(180)

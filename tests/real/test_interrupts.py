@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.storm
+
 #: For how long each of the two is interrupted (s), and how often at most.
 SECONDS, COUNT = 25, 12_000
 

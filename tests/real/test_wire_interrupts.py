@@ -12,6 +12,8 @@ from tests.servers import Server
 
 __all__ = ["authority"]
 
+pytestmark = pytest.mark.storm
+
 #: How each program begins: an endpoint, and what it had open before.
 BEGIN = """
 import os, sys, threading, time
