@@ -8,12 +8,12 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from operator import itemgetter
 from typing import Final, TypeAlias, TypeVar
 
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine, User
 from evercache.observe import EventHub
+from evercache.observe.hub import recent
 from evercache.policy import Settings
 from evercache.process import new_lock
 from evercache.results import Health, NodeHealth, RecentEvent
@@ -155,6 +155,6 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
         events=dict(sum((Counter(hub.counts()) for hub in hubs), Counter[str]())),
         recent=tuple(
             RecentEvent(age, event.kind, logging.getLevelName(event.level), event.message)
-            for age, event in sorted((each for hub in hubs for each in hub.recent()), key=itemgetter(0))
+            for age, event in recent(*hubs)
         ),
     )

@@ -6,16 +6,17 @@ import logging
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TypeAlias
 
 from evercache.clock import monotonic
 from evercache.observe.event import Begins, Ends, Event, Occasion
 from evercache.observe.events import EventsDropped, Resynced, SubscriberDropped
 from evercache.observe.subscribers import Callback, Subscribers
-from evercache.process import LOGGING, from_signal_handler, living, new_lock
+from evercache.process import LOGGING, Lock, from_signal_handler, living, new_lock
 from evercache.protocol.canonical import shown
 
-__all__ = ["QUIET", "Emit", "EventHub"]
+__all__ = ["QUIET", "Emit", "EventHub", "recent"]
 
 #: What is met at each call is logged again after so many seconds without it.
 QUIET = 60.0
@@ -37,13 +38,16 @@ class EventHub:
         now: Callable[[], float] = monotonic,
         logger: logging.Logger | None = None,
         subscribers: Subscribers | None = None,
+        *,
+        beside: EventHub | None = None,
     ) -> None:
         self._now = now
         self._logger = logger or logging.getLogger("evercache")
         self.subscribers = subscribers or Subscribers()
         #: Those of the caches that use the engine.
         self._attached: weakref.WeakSet[Subscribers] = weakref.WeakSet()
-        self._lock = new_lock()
+        #: Shared with the hub `beside` it, so that the events of both have one order.
+        self._lock: Lock = new_lock() if beside is None else beside._lock
         self.open: dict[str, Begins] = {}
         #: Whether there has been a master. A lost update tells a line twice.
         self._reached = False
@@ -170,10 +174,16 @@ class EventHub:
             return dict(self._counts)
 
     def recent(self) -> list[tuple[float, Event]]:
-        """The newest that were told, newest first, each with its age in seconds."""
-        now = self._now()
-        with self._lock:
-            return [(max(0.0, now - at), event) for at, event in reversed(list(self._recent))]
+        """The newest events that were logged, newest first, each with its age in seconds."""
+        return recent(self)
+
+
+def recent(*hubs: EventHub) -> list[tuple[float, Event]]:
+    """The newest events of hubs that have one order, newest first, each with its age in seconds."""
+    with hubs[0]._lock:
+        now = hubs[0]._now()
+        told = sorted((each for hub in hubs for each in list(hub._recent)), key=itemgetter(0))
+    return [(max(0.0, now - at), event) for at, event in reversed(told)]
 
 
 def _bound(table: dict[str, Begins] | dict[str, float]) -> None:
