@@ -140,7 +140,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         self._hot = Hot()
         #: Behind raw clients while the cache is switched off: `_clients` would switch it on.
         self._apart: _Clients | None = None
-        self._closed = self._closed_told = False
+        self._closed = self._closed_warned = False
         self._disabled = os.environ.get("EVERCACHE_DISABLED", "") not in ("", "0")
 
     def __repr__(self) -> str:
@@ -289,7 +289,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         """
         notice_fork()
         with self._lock:
-            self._closed, self._closed_told = True, False
+            self._closed, self._closed_warned = True, False
             clients, self._clients = self._clients, None
             apart, self._apart = self._apart, None
         self._close_raw()
@@ -319,8 +319,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
             self._closed = False
 
     def _warn_closed(self) -> None:
-        if not self._closed_told:
-            self._closed_told = True
+        if not self._closed_warned:
+            self._closed_warned = True
             EventHub(subscribers=self._subscribers).emit(events.UsedAfterClose(self.settings.namespace))
 
     def __enter__(self) -> Self:

@@ -70,8 +70,8 @@ def use(location: Location, settings: Settings, address_map: AddressMap | None, 
         engine = _engines.get((servers, settings))
         if engine is None or engine.closed:
             engine = _engines[servers, settings] = Engine(deployment, settings)
-        # The background closes engines without a user, under the lock of the deployment.
-        with deployment.lock:
+        # The background closes engines without a user, under the lock of their deployment.
+        with engine.deployment.lock:
             if not engine.closed:
                 return user(engine)
         engine = _engines[servers, settings] = Engine(deployment, settings)

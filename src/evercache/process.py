@@ -58,7 +58,7 @@ class _Closed(Protocol):
 
 #: Every lock of the package, and every object that must be reset in the child of a fork. Both are weak.
 _locks: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
-_told: Final[weakref.WeakSet[_Forked]] = weakref.WeakSet()
+_resettable: Final[weakref.WeakSet[_Forked]] = weakref.WeakSet()
 #: Functions that run in the child of a fork before the objects are reset.
 _hooks: Final[list[Callable[[], None]]] = []
 #: The process that all of this belongs to.
@@ -90,7 +90,7 @@ def living(things: weakref.WeakSet[T]) -> list[T]:
 
 def reset_after_fork(thing: _Forked) -> None:
     """Have `thing.after_fork()` called in every child of this process; `thing` is referenced weakly."""
-    _told.add(thing)
+    _resettable.add(thing)
 
 
 def on_fork(hook: Callable[[], None]) -> None:
@@ -120,7 +120,7 @@ def _after_fork() -> None:
             reinit()
     for hook in list(_hooks):
         hook()
-    for thing in living(_told):
+    for thing in living(_resettable):
         thing.after_fork()
     # Last: until then other threads of the child wait in `notice_fork`.
     pid = os.getpid()
