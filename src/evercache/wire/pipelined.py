@@ -167,8 +167,8 @@ class PipelinedEndpoint:
 
     @property
     def outstanding(self) -> int:
-        """Calls under way now, over all event loops, those that wait for a connection included."""
-        return sum(slot.outstanding for _, slot in self._all_slots())
+        """Calls under way now, over all open event loops, those that wait for a connection included."""
+        return sum(slot.outstanding for loop, slot in self._all_slots() if not loop.is_closed())
 
     async def execute(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
