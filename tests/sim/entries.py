@@ -69,8 +69,8 @@ class Entries:
         self.master_clock_at = -inf
         #: The newest stamp that the node had issued before the present script: what is above is of a lost life.
         self._tip = 0
-        #: The database in which the present script keeps its bookkeeping. The state need not say so: it may have been
-        #: evicted, and begun anew by a script that claims nothing.
+        #: The database in which the present script keeps its bookkeeping. A state that was evicted and begun anew does
+        #: not say so.
         self._book_db = 0
 
     def __repr__(self) -> str:

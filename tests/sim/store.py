@@ -53,8 +53,7 @@ class Data:
         return f"<Data keys={sum(map(len, self.dbs.values()))}>"
 
     def book(self) -> int:
-        """The database of the bookkeeping: the one that claims to be it; where none does, since that was evicted, the
-        one that has a state."""
+        """The database of the bookkeeping: the one whose state says so, or, where that was evicted, that has one."""
         states = {db: keys[b"sim~state"][0] for db, keys in self.dbs.items() if b"sim~state" in keys}
         return next((db for db, state in states.items() if b"data" in state), next(iter(states), 0))
 
