@@ -69,8 +69,8 @@ class Entries:
         self.master_clock_at = -inf
         #: The newest stamp that the node had issued before the present script: what is above is of a lost life.
         self._tip = 0
-        #: The database in which the present script keeps its bookkeeping. A state that was evicted and begun anew does
-        #: not say so.
+        #: The database in which the present script keeps its bookkeeping. A state that was begun anew after an
+        #: eviction does not name it.
         self._book_db = 0
 
     def __repr__(self) -> str:

@@ -53,7 +53,7 @@ class Data:
         return f"<Data keys={sum(map(len, self.dbs.values()))}>"
 
     def book(self) -> int:
-        """The database of the bookkeeping: the one whose state says so, or, where that was evicted, that has one."""
+        """The database of the bookkeeping: whose state says so, or, where that was evicted, any state."""
         states = {db: keys[b"sim~state"][0] for db, keys in self.dbs.items() if b"sim~state" in keys}
         return next((db for db, state in states.items() if b"data" in state), next(iter(states), 0))
 

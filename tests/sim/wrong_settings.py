@@ -7,8 +7,8 @@ from tests.sim.scenes import CALM
 
 __all__ = ["SETTINGS"]
 
-#: Again and again two processes invalidate tags and die; the one with the shorter `max_ttl` invalidates once more, which
-#: trims the marks; then they come back without a memory, and read what is still there.
+#: Again and again one process invalidates tags, and it and another one die. The process with the shorter `max_ttl`
+#: invalidates once more, which trims the marks. Then both are born without a memory and read what is still there.
 _BORN_ANEW = tuple(
     fault
     for at in (-1.3, -1.0, -0.7, -0.4, -0.1)
