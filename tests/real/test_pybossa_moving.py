@@ -259,6 +259,24 @@ def test_a_delete_without_a_master_outdates_the_old_entry(valkey: Server, make: 
     assert later_index() == "new"
 
 
+def test_a_process_that_may_have_missed_a_delete_reads_no_old_entry(
+    valkey: Server, make: Callable[..., NewSite]
+) -> None:
+    old, new = OldSite(valkey), make(**MOVING)
+    old_members, _ = same_in_old(old)
+    new_members, _ = same_in_new(new)
+    old_members(1), old_members(2)
+    state = new.sentinel.home.cache._client_sync().engine.state
+    old.client.execute_command("ACL", "SETUSER", "default", "-xread")
+    try:
+        wait_for(lambda: not state.sure(state.now()), 30, "the log to be unheard")
+        assert new_members(1) == "new"
+    finally:
+        old.client.execute_command("ACL", "SETUSER", "default", "+xread")
+    wait_for(lambda: state.sure(state.now()), 30, "the log to be heard")
+    assert new_members(2) == "old"
+
+
 def test_a_rolling_upgrade(valkey: Server, make: Callable[..., NewSite]) -> None:
     """Both versions run: each reads its own, none fails on what the other wrote, deletes of ours reach both."""
     runs: list[Any] = []
