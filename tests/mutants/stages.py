@@ -1,0 +1,141 @@
+"""Whether a mutant is noticed: by the generator of the twins, the simulator, the unit tests, tests on real servers.
+
+The first stage that notices it ends the search. A mutant that makes a stage hang, or die, is noticed as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants.mutant import Mutant
+from tests.mutants.reach import PYTEST, Reach
+from tests.mutants.schedules import names
+from tests.mutants.workshop import Done, Workshop, chunks
+
+__all__ = ["Verdict", "judge"]
+
+#: A stage may take so many times as long as without a mutant, and so many seconds more, before it counts as hung.
+TIMES, MORE = 10.0, 90.0
+#: All tests on real servers, in seconds.
+REAL_LIMIT = 2400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a mutant. `stage` is empty if it survived; `by` then says how much was tried."""
+
+    stage: str
+    by: str
+    seconds: float
+    output: str = ""
+
+    @property
+    def survived(self) -> bool:
+        """Whether nothing noticed it."""
+        return not self.stage
+
+
+def judge(workshop: Workshop, mutant: Mutant, reach: Reach, *, real: bool) -> Verdict:
+    """Make the mutant in the copy and run one stage after the other."""
+    stages: list[tuple[str, Callable[[], tuple[str, str]]]] = [
+        ("simulator", lambda: _simulator(workshop, mutant, reach)),
+        ("unit", lambda: _units(workshop, mutant, reach)),
+    ]
+    if real:
+        stages.append(("real", lambda: _real(workshop, mutant)))
+    began = workshop.seconds
+    tried: list[str] = []
+    try:
+        with workshop.mutated(mutant):
+            for name, stage in stages:
+                by, output = stage()
+                if by.startswith("killed "):
+                    return Verdict(name, by.removeprefix("killed "), workshop.seconds - began, output)
+                tried.append(by)
+    except ValueError as error:
+        return Verdict("twin", str(error).splitlines()[0], workshop.seconds - began, str(error))
+    return Verdict("", ", ".join(tried), workshop.seconds - began)
+
+
+def _simulator(workshop: Workshop, mutant: Mutant, reach: Reach) -> tuple[str, str]:
+    chosen = reach.chosen(mutant, names())
+    if not chosen:
+        return "no schedule", ""
+    file = workshop.notes / "names"
+    file.write_text(chunks(chosen))
+    done = workshop.run("-m", "tests.mutants.schedules", str(file), limit=_limit(reach, chosen))
+    if done.code == 0:
+        return _count(len(chosen), "schedule"), ""
+    now = re.findall(r"^now (\S+)$", done.output, re.MULTILINE)
+    where = now[-1].replace("-", " ", 1) if now else "at its imports"
+    violated = re.search(r"^violated (.*)$", done.output, re.MULTILINE)
+    what = violated[1][:150] if violated else _ended(done)
+    return f"killed {where}: {what}", done.output
+
+
+def _units(workshop: Workshop, mutant: Mutant, reach: Reach) -> tuple[str, str]:
+    candidates = [name for name in reach.seconds if "/" in name]
+    if mutant.path.endswith(".lua"):
+        scripts = re.compile(r"\blua\b|\bSCRIPTS\b|protocol\.scripts|read_text")
+        candidates = [name for name in candidates if scripts.search((workshop.root / name).read_text())]
+    chosen = reach.chosen(mutant, candidates)
+    if not chosen:
+        return "no unit test", ""
+    chosen.sort(key=lambda name: (not _imports(workshop.root / name, mutant), reach.seconds[name]))
+    by, output = _pytest(workshop, chosen, _limit(reach, chosen))
+    return by or _count(len(chosen), "file") + " of unit tests", output
+
+
+def _real(workshop: Workshop, mutant: Mutant) -> tuple[str, str]:
+    files = sorted((workshop.root / "tests" / "real").glob("test_*.py"))
+    script = mutant.path.endswith(".lua")
+    files.sort(key=lambda file: not (file.name.startswith("test_scripts") if script else _imports(file, mutant)))
+    chosen = [file.relative_to(workshop.root).as_posix() for file in files]
+    by, output = _pytest(workshop, chosen, REAL_LIMIT, "-m", "not long and not storm")
+    return by or "the tests on real servers", output
+
+
+def _pytest(workshop: Workshop, chosen: Sequence[str], limit: float, *options: str) -> tuple[str, str]:
+    """Empty, or "killed" and by which test. A test that fails is asked once more, alone: on a busy machine one may
+    fail by chance. If it passes then, all are run again, and that counts."""
+    note = workshop.notes / "test"
+    for last in (False, True):
+        note.write_text("")
+        done = workshop.run(*PYTEST, "-x", *options, *chosen, limit=limit, env={"MUTANTS_NOTE": str(note)})
+        if done.code in (0, 5):
+            return "", ""
+        test = note.read_text()
+        if not test.startswith("FAILED "):
+            return f"killed {test or 'at its imports'}: {_ended(done)}", done.output
+        test = test.removeprefix("FAILED ")
+        alone = workshop.run(*PYTEST, *options, test, limit=limit)
+        if last or alone.code not in (0, 5):
+            return f"killed {test}", done.output
+    raise AssertionError
+
+
+def _imports(file: Path, mutant: Mutant) -> bool:
+    module = mutant.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    folder, _, name = module.rpartition(".")
+    text = file.read_text()
+    return f"evercache.{module}" in text or bool(re.search(rf"from evercache\.{folder} import .*\b{name}\b", text))
+
+
+def _limit(reach: Reach, chosen: Sequence[str]) -> float:
+    return MORE + TIMES * sum(reach.seconds[name] for name in chosen)
+
+
+def _ended(done: Done) -> str:
+    if done.code is None:
+        return "hung"
+    lines = [line.strip() for line in done.output.splitlines() if line.strip()]
+    if any(line.startswith(("Timeout (", "+++++++++++++++ Timeout")) or "Timeout +++" in line for line in lines):
+        return "hung"
+    return lines[-1][:150] if lines else f"ended with {done.code}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
