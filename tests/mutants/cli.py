@@ -100,8 +100,9 @@ def _judged(chosen: Sequence[Mutant], reach: Reach, *, real: bool, jobs: int) ->
     """The results, as they come."""
     with contextlib.ExitStack() as stack:
         copies: queue.SimpleQueue[Workshop] = queue.SimpleQueue()
-        for _ in range(jobs):
-            copies.put(stack.enter_context(Workshop.opened()))
+        workshops = [stack.enter_context(Workshop.opened()) for _ in range(jobs)]
+        for workshop in workshops:
+            copies.put(workshop)
 
         def one(mutant: Mutant) -> Result:
             workshop = copies.get()
@@ -116,7 +117,9 @@ def _judged(chosen: Sequence[Mutant], reach: Reach, *, real: bool, jobs: int) ->
                 for future in as_completed(futures):
                     yield future.result()
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                for workshop in workshops:
+                    workshop.stop()
                 raise
 
 

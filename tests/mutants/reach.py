@@ -7,10 +7,12 @@ found out is kept in `build/`, as long as the sources and the tests stay the sam
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,21 +53,66 @@ class Reach:
 
     def block(self, mutant: Mutant) -> int | None:
         """The innermost block with the mutant; None: it is not in a function of Python."""
+        return self._block(mutant.path, mutant.line)
+
+    def _block(self, of: str, line: int) -> int | None:
         around = [
             (last - first, number)
             for number, (path, first, last) in enumerate(self.blocks)
-            if path == mutant.path and first <= mutant.line <= last
+            if path == of and first <= line <= last
         ]
         return min(around)[1] if around else None
 
     def chosen(self, mutant: Mutant, candidates: Iterable[str]) -> list[str]:
         """Those of the candidates that run what the mutant changes."""
+        candidates = [name for name in candidates if name in self.reached]
         number = self.block(mutant)
+        if number is not None:
+            return [name for name in candidates if number in self.imports or number in self.reached[name]]
+        constants = _constants(mutant)
+        users = self._users(constants)
+        if users is None:
+            return candidates
+        said = re.compile(rf"\b({'|'.join(constants)})\b")
         return [
             name
             for name in candidates
-            if name in self.reached and (number is None or number in self.imports or number in self.reached[name])
+            if users & (self.reached[name] | self.imports)
+            or ("/" in name and said.search((ROOT / name).read_text()))
         ]
+
+    def _users(self, constants: Collection[str]) -> set[int] | None:
+        """The blocks that read a constant of a module; None if something else does, or there is no constant."""
+        if not constants:
+            return None
+        found: set[int] = set()
+        for file in (ROOT / PACKAGE).rglob("*.py"):
+            text = file.read_text()
+            if "_sync" in file.parts or not any(name in text for name in constants):
+                continue
+            path = file.relative_to(ROOT / PACKAGE).as_posix()
+            for node in ast.walk(ast.parse(text)):
+                match node:
+                    case ast.Name(ctx=ast.Load(), id=name) | ast.Attribute(attr=name) if name in constants:
+                        number = self._block(path, node.lineno)
+                    case _:
+                        continue
+                if number is None:
+                    return None
+                found.add(number)
+        return found
+
+
+def _constants(mutant: Mutant) -> tuple[str, ...]:
+    """The names that the changed statement of a module gives; empty if it is none, or it gives no names."""
+    if not mutant.path.endswith(".py"):
+        return ()
+    for node in ast.parse((ROOT / PACKAGE / mutant.path).read_bytes()).body:
+        if node.lineno <= mutant.line <= (node.end_lineno or 0) and isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            flat = [it for target in targets for it in (target.elts if isinstance(target, ast.Tuple) else [target])]
+            return tuple(it.id for it in flat if isinstance(it, ast.Name))
+    return ()
 
 
 def unit_files(root: Path) -> list[str]:
@@ -119,7 +166,7 @@ def _keys() -> tuple[str, dict[str, str]]:
     tests = ROOT / "tests"
     files = [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".lua")]
     units = unit_files(ROOT)
-    helpers = [path for path in (tests / "unit").glob("*.py") if path.relative_to(ROOT).as_posix() not in units]
+    helpers = [path for path in (tests / "unit").glob("*.py") if not path.name.startswith("test_")]
     shared = _digest([*files, *helpers, *tests.glob("*.py")]) + sys.version
     simulator = _digest([*(tests / "sim").glob("*.py"), tests / "mutants" / "schedules.py"])
     return shared, {**dict.fromkeys(names(), simulator), **{name: _digest([ROOT / name]) for name in units}}

@@ -79,7 +79,7 @@ def _simulator(workshop: Workshop, mutant: Mutant, reach: Reach) -> tuple[str, s
 def _units(workshop: Workshop, mutant: Mutant, reach: Reach) -> tuple[str, str]:
     candidates = [name for name in reach.seconds if "/" in name]
     if mutant.path.endswith(".lua"):
-        scripts = re.compile(r"\blua\b|\bSCRIPTS\b|protocol\.scripts|read_text")
+        scripts = re.compile(r"\blua\b|\bSCRIPTS\b|protocol\.scripts")
         candidates = [name for name in candidates if scripts.search((workshop.root / name).read_text())]
     chosen = reach.chosen(mutant, candidates)
     if not chosen:

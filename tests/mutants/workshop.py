@@ -56,6 +56,8 @@ class Workshop:
         self._times = itertools.count(int(time.time()) + 1)
         #: That all commands took together.
         self.seconds = 0.0
+        self._running: subprocess.Popen[bytes] | None = None
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"<Workshop {self.root}>"
@@ -103,7 +105,9 @@ class Workshop:
         """`python ARGUMENTS` on the copy; ended with all that it started in its session after `limit` seconds."""
         began = time.monotonic()
         path = os.pathsep.join([str(self.root / "src"), str(self.root)])
-        process = subprocess.Popen(
+        if self._stopped:
+            raise RuntimeError("the copy is not used any more")
+        self._running = process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.root,
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", **(env or {})},
@@ -118,12 +122,22 @@ class Workshop:
         except subprocess.TimeoutExpired:
             code = None
         finally:  # also what the command left behind, and where this process is interrupted
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
         if code is None:
             output, _ = process.communicate()
         self.seconds += (seconds := time.monotonic() - began)
         return Done(code, output.decode(errors="replace"), seconds)
+
+    def stop(self) -> None:
+        """End the command under way; another thread waits for it. Nothing runs on this copy after that."""
+        self._stopped = True
+        if self._running is not None:
+            _kill(self._running)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def twin_of(path: str) -> str | None:
