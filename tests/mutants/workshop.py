@@ -101,6 +101,14 @@ class Workshop:
             for path, text in before.items():
                 self._put(self.root / PACKAGE / path, text)
 
+    @contextlib.contextmanager
+    def restored(self, mutant: Mutant) -> Iterator[None]:
+        """Within `mutated`: without the mutant for a while."""
+        text = self.read(mutant.path)
+        self.write(mutant.path, (ROOT / PACKAGE / mutant.path).read_bytes())
+        yield
+        self.write(mutant.path, text)
+
     def run(self, *arguments: str, limit: float, env: Mapping[str, str] | None = None) -> Done:
         """`python ARGUMENTS` on the copy; ended with all that it started in its session after `limit` seconds."""
         began = time.monotonic()
