@@ -58,6 +58,8 @@ class Workshop:
         self.seconds = 0.0
         self._running: subprocess.Popen[bytes] | None = None
         self._stopped = False
+        #: Of the file with the mutant.
+        self._original = b""
 
     def __repr__(self) -> str:
         return f"<Workshop {self.root}>"
@@ -94,8 +96,9 @@ class Workshop:
         """With the mutant in the copy. ValueError: the generator of the twins refuses it."""
         paths = [mutant.path, *([twin] if (twin := twin_of(mutant.path)) else [])]
         before = {path: self.read(path) for path in paths}
+        self._original = before[mutant.path]
         try:
-            self.write(mutant.path, mutant.applied(before[mutant.path]))
+            self.write(mutant.path, mutant.applied(self._original))
             yield
         finally:
             for path, text in before.items():
@@ -104,10 +107,9 @@ class Workshop:
     @contextlib.contextmanager
     def restored(self, mutant: Mutant) -> Iterator[None]:
         """Within `mutated`: without the mutant for a while."""
-        text = self.read(mutant.path)
-        self.write(mutant.path, (ROOT / PACKAGE / mutant.path).read_bytes())
+        self.write(mutant.path, self._original)
         yield
-        self.write(mutant.path, text)
+        self.write(mutant.path, mutant.applied(self._original))
 
     def run(self, *arguments: str, limit: float, env: Mapping[str, str] | None = None) -> Done:
         """`python ARGUMENTS` on the copy; ended with all that it started in its session after `limit` seconds."""
