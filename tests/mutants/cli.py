@@ -53,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--replay", action="append", default=[], metavar="ID", help="this mutant, with its output")
     parser.add_argument("--real", action="store_true", help="the tests on real servers as well, as the last stage")
+    parser.add_argument(
+        "--schedules",
+        type=int,
+        default=0,
+        metavar="N",
+        help="at most so many for a mutant (default: all)",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="so many at once, each with a copy (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="what became of them, also as JSON")
     parser.add_argument("--list", action="store_true", help="only show the sample")
@@ -84,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if reach.broken:
         print(f"left out, as they fail without a mutant: {', '.join(reach.broken)}")
     results: list[Result] = []
-    for result in _judged(chosen, reach, real=options.real, jobs=options.jobs):
+    for result in _judged(chosen, reach, options):
         results.append(result)
         print(f"[{len(results)}/{len(chosen)}] {line(result)}", flush=True)
         if options.replay and result.verdict.output:
@@ -96,22 +103,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if any(it.verdict.survived for it in results) else 0
 
 
-def _judged(chosen: Sequence[Mutant], reach: Reach, *, real: bool, jobs: int) -> Iterator[Result]:
+def _judged(chosen: Sequence[Mutant], reach: Reach, options: argparse.Namespace) -> Iterator[Result]:
     """The results, as they come."""
     with contextlib.ExitStack() as stack:
         copies: queue.SimpleQueue[Workshop] = queue.SimpleQueue()
-        workshops = [stack.enter_context(Workshop.opened()) for _ in range(jobs)]
+        workshops = [stack.enter_context(Workshop.opened()) for _ in range(options.jobs)]
         for workshop in workshops:
             copies.put(workshop)
 
         def one(mutant: Mutant) -> Result:
             workshop = copies.get()
             try:
-                return Result(mutant, judge(workshop, mutant, reach, real=real))
+                verdict = judge(workshop, mutant, reach, real=options.real, schedules=options.schedules)
+                return Result(mutant, verdict)
             finally:
                 copies.put(workshop)
 
-        with ThreadPoolExecutor(jobs) as pool:
+        with ThreadPoolExecutor(options.jobs) as pool:
             futures = [pool.submit(one, mutant) for mutant in chosen]
             try:
                 for future in as_completed(futures):

@@ -38,10 +38,10 @@ class Verdict:
         return not self.stage
 
 
-def judge(workshop: Workshop, mutant: Mutant, reach: Reach, *, real: bool) -> Verdict:
-    """Make the mutant in the copy and run one stage after the other."""
+def judge(workshop: Workshop, mutant: Mutant, reach: Reach, *, real: bool, schedules: int = 0) -> Verdict:
+    """Make the mutant in the copy and run one stage after the other; `schedules`: at most so many (0: all)."""
     stages: list[tuple[str, Callable[[], tuple[str, str]]]] = [
-        ("simulator", lambda: _simulator(workshop, mutant, reach)),
+        ("simulator", lambda: _simulator(workshop, mutant, reach, schedules)),
         ("unit", lambda: _units(workshop, mutant, reach)),
     ]
     if real:
@@ -60,8 +60,10 @@ def judge(workshop: Workshop, mutant: Mutant, reach: Reach, *, real: bool) -> Ve
     return Verdict("", ", ".join(tried), workshop.seconds - began)
 
 
-def _simulator(workshop: Workshop, mutant: Mutant, reach: Reach) -> tuple[str, str]:
+def _simulator(workshop: Workshop, mutant: Mutant, reach: Reach, most: int) -> tuple[str, str]:
     chosen = reach.chosen(mutant, names())
+    if 0 < most < len(chosen):  # of both kinds
+        chosen = [chosen[index * len(chosen) // most] for index in range(most)]
     if not chosen:
         return "no schedule", ""
     file = workshop.notes / "names"

@@ -196,7 +196,9 @@ def test_zones_of_other_libraries_differ_by_their_names(attribute: str) -> None:
         def tzname(self, when: dt.datetime | None) -> str:
             return "CET"
 
-    one, other = (canonical(dt.datetime(2020, 1, 1, tzinfo=Zone(name))) for name in ("Europe/Berlin", "Europe/Rome"))
+    one, other = (
+        canonical(dt.datetime(2020, 1, 1, tzinfo=Zone(name))) for name in ("Europe/Berlin", "Europe/Rome")
+    )
     assert one != other
 
 
