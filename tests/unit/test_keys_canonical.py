@@ -184,7 +184,7 @@ def test_attributes_beside_the_fields_take_part() -> None:
 
 @pytest.mark.parametrize("attribute", ["zone", "key"])
 def test_zones_of_other_libraries_differ_by_their_names(attribute: str) -> None:
-    """In winter these two have the same offset and abbreviation; pytz calls the name `zone`, others call it `key`."""
+    """These two have one offset and abbreviation in winter; pytz calls the name `zone`, others call it `key`."""
 
     class Zone(dt.tzinfo):
         def __init__(self, name: str) -> None:
