@@ -182,6 +182,26 @@ def test_attributes_beside_the_fields_take_part() -> None:
     assert instance_state(named) == {"extra": 1}
 
 
+@pytest.mark.parametrize("attribute", ["zone", "key"])
+def test_zones_of_other_libraries_differ_by_their_names(attribute: str) -> None:
+    """These two have one offset and abbreviation in winter; pytz calls the name `zone`, others call it `key`."""
+
+    class Zone(dt.tzinfo):
+        def __init__(self, name: str) -> None:
+            setattr(self, attribute, name)
+
+        def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+            return dt.timedelta(hours=1)
+
+        def tzname(self, when: dt.datetime | None) -> str:
+            return "CET"
+
+    one, other = (
+        canonical(dt.datetime(2020, 1, 1, tzinfo=Zone(name))) for name in ("Europe/Berlin", "Europe/Rome")
+    )
+    assert one != other
+
+
 def test_private_and_extra_values_of_a_model_take_part() -> None:
     one, other = Model(a=1), Model(a=1)
     other._hidden = 4
