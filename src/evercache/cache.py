@@ -321,7 +321,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     def _warn_closed(self) -> None:
         if not self._closed_warned:
             self._closed_warned = True
-            EventHub(subscribers=self._subscribers).emit(events.UsedAfterClose(self.settings.namespace))
+            namespace = self.settings.namespace
+            EventHub(subscribers=self._subscribers, namespace=namespace).emit(events.UsedAfterClose(namespace))
 
     def __enter__(self) -> Self:
         self._open()

@@ -253,7 +253,7 @@ class Decorators(Keyspace):
         shared = self._functions.compare(core, "Give each a name of its own with version= or name=")
         self._functions.append(core)
         if shared:
-            warnings.warn(shared, stacklevel=4)
+            warnings.warn(f"evercache: {shared}", stacklevel=4)
 
     def register(self, cls: C) -> C:
         """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""

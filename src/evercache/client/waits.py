@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import math
 import select
 import threading
@@ -19,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from evercache.clock import monotonic
 from evercache.engine.flights import Owner
+from evercache.observe.labelled import labelled
 from evercache.process import Wakeup, new_lock, start_thread, thread_runs
 from evercache.protocol.landing import Landing
 from evercache.wire.types import AsyncExchange, SyncExchange
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 #: A waiter looks again after so many seconds: a wake-up can be lost to an exception (`Landing`).
 _SLICE = 0.05
 
-_logger = logging.getLogger("evercache")
+_logger = labelled("evercache")
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

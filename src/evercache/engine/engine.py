@@ -73,7 +73,7 @@ class Engine:
         self.settings = settings
         self.topology = topology = deployment.topology
         now = now or deployment.now
-        self.events = EventHub(now, beside=deployment.events)
+        self.events = EventHub(now, beside=deployment.events, namespace=settings.namespace)
         self.state = State(settings, now, deployment.rng, token)
         db = location.node_options.db
         book_db = db if settings.bookkeeping_db is None else settings.bookkeeping_db

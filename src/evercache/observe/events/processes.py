@@ -74,7 +74,7 @@ class UsedAfterClose(Event):
 
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = (
-        "evercache: the cache of namespace {e.namespace!r} was used after close(), so every call computes: "
+        "the cache of namespace {e.namespace!r} was used after close(), so every call computes: "
         "close it at the end of the process only, or enter it again (`with cache:`)"
     )
     namespace: str
@@ -85,4 +85,4 @@ class EventsDropped(Occasion):
     """Subscribers are slower than what happens: the oldest events were not told to them."""
 
     level: ClassVar[int] = logging.WARNING
-    text: ClassVar[str] = "the callbacks of subscribe() are too slow: events were not told to them"
+    text: ClassVar[str] = "the callbacks of subscribe() are too slow: some events were not reported to them"
