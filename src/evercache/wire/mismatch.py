@@ -2,7 +2,7 @@
 
 Such a pair fails in ways that say nothing: a plain server waits for the rest of what it takes for a command, and a
 TLS server closes the connection. So the failure is looked into with one more connection, which speaks the other
-way. This is done for servers that this process has never reached, since a server that was reached does not change sides.
+way. Only servers that this process has never reached are asked: others do not change sides.
 """
 
 from __future__ import annotations

@@ -395,7 +395,7 @@ class SyncOperations:
         """Ask every node for its role and its eviction policy."""
         engine = self._engine
         if engine.topology.local:
-            return [NodeHealth("memory://", "master", "writes and reads", 0.0, None)]
+            return [NodeHealth("memory://", "master", "writes and reads of this process only", 0.0, None)]
         if engine.start() and not engine.state.ready:
             self._reads.until_ready(engine.settings.budget * 4)
         return [self._node(address, role) for address, role in members(engine)]

@@ -79,7 +79,7 @@ def of_settings(
     if settings.kind in ("null", "files", None):
         return
     secrets = [merged.get("SECRET_KEY"), *(merged.get("SECRET_KEY_FALLBACKS") or ())]
-    if not settings.pickle_keys and settings.kind != "simple":
+    if not settings.pickle_keys and settings.kind != "simple" and not settings.assumed:
         yield Finding(
             "risk",
             "there is no key to sign with, so what can only be pickled is not cached",

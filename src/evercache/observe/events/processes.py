@@ -14,6 +14,7 @@ __all__ = [
     "Defect",
     "EventsDropped",
     "GeventPatched",
+    "OnlyThisProcess",
     "SubscriberDropped",
     "UsedAfterClose",
 ]
@@ -45,6 +46,25 @@ class GeventPatched(Begins):
         "without yielding delays invalidations and lease renewals. Threaded workers do not."
     )
     opens: ClassVar[str] = "gevent"
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyThisProcess(Event):
+    """No URL is configured, and other processes are likely, or something was invalidated. Logged once."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = (
+        "no URL is configured{e.but}, so entries are kept in the memory of this process only: other processes do not"
+        " see them, and do not learn of invalidations. Set EVERCACHE_URL (such as redis://127.0.0.1:6379) for all "
+        "processes, or EVERCACHE_URL=memory:// if there is only one"
+    )
+    #: What shows that there are other processes.
+    why: str
+
+    @property
+    def but(self) -> str:
+        """The reason as a part of the sentence."""
+        return f", but {self.why}" if self.why else ""
 
 
 @dataclass(frozen=True, slots=True)
