@@ -6,7 +6,7 @@ import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from evercache.batches import AsyncCachedMany, CachedMany
 from evercache.client._async.hits import AsyncHits
@@ -30,10 +30,29 @@ V = TypeVar("V")
 C = TypeVar("C", bound=type)
 
 
+if TYPE_CHECKING:
+
+    class _Anything:
+        """A class that no function returns, unless it returns whatever is wanted of it: `T`, or `Any`."""
+
+    #: A function whose result has a type that its arguments decide: `def first(items: Sequence[T]) -> T`.
+    F = TypeVar("F", bound=Callable[..., _Anything])
+
+    class GenericFunction(CachedFunction[..., Any], Generic[F]):
+        """How checkers see it when cached: a call has the types of the plain function, the rest is `Any`."""
+
+        __call__: F
+
+        def __get__(self, instance: Any, owner: Any = None) -> CachedFunction[..., Any]: ...
+
+
 class Decorator(Protocol):
     """What `cache.cached(...)` returns: takes a function, gives a cached one."""
 
-    # A coroutine function is a function that returns a coroutine: the first that fits is meant.
+    # The first that fits is meant. A function that returns `T` could return a coroutine, as far as a checker knows,
+    # and a coroutine function is a function that returns one.
+    @overload
+    def __call__(self, fn: F, /) -> GenericFunction[F]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
@@ -81,6 +100,9 @@ class Decorators(Keyspace):
     def _hits_async(self) -> AsyncHits | None:
         """The hot path for tasks; None when the long way has to find out."""
 
+    # In the order of `Decorator`.
+    @overload
+    def cached(self, fn: F, /) -> GenericFunction[F]: ...
     @overload
     def cached(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /

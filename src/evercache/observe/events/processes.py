@@ -54,9 +54,9 @@ class OnlyThisProcess(Event):
 
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = (
-        "no URL is configured{e.but}, so entries are kept in the memory of this process only: other processes do not"
-        " see them, and do not learn of invalidations. Set EVERCACHE_URL (such as redis://127.0.0.1:6379) for all "
-        "processes, or EVERCACHE_URL=memory:// if there is only one"
+        "no URL is configured{e.but}, so entries are kept in the memory of this process only: other processes do"
+        " not see them, and do not learn of invalidations. Set EVERCACHE_URL (such as redis://127.0.0.1:6379) for"
+        " all processes, or EVERCACHE_URL=memory:// if there is only one"
     )
     #: What shows that there are other processes.
     why: str
