@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from evercache.batches import AsyncCachedMany, CachedMany
 from evercache.client._async.hits import AsyncHits
@@ -14,8 +15,9 @@ from evercache.client._sync.hits import SyncHits
 from evercache.codecs import Codec, TypeRegistry
 from evercache.errors import ConfigurationError
 from evercache.faces.batch_core import BatchCore, ids_position
-from evercache.faces.core import FunctionCore, Functions, TagSource
+from evercache.faces.core import FunctionCore, Functions, TagFunction, TagSource
 from evercache.faces.keyspace import Keyspace
+from evercache.faces.options import check_arguments, check_cache_errors, check_callables, tag_sources
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.policy import TTL, OnError, Seconds, seconds
 from evercache.protocol.keys import check_name, versioned
@@ -114,7 +116,7 @@ class Decorators(Keyspace):
         self,
         *,
         ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
+        tags: Iterable[TagSource] | TagFunction = (),
         tags_from: Callable[[Any], Iterable[str]] | None = None,
         stale: Seconds = 0,
         stale_if_error: Seconds = 0,
@@ -136,7 +138,7 @@ class Decorators(Keyspace):
         """Cache the results of a function, method or coroutine function.
 
         `ttl`: seconds, a timedelta, or a callable of the result. `tags`: templates with parameter names
-        (`"project:{project_id}"`) or callables of the arguments; `tags_from`: a callable of the result.
+        (`"project:{project_id}"`) and callables of the arguments, or one callable; `tags_from`: one of the result.
         `stale`: seconds past the TTL in which the old value is served while one caller refreshes it;
         `stale_if_error`: the same when the function raises. `near`: seconds in the process's own memory.
         `version`: another version of the code has entries of its own. `ignore`: parameters that do not matter;
@@ -145,9 +147,9 @@ class Decorators(Keyspace):
         share of the TTL by which entries expire earlier at random; `beta`: the eagerness of early refreshes
         (XFetch), 0 for none. Raises TypeError for functions and tags that cannot be cached.
         """
+        check_arguments("cached", function, options, _OPTIONS)
         if function:
-            (fn,) = function
-            return self._decorate(fn, options)
+            return self._decorate(function[0], options)
         return lambda fn: self._decorate(fn, options)
 
     def _decorate(self, wrapped: Any, options: Mapping[str, Any], defaults: Defaults | None = None) -> Any:
@@ -172,7 +174,7 @@ class Decorators(Keyspace):
         self,
         *,
         ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
+        tags: Iterable[TagSource] | TagFunction = (),
         tags_from: Callable[[Any], Iterable[str]] | None = None,
         stale: Seconds = 0,
         stale_if_error: Seconds = 0,
@@ -199,9 +201,9 @@ class Decorators(Keyspace):
         ids, as `key` is; `ttl`, `tags_from`, `cache_if` and `ttl_if_none` look at one value. Raises TypeError for
         functions and tags that cannot be cached, and ConfigurationError for `cache_errors`.
         """
+        check_arguments("cached_many", function, options, _OPTIONS)
         if function:
-            (fn,) = function
-            return self._decorate_many(fn, options)
+            return self._decorate_many(function[0], options)
         return lambda fn: self._decorate_many(fn, options)
 
     def _decorate_many(self, wrapped: Any, options: Mapping[str, Any]) -> Any:
@@ -222,7 +224,7 @@ class Decorators(Keyspace):
         fn: Callable[..., Any],
         *,
         ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
+        tags: Iterable[TagSource] | TagFunction = (),
         tags_from: Callable[[Any], Iterable[str]] | None = None,
         stale: Seconds = 0,
         stale_if_error: Seconds = 0,
@@ -240,8 +242,8 @@ class Decorators(Keyspace):
         codec: Codec | None = None,
         name: str | None = None,
     ) -> dict[str, Any]:
-        if isinstance(tags, str):
-            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
+        check_callables(tags_from=tags_from, cache_if=cache_if)
+        check_cache_errors(cache_errors or {})
         encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
         return {
             "name": self.naming.function_name(fn, version)
@@ -265,7 +267,7 @@ class Decorators(Keyspace):
                 on_error=on_error,
             ),
             "encoder": encoder.with_types(TypeRegistry.from_annotation(fn, parent=self._types)),
-            "tags": tuple(tags),
+            "tags": tag_sources(tags),
             "tags_from": tags_from,
         }
 
@@ -280,3 +282,11 @@ class Decorators(Keyspace):
     def register(self, cls: C) -> C:
         """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""
         return self._types.register(cls)
+
+
+#: The names of all options.
+_OPTIONS: Final = tuple(
+    name
+    for name, parameter in inspect.signature(Decorators._core_options).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
