@@ -29,6 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
 
@@ -279,9 +280,17 @@ class Decorators(Keyspace):
         if shared:
             warnings.warn(f"evercache: {shared}", stacklevel=4)
 
-    def register(self, cls: C) -> C:
-        """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""
-        return self._types.register(cls)
+    @overload
+    def register(self, cls: C) -> C: ...
+    @overload
+    def register(self, cls: type[T], *, encode: Callable[[T], object], decode: Callable[[Any], T]) -> type[T]: ...
+    def register(self, cls: Any, *, encode: Any = None, decode: Any = None) -> Any:
+        """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator.
+
+        `encode` and `decode` are for a class that the codec cannot take apart by itself: the first turns an object
+        into a value that can be cached, the second turns that back.
+        """
+        return self._types.register(cls, encode=encode, decode=decode)
 
 
 #: The names of all options.
