@@ -21,6 +21,7 @@ from evercache.engine.flights import Owner
 from evercache.observe.labelled import labelled
 from evercache.process import Wakeup, new_lock, start_thread, thread_runs
 from evercache.protocol.landing import Landing
+from evercache.wire.loops import running_loop
 from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "drive", "in_thread", "yielded"]
@@ -39,6 +40,7 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
     `asyncio.to_thread` would raise RuntimeError then, and might still run the work later.
     """
+    running_loop()
     done: Future[T] = Future()
     done.set_running_or_notify_cancel()  # a caller that is cancelled leaves it
     context = contextvars.copy_context()
@@ -170,7 +172,7 @@ class AsyncWaits:
     @staticmethod
     def owner() -> Owner:
         """What a call of this kind owns things by; kept by its frame only."""
-        return Owner(asyncio.get_running_loop())
+        return Owner(running_loop())
 
     @staticmethod
     def loop() -> asyncio.AbstractEventLoop | None:

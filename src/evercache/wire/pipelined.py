@@ -29,6 +29,7 @@ from evercache.process import living, new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
+from evercache.wire.loops import running_loop
 from evercache.wire.mismatch import LONGEST, afind_mismatch
 from evercache.wire.names import resolver
 from evercache.wire.places import Place, Places, taken
@@ -191,7 +192,7 @@ class PipelinedEndpoint:
         """See `wire.types.SyncEndpoint.begin`."""
         if not commands:
             return []
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         slot = self._slots.get(loop) or self._new_slot(loop)
         channel = slot.current(self._epoch)
         if channel is None or (expect is not None and not expect(channel.greeting)):
