@@ -49,6 +49,18 @@ def test_an_unknown_name_in_a_tag_is_a_type_error_at_decoration(cache: Cache) ->
         cache.cached(tags="p:{project}")(lambda project: 1)
 
 
+def test_a_life_of_no_seconds_is_refused_where_it_means_nothing(cache: Cache) -> None:
+    cache.set("k", 1)
+    with pytest.raises(ConfigurationError, match=r"touch\(ttl=0\) keeps nothing.*delete\(\)"):
+        cache.touch("k", ttl=0)
+    with pytest.raises(ConfigurationError, match=r"incr\(ttl=0\) keeps nothing"):
+        cache.incr("k", ttl=0)
+    assert cache.get("k") == 1
+    assert cache.set("k", 2, ttl=0).reason == "expired"
+    assert cache.get("k") is None
+    assert not cache.add("k", 3, ttl=0)
+
+
 @pytest.mark.parametrize("decorator", ["cached", "cached_many"])
 @pytest.mark.parametrize(
     ("given", "options", "right"),
