@@ -44,7 +44,8 @@ def test_a_server_with_several_names_counts_once() -> None:
     """A reader's name leads to the primary when it is alone, and two names may lead to one replica."""
     topology = listed(B, C, D)
     one = "run of one server"
-    topology._judge([node(A, "master"), node(B, "master", "run of a"), node(C, "slave", one), node(D, "slave", one)])
+    nodes = [node(A, "master"), node(B, "master", "run of a"), node(C, "slave", one), node(D, "slave", one)]
+    topology._judge(nodes)
     assert topology.view.master == A
     assert topology.view.replicas == (C,)
 

@@ -121,6 +121,8 @@ class AsyncWrites:
             sender.over = True
         counters.acknowledged += sum(ack.done for ack in acks)
         counters.queued += sum(ack.queued for ack in acks)
+        if self._engine.alone is not None:
+            self._engine.alone.invalidated()
         return acks
 
     def _queue_inside(self, scopes: Sequence[Scope], counters: Counters, function: str = "") -> list[Ack]:
@@ -249,6 +251,8 @@ class AsyncWrites:
                     acks.append(Ack(True, reply.stamp, reply.existed))
         finally:
             sender.over = True
+        if self._engine.alone is not None and any(ack.existed for ack in acks):
+            self._engine.alone.invalidated()
         if failure is not None and on_error == "raise":
             failure.add_note("an invalidation of the key is queued for the master")
             raise failure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,13 +14,14 @@ from evercache.function import CachedFunction
 from evercache.integrations.pybossa.keys import SiteNaming, function_name, named
 from evercache.integrations.pybossa.migration import OldEntries
 from evercache.integrations.pybossa.settings import SiteSettings
+from evercache.observe.labelled import labelled
 from evercache.protocol.scope import Subject
 from evercache.protocol.signature import Defaults, read_defaults
 
 __all__ = ["LOG", "Home", "Recipe"]
 
 #: Where all of this integration is logged.
-LOG = logging.getLogger("evercache.integrations.pybossa")
+LOG = labelled("evercache.integrations.pybossa")
 
 
 #: Bytes of the largest entry: the site's own code knew no limit.
