@@ -352,6 +352,8 @@ class Process:
         it.told = ack.done
         strict = " under strict" if self.world.strict else ""
         self.world.oracle.counts[("acknowledged" if ack.done else "not acknowledged") + strict] += 1
+        if ack.done:
+            self.world.oracle.judges.acks.acknowledged(self, it, ack)
         if ack.done and it.acknowledged is None:
             it.acknowledged = self.world.now
             it.heard.setdefault(self, it.returned)

@@ -34,9 +34,11 @@ def watch(process: Process, clients: Any) -> None:
 def _watch_state(process: Process) -> None:
     state, oracle = process.engine.state, process.world.oracle
     begin, acknowledged, hear_line = state.begin, state.acknowledged, state.hear_line
+    hear_former = state.hear_former
 
     def began(scope: Any, *rest: Any, **more: Any) -> Any:
         item = begin(scope, *rest, **more)
+        oracle.judges.began(process, item)
         it = invalidation_of_task.get()
         if it is not None and not it.id:
             oracle.named(it, item.id)
@@ -50,7 +52,13 @@ def _watch_state(process: Process) -> None:
         hear_line(line)
         oracle.heard(process, line.id)
 
+    def heard_former(line: Any) -> bool:
+        pending = hear_former(line)
+        oracle.heard(process, line.id)
+        return bool(pending)
+
     state.begin, state.acknowledged, state.hear_line = began, was_acknowledged, heard  # type: ignore[method-assign]
+    state.hear_former = heard_former  # type: ignore[method-assign]
 
 
 def _watch_leads(process: Process, leads: Any) -> None:
@@ -61,7 +69,10 @@ def _watch_leads(process: Process, leads: Any) -> None:
         reset = token_of_task.set(token)
         running = oracle.leases.began_leading(process, request.subject.key)
         try:
-            return await compute_leased(request, token, *rest)
+            outcome = await compute_leased(request, token, *rest)
+            if outcome.source == "computed" and outcome.error is None and outcome.envelope is not None:
+                oracle.judges.warmth.computed(process, token, request.subject.key)
+            return outcome
         finally:
             token_of_task.reset(reset)
             if not world.loop.is_closed():

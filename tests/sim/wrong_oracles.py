@@ -1,0 +1,107 @@
+"""Wrong changes that break no promise about the values that are read: only the oracles of `judges.py` find them."""
+
+from __future__ import annotations
+
+from evercache.client._async.link import AsyncLink
+from evercache.engine.routing import Routing
+from evercache.engine.state import State
+from evercache.protocol.journal import Journal
+from tests.sim.mutation import Mutation, edit
+from tests.sim.scenes import BUSY, CALM, CRASH, lags
+
+__all__ = ["ORACLES"]
+
+#: A process learns late of a planned failover, has invalidations acknowledged by the former primary, and dies.
+LATE_AND_DEAD = (
+    ("wall", -0.9, {"process": 0, "server": "s", "way": "both", "for_": 1.5}),
+    ("failover", -0.5, {**CRASH, "mode": "planned", "late": [0.0, 0.0, 0.0], "back": 1.2}),
+    *(("kill_process", at, {"process": 0, "after": 0.3}) for at in (-0.1, 0.25)),
+)
+STRICT = {"consistency": "strict", "lag_bound": 1.5, **CALM}
+
+ORACLES = [
+    # -- acks
+    Mutation(
+        "what WAIT answers is not looked at",
+        17,
+        (edit(AsyncLink, "_once", ("isinstance(have, int) and have >= replicas", "True")),),
+        settings=STRICT,
+        workload=BUSY,
+        scene=lags(-1.2, 0.5),
+    ),
+    Mutation(
+        "one replica is enough for a strict write",
+        17,
+        (edit(Routing, "replicas_to_wait_for", ("return max(1, len(", "return min(1, len(")),),
+        settings=STRICT,
+        workload=BUSY,
+        scene=(("lag", -1.2, {"node": 1, "for_": 3.0, "seconds": 0.5}),),
+    ),
+    # -- warmth
+    Mutation(
+        "a resync empties what the process knows",
+        5,
+        (
+            edit(
+                State,
+                "resynced",
+                ("max(self.marks.everything, reply.everything)", "max(self.marks.everything, reply.tip)"),
+            ),
+        ),
+    ),
+    Mutation(
+        "a resync invalidates everything",
+        20,
+        (
+            edit(
+                Journal,
+                "resynced",
+                (
+                    "if any(is_lost(generation, stamp, generations) "
+                    "for generation, stamp in self.unproved.items()):",
+                    "if self._recorded:",
+                ),
+            ),
+        ),
+        focus="failover",
+    ),
+    Mutation(
+        "an invalidation of a key takes its function along",
+        0,
+        lua={
+            "invalidate": (
+                (
+                    "mark(state, kind, name, id, true, limit, life)",
+                    "mark(state, func ~= '' and 'f' or kind, func ~= '' and func or name, id, true, limit, life)",
+                ),
+            )
+        },
+    ),
+    Mutation(
+        "only values that are newer than every mark are stored",
+        0,
+        lua={"store": (("if soft_ms + span_ms <= 0 then", "if stamp < read_state().tip then"),)},
+    ),
+    Mutation(
+        "entries are computed again before their time",
+        19,
+        lua={"lease": (("now_ms < entry.soft and", "now_ms < entry.soft - 200 and"),)},
+    ),
+    # -- audit
+    Mutation(
+        "marks leave the server too soon",
+        18,
+        lua={"*": (("exact(now_us - state.lifetime * 1000)", "exact(now_us - 300000)"),)},
+        settings=CALM,
+        workload={"wide": 0.9, "changes": 0.0},
+    ),
+    # -- what is lost, and what is not
+    Mutation(
+        "what a former master took is not issued again",
+        3,
+        (edit(Journal, "heard_late", ("self._replay(record, due)", "self._record(record)")),),
+        settings=CALM,
+        scene=LATE_AND_DEAD,
+        workload={"near": 0.0, "extras": False, **BUSY},
+    ),
+]
