@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from tests.sim.acks import Acks
 from tests.sim.audit import Audit
+from tests.sim.budgets import Budgets
 from tests.sim.issued import Issued
+from tests.sim.prompt import Promptness
+from tests.sim.shares import Shares
 from tests.sim.warmth import Warmth
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ class Judges:
         self.acks = Acks(world, self.issued)
         self.audit = Audit(world, self.issued)
         self.warmth = Warmth(world, self.issued)
+        self.promptness = Promptness(world)
+        self.budgets = Budgets(world)
+        self.shares = Shares(world)
 
     def __repr__(self) -> str:
         return f"<Judges {self.issued!r}>"
@@ -34,6 +40,8 @@ class Judges:
         self.warmth.took(node, words, effects, marks)
         if marks:
             self.audit.issued(node, marks)
+        for mark in marks:
+            self.promptness.issued(node, mark)
 
     def script(self, node: Any, name: str, reply: list[Any], words: list[bytes], before: Any) -> None:
         """A script has run on a node, without an error; see `Oracle.script`."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["LEASE", "Grant", "Leases", "Running"]
 
 LEASE = 1.0
+SLACK = 0.05
 
 
 @dataclass(eq=False, slots=True)
@@ -72,13 +73,13 @@ class Leases:
         """
         oracle = self._oracle
         now = oracle.now
-        if oracle.over or now - began <= 2 * budget + 0.1:
+        if oracle.over or now - began <= budget + SLACK:
             return
         busy = [spell for key in keys for spell in self._busy_spells(key)]
         leased = [spell for key in keys for spell in self._lease_spells(key, began, now)]
         waited = self._covered(began, now, busy)
         held = self._covered(began, now, busy + leased) - waited
-        limit = 2 * budget + 0.1 + oracle.stopped(process.name, began, now)
+        limit = budget + SLACK + oracle.stopped(process.name, began, now)
         if oracle.clock_at > began - 5:
             limit += LEASE
         if now - began - waited - held > limit:

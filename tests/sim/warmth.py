@@ -145,14 +145,14 @@ class Warmth:
         if grant is None or grant.stored:
             return
         since = grant.granted - 0.1
-        if not oracle.undisturbed(process, since, world.now) or self._held(grant.granted):
+        if not oracle.undisturbed(process, since, world.now) or self.held(grant.granted):
             return
         tags = [scope[1] for scope in self._issued.newest if scope[0] == "t"]
         if self._issued.covering(key, function_of(key), tags) > grant.stamp:
             return
         self._bad(f"{process.name} computed {key} under {token}, and did not store it")
 
-    def _held(self, since: float) -> bool:
+    def held(self, since: float) -> bool:
         """Whether fills were refused at some moment since then."""
         return self._released >= since or self._held_until >= (EPOCH + since) * 1000
 

@@ -29,6 +29,7 @@ def watch(process: Process, clients: Any) -> None:
     _watch_leads(process, clients.asynchronous.leads)
     _watch_reads(process, clients.asynchronous.reads)
     _watch_hits(process, clients.asynchronous.hits)
+    process.world.oracle.judges.budgets.watch(process, clients.asynchronous)
 
 
 def _watch_state(process: Process) -> None:
@@ -51,6 +52,7 @@ def _watch_state(process: Process) -> None:
     def heard(line: Any) -> None:
         hear_line(line)
         oracle.heard(process, line.id)
+        oracle.judges.promptness.heard(process, line.id)
 
     def heard_former(line: Any) -> bool:
         pending = hear_former(line)

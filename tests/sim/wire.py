@@ -59,6 +59,10 @@ class Connection:
         self._last_in = max(self._last_in + 1e-7, when, self.stalled_until)
         return self._last_in
 
+    def busy_until(self) -> float:
+        """When the latest message that is under way arrives."""
+        return max(self._last_out, self._last_in)
+
     # -- making it
 
     async def open(self, limit: float) -> None:
@@ -143,6 +147,8 @@ class Connection:
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
         request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
+        if self.network.shares is not None:
+            self.network.shares.sent(self, request)
         for look in list(self.network.sending):
             look(request.tag, self.server, words[0])
         return request
@@ -154,6 +160,8 @@ class Connection:
         if tag is not None and (again := tag.reads_again()) > loop.now:
             request.timer = loop.call_at(again, self._late, request, context=loop.neutral)
             return
+        if self.network.shares is not None:
+            self.network.shares.late(self, request)
         request.future.set_exception(
             DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True)
         )
@@ -186,6 +194,8 @@ class Connection:
         if self.failure is not None:
             return
         self._heard += 1
+        if self.network.shares is not None:
+            self.network.shares.answered(request)
         while self.inflight and self.inflight[0] is not request:
             self.inflight.popleft()
         if self.inflight:

@@ -62,6 +62,7 @@ class World:
         seed = plan.seed
         self.network = Network(self.loop, random.Random(f"network {seed}"))
         self.oracle = Oracle(self)
+        self.network.shares = self.oracle.judges.shares
         server_rng = random.Random(f"servers {seed}")
         self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(NODES)]
         self.master, self.epoch = self.nodes[0], 1

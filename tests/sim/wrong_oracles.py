@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from evercache.client._async.link import AsyncLink
+from evercache.client._async.operations import AsyncOperations
+from evercache.client._async.writes import AsyncWrites
 from evercache.engine.routing import Routing
 from evercache.engine.state import State
+from evercache.engine.tail import Tail
 from evercache.protocol.journal import Journal
 from tests.sim.mutation import Mutation, edit
-from tests.sim.scenes import BUSY, CALM, CRASH, lags
+from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, lags
 
 __all__ = ["ORACLES"]
 
@@ -103,5 +106,51 @@ ORACLES = [
         settings=CALM,
         scene=LATE_AND_DEAD,
         workload={"near": 0.0, "extras": False, **BUSY},
+    ),
+    # -- milliseconds
+    Mutation(
+        "the tail rests after each line",
+        14,
+        (
+            edit(
+                Tail,
+                "_follow",
+                ("await asyncio.sleep(pause * (0.5 + state.rng.random()))", "await asyncio.sleep(0.12)"),
+            ),
+        ),
+    ),
+    # -- budgets
+    Mutation(
+        "an invalidation waits for twice its budget",
+        0,
+        (edit(AsyncOperations, "invalidate", ("WAITED * settings.budget", "2 * settings.budget")),),
+        scene=CUT_OFF,
+        workload=BUSY,
+    ),
+    Mutation(
+        "a failed write waits for longer than its budget",
+        11,
+        (
+            edit(
+                AsyncWrites,
+                "set_many",
+                ("self._out_of_the_way(item, deadline)", "self._out_of_the_way(item, deadline + 0.3)"),
+            ),
+        ),
+        scene=CUT_OFF,
+        workload={"sets": 0.6, **BUSY},
+    ),
+    Mutation(
+        "a read by key takes twice its budget",
+        0,
+        (
+            edit(
+                AsyncOperations,
+                "get_many",
+                ("peek_many(subjects, policy.budget,", "peek_many(subjects, 2 * policy.budget,"),
+            ),
+        ),
+        scene=CUT_OFF,
+        workload={"sets": 0.6, **BUSY},
     ),
 ]
