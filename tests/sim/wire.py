@@ -29,6 +29,8 @@ class Connection:
         self.failure: UnavailableError | None = None
         self.retired = False
         self._heard = 0
+        #: Seconds that all messages on it took so far.
+        self.delayed = 0.0
         self._last_out = self._last_in = 0.0
         #: Nothing comes in on this connection before then.
         self.stalled_until = 0.0
@@ -45,7 +47,9 @@ class Connection:
 
     def _out(self, what: str | list[bytes] = "connect") -> float:
         a, b = self.names
-        when = self.network.loop.now + self.network.delay(a, b, self.tag.name)
+        seconds = self.network.delay(a, b, self.tag.name)
+        self.delayed += seconds
+        when = self.network.loop.now + seconds
         if self.network.points is not None:
             when += self.network.hold("to", what, self)
         self._last_out = max(self._last_out + 1e-7, when)
@@ -53,7 +57,9 @@ class Connection:
 
     def _in(self, what: str | list[bytes] = "connected") -> float:
         a, b = self.names
-        when = self.network.loop.now + self.network.delay(b, a, self.tag.name)
+        seconds = self.network.delay(b, a, self.tag.name)
+        self.delayed += seconds
+        when = self.network.loop.now + seconds
         if self.network.points is not None:
             when += self.network.hold("from", what, self)
         self._last_in = max(self._last_in + 1e-7, when, self.stalled_until)
