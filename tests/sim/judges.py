@@ -8,6 +8,7 @@ from tests.sim.acks import Acks
 from tests.sim.audit import Audit
 from tests.sim.budgets import Budgets
 from tests.sim.issued import Issued
+from tests.sim.once import Once
 from tests.sim.prompt import Promptness
 from tests.sim.shares import Shares
 from tests.sim.warmth import Warmth
@@ -29,6 +30,7 @@ class Judges:
         self.warmth = Warmth(world, self.issued)
         self.promptness = Promptness(world)
         self.budgets = Budgets(world)
+        self.once = Once(world, self.warmth)
         self.shares = Shares(world)
 
     def __repr__(self) -> str:

@@ -110,7 +110,11 @@ class Leases:
         self._oracle.counts["computations"] += 1
         if token:
             self.computing[token] = (key, process)
-        return self.began_leading(process, key, token)
+        now = self._oracle.now
+        spells = [] if token else [*self._busy_spells(key), *self._lease_spells(key, now - 1.0, now)]
+        running = self.began_leading(process, key, token)
+        self._oracle.judges.once.began(running, self._covered(now - 1.0, now, spells))
+        return running
 
     def began_leading(self, process: Any, key: str, token: str = "") -> Running:
         """Somebody has the lease of a key until its store is over: who waits for that waits for the function."""
@@ -126,6 +130,7 @@ class Leases:
         if running not in self._running:
             return
         del self._running[running]
+        self._oracle.judges.once.ended(running)
         key = running.key
         self.computing.pop(running.token, None)
         self._busy[key] -= 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from evercache.protocol.balance import EQUAL, NOISE
+
 if TYPE_CHECKING:
     from tests.sim.world import World
 
@@ -24,7 +26,8 @@ class Shares:
 
     - None goes to a replica at which a read of this process has timed out, before it has answered a question that
       was sent after that.
-    - While nothing happens to servers and network, each replica gets its share of the reads.
+    - While nothing happens to servers and network, each replica gets its share of the reads, unless the process has
+      found it slower than the others.
     """
 
     def __init__(self, world: World) -> None:
@@ -88,11 +91,17 @@ class Shares:
             return
         world.oracle.counts["shares looked at"] += 1
         for node in world.nodes:
-            if node.role == "slave" and node.alive and not got[node.index]:
+            if node.role == "slave" and node.alive and not got[node.index] and not self._slower(process, node):
                 world.oracle.bad(
                     "routing", f"{tag.name} reads never at node {node.index}, though it is healthy: {got}"
                 )
         got.clear()
+
+    @staticmethod
+    def _slower(process: Any, node: Any) -> bool:
+        replicas, now = process.engine.replicas, process.clock()
+        scores = {replica.address: replica.score.decayed(now) for replica in replicas.members}
+        return bool(node.address in scores and scores[node.address] > EQUAL * max(min(scores.values()), NOISE))
 
 
 def _lasts(args: dict[str, Any]) -> float:

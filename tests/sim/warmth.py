@@ -95,13 +95,8 @@ class Warmth:
 
     def _removed(self, node: Any, name: str, words: list[bytes], key: bytes) -> None:
         own = words[3 : 3 + int(words[2])] if words[0].upper() in (b"EVALSHA", b"EVAL") else []
-        if key not in own or (key == own[5] and name not in _REMOVE and self._alive(node, key)):
+        if key not in own:
             self._bad(f"{name} at node {node.index} removed {key.decode()}")
-
-    @staticmethod
-    def _alive(node: Any, key: bytes) -> bool:
-        # The effects have been applied; what is missing was removed, or had expired.
-        return node.data.find(0, key, node.now_us()) is not None
 
     def _everything(self, node: Any, name: str, stamp: int, effects: list[tuple[Any, ...]]) -> None:
         """The mark of everything was raised: by a mark in the log, or for one of the reasons of rule 18."""
@@ -118,7 +113,11 @@ class Warmth:
 
     def script(self, node: Any, name: str, reply: list[Any], words: list[bytes], before: Any) -> None:
         """A script has run on a node; `before`: its entry and the tip before."""
-        if name != "lease" or reply[0] not in (b"lead", b"miss") or before[0] is None:
+        if before[0] is None:
+            return
+        if name not in _REMOVE and node.data.find(0, words[5], node.now_us()) is None:
+            self._bad(f"{name} at node {node.index} removed {words[5].decode()}")
+        if name != "lease" or reply[0] not in (b"lead", b"miss"):
             return
         entry = Entry.of(before[0])
         args = [word.decode("latin-1") for word in words[7:]]

@@ -107,11 +107,12 @@ def _watch_leads(process: Process, leads: Any) -> None:
 
 
 def _watch_reads(process: Process, reads: Any) -> None:
-    world, entries = process.world, process.world.oracle.entries
+    world, entries, once = process.world, process.world.oracle.entries, process.world.oracle.judges.once
     fetch, fetch_many, peek_many = reads.fetch, reads.fetch_many, reads.peek_many
 
     async def fetched_many(batch: Any) -> Any:
         began = world.now
+        once.call_begins(process)
         outcomes = await fetch_many(batch)
         for request, outcome in zip(batch.requests, outcomes, strict=False):
             if outcome.source in ("near", "replica", "master"):
@@ -129,6 +130,7 @@ def _watch_reads(process: Process, reads: Any) -> None:
 
     async def fetched(request: Any, *seen: Any) -> Any:
         began = world.now
+        once.call_begins(process)
         outcome = await fetch(request, *seen)
         if outcome.source in ("near", "replica", "master"):
             key = request.subject.key

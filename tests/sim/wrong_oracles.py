@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.operations import AsyncOperations
 from evercache.client._async.writes import AsyncWrites
 from evercache.engine.routing import Routing
 from evercache.engine.state import State
 from evercache.engine.tail import Tail
+from evercache.protocol.breaker import Breaker
 from evercache.protocol.journal import Journal
-from tests.sim.mutation import Mutation, edit
-from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, lags
+from evercache.topology.replicas import ReplicaSet
+from tests.sim.mutation import Mutation, edit, nothing, put
+from tests.sim.scenes import BUSY, CALM, CRASH, CUT_OFF, SLOW, lags
 
 __all__ = ["ORACLES"]
 
@@ -20,6 +23,7 @@ LATE_AND_DEAD = (
     ("failover", -0.5, {**CRASH, "mode": "planned", "late": [0.0, 0.0, 0.0], "back": 1.2}),
     *(("kill_process", at, {"process": 0, "after": 0.3}) for at in (-0.1, 0.25)),
 )
+ONE_KEY = {"same_key": True, "slow_compute": True, "writes": 0.0, "changes": 0.0}
 STRICT = {"consistency": "strict", "lag_bound": 1.5, **CALM}
 
 ORACLES = [
@@ -152,5 +156,49 @@ ORACLES = [
         ),
         scene=CUT_OFF,
         workload={"sets": 0.6, **BUSY},
+    ),
+    # -- one computation
+    Mutation(
+        "nobody joins while there is no primary",
+        0,
+        (
+            edit(
+                State,
+                "join_or_lead",
+                (
+                    "self.flights.get(subject.key) if joinable",
+                    "self.flights.get(subject.key) if not self.master_down",
+                ),
+            ),
+        ),
+        settings={"gutter": 0.0, **CALM},
+        scene=CUT_OFF,
+        workload={"near": 0.0, "pace": 0.02, **ONE_KEY},
+    ),
+    Mutation(
+        "nobody waits for a computation elsewhere",
+        13,
+        (edit(AsyncLeads, "lead", ("if waited > wait_limit(", "if True or waited > wait_limit(")),),
+        workload={**SLOW, "changes": 0.0},
+    ),
+    # -- where reads go
+    Mutation(
+        "a replica that is silent goes on being read",
+        7,
+        (put(Breaker, "fail", nothing),),
+        settings=CALM,
+        scene=(("freeze_node", -0.8, {"node": 1, "for_": 1.5}), ("freeze_node", -0.8, {"node": 2, "for_": 1.5})),
+        workload={"near": 0.0, "pace": 0.02},
+    ),
+    Mutation(
+        "the first replica takes all reads",
+        7,
+        (
+            edit(ReplicaSet, "turns", ("drawn = list(members * TURNS)", "drawn = list(members[:1] * TURNS)")),
+            edit(ReplicaSet, "choose", ("return self._balancer.choose(members, now) if", "return members[0] if")),
+            edit(ReplicaSet, "weigh", ("self._balancer.choose(members, now)", "members[0]")),
+        ),
+        settings=CALM,
+        workload={"near": 0.0, "pace": 0.01, "writes": 0.01, "changes": 0.0},
     ),
 ]
