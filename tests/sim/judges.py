@@ -8,6 +8,7 @@ from tests.sim.acks import Acks
 from tests.sim.audit import Audit
 from tests.sim.budgets import Budgets
 from tests.sim.issued import Issued
+from tests.sim.ledger import Ledger
 from tests.sim.once import Once
 from tests.sim.prompt import Promptness
 from tests.sim.shares import Shares
@@ -30,6 +31,7 @@ class Judges:
         self.warmth = Warmth(world, self.issued)
         self.promptness = Promptness(world)
         self.budgets = Budgets(world)
+        self.ledger = Ledger(world)
         self.once = Once(world, self.warmth)
         self.shares = Shares(world)
 
@@ -50,6 +52,7 @@ class Judges:
         if name == "invalidate" and reply[0] == b"dup":
             self.issued.repeated(words, int(reply[3]))
         self.warmth.script(node, name, reply, words, before)
+        self.ledger.script(name, reply, words)
 
     def began(self, process: Any, item: Pending) -> None:
         """A process begins an invalidation or a write."""
@@ -58,4 +61,4 @@ class Judges:
 
     def final(self) -> list[tuple[str, str]]:
         """What is wrong when everything has come together: (promise, text)."""
-        return [*self.audit.final(), *self.warmth.final()]
+        return [*self.audit.final(), *self.warmth.final(), *self.ledger.final()]

@@ -212,6 +212,7 @@ class Process:
             seconds = rng.uniform(0.1, 1.5)
         before = seconds * rng.random()
         running = oracle.leases.began_computing(self, self.entry(key), token)
+        oracle.judges.ledger.ran(self, token)
         try:
             await asyncio.sleep(before)
             version = oracle.version(key)

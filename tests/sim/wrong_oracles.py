@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.link import AsyncLink
 from evercache.client._async.operations import AsyncOperations
@@ -200,5 +201,16 @@ ORACLES = [
         ),
         settings=CALM,
         workload={"near": 0.0, "pace": 0.01, "writes": 0.01, "changes": 0.0},
+    ),
+    # -- counters
+    Mutation(
+        "what is computed in the background is not counted",
+        0,
+        (edit(AsyncComputing, "_run", ("counters.computed += 1", "counters.computed += flight is not None")),),
+    ),
+    Mutation(
+        "a store that failed is counted",
+        0,
+        (edit(AsyncComputing, "_stored", ("+= bool(stored)", "+= 1")),),
     ),
 ]
