@@ -96,6 +96,12 @@ class Entries:
             least = max(least, *(marks.get(b"t:" + tag.encode(), 0) for tag in tags))
         return entry.stamp >= least
 
+    def alive(self, node: Any, entry: Entry, name: str) -> bool:
+        """Whether a node would serve an entry of this function, by the marks that it has now."""
+        state = node.data.dbs[node.data.book()].get(b"sim~state", ({}, None))[0]
+        self._tip = int(state.get(b"tip", 0))
+        return self._alive(node, entry, 0, name, ())
+
     # -- scripts
 
     def ran(self, node: Any, name: str, reply: list[Any], words: list[bytes], before: Any) -> None:
