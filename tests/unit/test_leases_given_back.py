@@ -9,6 +9,7 @@ import pytest
 from tests.unit.call_tools import parts, within
 
 from evercache import Cache
+from evercache.client._sync.batch_computing import SyncBatchComputing
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, MasterUnknown, ServerError, UnavailableError
 from evercache.observe import Counters
@@ -88,6 +89,31 @@ def test_leases_beside_an_error_reply_are_given_back(cache: Cache, monkeypatch: 
     assert cache.stats().counters.stored == 2
 
 
+def test_leases_of_a_refresh_that_failed_later_are_given_back(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cached is asked for a second time; the lease of what was not came with the first answer."""
+    link = parts(cache).leads._link
+    pages = cache.cached_many(ttl=60, name="pages", on_error="raise")(lambda numbers: dict.fromkeys(numbers, 7))
+    assert pages([2]) == {2: 7}
+    run, asked = type(link).run_many, 0
+
+    def breaks_then(*args: Any, **more: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise ConnectionFailed("cut")
+        return run(*args, **more)
+
+    monkeypatch.setattr(type(link), "run_many", breaks_then)
+    with pytest.raises(ConnectionFailed):
+        within(5, lambda: pages.refresh([1, 2]))
+    assert asked == 2
+    monkeypatch.undo()
+    assert within(5, lambda: pages([1, 2])) == {1: 7, 2: 7}
+    assert cache.stats().counters.stored == 2
+
+
 def test_rule_11_a_batch_whose_request_came_too_late_gives_its_leases_back(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,3 +161,18 @@ def test_a_walk_that_did_not_see_all_says_so(cache: Cache, monkeypatch: pytest.M
     monkeypatch.setattr(type(sweeping), "_walk", walk)
     swept = sweeping.sweep("*", 1, 20.0 if breaks else 0.01, Counters())
     assert (swept.removed, swept.whole) == (0, False)
+
+
+def test_a_batch_for_which_memory_is_missing_returns_what_was_computed(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = cache.cached_many(ttl=60, name="pages")(lambda numbers: {number: number for number in numbers})
+
+    def missing(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(SyncBatchComputing, "_granted", missing)
+    assert within(5, lambda: pages([1, 2])) == {1: 1, 2: 2}
+    monkeypatch.undo()
+    assert within(5, lambda: pages([1, 2])) == {1: 1, 2: 2}
+    assert cache.stats().counters.stored == 2
