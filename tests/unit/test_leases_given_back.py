@@ -166,13 +166,19 @@ def test_a_walk_that_did_not_see_all_says_so(cache: Cache, monkeypatch: pytest.M
 def test_a_batch_for_which_memory_is_missing_returns_what_was_computed(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages = cache.cached_many(ttl=60, name="pages")(lambda numbers: {number: number for number in numbers})
+    runs: list[list[int]] = []
+
+    @cache.cached_many(ttl=60, name="pages")
+    def pages(numbers: list[int]) -> dict[int, int]:
+        runs.append(numbers)
+        return {number: number for number in numbers}
 
     def missing(*_: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(SyncBatchComputing, "_granted", missing)
     assert within(5, lambda: pages([1, 2])) == {1: 1, 2: 2}
+    assert runs == [[1, 2]]
     monkeypatch.undo()
     assert within(5, lambda: pages([1, 2])) == {1: 1, 2: 2}
     assert cache.stats().counters.stored == 2
