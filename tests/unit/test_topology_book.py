@@ -91,6 +91,13 @@ def chooses(sentinel: Address, chosen: Address, sent: float, vote: int = 1, **mo
     return says(sentinel, A, 0, sent, flags=flags, vote_epoch=vote, replicas=replicas, **more)
 
 
+def test_a_chosen_replica_is_asked_for_ten_seconds(book: SentinelBook) -> None:
+    """A failover may come to nothing: nobody asks every 20 ms from then on."""
+    told(book, chooses(S1, B, 2.0), says(S2, A, 0, 2.0), says(S3, A, 0, 2.0))
+    assert book.promotions(11.9) == (B,)
+    assert book.promotions(12.5) == ()
+
+
 def test_a_chosen_replica_is_master_once_it_says_so(book: SentinelBook) -> None:
     book.role(RoleReport(B, 1.5, "slave"), 1.5)
     told(book, chooses(S1, B, 2.0), says(S2, A, 0, 2.0), says(S3, A, 0, 2.0))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from evercache.errors import ConnectionFailed, EvercacheError, ServerError
+from evercache.errors import AccessDenied, ConnectionFailed, EvercacheError, Loading, ServerError
 from evercache.observe import events
-from evercache.topology.facts import NodeFacts, Replication
+from evercache.topology.facts import NodeFacts, Replication, ask
 from evercache.topology.replicated import ReplicatedTopology
 from evercache.topology.sentinel import SentinelTopology
 from evercache.wire.types import Address
@@ -44,8 +44,9 @@ def test_a_server_with_several_names_counts_once() -> None:
     """A reader's name leads to the primary when it is alone, and two names may lead to one replica."""
     topology = listed(B, C, D)
     one = "run of one server"
-    nodes = [node(A, "master"), node(B, "master", "run of a"), node(C, "slave", one), node(D, "slave", one)]
-    topology._judge(nodes)
+    topology._judge(
+        [node(A, "master"), node(B, "master", "run of a"), node(C, "slave", one), node(D, "slave", one)]
+    )
     assert topology.view.master == A
     assert topology.view.replicas == (C,)
 
@@ -65,6 +66,21 @@ def test_a_primary_that_says_it_is_a_replica_is_none() -> None:
     topology._judge([silent(A), node(B, "master")])
     assert topology.view.master == B
     assert topology.view.problem is None
+
+
+@pytest.mark.parametrize(
+    ("error", "syncing"), [(AccessDenied("NOPERM for 'info'"), None), (Loading("LOADING the data set"), True)]
+)
+async def test_an_error_reply_of_a_node_is_its_error(error: ServerError, syncing: bool | None) -> None:
+    """One that loads its data is a replica that copies: it will serve."""
+
+    async def execute(*_: Any) -> list[Any]:
+        return [error, error]
+
+    endpoint: Any = SimpleNamespace(address=A, execute=execute)
+    facts = await ask(endpoint, 1.0, lambda: 5.0)
+    assert facts.error is error
+    assert (facts.replication and facts.replication.syncing) is syncing
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from evercache import Cache
 from evercache.client._async.writes import AsyncWrites
 from evercache.client._sync.writes import SyncWrites
+from evercache.errors import ServerError
+from evercache.observe import Counters
 from evercache.protocol.journal import Journal, Pending
 from evercache.protocol.scope import Scope
 
@@ -78,3 +81,40 @@ async def test_a_write_whose_time_is_over_waits_no_longer(state: State, item: Pe
     writes: Any = SimpleNamespace(_state=state)
     await asyncio.wait_for(AsyncWrites._out_of_the_way(writes, item, time.monotonic() + 0.01), 1)
     assert "w" in state.journal.pending
+
+
+@pytest.mark.parametrize(
+    ("local", "confirmed", "replicas", "answers", "safe"),
+    [
+        (False, 10.0, 0, ["written"], True),
+        (False, -10.0, 0, ["written"], False),
+        (True, -10.0, 0, ["written"], True),
+        (False, 10.0, 1, ["written", 1], True),
+        (False, 10.0, 1, ["written", 0], False),
+        (False, 10.0, 1, ["written", ServerError("ERR no WAIT")], False),
+    ],
+)
+async def test_rule_17_a_strict_write_needs_a_replica_and_a_confirmation_after_its_answer(
+    local: bool, confirmed: float, replicas: int, answers: list[Any], safe: bool
+) -> None:
+    """`confirmed`: seconds from the answer to the newest confirmation of the master."""
+    began = time.monotonic()
+    topology = SimpleNamespace(local=local, nudge=lambda: None, confirmed_since=lambda: began + confirmed)
+    writes: Any = SimpleNamespace(
+        _state=SimpleNamespace(now=time.monotonic), _engine=SimpleNamespace(topology=topology)
+    )
+    # It waits for a confirmation for as long as it has: ten seconds, where there is one.
+    deadline = began + (10.0 if safe else 0.05)
+    assert await AsyncWrites._safe(writes, answers, replicas, deadline) is safe
+    assert not safe or time.monotonic() < began + 9.0
+
+
+def test_an_invalidation_from_within_a_signal_handler_wakes_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cache("memory://") as cache:
+        cache.get("warm")
+        client: Any = cache._client_sync()
+        woken: list[int] = []
+        monkeypatch.setattr(type(client.engine), "wake_bringer", lambda *_: woken.append(1))
+        (ack,) = client.writes._queue_inside([KEY], Counters())
+        assert ack.queued
+        assert woken

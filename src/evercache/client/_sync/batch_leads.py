@@ -277,8 +277,7 @@ class SyncBatchLeads(SyncBatchComputing):
             except UnavailableError as error:
                 self._engine.failed(error, requests[0].counters)
                 if policy.on_error == "raise":
-                    self._engine.release_soon(*((requests[i].subject.key, g.token) for i, g in granted.items()))
-                    raise
+                    raise  # the leases of this caller are reclaimed
                 replies, alone = {}, [*alone, *rest]
             for index, reply in replies.items():
                 if reply.status == "lead":
