@@ -130,3 +130,15 @@ def test_a_primary_that_dies_and_a_replica_that_is_promoted_by_hand(
         assert answers.stale(acknowledged) == []
         assert answers.slowest < 0.25 + MESSAGE
         assert one.health().master == str(replica.address)
+
+
+def test_the_first_look_of_a_process_at_its_servers_is_no_false_alarm() -> None:
+    """A process that has just begun has not looked at the replicas yet: `health()` waits for that."""
+    with Server.start("valkey") as master, Server.start("valkey", replica_of=master) as replica:
+        wait_for(lambda: replica.info("replication")["master_link_status"] == "up", 10, "the replica to be in sync")
+        url = f"{master.url}?replicas=127.0.0.1:{replica.port}&connect_timeout=5"
+        for number in range(3):
+            with Cache(url, namespace=f"first-{number}", budget=5) as cache:
+                health = cache.health()
+                assert health.ok, health.problems
+                assert [node.use for node in health.nodes] == ["writes", "reads"]

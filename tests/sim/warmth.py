@@ -105,8 +105,8 @@ class Warmth:
             return
         begun = any(e[0] == "hset" and b"life" in e[3] for e in effects)
         folded = stamp <= self._issued.newest_folded and any(e[0] == "zrem" for e in effects)
-        # The leap of a promoted node is lost if it is demoted at once. If its clock was ahead, the next primary cannot
-        # tell the stamps that a process has from it from those of a life that was evicted.
+        # The leap of a promoted node is lost if it is demoted at once. If its clock was ahead, the next primary
+        # cannot tell the stamps that a process has from it from those of a life that was evicted.
         leap_lost = self._world.happened["failover"] > 1
         if not folded and not ((begun or leap_lost) and self._lost()):
             self._bad(f"{name} at node {node.index} invalidated everything below {stamp}, and nobody asked for it")

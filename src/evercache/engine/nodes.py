@@ -5,7 +5,7 @@ from __future__ import annotations
 from evercache.engine.engine import Engine
 from evercache.wire.types import Address
 
-__all__ = ["lag_of", "members", "use_of"]
+__all__ = ["lag_of", "members", "undecided", "use_of"]
 
 
 def members(engine: Engine) -> list[tuple[Address, str]]:
@@ -33,6 +33,12 @@ def use_of(engine: Engine, address: Address, now: float) -> str:
     if (state.master_down or engine.view.master is None) and replica.answers:
         return f"nothing: {why}; raw reads go on"
     return f"nothing: {why}"
+
+
+def undecided(engine: Engine, now: float) -> bool:
+    """Whether a replica is not used: after a resync it may be that nobody has looked at it since."""
+    replicas = [address for address, role in members(engine) if role == "replica"]
+    return any(use_of(engine, address, now).startswith("nothing") for address in replicas)
 
 
 def lag_of(engine: Engine, address: Address, now: float) -> float | None:

@@ -72,7 +72,7 @@ def tag_sources(tags: Any) -> tuple[TagSource, ...]:
     sources = tuple(tags)
     for source in sources:
         if not isinstance(source, str) and not callable(source):
-            right = source.decode(errors="replace") if isinstance(source, bytes) else shown(source)
+            right = source.decode(errors="replace") if isinstance(source, bytes) else shown(source, str)
             raise TypeError(
                 f"a tag is a text, or a function of the arguments that returns texts, not {shown(source)}: "
                 f"write tags=({right!r},)"

@@ -18,11 +18,15 @@ from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.values import age_of, counter_payload, sealed, value_of
 
 # sync-only:
-# from evercache.client.waits import drive
+# from evercache.client.waits import SyncWaits, drive
 # end sync-only
+# async-only
+from evercache.client.waits import AsyncWaits
+
+# end async-only
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
-from evercache.engine.nodes import lag_of, members, use_of
+from evercache.engine.nodes import lag_of, members, undecided, use_of
 from evercache.errors import (
     CannotEncode,
     ConfigurationError,
@@ -419,6 +423,10 @@ class AsyncOperations:
             return [NodeHealth("memory://", "master", "writes and reads of this process only", 0.0, None)]
         if engine.start() and not engine.state.ready:
             await self._reads.until_ready(engine.settings.budget * 4)
+        # A process that has just begun: nobody has looked at the replicas yet, which is no trouble.
+        state, patience = engine.state, engine.settings.budget * 4
+        while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
+            await AsyncWaits.pause(0.01)
         return [await self._node(address, role) for address, role in members(engine)]
 
     async def _node(self, address: Any, role: str) -> NodeHealth:

@@ -17,10 +17,10 @@ from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.shortage import ENOUGH_MEMORY
 from evercache.client.values import age_of, counter_payload, sealed, value_of
-from evercache.client.waits import drive
+from evercache.client.waits import SyncWaits, drive
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
-from evercache.engine.nodes import lag_of, members, use_of
+from evercache.engine.nodes import lag_of, members, undecided, use_of
 from evercache.errors import (
     CannotEncode,
     ConfigurationError,
@@ -407,6 +407,10 @@ class SyncOperations:
             return [NodeHealth("memory://", "master", "writes and reads of this process only", 0.0, None)]
         if engine.start() and not engine.state.ready:
             self._reads.until_ready(engine.settings.budget * 4)
+        # A process that has just begun: nobody has looked at the replicas yet, which is no trouble.
+        state, patience = engine.state, engine.settings.budget * 4
+        while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
+            SyncWaits.pause(0.01)
         return [self._node(address, role) for address, role in members(engine)]
 
     def _node(self, address: Any, role: str) -> NodeHealth:
