@@ -144,6 +144,7 @@ def _sentinel(place: int) -> SentinelFacts:
         },
         open=False,
         clock=Clock(NOW + 0.01, NOW, NOW + 0.02),
+        epoch=7,
     )
 
 

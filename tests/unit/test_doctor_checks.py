@@ -116,6 +116,18 @@ FOUND: list[tuple[str, Change, str, str]] = [
     ),
     ("sentinel-hosts", moved(1, 0), "2 of 3 sentinels are on 10.0.0.1", "move one of the sentinels"),
     ("ckquorum", group(1, ckquorum="NOQUORUM 1 usable Sentinels. Not enough"), "1 usable Sentinels", "CKQUORUM"),
+    (
+        "electable",
+        sentinel(1, epoch=2**63 - 1),
+        "10.0.0.2:26379: its epoch is 9223372036854775807",
+        "runbook.md#epochs",
+    ),
+    (
+        "electable",
+        all_of(*(group(place, {"config-epoch": "-9223372036854775808"}) for place in range(3))),
+        "its configuration epoch is 9223372036854775808",
+        "sentinel current-epoch",
+    ),
     ("ckquorum", sentinel(1, groups=()), "does not know 'shop'", f"SENTINEL MONITOR {NAME} 10.0.0.1 6379"),
     ("quorum", group(0, {"quorum": "1"}), "quorum 1 of 3", f"SENTINEL SET {NAME} quorum 2"),
     ("quorum", group(0, {"quorum": "3"}), "quorum 3 of 3", f"SENTINEL SET {NAME} quorum 2"),
@@ -364,6 +376,7 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("names-mixed", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
     ("dead-remembered", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
     ("ckquorum", sentinel(1, **GONE), "10.0.0.2:26379: it does not answer", False),
+    ("electable", sentinel(1, epoch=None, hidden={"epoch": "its greetings: denied"}), "greetings: denied", False),
     ("ckquorum", group(1, ckquorum="NOPERM no permission"), "NOPERM", False),
     ("own-myid", sentinel(1, myid="", hidden={"SENTINEL MYID": "NOPERM"}), "NOPERM", False),
     ("same-master", group(2, {"ip": HOSTS[1], "flags": "failover_in_progress"}), "failover is under way", False),
@@ -490,7 +503,7 @@ def test_only_a_plain_answer_about_the_default_user_counts() -> None:
 
 def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
     names = {one.name for one in registered()}
-    assert len(registered()) == len(names) == 29
+    assert len(registered()) == len(names) == 30
     assert {name for name, *_ in FOUND} == names
     # The client's own settings are always known, and whom we reach.
     assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}

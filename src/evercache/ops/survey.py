@@ -192,7 +192,7 @@ def _sentinel_report(name: str, address: Address, replies: list[Any]) -> Sentine
         address,
         "up",
         master=to_address(text_of(where[0]), text_of(where[1])),
-        epoch=whole(master["config-epoch"]),
+        epoch=whole(master["config-epoch"]) % (1 << 64),  # which sentinels print as a signed number
         flags=master["flags"],
         replicas=tuple(a for one in followers if (a := to_address(one["ip"], one["port"])) is not None),
         healthy_replicas=sum(healthy(one["flags"]) for one in followers),

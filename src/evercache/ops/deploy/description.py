@@ -118,6 +118,9 @@ class Application:
     commands: tuple[str, ...] = _setting(
         (), "rules of an ACL for commands beyond those of the cache: `+@list`", pattern=r"\+@?[a-z0-9|_-]{1,60}"
     )
+    channels: tuple[str, ...] = _setting(
+        (), "patterns of channels that these commands may publish to and hear: `rq:*`", pattern=r"[!-~]{1,200}"
+    )
     networks: tuple[str, ...] = _setting(
         (),
         "where it runs, and whoever looks at the servers, for the firewall: `10.0.1.0/24`",

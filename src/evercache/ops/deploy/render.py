@@ -130,6 +130,7 @@ class _Host:
                     d.server.numbers,
                     keys=d.application.keys,
                     commands=d.application.commands,
+                    channels=d.application.channels,
                 ),
             )
             start = "" if self.variant == "systemd" else f'exec {layout.program} "$live"\n'

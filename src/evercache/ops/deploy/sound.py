@@ -9,11 +9,13 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Final
 
 from evercache.errors import DescriptionError
 from evercache.ops.deploy.description import Description, Host, is_address
 from evercache.ops.deploy.reading import size_text
+from evercache.ops.templates.acl import GREETINGS
 
 __all__ = ["VARIANTS", "check", "notes", "objections", "objections_to_passwords"]
 
@@ -27,6 +29,11 @@ _OLDEST: Final = {"valkey": (7, 2), "redis": (6, 2)}
 _NEWEST: Final = {"valkey": 9, "redis": 8}
 #: A unix socket's name holds 107 bytes; Supervisor binds one with its process id appended.
 _LONGEST_SOCKET: Final = 95
+#: What an application has no use for, whatever its queues are made of.
+_TOO_MUCH: Final = (
+    "+@all", "+@admin", "+@dangerous", "+acl", "+config", "+debug", "+failover", "+module", "+replicaof",
+    "+shutdown", "+slaveof",
+)  # fmt: skip
 
 
 def check(description: Description, variant: str | None = None, passwords: Mapping[str, str] | None = None) -> None:
@@ -66,9 +73,32 @@ def _hosts(description: Description) -> Iterator[str]:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             yield f"application.networks: {network} is no network: write 10.0.1.0/24, or one address"
+    yield from _application(description)
     taken = {"default", "replication", "sentinel", "monitoring", "operator"}
     if description.namespace in taken:
         yield f"the namespace {description.namespace!r} is also the name of another user: choose another namespace"
+
+
+def _application(description: Description) -> Iterator[str]:
+    """Rights by which the application could have another master promoted, or end the servers."""
+    commands, channels = description.application.commands, description.application.channels
+    for one in commands:
+        if one in _TOO_MUCH:
+            yield (
+                f"application.commands: {one} lets the application end servers and change roles and users: name "
+                "the commands that it needs"
+            )
+    for pattern in channels:
+        if fnmatchcase(GREETINGS, pattern.replace("[^", "[!").replace("\\", "")):
+            yield (
+                f"application.channels: {pattern} includes {GREETINGS}, and who may publish there chooses the "
+                "master: name the channels of the queue, such as rq:*"
+            )
+    if not channels and any("publish" in one or "subscribe" in one or one == "+@pubsub" for one in commands):
+        yield (
+            "application.commands has commands of pub/sub, which need channels: name those of the queue, "
+            'application.channels = ["rq:*"]'
+        )
 
 
 def _addresses(description: Description) -> Iterator[str]:

@@ -24,6 +24,7 @@ __all__ = [
     "ProgramFacts",
     "SentinelFacts",
     "address_of",
+    "epoch_of",
     "flags_of",
     "is_loopback",
     "number",
@@ -75,6 +76,8 @@ class SentinelFacts:
     #: Whether it answers somebody without a password; None where that is not known.
     open: bool | None = None
     clock: Clock | None = None
+    #: The newest epoch that it knows, of whatever election; None where it could not be heard.
+    epoch: int | None = None
     hidden: Texts = field(default_factory=dict)
 
     def group(self, name: str | None) -> Group | None:
@@ -255,7 +258,7 @@ class Facts:
     @property
     def master(self) -> Address | None:
         """Who is named as master: by the newest epoch; without sentinels, the node that says so."""
-        views = [(whole(group.master, "config-epoch"), group) for _, group in self.groups()]
+        views = [(epoch_of(group.master), group) for _, group in self.groups()]
         if views:
             newest = max(epoch for epoch, _ in views)
             votes = [address_of(group.master) for epoch, group in views if epoch == newest]
@@ -326,6 +329,12 @@ class Facts:
 def address_of(texts: Texts) -> Address:
     """The address in an entry of SENTINEL MASTERS, REPLICAS or SENTINELS."""
     return Address(texts.get("ip", ""), whole(texts, "port"))
+
+
+def epoch_of(texts: Texts) -> int:
+    """The configuration epoch in an entry of SENTINEL MASTERS, which sentinels print as a signed number."""
+    text = texts.get("config-epoch", "")
+    return (1 << 64) - to_whole(text[1:]) if text.startswith("-") else to_whole(text)
 
 
 def flags_of(texts: Texts) -> frozenset[str]:
