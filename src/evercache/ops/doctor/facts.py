@@ -272,6 +272,15 @@ class Facts:
         return self.node(self.master) if self.master is not None else None
 
     @property
+    def primary(self) -> NodeFacts | None:
+        """The node that takes writes: the one that is named, if it says so too; else the other that does, with the
+        most replicas."""
+        named, claims = self.master_node, [one for one in self.up_nodes if one.role == "master"]
+        if named is not None and named.role == "master":
+            return named
+        return max(claims, key=lambda one: whole(one.info, "connected_slaves"), default=None)
+
+    @property
     def known_sentinels(self) -> tuple[Address, ...]:
         """Each sentinel that answers or that others remember, by the address that the others know it by."""
         views = [other for _, group in self.groups() for other in group.sentinels]
