@@ -116,6 +116,41 @@ def test_a_dead_master_is_replaced_and_comes_back_late_as_a_replica(running: Ren
 
 
 @pytest.mark.long
+def test_a_failover_that_fails_is_followed_by_another_soon(running: Rendered) -> None:
+    """There was none for 120 s: twice the failover-timeout that was rendered."""
+    running.wait_whole()
+    old = running.master()
+    replicas = [host for host in running.hosts if host != old]
+    logs = [running.folder / "var" / host / "supervisor" / "sentinel.log" for host in running.hosts]
+
+    def priority(value: int) -> None:
+        for host in replicas:
+            running.command(host, "CONFIG", "SET", "replica-priority", value)
+
+    def seen() -> set[str]:
+        flat = [texts(one) for one in running.command(old, "SENTINEL", "REPLICAS", "shop", sentinel=True)]
+        return {one["slave-priority"] for one in flat}
+
+    priority(0)
+    wait_for(lambda: seen() == {"0"}, 20, "the sentinels to see that nobody may be promoted")
+    before = sum(log.read_text().count("-failover-abort-no-good-slave") for log in logs)
+    running.control(old, "stop", "node")
+    wait_for(
+        lambda: sum(log.read_text().count("-failover-abort-no-good-slave") for log in logs) > before,
+        30,
+        "a failover that is given up",
+    )
+    begun = time.monotonic()
+    priority(100)
+    try:
+        wait_for(lambda: running.master() != old, 45, "the next failover")
+        assert time.monotonic() - begun < 2 * 12 + 15
+    finally:
+        running.control(old, "start", "node")
+    running.wait_whole()
+
+
+@pytest.mark.long
 def test_another_rendering_changes_settings_and_no_role(running: Rendered) -> None:
     running.wait_whole()
     if running.master() == "cache-1":  # as the files say: have another one, as after an outage

@@ -12,6 +12,8 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
+from evercache.ops.templates.servers import failover_timeout_ms
+
 __all__ = [
     "ROLES",
     "TLS",
@@ -205,7 +207,13 @@ class Sentinels:
         None, "sentinels that must miss the master; default: the majority", least=1, most=99
     )
     down_after_ms: int = _setting(5000, "silence after which a server counts as down", least=500, most=600_000)
-    failover_timeout_ms: int = _setting(60_000, "limit of a failover and its steps", least=1000, most=3_600_000)
+    failover_timeout_ms: int | None = _setting(
+        None,
+        "limit of each step of a failover; after one that failed the next begins twice as long after it; default: "
+        "twice down_after_ms and 2 s, at least 10 s",
+        least=1000,
+        most=3_600_000,
+    )
     reboot_down_after_ms: int = _setting(
         30_000, "for so long a master that came back may load its data", least=0, most=3_600_000
     )
@@ -333,6 +341,11 @@ class Description:
         given = self.sentinel.restart_delay_ms
         needed = self.sentinel.down_after_ms + 2000 if self.sentinels else 1000
         return (needed if given is None else given) / 1000
+
+    @property
+    def failover_timeout_ms(self) -> int:
+        """As given, or what the steps of a failover need; see docs/deploy.md."""
+        return self.sentinel.failover_timeout_ms or failover_timeout_ms(self.sentinel.down_after_ms)
 
     @property
     def stop_timeout(self) -> int:

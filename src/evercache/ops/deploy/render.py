@@ -203,7 +203,7 @@ class _Host:
                 f"sentinel sentinel-pass {self.passwords['sentinel']}",
             ),
             down_after_ms=times.down_after_ms,
-            failover_timeout_ms=times.failover_timeout_ms,
+            failover_timeout_ms=d.failover_timeout_ms,
             reboot_down_after_ms=times.reboot_down_after_ms,
             reboot_word=reboot_word(d.server.numbers),
             replicas=tuple((one.address, d.ports.node) for one in replicas),

@@ -27,6 +27,8 @@ _LEAST_BACKLOG: Final = 1 << 20
 _LEAST_PASSWORD: Final = 16
 _OLDEST: Final = {"valkey": (7, 2), "redis": (6, 2)}
 _NEWEST: Final = {"valkey": 9, "redis": 8}
+#: Twice this long nothing is promoted after a failover that failed.
+_LONG_FAILOVER_MS: Final = 30_000
 #: A unix socket's name holds 107 bytes; Supervisor binds one with its process id appended.
 _LONGEST_SOCKET: Final = 95
 #: What an application has no use for, whatever its queues are made of.
@@ -182,10 +184,10 @@ def _times(description: Description) -> Iterator[str]:
             f"({times.down_after_ms} ms): the master would be back with what it lost, and take it from its "
             f"replicas; write sentinel.restart_delay_ms = {times.down_after_ms + 2000}, or leave it out"
         )
-    if times.failover_timeout_ms < 2 * times.down_after_ms:
+    if description.failover_timeout_ms < 2 * times.down_after_ms:
         yield (
-            f"a failover of at most {times.failover_timeout_ms} ms ends before its steps do, with down_after_ms = "
-            f"{times.down_after_ms}: write at least twice of that"
+            f"a failover of at most {description.failover_timeout_ms} ms ends before its steps do, with "
+            f"down_after_ms = {times.down_after_ms}: write at least twice of that"
         )
 
 
@@ -301,6 +303,9 @@ def objections_to_passwords(passwords: Mapping[str, str]) -> Iterator[str]:
 
 def notes(description: Description) -> Iterator[str]:
     """What works, but had better be known."""
+    limit = description.failover_timeout_ms
+    if description.sentinels and limit > _LONG_FAILOVER_MS:
+        yield f"after a failover that fails, the next begins {2 * limit // 1000} s after it (failover_timeout_ms)"
     count = len(description.sentinels)
     if count and count % 2 == 0:
         yield f"{count} sentinels survive no more losses than {count - 1}"
