@@ -275,7 +275,12 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "have whoever logs in as default",
     ),
     ("saves-and-clocks", info(0, rdb_last_bgsave_status="err"), "save of a snapshot failed", "/var/lib/valkey"),
-    ("saves-and-clocks", info(0, aof_last_write_status="err"), "last write to the append-only", "see its log"),
+    (
+        "saves-and-clocks",
+        info(0, aof_last_write_status="err"),
+        "last write to the append-only",
+        "make room on the disk",
+    ),
     (
         "saves-and-clocks",
         sentinel(1, info={"sentinel_tilt": "1", "sentinel_tilt_since_seconds": "7"}),
@@ -318,13 +323,13 @@ FOUND: list[tuple[str, Change, str, str]] = [
     (
         "passwords",
         entry(1, "replicas", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "300"}),
-        "10.0.0.2:26379 is refused by node 10.0.0.2:6379: errors for 90 s",
+        "node 10.0.0.2:6379 refuses 10.0.0.2:26379: errors for 90 s",
         "SENTINEL SET shop auth-pass",
     ),
     (
         "passwords",
         entry(1, "sentinels", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "300"}),
-        "is refused by sentinel 10.0.0.1:26379",
+        "sentinel 10.0.0.1:26379 refuses",
         "sentinel-pass",
     ),
     (

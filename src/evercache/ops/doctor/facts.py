@@ -125,6 +125,11 @@ class NodeFacts:
         return self.config.get(name, self.config.get(old))
 
     @property
+    def unwritten(self) -> bool:
+        """Whether its last write to the disk failed: then it refuses writes, and answers PING with an error."""
+        return any(self.info.get(f"{what}_status", "ok") != "ok" for what in ("aof_last_write", "rdb_last_bgsave"))
+
+    @property
     def version(self) -> tuple[str, tuple[int, ...]]:
         """The kind of server (valkey, redis) and its version."""
         for kind in ("valkey", "redis"):
