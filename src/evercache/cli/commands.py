@@ -26,7 +26,7 @@ from evercache.ops.failover import Failover
 from evercache.ops.local import LocalDeployment
 from evercache.ops.own import deployment_of
 from evercache.ops.remote import targets_of
-from evercache.ops.survey import Survey, survey
+from evercache.ops.survey import Survey, strained, survey
 
 __all__ = ["cli", "run"]
 
@@ -128,7 +128,7 @@ def url(name: str) -> None:
 def status(name: str | None, address: str | None, json_: bool, watch: bool) -> int:
     """Show each node: role, in sync, lag, memory, keys, and what this library uses it for.
 
-    The exit code is 1 when something is down or out of sync.
+    The exit code is 1 when something is down or out of sync, or a node evicts or refuses what it is given.
     """
     if name and address:
         raise click.UsageError("give --name or --url, not both")
@@ -139,7 +139,7 @@ def status(name: str | None, address: str | None, json_: bool, watch: bool) -> i
             click.echo(as_json(title, seen))
         else:
             console().print(as_tables(title, seen))
-        return 0 if seen.whole else 1
+        return 0 if seen.whole and not seen.strains else 1
     if json_:
         while True:
             click.echo(as_json(title, look()))
@@ -189,10 +189,10 @@ def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Su
     deployment = deployment_of(given)
     if address or (given and deployment is None):
         targets = targets_of(address or given or "")
-        return targets.service or "server", lambda: survey(targets)
+        return targets.service or "server", lambda: strained(targets, survey(targets))
     deployment = deployment or LocalDeployment.open(name or "default")
     _ = deployment.config  # unknown? say so now
-    return deployment.name, lambda: deployment.status().survey
+    return deployment.name, lambda: strained(deployment.targets, deployment.status().survey)
 
 
 @cli.command("bench", short_help="Measure what calls cost at your servers.")

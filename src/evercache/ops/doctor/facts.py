@@ -105,6 +105,11 @@ class NodeFacts:
     left_out: tuple[str, ...] | None = None
     #: How many clients are logged in as the default user; None where that is not told.
     as_default: int | None = None
+    #: What changes of INFO, once more so many seconds later (0: it was not asked again).
+    later: Texts = field(default_factory=dict)
+    later_after: float = 0.0
+    #: The shorter of two times (seconds) that an answer took; None: not known.
+    answered_in: float | None = None
     hidden: Texts = field(default_factory=dict)
 
     @property

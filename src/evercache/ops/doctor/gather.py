@@ -36,6 +36,7 @@ from evercache.ops.doctor.facts import (
 from evercache.ops.doctor.loading import QUESTIONS, left_out, reads_as_default
 from evercache.ops.doctor.secrets import masked, scrubbed
 from evercache.ops.greetings import current_epochs
+from evercache.ops.strain import COUNTERS
 from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
 from evercache.wire.blocking import BlockingWire
@@ -46,6 +47,8 @@ __all__ = ["PATIENCE", "SENTINEL_COMMANDS", "gather"]
 
 #: Seconds for one server; there are three rounds.
 PATIENCE = 1.2
+#: Seconds between two looks at what happens, at least.
+WINDOW = 1.0
 #: What a sentinel runs at a node; on Valkey 9 it also has a master hand over, and ends that when it takes too long.
 SENTINEL_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("PING",),
@@ -123,6 +126,7 @@ def gather(
         further = dict.fromkeys((*_listed(nodes), *_named_nodes(sentinels, place)))
         nodes += pool.map(lambda a: _node(a, place), [a for a in further if a not in nodes_of])
         sentinels = _with_epochs(sentinels, *epochs.result())
+        nodes = list(pool.map(lambda one: _again(one, place), nodes))
         told = [*(one.address for one in sentinels), *(one.address for one in nodes), *_mentioned(sentinels)]
         hosts = {one.host for one in told}
         resolved = dict(zip(hosts, pool.map(_resolved, hosts), strict=True))
@@ -207,6 +211,30 @@ def _with_epochs(sentinels: list[SentinelFacts], epochs: dict[str, int], why: st
         else replace(one, hidden={**one.hidden, "epoch": f"its greetings: {why or 'it greeted nobody'}"})
         for one in sentinels
     ]
+
+
+def _again(node: NodeFacts, place: Location) -> NodeFacts:
+    """What its counters say now: what happens is the difference."""
+    if node.error or node.clock is None:
+        return node
+    time.sleep(min(WINDOW, max(0.0, WINDOW - (time.time() - node.clock.received))))
+    talk = _Talk(node.address, place.node_options)
+    try:
+        talk.ask(("PING",))  # to connect takes its time as well
+        sent = time.time()
+        (info,) = talk.ask(("INFO", "everything"))
+        received = time.time()
+    except UnavailableError:
+        return node
+    finally:
+        talk.close()
+    known: dict[str, str] = talk.note("INFO", info, lines, {})
+    return replace(
+        node,
+        later={name: known[name] for name in COUNTERS if name in known},
+        later_after=max(0.001, received - node.clock.received),
+        answered_in=max(0.0, min(received - sent, node.clock.received - node.clock.sent)),
+    )
 
 
 # -- one server
@@ -353,7 +381,7 @@ def _clock(info: Mapping[str, str], sent: float, received: float) -> Clock | Non
 def _kept(info: Mapping[str, str]) -> dict[str, str]:
     """INFO without what no check asks for and everybody would have to read past."""
     dropped = ("cmdstat_", "latency_percentiles_", "errorstat_", "module", "engine")
-    return {name: value for name, value in info.items() if not name.startswith(dropped)}
+    return {name: value for name, value in info.items() if name in COUNTERS or not name.startswith(dropped)}
 
 
 def _why(error: Exception, address: Address) -> str:
