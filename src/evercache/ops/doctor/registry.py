@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Literal
 
 from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts
+from evercache.ops.doctor.lasting import lasting, rendered
 
 __all__ = [
     "Check",
@@ -162,6 +163,14 @@ def registered() -> tuple[Check, ...]:
 def examine(facts: Facts) -> tuple[Result, ...]:
     """Every check on these facts."""
     results = [Result(one, _findings(one, facts)) for one in registered()]
+    made = [server for server in facts.up_servers if rendered(server)]
+    if made:
+        results = [
+            replace(
+                one, findings=tuple(replace(f, mend=lasting(f.mend, made)) if f.mend else f for f in one.findings)
+            )
+            for one in results
+        ]
     # A server that cannot write to its disk refuses writes and PING: all that follows from it is mended there.
     sick = [facts.label(node.address) for node in facts.up_nodes if node.unwritten]
     return tuple(
