@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from evercache.cli import exits
+from evercache.cli.check import check
 from evercache.cli.doctor import UNSEEN, doctor
 from evercache.cli.drill import drill
 from evercache.cli.render import render
@@ -24,7 +25,7 @@ from evercache.errors import ConfigurationError, EvercacheError
 from evercache.ops.bench import bench
 from evercache.ops.failover import Failover
 from evercache.ops.local import LocalDeployment
-from evercache.ops.own import deployment_of
+from evercache.ops.own import deployment_of, listed
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import Survey, strained, survey
 
@@ -45,7 +46,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         context = error.ctx if isinstance(error, click.UsageError) else None
         # Of `doctor`, 2 would tell a monitoring system of a fault that nobody saw.
-        return UNSEEN if context is not None and context.command is doctor else error.exit_code
+        return UNSEEN if context is not None and context.command in (doctor, check) else error.exit_code
     except EvercacheError as error:
         click.echo(f"evercache: {error}", err=True)
         return exits.exit_code(error)
@@ -111,6 +112,25 @@ def down(name: str, purge: bool) -> None:
     """Stop all nodes of a local deployment."""
     LocalDeployment.open(name).down(purge)
     click.echo(f"deployment {name!r} is down{' and removed' if purge else ''}", err=True)
+
+
+@cli.command("list", short_help="Show the deployments on this machine, and what is left of lost ones.")
+def list_() -> int:
+    """Show the deployments on this machine, and processes of those whose folder is gone.
+
+    The exit code is 1 when there are such processes; `evercache down --name DEPLOYMENT` ends them.
+    """
+    orphans = 0
+    for one in listed():
+        if one.orphans:
+            orphans += len(one.orphans)
+            ids = ", ".join(map(str, one.orphans))
+            click.echo(
+                f"{one.name}  its folder is gone, its processes run ({ids}): evercache down --name {one.name}"
+            )
+        else:
+            click.echo(f"{one.name}  {'runs' if one.running else 'is down'}  {one.folder}")
+    return 1 if orphans else 0
 
 
 @cli.command()
@@ -218,6 +238,7 @@ def bench_(address: str | None, name: str | None, seconds: float, namespace: str
         console().print(bench_as_table(measured))
 
 
+cli.add_command(check, "check")
 cli.add_command(doctor)
 cli.add_command(drill)
 cli.add_command(render)

@@ -21,6 +21,7 @@ __all__ = [
     "Containers",
     "Description",
     "Host",
+    "Intent",
     "Kubernetes",
     "Passwords",
     "Paths",
@@ -184,6 +185,21 @@ class Persistence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What is meant to be so, and is no alarm of `evercache check --description`."""
+
+    volatile: bool = _setting(False, "whether nothing needs to survive a restart: `persistence` is no alarm")
+    ignore: tuple[str, ...] = _setting(
+        (), "further checks of the doctor that are none: `kernel`", pattern=r"[a-z-]{1,40}"
+    )
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """The checks that are no alarm."""
+        return frozenset({*self.ignore, *(("persistence",) if self.volatile else ())})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replication:
     """How replicas follow."""
 
@@ -292,6 +308,7 @@ class Description:
     passwords: Passwords = _setting(MISSING, "where the passwords are; none is written here")
     tls: TLS = _part(TLS, "encryption")
     persistence: Persistence = _part(Persistence, "what survives a restart")
+    intent: Intent = _part(Intent, "what is no alarm")
     replication: Replication = _part(Replication, "how replicas follow")
     sentinel: Sentinels = _part(Sentinels, "how a dead master is replaced")
     paths: Paths = _part(Paths, "where things are on the hosts")

@@ -240,7 +240,8 @@ class _Host:
                 log=f"{own}/{name}.log",
                 log_size="10MB",
                 log_backups=3,
-                retries=10,
+                # Each try comes a second later than the one before: an address may appear minutes after the boot.
+                retries=1000,
                 stop_seconds=d.stop_timeout if name == "node" else 10,
                 user=d.user,
                 priority=1 if name == "node" else 2,
