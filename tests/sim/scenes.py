@@ -59,13 +59,13 @@ BLOCKED = (
 #: the replica that is promoted; the sentinels that it reaches have voted, and learn late what came of it. The other
 #: processes are with the new master, and do not reach the old one.
 UNSEEN = (
-    ("sentinel_wall", -1.9, {"process": 0, "sentinel": 0, "for_": 3.0}),
-    ("wall", -1.8, {"process": 0, "server": 1, "way": "both", "for_": 2.3}),
-    *(("wall", -1.55, {"process": p, "server": 0, "way": "both", "for_": 2.2}) for p in (1, 2)),
+    ("sentinel_wall", -1.3, {"process": 0, "sentinel": 0, "for_": 3.0}),
+    ("wall", -1.2, {"process": 0, "server": 1, "way": "both", "for_": 2.5}),
+    *(("wall", -0.95, {"process": p, "server": 0, "way": "both", "for_": 2.0}) for p in (1, 2)),
     (
         "failover",
-        -1.75,
-        {**CRASH, "mode": "mistaken", "best": False, "late": [0.0, 0.5, 0.55], "repoint": [0.9] * 3, "back": 2.0},
+        -1.15,
+        {**CRASH, "mode": "mistaken", "best": False, "late": [0.0, 0.5, 0.55], "repoint": [0.9] * 3, "back": 1.6},
     ),
 )
 BUSY = {"writes": 0.2, "pace": 0.02}
