@@ -64,6 +64,8 @@ class Node:
         self.sessions: set[Session] = set()
         self.parked: set[Session] = set()
         self.priority = 100
+        #: Told of the effects of each command before they are in the history.
+        self.took: Callable[[Node, list[bytes], list[Effect]], None] = lambda *_: None
 
     def __repr__(self) -> str:
         state = "up" if self.alive else "down"
@@ -249,6 +251,7 @@ class Node:
             return error_from(str(error))
         finally:
             if effects:
+                self.took(self, words, effects)
                 self.record(effects)
 
     def record(self, effects: list[Effect]) -> None:

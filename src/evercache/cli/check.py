@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from evercache.cli.addresses import takes_url
 from evercache.cli.doctor import CRITICAL, SOUND, UNSEEN, WARNING, facts_of
 from evercache.errors import EvercacheError
 from evercache.ops import deploy
@@ -22,7 +23,7 @@ _LONGEST: Final = 300
 
 
 @click.command(short_help="The doctor, as a plugin of a monitoring system.")
-@click.argument("address", metavar="[URL]", required=False)
+@takes_url("The servers, by their URL, instead of a local deployment.")
 @click.option("--name", metavar="DEPLOYMENT", help="A local deployment instead of a URL.")
 @click.option(
     "--ignore", metavar="CHECK", multiple=True, help="A check of the doctor that is no alarm; repeatable."
