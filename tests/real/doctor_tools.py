@@ -30,6 +30,7 @@ SOUND: dict[str, str | int] = {
     "maxmemory": "64mb",
     "maxmemory-policy": "volatile-lru",
     "repl-backlog-size": "8mb",
+    "enable-protected-configs": "yes",
 }
 
 

@@ -469,3 +469,89 @@ def test_the_rights_that_are_documented_show_everything(hall: Hall) -> None:
             node.cli("ACL", "DELUSER", "seer")
     assert [one.hidden for one in facts.up_nodes] == [{}, {}, {}]
     assert fired(facts) == set()
+
+
+@pytest.fixture
+def passive(hall: Hall) -> Iterator[Hall]:
+    """Its sentinels change nothing by themselves."""
+    with contextlib.ExitStack() as stack:
+        for place in range(3):
+            stack.enter_context(hall.sentinel_set(place, "quorum", 5, 2))
+        yield hall
+
+
+def _roles(hall: Hall) -> list[str]:
+    return [node.cli("ROLE")[0] for node in hall.nodes]
+
+
+def _advised(hall: Hall, done: list[str], *checks: str) -> Facts:
+    """Run each command that these checks print now, as long as they print any."""
+    for _ in range(6):
+        facts = gather(hall.url())
+        mends = [
+            one.mend
+            for result in examine(facts)
+            if result.check.name in checks
+            for one in result.findings
+            if one.state == "found"
+        ]
+        if not mends:
+            break
+        for mend in dict.fromkeys(mends):
+            for match in re.finditer(r"valkey-cli -h (\S+) -p (\d+) ([^<;]+?)(?=, then|;|$)", mend):
+                server = next(one for one in (*hall.nodes, *hall.sentinels) if one.port == int(match[2]))
+                done.append(match[0])
+                assert server.cli(*shlex.split(match[3])) is not None
+                assert _roles(hall).count("master") <= 1, f"two masters after {done}"
+        wait_for(lambda: _settled(hall), 15, f"the nodes to settle after {done}")
+    return gather(hall.url())
+
+
+def _settled(hall: Hall) -> bool:
+    links = [node.info("replication") for node in hall.nodes]
+    handing = [one for one in links if one.get("master_failover_state", "no-failover") != "no-failover"]
+    return not handing and all(one["role"] == "master" or one["master_link_status"] == "up" for one in links)
+
+
+@pytest.mark.parametrize("chained", [True, False], ids=["a replica of it", "a replica of a replica of it"])
+def test_no_advice_makes_a_second_primary(passive: Hall, chained: bool) -> None:
+    """The node that is named was made a replica by hand, and another one works: `REPLICAOF NO ONE` on the first was
+    the advice, with which two took writes."""
+    named, other, third = passive.nodes
+    other.cli("REPLICAOF", "NO", "ONE")
+    source = other if chained else third
+    third.cli("REPLICAOF", "127.0.0.2", other.port)
+    named.cli("REPLICAOF", "127.0.0.2" if chained else "127.0.0.3", source.port)
+    try:
+        wait_for(lambda: _settled(passive), 15)
+        other.cli("SET", "written", "at the other")
+        wait_for(lambda: named.cli("GET", "written"), 10)
+        done: list[str] = []
+        facts = _advised(passive, done, "one-master", "named-master", "replicas-follow")
+        assert done
+        assert fired(facts) <= {"ckquorum", "quorum"}, findings(facts)
+        assert _roles(passive) == ["master", "slave", "slave"]
+        assert named.cli("GET", "written") == "at the other"
+    finally:
+        named.cli("REPLICAOF", "NO", "ONE")
+        for node in (other, third):
+            node.cli("REPLICAOF", "127.0.0.1", named.port)
+
+
+def test_of_replicas_only_the_one_that_is_named_becomes_master(passive: Hall) -> None:
+    """Two checks advised `REPLICAOF NO ONE` on two nodes."""
+    named, other, third = passive.nodes
+    named.cli("REPLICAOF", "127.0.0.2", other.port)
+    try:
+        done: list[str] = []
+        order = gather(passive.url(passive.where(2), passive.where(1)))
+        facts = replace(order, nodes=(order.nodes[2], order.nodes[1], order.nodes[0]))
+        one_master = next(result for result in examine(facts) if result.check.name == "one-master")
+        assert [one.mend for one in one_master.findings] == [
+            f"valkey-cli -h 127.0.0.1 -p {named.port} REPLICAOF NO ONE"
+        ]
+        _advised(passive, done, "one-master", "named-master")
+        assert _roles(passive) == ["master", "slave", "slave"]
+    finally:
+        named.cli("REPLICAOF", "NO", "ONE")
+        third.cli("REPLICAOF", "127.0.0.1", named.port)

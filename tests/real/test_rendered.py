@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import shutil
 import stat
 import time
@@ -113,6 +114,67 @@ def test_a_dead_master_is_replaced_and_comes_back_late_as_a_replica(running: Ren
         assert cache.get("kept") == "x"
         wait_for(lambda: cache.health().problems == (), 20, "the application to see nothing wrong")
     assert denied(running) == []
+
+
+def test_what_is_set_by_hand_is_not_undone_in_silence(running: Rendered) -> None:
+    """The next start dropped what the doctor had advised, and the server had rewritten."""
+    running.wait_whole()
+    host = next(one for one in running.hosts if one != running.master())
+    supervisor = running.folder / "var" / host / "supervisor"
+    running.command(host, "CONFIG", "SET", "maxmemory-policy", "volatile-lfu")
+    running.command(host, "CONFIG", "SET", "maxmemory", str(48 << 20))
+    running.command(host, "CONFIG", "REWRITE")
+    running.command(host, "SENTINEL", "SET", "shop", "down-after-milliseconds", 4000, sentinel=True)
+    results = examine(gather(running.url("monitoring")))
+    mends = [one.mend for r in results for one in r.findings if r.check.name == "maxmemory" and one.mend]
+    assert mends
+    assert all("in the description, run `evercache render` and install.sh" in mend for mend in mends), mends
+    assert any("server.memory" in mend for mend in mends)
+    running.control(host, "restart", "all")
+    running.wait_whole()
+    logs = "".join(path.read_text(errors="replace") for path in supervisor.glob("*.log"))
+    told = sorted(set(re.findall(r"not kept: (\S+) is (\S+) as rendered, and was set to (\S+);", logs)))
+    assert told == [
+        ("down-after-milliseconds", "3000", "4000"),
+        ("maxmemory", str(64 << 20), str(48 << 20)),
+        ("maxmemory-policy", "volatile-lru", "volatile-lfu"),
+    ]
+    assert bound(running, host) == str(64 << 20)
+
+
+@pytest.mark.long
+def test_a_failover_that_fails_is_followed_by_another_soon(running: Rendered) -> None:
+    """There was none for 120 s: twice the failover-timeout that was rendered."""
+    running.wait_whole()
+    old = running.master()
+    replicas = [host for host in running.hosts if host != old]
+    logs = [running.folder / "var" / host / "supervisor" / "sentinel.log" for host in running.hosts]
+
+    def priority(value: int) -> None:
+        for host in replicas:
+            running.command(host, "CONFIG", "SET", "replica-priority", value)
+
+    def seen() -> set[str]:
+        flat = [texts(one) for one in running.command(old, "SENTINEL", "REPLICAS", "shop", sentinel=True)]
+        return {one["slave-priority"] for one in flat}
+
+    priority(0)
+    wait_for(lambda: seen() == {"0"}, 20, "the sentinels to see that nobody may be promoted")
+    before = sum(log.read_text().count("-failover-abort-no-good-slave") for log in logs)
+    running.control(old, "stop", "node")
+    wait_for(
+        lambda: sum(log.read_text().count("-failover-abort-no-good-slave") for log in logs) > before,
+        30,
+        "a failover that is given up",
+    )
+    begun = time.monotonic()
+    priority(100)
+    try:
+        wait_for(lambda: running.master() != old, 45, "the next failover")
+        assert time.monotonic() - begun < 2 * 12 + 15
+    finally:
+        running.control(old, "start", "node")
+    running.wait_whole()
 
 
 @pytest.mark.long

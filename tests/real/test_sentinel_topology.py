@@ -187,13 +187,38 @@ async def test_a_planned_failover_is_followed_at_once_and_never_back(deployment:
 
 
 async def test_a_frozen_sentinel_delays_nothing_for_long(deployment: Deployment) -> None:
+    topology = of(deployment)
+    async with running(topology):
+        await until(lambda: len(topology.describe()["listening"]) == 3)
+        followed = monotonic()
+        await until(lambda: topology.confirmed_since() > followed)
+        with deployment.sentinels[1].frozen():
+            for _ in range(2):
+                start = monotonic()
+                topology.nudge()
+                assert await until(lambda start=start: topology.confirmed_since() > start) < 2.0
+
+
+async def test_who_begins_while_a_sentinel_is_lost_waits_for_votes_to_lapse(deployment: Deployment) -> None:
+    """Rule 17: it may have been elected just before, and may be about to promote a replica."""
     with deployment.sentinels[1].frozen():
         topology = of(deployment)
         async with running(topology):
             assert await until(lambda: topology.view.master) < 1.0
-            start = monotonic()
-            topology.nudge()
-            assert await until(lambda: topology.confirmed_since() > start) < 2.0
+            # Twice failover-timeout, 2 s here, since the two others are followed or since it greeted them last.
+            assert 2.0 < await until(lambda: topology.confirmed_since() > 0, 20) < 15.0
+
+
+async def test_voters_do_not_confirm_beside_a_leader_that_nobody_reaches(deployment: Deployment) -> None:
+    """Rule 17: a sentinel publishes its vote, and tells it to no client that may not vote itself."""
+    topology, master = of(deployment), deployment.master().address
+    async with running(topology):
+        await until(lambda: topology.confirmed_since() > 0 and len(topology.describe()["listening"]) == 3)
+        vote = ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", master.host, master.port, 99, "f" * 40)
+        for voter in deployment.sentinels[:2]:
+            assert voter.cli(*vote)[1:] == ["f" * 40, 99]
+        voted = monotonic()
+        assert await until(lambda: topology.confirmed_since() > voted, 20) > 2.0, "it lapses after 4 s"
 
 
 async def test_standalone_counts_the_lives_of_its_server(fresh_server: Server) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim.entries import Entry
 from tests.sim.loop import Tag
 from tests.sim.node import Node
+from tests.sim.sentinels import Sentinel
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -53,6 +54,13 @@ def _wall(world: World, process: int, server: int | str | None, way: str, for_: 
         world.network.walls.append((world.now, end, target, name))
     if server is None or target == world.master.address.host:
         world.oracle.troubled(name, world.now, end)
+
+
+def _sentinel_wall(world: World, process: int, sentinel: int, for_: float) -> None:
+    """One process and one sentinel do not reach each other; that excuses nothing."""
+    name, host = f"p{process}", world.sentinels[sentinel].address.host
+    for pair in ((name, host), (host, name)):
+        world.network.walls.append((world.now, world.now + for_, *pair))
 
 
 def _tail_stall(world: World, process: int, for_: float) -> bool:
@@ -159,7 +167,7 @@ def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> No
     if frozen:
         it.frozen_until = world.now + for_
         return
-    it.alive = False
+    it.alive, it.died = False, world.now
     for session in sorted(it.sessions, key=lambda s: s.number):
         session.reset()
     world.later(for_, lambda: setattr(it, "alive", True))
@@ -172,8 +180,8 @@ def _clock_step(world: World, node: int, seconds: float) -> None:
 
 def _flush(world: World) -> bool:
     master = world.master
-    if not master.alive:
-        return False
+    if not master.alive or world.mistaken:
+        return False  # of two masters the former one may begin a life above the other's: rule 1
     world.oracle.lost_data("flush", world.now, world.now + GRACE).complete = True
     world.oracle.leases.all_gone(master)
     effect = ("flush", None, None)
@@ -248,7 +256,7 @@ def _failover(
     old = world.master
     if not old.alive or world.failing_over:
         return False
-    world.failing_over = True
+    world.failing_over, world.mistaken = True, mode == "mistaken"
     wait = 0.0 if mode == "planned" else detect
     last = world.now + wait + CHOSEN + max(*late, back + max(sync), max(repoint) + max(sync))
     window = world.oracle.lost_data("failover", world.now, last + GRACE)
@@ -260,9 +268,11 @@ def _failover(
         for node in world.nodes:
             if node is not old:
                 node.cuts.append((world.now, world.now + detect + CHOSEN + 0.01, True))
-    if wait:
-        world.later(wait * 0.6, lambda: _down(world, old, True))
     epoch = world.epoch + 1
+    # The sentinel that knows first leads the failover: who asks it can know before it does.
+    leader = min(zip(late, world.sentinels, strict=True), key=lambda pair: (not pair[1].alive, pair[0]))[1]
+    if wait:
+        world.later(wait * 0.6, lambda: _down(world, old, leader, epoch, alone=mode == "mistaken"))
 
     def select() -> None:
         able = [
@@ -270,8 +280,8 @@ def _failover(
         ]
         able = able or [n for n in world.nodes if n is not old and n.alive and n.role == "slave" and not n.loading]
         if not able:
-            world.failing_over = False
-            _down(world, old, False)
+            world.failing_over = world.mistaken = False
+            _up(world, old)
             if not old.alive:
                 old.restart(lost=0.0, as_master=True)
                 for node in world.nodes:
@@ -282,8 +292,7 @@ def _failover(
         for node in able:
             node.pull()
         new = max(able, key=lambda n: n.offset) if best else able[pick % len(able)]
-        # The sentinel that knows first led the failover: who asks it can know before it does.
-        min(zip(late, world.sentinels, strict=True), key=lambda pair: pair[0])[1].choose(epoch, new.address)
+        leader.choose(epoch, new.address)
         world.later(CHOSEN, lambda: promote(new))
 
     def promote(new: Node) -> None:
@@ -314,19 +323,27 @@ def _failover(
         if not old.alive:
             old.restart(lost=0.0, as_master=False)
         world.repoint(old, world.master, sync[old.index])
-        world.failing_over = False
+        world.failing_over = world.mistaken = False
         window.complete = True
 
     world.later(wait, select)
     return True
 
 
-def _down(world: World, node: Node, on: bool) -> None:
+def _down(world: World, node: Node, leader: Sentinel, epoch: int, *, alone: bool) -> None:
+    """A sentinel is elected: the master is down for all of them, or for it alone (a quorum agreed before)."""
+    for sentinel in world.sentinels:
+        if sentinel.master == node.address and not alone:
+            for name in ("s_down", "o_down"):
+                sentinel.flag(name, True)
+    if leader.master == node.address:
+        leader.lead(epoch)
+
+
+def _up(world: World, node: Node) -> None:
+    """The failover is given up."""
     for sentinel in world.sentinels:
         if sentinel.master == node.address:
             for name in ("s_down", "o_down", "failover_in_progress"):
-                sentinel.flag(name, on)
-            if not on:
-                sentinel.chosen = None
-            else:
-                sentinel.vote_epoch = max(sentinel.vote_epoch, world.epoch + 1)
+                sentinel.flag(name, False)
+            sentinel.chosen = None

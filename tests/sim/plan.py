@@ -76,7 +76,7 @@ MASTER_KINDS = ("failover", "restart_master", "flush", "evict")
 #: What is kept in the store beside the entries.
 BOOKKEEPING = ["state", "marks", "log", "ids"]
 #: Kinds that are drawn apart from the others.
-_APART = ("block_loop", "suspend")
+_APART = ("block_loop", "suspend", "sentinel_wall")
 #: Kinds that hold one step back at a chosen point: a message, a step of a task, its whole process, or the server
 #: that is about to run a script.
 HOLDS = ("hold_message", "hold_task", "hold_process", "hold_script")
@@ -84,7 +84,7 @@ KINDS = (
     *MASTER_KINDS,
     "lag", "link_cut", "wall", "tail_stall", "slow", "breaks", "freeze_node", "stop_process", "kill_process",
     "fork_process", "replica_restart", "clock_step", "sentinel_down", "script_flush", "burst", "block_loop",
-    "suspend", *HOLDS,
+    "suspend", "sentinel_wall", *HOLDS,
 )  # fmt: skip
 
 
@@ -97,7 +97,23 @@ def make_plan(seed: int, focus: str | None = None) -> Plan:
         plan = _few_preemptions(_drawn(seed, None), focus)
     else:
         plan = _drawn(seed, None if focus in _APART else focus)
+    plan = _with_mistaken_sentinels(plan, focus)
     return _with_suspended_machines(_with_blocked_loops(plan, focus), focus)
+
+
+def _with_mistaken_sentinels(plan: Plan, focus: str | None) -> Plan:
+    """In a fifth of the schedules a process does not reach one of the sentinels; a failover that would have been
+    planned comes then, at times, of a mistake of theirs: the old master goes on with its replicas."""
+    r = random.Random(f"mistaken {plan.seed}")
+    if r.random() > 0.2 and focus != "sentinel_wall":
+        return plan
+    wall = {"process": r.randrange(PROCESSES), "sentinel": r.randrange(SENTINELS), "for_": r.uniform(0.5, 3.0)}
+    faults = [
+        replace(f, args={**f.args, "mode": "mistaken"}) if f.args.get("mode") == "planned" else f
+        for f in plan.faults
+    ]
+    at = r.uniform(0.2, plan.length)
+    return replace(plan, faults=(*faults, Fault(95, "sentinel_wall", at, wall)))
 
 
 def _with_suspended_machines(plan: Plan, focus: str | None) -> Plan:

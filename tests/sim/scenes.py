@@ -22,6 +22,7 @@ __all__ = [
     "LOST_AND_DEAD",
     "SLOW",
     "STALLS",
+    "UNSEEN",
     "lags",
 ]
 
@@ -53,6 +54,19 @@ STALLS = tuple(("tail_stall", -0.15 * i, {"process": i % 3, "for_": 0.5}) for i 
 BLOCKED = (
     *lags(-1.2, 0.5, 1.5),
     *(("block_loop", -1.0 + 0.15 * p, {"process": p, "for_": 2.7, "when": "stale"}) for p in range(3)),
+)
+#: The sentinels take a living master for dead. One process does not reach the sentinel that leads the failover, nor
+#: the replica that is promoted; the sentinels that it reaches have voted, and learn late what came of it. The other
+#: processes are with the new master, and do not reach the old one.
+UNSEEN = (
+    ("sentinel_wall", -1.3, {"process": 0, "sentinel": 0, "for_": 3.0}),
+    ("wall", -1.2, {"process": 0, "server": 1, "way": "both", "for_": 2.5}),
+    *(("wall", -0.95, {"process": p, "server": 0, "way": "both", "for_": 2.0}) for p in (1, 2)),
+    (
+        "failover",
+        -1.15,
+        {**CRASH, "mode": "mistaken", "best": False, "late": [0.0, 0.5, 0.55], "repoint": [0.9] * 3, "back": 1.6},
+    ),
 )
 BUSY = {"writes": 0.2, "pace": 0.02}
 CUT_OFF = (("wall", -0.9, {"process": 0, "server": "m", "way": "both", "for_": 1.2}),)

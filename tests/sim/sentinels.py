@@ -21,14 +21,16 @@ class Sentinel:
         self._loop, self._service = loop, service
         self.ident = f"{rng.getrandbits(160):040x}"
         self.run_id = self.ident
-        self.alive = True
+        self.alive, self.died = True, 0.0
         self.frozen_until = 0.0
         self.sessions: set[Session] = set()
         self.parked: set[Session] = set()
         self.nodes = nodes
         self.epoch, self.master = 1, nodes[0]
         self.flags = {"master"}
+        #: The newest epoch in which it voted; and in which epochs the others voted for it.
         self.vote_epoch = 0
+        self.votes: dict[str, int] = {}
         #: The replica that it has chosen, as the leader of a failover.
         self.chosen: Address | None = None
         self.others: list[Sentinel] = []
@@ -47,7 +49,6 @@ class Sentinel:
         old, self.epoch, self.master = self.master, epoch, master
         self.flags = {"master"}
         self.chosen = None
-        self.vote_epoch = max(self.vote_epoch, epoch)
         self.tell(event, f"{self._service} {old.host} 6379 {master.host} 6379")
 
     def choose(self, epoch: int, node: Address) -> None:
@@ -55,9 +56,20 @@ class Sentinel:
         if epoch <= self.epoch:
             return
         self.chosen = node
-        self.vote_epoch = max(self.vote_epoch, epoch)
         self.flags.add("failover_in_progress")
         self.tell("+selected-slave", f"slave {node.host}:6379 @ {self._service} {self.master.host} 6379")
+
+    def lead(self, epoch: int) -> None:
+        """Ask the others for their votes, as one that sees the master down. Who is down itself gives none."""
+        if epoch <= self.epoch:
+            return
+        for name in ("s_down", "o_down", "failover_in_progress"):
+            self.flag(name, True)
+        for voter in (self, *self.others):
+            if voter.alive and voter.frozen_until <= self._loop.now and epoch > max(voter.vote_epoch, voter.epoch):
+                voter.vote_epoch = epoch
+                voter.tell("+vote-for-leader", f"{self.ident} {epoch}")
+                self.votes[voter.ident] = epoch
 
     def tell(self, channel: str, text: str) -> None:
         """Publish to whoever is subscribed."""
@@ -103,13 +115,20 @@ class Sentinel:
                     if n != self.master
                 ]
             case b"SENTINELS":
-                return [self._map(ip=o.address.host, port=26379, runid=o.ident) for o in self.others]
+                return [self._other(o) for o in self.others]
             case b"MYID":
                 return self.ident.encode()
-            case b"IS-MASTER-DOWN-BY-ADDR":
-                down = int("s_down" in self.flags)
-                return [down, b"*", self.vote_epoch]
         return error_from("ERR unknown subcommand (not simulated)")
+
+    def _other(self, other: Sentinel) -> dict[bytes, bytes]:
+        """Another one as this one lists it: what it voted shows here only if this one asked it."""
+        vote = self.votes.get(other.ident)
+        silent = 0.5 if other.alive else self._loop.now - other.died + 0.5
+        return self._map(
+            ip=other.address.host, port=26379, runid=other.ident,
+            **{"last-hello-message": int(silent * 1000), "voted-leader": self.ident if vote else "?"},
+            **{"voted-leader-epoch": vote or 0},
+        )  # fmt: skip
 
     @staticmethod
     def _map(**fields: Any) -> dict[bytes, bytes]:

@@ -242,6 +242,12 @@ class Connection:
             await self._reader
         return self._messages.popleft()
 
+    def pushes(self) -> list[list[Any]]:
+        """See `AsyncConnection.pushes`."""
+        taken = list(self._messages)
+        self._messages.clear()
+        return taken
+
     # -- its end
 
     def retire(self) -> None:

@@ -18,6 +18,7 @@ from evercache.near.near import Near
 from evercache.protocol.caught import ReplicaTable
 from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
+from evercache.protocol.topology import SentinelBook
 from evercache.topology import replicas
 from evercache.topology.replicas import ReplicaSet
 from tests.sim.loop import Tag
@@ -35,6 +36,7 @@ from tests.sim.scenes import (
     LOST_AND_DEAD,
     SLOW,
     STALLS,
+    UNSEEN,
     lags,
 )
 
@@ -423,6 +425,14 @@ RULES = [
             *(("wall", -1.12, {"process": p, "server": "m", "way": "both", "for_": 2.1}) for p in (1, 2)),
             ("failover", -1.1, {**CRASH, "mode": "isolated", "back": 1.8}),
         ),
+        workload={"near": 0.0, "wide": 0.9, **BUSY},
+    ),
+    Mutation(
+        "votes are not heard",
+        17,
+        (put(SentinelBook, "voted", nothing),),
+        settings={"consistency": "strict", "max_staleness": 0.25, **CALM},
+        scene=UNSEEN,
         workload={"near": 0.0, "wide": 0.9, **BUSY},
     ),
     Mutation(

@@ -18,6 +18,7 @@ from evercache.ops.doctor.facts import (
     SentinelFacts,
 )
 from evercache.ops.doctor.gather import SENTINEL_COMMANDS
+from evercache.ops.strain import COUNTERS
 from evercache.wire.types import Address
 
 __all__ = [
@@ -58,6 +59,11 @@ def _node(place: int) -> NodeFacts:
         "aof_last_write_status": "ok",
         "rdb_last_bgsave_time_sec": "2",
         "used_memory": "400000000",
+        "used_memory_overhead": "100000000",
+        "evicted_keys": "5",
+        "keyspace_hits": "1000",
+        "keyspace_misses": "100",
+        "rejected_connections": "0",
         "used_memory_dataset": "300000000",
         "maxmemory": "1073741824",
         "maxmemory_policy": "volatile-lru",
@@ -101,6 +107,9 @@ def _node(place: int) -> NodeFacts:
         user="default",
         open=False,
         clock=Clock(NOW + 0.01, NOW, NOW + 0.02),
+        later={name: info[name] for name in COUNTERS if name in info},
+        later_after=1.0,
+        answered_in=0.001,
         sentinel_users={"sentinel": {" ".join(one): "OK" for one in SENTINEL_COMMANDS}},
     )
 
@@ -144,6 +153,7 @@ def _sentinel(place: int) -> SentinelFacts:
         },
         open=False,
         clock=Clock(NOW + 0.01, NOW, NOW + 0.02),
+        epoch=7,
     )
 
 

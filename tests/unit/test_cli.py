@@ -65,6 +65,8 @@ def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixt
         "add-replica",
         "url",
         "doctor",
+        "check",
+        "list",
         "render",
     ):
         assert f"\n  {command} " in text

@@ -47,6 +47,15 @@ def result_of(name: str, facts: Facts) -> Result:
     return next(one for one in examine(facts) if one.check.name == name)
 
 
+def later(place: int, **counters: str) -> Change:
+    """What a node says of its counters at the second look."""
+
+    def change(facts: Facts) -> Facts:
+        return node(place, later={**facts.nodes[place].later, **counters})(facts)
+
+    return change
+
+
 def only_two_sentinels(facts: Facts) -> Facts:
     facts = replace(facts, sentinels=facts.sentinels[:2])
     return all_of(*(group(place, sentinels=facts.sentinels[place].groups[0].sentinels[:1]) for place in (0, 1)))(
@@ -116,6 +125,29 @@ FOUND: list[tuple[str, Change, str, str]] = [
     ),
     ("sentinel-hosts", moved(1, 0), "2 of 3 sentinels are on 10.0.0.1", "move one of the sentinels"),
     ("ckquorum", group(1, ckquorum="NOQUORUM 1 usable Sentinels. Not enough"), "1 usable Sentinels", "CKQUORUM"),
+    (
+        "electable",
+        sentinel(1, epoch=2**63 - 1),
+        "10.0.0.2:26379: its epoch is 9223372036854775807",
+        "runbook.md#epochs",
+    ),
+    (
+        "electable",
+        all_of(*(group(place, {"config-epoch": "-9223372036854775808"}) for place in range(3))),
+        "its configuration epoch is 9223372036854775808",
+        "sentinel current-epoch",
+    ),
+    (
+        "strain",
+        later(1, evicted_keys="425", keyspace_hits="1010", keyspace_misses="190"),
+        "10.0.0.2:6379: it evicts 420 keys a second, and finds 10% of what is asked",
+        "-h 10.0.0.2 -p 6379 CONFIG SET maxmemory 4096mb",
+    ),
+    ("strain", later(0, evicted_keys="8"), "it evicts 3 keys a second", "CONFIG SET maxmemory"),
+    ("strain", later(0, errorstat_OOM="count=50"), "refused 50 commands a second", "CONFIG SET maxmemory"),
+    ("strain", later(0, used_memory_overhead="1000000000"), "leaves 70.3 MB for entries", "maxmemory 4096mb"),
+    ("strain", later(0, rejected_connections="9"), "rejects 9 connections a second", "maxclients"),
+    ("strain", node(1, answered_in=0.4), "10.0.0.2:6379 answers after 0.40 s", "SLOWLOG GET"),
     ("ckquorum", sentinel(1, groups=()), "does not know 'shop'", f"SENTINEL MONITOR {NAME} 10.0.0.1 6379"),
     ("quorum", group(0, {"quorum": "1"}), "quorum 1 of 3", f"SENTINEL SET {NAME} quorum 2"),
     ("quorum", group(0, {"quorum": "3"}), "quorum 3 of 3", f"SENTINEL SET {NAME} quorum 2"),
@@ -263,7 +295,12 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "have whoever logs in as default",
     ),
     ("saves-and-clocks", info(0, rdb_last_bgsave_status="err"), "save of a snapshot failed", "/var/lib/valkey"),
-    ("saves-and-clocks", info(0, aof_last_write_status="err"), "last write to the append-only", "see its log"),
+    (
+        "saves-and-clocks",
+        info(0, aof_last_write_status="err"),
+        "last write to the append-only",
+        "make room on the disk",
+    ),
     (
         "saves-and-clocks",
         sentinel(1, info={"sentinel_tilt": "1", "sentinel_tilt_since_seconds": "7"}),
@@ -306,13 +343,13 @@ FOUND: list[tuple[str, Change, str, str]] = [
     (
         "passwords",
         entry(1, "replicas", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "300"}),
-        "10.0.0.2:26379 is refused by node 10.0.0.2:6379: errors for 90 s",
+        "node 10.0.0.2:6379 refuses 10.0.0.2:26379: errors for 90 s",
         "SENTINEL SET shop auth-pass",
     ),
     (
         "passwords",
         entry(1, "sentinels", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "300"}),
-        "is refused by sentinel 10.0.0.1:26379",
+        "sentinel 10.0.0.1:26379 refuses",
         "sentinel-pass",
     ),
     (
@@ -364,6 +401,8 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("names-mixed", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
     ("dead-remembered", lambda f: replace(f, sentinels=()), "no sentinel answers", False),
     ("ckquorum", sentinel(1, **GONE), "10.0.0.2:26379: it does not answer", False),
+    ("strain", node(1, later_after=0.0), "it was asked once only", False),
+    ("electable", sentinel(1, epoch=None, hidden={"epoch": "its greetings: denied"}), "greetings: denied", False),
     ("ckquorum", group(1, ckquorum="NOPERM no permission"), "NOPERM", False),
     ("own-myid", sentinel(1, myid="", hidden={"SENTINEL MYID": "NOPERM"}), "NOPERM", False),
     ("same-master", group(2, {"ip": HOSTS[1], "flags": "failover_in_progress"}), "failover is under way", False),
@@ -490,7 +529,7 @@ def test_only_a_plain_answer_about_the_default_user_counts() -> None:
 
 def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
     names = {one.name for one in registered()}
-    assert len(registered()) == len(names) == 29
+    assert len(registered()) == len(names) == 31
     assert {name for name, *_ in FOUND} == names
     # The client's own settings are always known, and whom we reach.
     assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}

@@ -142,13 +142,12 @@ def test_a_sentinel_whose_replica_has_lost_its_address() -> None:
         return ["ip", "127.0.0.1", "port", port, "flags", "slave", "config-epoch", "1"]
 
     replies = [["127.0.0.1", "6379"], entry("6379"), [entry("6380"), entry("0")], [entry("70000")], "id"]
-    answer, held = parse_answer("shop", HERE, 1.0, replies, None, lambda address: address)
-    assert held == HERE
+    answer = parse_answer("shop", HERE, 1.0, replies, lambda address: address)
     assert answer.error is None
     assert [one.address.port for one in answer.replicas] == [6380]
     assert answer.others == ()
     replies[1] = entry("70000")
-    assert parse_answer("shop", HERE, 1.0, replies, None, lambda address: address)[0].error is not None
+    assert parse_answer("shop", HERE, 1.0, replies, lambda address: address).error is not None
 
 
 @pytest.mark.parametrize(

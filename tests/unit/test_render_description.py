@@ -111,6 +111,15 @@ def hosts(*each: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    (three(application={"commands": ["+publish"]}), 'application.channels = ["rq:*"]'),
+    *(
+        (
+            three(application={"commands": ["+publish"], "channels": ["rq:*", pattern]}),
+            "includes __sentinel__:hello",
+        )
+        for pattern in ("*", "__*", "[^a]*hello", "\\__sentinel__:hello")
+    ),
+    (three(application={"commands": ["+@all"]}), "+@all lets the application end servers"),
     (three(hosts=hosts({}, {})), "of two sentinels none has a majority when the other is lost"),
     (three(hosts=hosts({}, {"sentinel": False})), "one sentinel has no majority when it is lost itself"),
     (

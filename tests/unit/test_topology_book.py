@@ -17,23 +17,24 @@ from evercache.errors import (
     SentinelsUnreachable,
     ServiceUnknown,
 )
-from evercache.protocol.topology import ReplicaSeen, RoleReport, SentinelAnswer, SentinelBook
+from evercache.protocol.topology import ReplicaSeen, RoleReport, SentinelAnswer, SentinelBook, SentinelSeen
 from evercache.wire.types import Address
 
 S1, S2, S3 = (Address("s", i) for i in (1, 2, 3))
 A, B, C = (Address(h, 6379) for h in "abc")
-OTHERS = tuple((s, f"id{s.port}") for s in (S1, S2, S3))
+OTHERS = tuple(SentinelSeen(s, f"id{s.port}") for s in (S1, S2, S3))
+DEAD = ConnectionFailed("dead")
 
 
 def says(sentinel: Address, master: Address, epoch: int = 0, sent: float = 1.0, **more: Any) -> SentinelAnswer:
     fields: dict[str, Any] = {
         "flags": frozenset({"master"}),
-        "vote_epoch": 0,
+        "followed_since": 0.0,
         "known_sentinels": 3,
         "ident": f"id{sentinel.port}",
         "failover_timeout": 3.0,
         "replicas": tuple(ReplicaSeen(a) for a in (A, B, C) if a != master),
-        "others": tuple(o for o in OTHERS if o[0] != sentinel),
+        "others": tuple(o for o in OTHERS if o.address != sentinel),
     }
     return SentinelAnswer(sentinel, sent, master=master, epoch=epoch, **(fields | more))
 
@@ -88,7 +89,9 @@ def chooses(sentinel: Address, chosen: Address, sent: float, vote: int = 1, **mo
     """The leader of a failover, before it knows that its choice has been promoted."""
     replicas = tuple(ReplicaSeen(a, frozenset({"slave", "promoted"} if a == chosen else {"slave"})) for a in (B, C))
     flags = frozenset({"master", "o_down", "failover_in_progress"})
-    return says(sentinel, A, 0, sent, flags=flags, vote_epoch=vote, replicas=replicas, **more)
+    own = f"id{sentinel.port}"
+    others = tuple(replace(o, voted_for=own, vote_epoch=vote) for o in OTHERS if o.address != sentinel)
+    return says(sentinel, A, 0, sent, flags=flags, replicas=replicas, others=others, **more)
 
 
 def test_a_chosen_replica_is_asked_for_ten_seconds(book: SentinelBook) -> None:
@@ -110,7 +113,7 @@ def test_a_chosen_replica_is_master_once_it_says_so(book: SentinelBook) -> None:
     for now in (2.5, 3.0, 3.5):
         told(book, chooses(S1, B, now), says(S2, A, 0, now), says(S3, A, 0, now))
         assert book.view.master == B
-    told(book, *(says(s, B, 1, 4.0, vote_epoch=1) for s in (S1, S2, S3)))
+    told(book, *(says(s, B, 1, 4.0) for s in (S1, S2, S3)))
     book.role(RoleReport(A, 4.1, ""), 4.1)
     assert (book.view.master, book.view.epoch, book.confirmed_since(B)) == (B, 1, 4.0)
 
@@ -141,8 +144,8 @@ def test_what_a_node_said_before_it_was_chosen_does_not_count(book: SentinelBook
 
 @pytest.mark.parametrize(
     "more",
-    [{"vote_epoch": None}, {"vote_epoch": 0}, {"flags": frozenset({"master"})}],
-    ids=["a vote that cannot be read", "no vote", "no failover"],
+    [{"flags": frozenset({"master"})}, {"replicas": (ReplicaSeen(B), ReplicaSeen(C))}],
+    ids=["no failover", "no choice"],
 )
 def test_nothing_is_foreseen_without_an_election(book: SentinelBook, more: dict[str, Any]) -> None:
     told(book, replace(chooses(S1, B, 2.0), **more))
@@ -153,11 +156,23 @@ def test_nothing_is_foreseen_without_an_election(book: SentinelBook, more: dict[
 
 def test_the_leaders_own_election_gives_the_epoch(book: SentinelBook) -> None:
     told(book, chooses(S1, B, 2.0, vote=1))
-    told(book, chooses(S1, B, 2.1, vote=2), chooses(S2, C, 2.1, vote=2))  # it votes for another leader
+    book.voted(S1, "id2", 2, 2.05)  # it votes for another leader
+    told(book, chooses(S1, B, 2.1, vote=1), chooses(S2, C, 2.1, vote=2))
     book.role(RoleReport(B, 2.2, "master"), 2.2)
     assert (book.view.master, book.view.epoch) == (B, 1)
     book.role(RoleReport(C, 2.3, "master"), 2.3)
     assert (book.view.master, book.view.epoch) == (C, 2)
+
+
+@pytest.mark.parametrize(("heard", "epoch"), [(True, 7), (False, 1)], ids=["its own vote", "the next one"])
+def test_nobody_votes_in_a_failover_that_was_ordered(book: SentinelBook, heard: bool, epoch: int) -> None:
+    if heard:
+        book.voted(S1, "id1", 7, 1.9)  # aborted ones have used up the epochs before
+    told(book, replace(chooses(S1, B, 2.0), others=OTHERS[1:]))
+    book.role(RoleReport(B, 2.2, "master"), 2.2)
+    assert (book.view.master, book.view.epoch) == (B, epoch)
+    told(book, *(says(s, B, 7, 3.0) for s in (S1, S2, S3)))
+    assert (book.view.master, book.view.epoch, book.confirmed_since(B)) == (B, 7, 3.0)
 
 
 def test_a_failover_that_was_given_up_leads_back(book: SentinelBook) -> None:
@@ -283,7 +298,7 @@ def test_sentinels_are_learned_once_and_configured_ones_stay() -> None:
     for s in (by_name, S3):
         book.heard(SentinelAnswer(s, 3.0, error=ConnectionFailed("x")), 3.0)
     told(book, replace(says(S1, A, sent=3.0), sentinel=S2, ident="id2", others=()), gone)
-    assert S3 not in book.sentinels or S3 in {a for o in book._answers.values() for a, _ in o.others}
+    assert S3 not in book.sentinels or S3 in {o.address for a in book._answers.values() for o in a.others}
     assert by_name in book.sentinels
 
 
@@ -319,10 +334,9 @@ def test_sentinels_that_never_answered_count_as_known() -> None:
     [
         says(S3, A, 0, 2.0, flags=frozenset({"master", "failover_in_progress"})),
         says(S3, A, 0, 2.0, flags=frozenset({"master", "s_down", "o_down"})),
-        says(S3, A, 0, 2.0, vote_epoch=1),
         says(S3, B, 0, 2.0),
     ],
-    ids=["failover", "o_down", "vote", "dissent"],
+    ids=["failover", "o_down", "dissent"],
 )
 def test_one_veto_stops_the_confirmation(book: SentinelBook, bad: SentinelAnswer) -> None:
     told(book, bad, says(S1, A, 0, 2.0), says(S2, A, 0, 2.0))
@@ -352,23 +366,64 @@ def test_the_veto_of_a_sentinel_that_fell_silent_ends(book: SentinelBook) -> Non
         assert book.confirmed_since(A) == expected
 
 
-def test_an_unread_vote_confirms_nothing() -> None:
+def without(book: SentinelBook, lost: Address, *answers: SentinelAnswer) -> float:
+    """What is confirmed once one sentinel did not answer, and the others did."""
+    book.heard(SentinelAnswer(lost, answers[0].sent, error=DEAD), answers[0].sent)
+    told(book, *answers)
+    return book.confirmed_since(A)
+
+
+def test_a_voter_does_not_confirm_beside_a_leader_that_cannot_be_reached(book: SentinelBook) -> None:
+    """Rule 17: S1 and S2 see nothing wrong, and S3 may have promoted another node by the vote of S2."""
+    assert without(book, S3, says(S1, A, 0, 2.0), says(S2, A, 0, 2.0)) == 2.0
+    book.voted(S2, "id3", 1, 2.5)
+    for now in (3.0, 5.0, 8.4):
+        assert without(book, S3, says(S1, A, 0, now), says(S2, A, 0, now)) == 2.0
+    assert without(book, S3, says(S1, A, 0, 9.0), says(S2, A, 0, 9.0)) == 9.0, "nobody acts on it any more"
+
+
+def test_a_vote_for_one_does_not_hide_the_vote_for_another(book: SentinelBook) -> None:
+    book.voted(S2, "id3", 1, 1.5)
+    book.voted(S2, "id1", 2, 1.6)
+    assert without(book, S3, says(S1, A, 0, 2.0), says(S2, A, 0, 2.0)) == 1.0
+
+
+def test_a_vote_does_no_harm_once_its_leader_says_that_nothing_is_under_way(book: SentinelBook) -> None:
+    """A failover that was given up, or one of another service of the same sentinels."""
+    book.voted(S2, "id3", 1, 1.5)
+    told(book, *(says(s, A, 0, 2.0) for s in (S1, S2, S3)))
+    assert book.confirmed_since(A) == 2.0
+    assert without(book, S3, says(S1, A, 0, 3.0), says(S2, A, 0, 3.0)) == 3.0, "also when it is lost later"
+
+
+def test_who_begins_while_a_sentinel_is_lost_waits_until_no_earlier_vote_counts() -> None:
     book = SentinelBook("shop", [S1, S2, S3])
-    told(book, *(says(s, A, vote_epoch=None) for s in (S1, S2, S3)))
-    assert book.confirmed_since(A) == -inf
+    for now, expected in ((10.0, -inf), (15.9, -inf), (16.1, 16.1)):
+        book.heard(SentinelAnswer(S3, now, error=DEAD), now)
+        told(book, *(says(s, A, 0, now, followed_since=10.0) for s in (S1, S2)))
+        assert book.confirmed_since(A) == expected
 
 
-def test_an_aborted_failover_vetoes_for_twice_the_failover_timeout_only(book: SentinelBook) -> None:
-    for now in (2.0, 4.0, 7.9):
-        told(book, *(says(s, A, 0, now, vote_epoch=1) for s in (S1, S2, S3)))
-        assert book.confirmed_since(A) == 1.0
-    told(book, *(says(s, A, 0, 8.0, vote_epoch=1) for s in (S1, S2, S3)))
-    assert book.confirmed_since(A) == 8.0
-    told(book, *(says(s, A, 0, 9.0, vote_epoch=2) for s in (S1, S2, S3)))
-    assert book.confirmed_since(A) == 8.0, "a newer vote vetoes anew"
-    busy = frozenset({"master", "failover_in_progress"})
-    told(book, *(says(s, A, 0, 20.0, vote_epoch=2, flags=busy) for s in (S1, S2, S3)))
-    assert book.confirmed_since(A) == 8.0
+@pytest.mark.parametrize(("silent", "expected"), [(8.4, -inf), (8.6, 10.0)])
+def test_one_that_greets_nobody_for_long_got_no_vote(silent: float, expected: float) -> None:
+    book = SentinelBook("shop", [S1, S2, S3])
+    others = {s: tuple(replace(o, silent_for=silent) for o in OTHERS if o.address != s) for s in (S1, S2)}
+    book.heard(SentinelAnswer(S3, 10.0, error=DEAD), 10.0)
+    told(book, *(says(s, A, 0, 10.0, followed_since=inf, others=others[s]) for s in (S1, S2)))
+    assert book.confirmed_since(A) == expected
+
+
+def test_sentinels_that_are_not_followed_confirm_only_together() -> None:
+    book = SentinelBook("shop", [S1, S2, S3])
+    told(book, *(says(s, A, 0, 1.0, followed_since=inf) for s in (S1, S2, S3)))
+    assert book.confirmed_since(A) == 1.0
+    assert without(book, S3, *(says(s, A, 0, 2.0, followed_since=inf) for s in (S1, S2))) == 1.0
+
+
+def test_followed_after_a_gap_one_that_answered_since_is_known_to_lead_nothing(book: SentinelBook) -> None:
+    told(book, *(says(s, A, 0, 2.0, followed_since=1.9) for s in (S1, S2, S3)))
+    assert without(book, S3, *(says(s, A, 0, 2.5, followed_since=1.9) for s in (S1, S2))) == 2.5
+    assert without(book, S3, *(says(s, A, 0, 3.0, followed_since=2.8) for s in (S1, S2))) == 2.5
 
 
 def test_a_data_node_that_is_master_elsewhere_vetoes(book: SentinelBook) -> None:
@@ -394,7 +449,7 @@ def test_a_failover_starts_from_nothing(book: SentinelBook) -> None:
     told(book, says(S1, B, 1, 2.0), says(S2, A, 0, 2.0), says(S3, A, 0, 2.0))
     assert book.confirmed_since(B) == -inf
     assert book.confirmed_since(A) == -inf
-    told(book, *(says(s, B, 1, 3.0, vote_epoch=1) for s in (S1, S2, S3)))
+    told(book, *(says(s, B, 1, 3.0) for s in (S1, S2, S3)))
     assert book.confirmed_since(B) == 3.0
 
 

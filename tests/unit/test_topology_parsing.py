@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from evercache.errors import AccessDenied, ProtocolError, ServerError, ServiceUnknown
-from evercache.topology.answers import concerns, parse_answer, parse_role, question
+from evercache.protocol.topology import SentinelSeen
+from evercache.topology.answers import concerns, parse_answer, parse_role, parse_vote, question
 from evercache.topology.base import Bell, mapper
 from evercache.topology.facts import NodeFacts, Replication, parse_replication
 from evercache.topology.replicated import elect
@@ -24,11 +25,14 @@ FACTS = {
     b"failover-timeout": b"3000",
 }
 REPLICA = [b"ip", b"10.0.0.2", b"port", b"6380", b"flags", b"slave", b"slave-priority", b"0"]
-OTHER = {b"ip": b"10.0.0.9", b"port": b"26379", b"runid": b"xyz"}
+OTHER = {
+    b"ip": b"10.0.0.9", b"port": b"26379", b"runid": b"xyz", b"last-hello-message": b"1500",
+    b"voted-leader": b"me", b"voted-leader-epoch": b"8",
+}  # fmt: skip
 
 
-def replies(vote: object = (0, b"*", 5)) -> list[object]:
-    return [[b"10.0.0.1", b"6379"], FACTS, [REPLICA], [OTHER], b"me", vote]
+def replies() -> list[object]:
+    return [[b"10.0.0.1", b"6379"], FACTS, [REPLICA], [OTHER], b"me"]
 
 
 def same(address: Address) -> Address:
@@ -36,53 +40,60 @@ def same(address: Address) -> Address:
 
 
 def test_an_answer_in_both_protocols() -> None:
-    answer, held = parse_answer("m", S, 1.0, replies(), HELD, same)
-    assert held == HELD
-    assert (answer.master, answer.epoch, answer.vote_epoch, answer.known_sentinels) == (HELD, 7, 5, 3)
+    answer = parse_answer("m", S, 1.0, replies(), same)
+    assert (answer.master, answer.epoch, answer.known_sentinels) == (HELD, 7, 3)
     assert answer.flags == {"master", "o_down"}
     assert answer.failover_timeout == 3.0
     assert answer.replicas[0].address == Address("10.0.0.2", 6380)
     assert answer.replicas[0].priority == 0
-    assert answer.others == ((Address("10.0.0.9", 26379), "xyz"),)
+    assert answer.others == (SentinelSeen(Address("10.0.0.9", 26379), "xyz", 1.5, "me", 8),)
     assert answer.ident == "me"
 
 
-def test_a_vote_asked_by_another_address_is_no_vote() -> None:
-    answer, held = parse_answer("m", S, 1.0, replies(), Address("10.0.0.2", 6380), same)
-    assert answer.vote_epoch is None
-    assert held == HELD
-    assert len(question("m", None)) == 5
-    assert question("m", HELD)[-1] == ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", "10.0.0.1", 6379, 0, "x")
+def test_the_question_changes_nothing() -> None:
+    """IS-MASTER-DOWN-BY-ADDR votes, and raises the epoch of all sentinels for ever."""
+    reads = {"GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS", "SENTINELS", "MYID"}
+    assert {command[1] for command in question("m")} == reads
 
 
-def test_the_address_map_applies_to_all_but_the_vote() -> None:
+def test_votes() -> None:
+    def message(channel: bytes, data: bytes) -> list[bytes]:
+        return [b"pmessage", channel, channel, data]
+
+    assert parse_vote(message(b"+vote-for-leader", b"abc 5")) == ("abc", 5)
+    assert parse_vote(message(b"+vote-for-leader", b"abc")) is None
+    assert parse_vote(message(b"+vote-for-leader", b"abc x")) is None
+    assert parse_vote(message(b"+new-epoch", b"abc 5")) is None
+    assert parse_vote([b"psubscribe", b"+vote-for-leader", 1]) is None
+
+
+def test_the_address_map_applies_to_all() -> None:
     mapped = mapper({HELD: Address("localhost", 1), Address("10.0.0.2", 6380): Address("localhost", 2)})
-    answer, held = parse_answer("m", S, 1.0, replies(), HELD, mapped)
+    answer = parse_answer("m", S, 1.0, replies(), mapped)
     assert answer.master == Address("localhost", 1)
     assert answer.replicas[0].address == Address("localhost", 2)
-    assert answer.others[0][0] == Address("10.0.0.9", 26379)
-    assert held == HELD
+    assert answer.others[0].address == Address("10.0.0.9", 26379)
     assert mapper(lambda a: Address(a.host, 9))(HELD) == Address("10.0.0.1", 9)
 
 
 @pytest.mark.parametrize("first", [None, ServerError("ERR No such master with that name")])
 def test_an_unknown_service(first: object) -> None:
-    answer, _ = parse_answer("m", S, 1.0, [first, *replies()[1:]], None, same)  # type: ignore[list-item]
+    answer = parse_answer("m", S, 1.0, [first, *replies()[1:]], same)  # type: ignore[list-item]
     assert isinstance(answer.error, ServiceUnknown)
 
 
 def test_errors_and_nonsense_become_the_error_of_the_answer() -> None:
     denied = AccessDenied("NOPERM no")
-    answer, _ = parse_answer("m", S, 1.0, [denied, *replies()[1:]], None, same)  # type: ignore[list-item]
+    answer = parse_answer("m", S, 1.0, [denied, *replies()[1:]], same)  # type: ignore[list-item]
     assert answer.error is denied
     for odd in ([b"PONG"], [[b"x"], {}, [], [], b"me"], [[b"h", b"1"], 5, [], [], b""]):
-        answer, _ = parse_answer("m", S, 1.0, odd, None, same)
+        answer = parse_answer("m", S, 1.0, odd, same)  # type: ignore[arg-type]
         assert isinstance(answer.error, ProtocolError)
     # What only helps may be forbidden.
-    few = [*replies()[:3], denied, denied, denied]
-    answer, _ = parse_answer("m", S, 1.0, few, HELD, same)  # type: ignore[arg-type]
+    few = [*replies()[:3], denied, denied]
+    answer = parse_answer("m", S, 1.0, few, same)  # type: ignore[arg-type]
     assert answer.error is None
-    assert answer.vote_epoch is None
+    assert answer.others == ()
 
 
 def test_role_and_events() -> None:

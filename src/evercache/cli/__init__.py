@@ -13,12 +13,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import click  # noqa: F401
         import rich  # noqa: F401
+
+        from evercache.cli.commands import run
+    except KeyboardInterrupt:  # the imports take a moment, on a busy machine some
+        print("evercache: interrupted", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("evercache"):
+            raise
         print(
             f"evercache: the command line needs {error.name}: run  pip install 'evercache[server]'",
             file=sys.stderr,
         )
         return 2
-    from evercache.cli.commands import run
-
     return run(arguments)

@@ -16,6 +16,7 @@ from rich.live import Live
 
 from evercache.cli import exits
 from evercache.cli.addresses import takes_url
+from evercache.cli.check import check
 from evercache.cli.doctor import UNSEEN, doctor
 from evercache.cli.drill import drill
 from evercache.cli.render import render
@@ -25,9 +26,9 @@ from evercache.errors import ConfigurationError, EvercacheError
 from evercache.ops.bench import bench
 from evercache.ops.failover import Failover
 from evercache.ops.local import LocalDeployment
-from evercache.ops.own import deployment_of
+from evercache.ops.own import deployment_of, listed
 from evercache.ops.remote import targets_of
-from evercache.ops.survey import Survey, survey
+from evercache.ops.survey import Survey, strained, survey
 
 __all__ = ["cli", "run"]
 
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         context = error.ctx if isinstance(error, click.UsageError) else None
         # Of `doctor`, 2 would tell a monitoring system of a fault that nobody saw.
-        return UNSEEN if context is not None and context.command is doctor else error.exit_code
+        return UNSEEN if context is not None and context.command in (doctor, check) else error.exit_code
     except EvercacheError as error:
         click.echo(f"evercache: {error}", err=True)
         return exits.exit_code(error)
@@ -114,6 +115,25 @@ def down(name: str, purge: bool) -> None:
     click.echo(f"deployment {name!r} is down{' and removed' if purge else ''}", err=True)
 
 
+@cli.command("list", short_help="Show the deployments on this machine, and what is left of lost ones.")
+def list_() -> int:
+    """Show the deployments on this machine, and processes of those whose folder is gone.
+
+    The exit code is 1 when there are such processes; `evercache down --name DEPLOYMENT` ends them.
+    """
+    orphans = 0
+    for one in listed():
+        if one.orphans:
+            orphans += len(one.orphans)
+            ids = ", ".join(map(str, one.orphans))
+            click.echo(
+                f"{one.name}  its folder is gone, its processes run ({ids}): evercache down --name {one.name}"
+            )
+        else:
+            click.echo(f"{one.name}  {'runs' if one.running else 'is down'}  {one.folder}")
+    return 1 if orphans else 0
+
+
 @cli.command()
 @_named
 def url(name: str) -> None:
@@ -129,7 +149,7 @@ def url(name: str) -> None:
 def status(name: str | None, address: str | None, json_: bool, watch: bool) -> int:
     """Show each node: role, in sync, lag, memory, keys, and what this library uses it for.
 
-    The exit code is 1 when something is down or out of sync.
+    The exit code is 1 when something is down or out of sync, or a node evicts or refuses what it is given.
     """
     if name and address:
         raise click.UsageError("give --name or a URL, not both")
@@ -140,7 +160,7 @@ def status(name: str | None, address: str | None, json_: bool, watch: bool) -> i
             click.echo(as_json(title, seen))
         else:
             console().print(as_tables(title, seen))
-        return 0 if seen.whole else 1
+        return 0 if seen.whole and not seen.strains else 1
     if json_:
         while True:
             click.echo(as_json(title, look()))
@@ -190,10 +210,10 @@ def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Su
     deployment = deployment_of(given)
     if address or (given and deployment is None):
         targets = targets_of(address or given or "")
-        return targets.service or "server", lambda: survey(targets)
+        return targets.service or "server", lambda: strained(targets, survey(targets))
     deployment = deployment or LocalDeployment.open(name or "default")
     _ = deployment.config  # unknown? say so now
-    return deployment.name, lambda: deployment.status().survey
+    return deployment.name, lambda: strained(deployment.targets, deployment.status().survey)
 
 
 @cli.command("bench", short_help="Measure what calls cost at your servers.")
@@ -219,6 +239,7 @@ def bench_(address: str | None, name: str | None, seconds: float, namespace: str
         console().print(bench_as_table(measured))
 
 
+cli.add_command(check, "check")
 cli.add_command(doctor)
 cli.add_command(drill)
 cli.add_command(render)

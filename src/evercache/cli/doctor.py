@@ -21,7 +21,7 @@ from evercache.ops.doctor.shell import with_host
 from evercache.ops.local import LocalDeployment
 from evercache.ops.own import deployment_of
 
-__all__ = ["SOUND", "UNSEEN", "doctor"]
+__all__ = ["CRITICAL", "SOUND", "UNSEEN", "WARNING", "doctor", "facts_of"]
 
 #: Exit codes, as monitoring systems have them.
 SOUND: Final = 0
@@ -74,7 +74,7 @@ def doctor(
       3  could not look: nobody answers, a bad URL, wrong usage
     """
     try:
-        facts = _facts(address, name, from_, host, settings)
+        facts = facts_of(address, name, from_, host, settings)
         if save_ is not None:
             save(facts, save_)
     except EvercacheError as error:
@@ -93,9 +93,14 @@ def doctor(
     return WARNING if gravest is Severity.warning else SOUND
 
 
-def _facts(
-    address: str | None, name: str | None, files: tuple[Path, ...], host: bool, settings: str | None
+def facts_of(
+    address: str | None,
+    name: str | None,
+    files: tuple[Path, ...] = (),
+    host: bool = False,
+    settings: str | None = None,
 ) -> Facts:
+    """The facts of a deployment that is named in one of these ways; EvercacheError."""
     if sum(map(bool, (address, name, files, settings))) > 1:
         raise ConfigurationError("give one of: a URL, --name, --from, --settings")
     if files:

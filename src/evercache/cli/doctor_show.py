@@ -29,9 +29,9 @@ _COMMAND = re.compile(r"valkey-cli -h \S+ -p \d+ ")
 def doctor_as_tables(facts: Facts, results: Sequence[Result], *, verbose: bool = False) -> RenderableType:
     """What was found, the gravest first; what could not be seen; and a line that says how it stands."""
     parts: list[RenderableType] = [_head(facts)]
-    for result in sorted(results, key=_weight):
-        if result.severity is not None:
-            parts.append(_found(result))
+    for result in sorted(results, key=lambda one: _weight(one, results)):
+        if result.own:
+            parts.append(_found(result, results))
     if any(one.state == "cannot see" for result in results for one in result.findings):
         parts.append(_hidden(results, verbose=verbose))
     if verbose:
@@ -40,8 +40,35 @@ def doctor_as_tables(facts: Facts, results: Sequence[Result], *, verbose: bool =
     return Group(*parts)
 
 
-def _weight(result: Result) -> int:
-    return -int(result.severity or Severity.note) if result.severity is not None else 1
+#: What is nearer to the ground explains what is above it.
+_GROUND = (
+    "host",
+    "persistence",
+    "memory",
+    "supervision",
+    "security",
+    "sentinels",
+    "roles",
+    "replication",
+    "client",
+)
+
+
+def _weight(result: Result, results: Sequence[Result]) -> tuple[bool, int, int]:
+    """Causes of other findings first, then the gravest, then what is nearest to the ground."""
+    subject = result.check.subject
+    place = _GROUND.index(subject) if subject in _GROUND else len(_GROUND)
+    return not _follows(result, results), -int(result.severity or Severity.note), place
+
+
+def _follows(cause: Result, results: Sequence[Result]) -> list[tuple[str, Finding]]:
+    """What other checks found that is mended with this."""
+    return [
+        (result.check.name, one)
+        for result in results
+        for one in result.findings
+        if one.cause and one.cause == cause.check.name
+    ]
 
 
 def _head(facts: Facts) -> RenderableType:
@@ -66,19 +93,21 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
-def _found(result: Result) -> RenderableType:
+def _found(result: Result, results: Sequence[Result]) -> RenderableType:
     severity = result.severity or Severity.note
     style = _STYLES[severity]
     heading = Text.assemble((f"{_MARKS[severity]} {severity.name}", style), "  ", (result.check.name, "bold"))
     table = Table.grid(padding=(0, 1), expand=False)
     table.add_column(width=5, style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    found = [one for one in result.findings if one.state == "found"]
+    found = result.own
     table.add_row("want", Text(result.check.title))
     for mend, seen in _by_mend(found):
         for one in seen:
             table.add_row("seen", Text(one, style="bold"))
         table.add_row("mend", Text(mend, style="green"))
+    for name, other in _follows(result, results):
+        table.add_row("so", Text(f"{name}: {other.seen}"))
     table.add_row("why", Text(result.check.why, style="dim"))
     return Group(heading, Padding(table, (0, 0, 1, 2), expand=False))
 
@@ -135,7 +164,7 @@ def _fine(results: Sequence[Result]) -> RenderableType:
 def _end(facts: Facts, results: Sequence[Result]) -> Text:
     fine = sum(result.state == "fine" for result in results)
     hidden = sum(result.state == "cannot see" for result in results)
-    counts = {level: sum(result.severity is level for result in results) for level in Severity}
+    counts = {level: sum(result.severity is level for result in results if result.own) for level in Severity}
     rest = f"{fine} of {len(results)} checks are fine" + (f", {hidden} could not be seen" if hidden else "")
     if not facts.up_servers:
         return Text("could not look: nobody answers", style="bold red")
@@ -167,7 +196,13 @@ def doctor_as_json(facts: Facts, results: Sequence[Result]) -> str:
                 "severity": result.severity.name if result.severity is not None else None,
                 "why": result.check.why,
                 "findings": [
-                    {"state": one.state, "seen": one.seen, "mend": one.mend or None, "needs_host": one.host}
+                    {
+                        "state": one.state,
+                        "seen": one.seen,
+                        "mend": one.mend or None,
+                        "needs_host": one.host,
+                        "cause": one.cause or None,
+                    }
                     for one in result.findings
                     if one.seen
                 ],

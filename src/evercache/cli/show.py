@@ -43,11 +43,14 @@ def as_tables(name: str, seen: Survey) -> RenderableType:
         for one in seen.sentinels:
             sentinels.add_row(*_sentinel_row(one, seen))
         parts.append(sentinels)
-    if seen.whole:
+    if seen.whole and seen.strains:
+        parts.append(Text("everything runs and is in sync, but:", style="bold yellow"))
+    elif seen.whole:
         parts.append(Text("whole: everything runs and is in sync", style="green"))
     else:
         parts.append(Text("not whole:", style="bold yellow"))
         parts += [Text(f"  {problem}", style="yellow") for problem in seen.problems]
+    parts += [Text(f"  {strain}", style="yellow") for strain in seen.strains]
     return Group(*parts)
 
 
@@ -119,6 +122,7 @@ def as_json(name: str, seen: Survey) -> str:
         "whole": seen.whole,
         "master": str(seen.master) if seen.master else None,
         "problems": list(seen.problems),
+        "strains": list(seen.strains),
         "nodes": [
             {
                 "name": node.name,

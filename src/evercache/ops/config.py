@@ -15,13 +15,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import SystemRandom
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
 from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull, ServerMissing
 from evercache.ops.binary import server_version
-from evercache.ops.templates.servers import NodeConf, SentinelConf, node_text, reboot_word, sentinel_text
+from evercache.ops.templates.servers import (
+    NodeConf,
+    SentinelConf,
+    failover_timeout_ms,
+    node_text,
+    reboot_word,
+    sentinel_text,
+)
 from evercache.ops.templates.starting import waiting
 from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
 
@@ -126,6 +134,11 @@ class NodeConfig:
     ident: str = ""
 
 
+#: A developer does not wait for the five seconds of `render`; the rest follows from it as it does there.
+_DOWN_AFTER_MS: Final = 1000
+_FAILOVER_TIMEOUT_MS: Final = failover_timeout_ms(_DOWN_AFTER_MS)
+
+
 class _Head(msgspec.Struct):
     format: int
 
@@ -141,8 +154,8 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     nodes: tuple[NodeConfig, ...]
     service: str = "evercache"
     memory: str = "256mb"
-    down_after_ms: int = 1000
-    failover_timeout_ms: int = 2000
+    down_after_ms: int = _DOWN_AFTER_MS
+    failover_timeout_ms: int = _FAILOVER_TIMEOUT_MS
     reboot_down_after_ms: int = 10_000
 
 
@@ -158,8 +171,8 @@ class DeploymentConfig:
     nodes: tuple[NodeConfig, ...]
     service: str = "evercache"
     memory: str = "256mb"
-    down_after_ms: int = 1000
-    failover_timeout_ms: int = 2000
+    down_after_ms: int = _DOWN_AFTER_MS
+    failover_timeout_ms: int = _FAILOVER_TIMEOUT_MS
     reboot_down_after_ms: int = 10_000
 
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evercache.errors import ServerError, UnavailableError
+from evercache.ops.greetings import RESET, current_epochs, trouble
 from evercache.ops.survey import Survey, Targets, ask, healthy, text_of, texts
 from evercache.protocol.shapes import understood
 from evercache.wire.types import Address
@@ -44,6 +45,8 @@ class Facts:
     promotable: tuple[Address, ...] = ()
     #: For so long (seconds) a master may be silent before the sentinels replace it.
     down_after: float = _SILENCE
+    #: Why the sentinels cannot be elected any more, if that is so.
+    epochs: str = ""
 
     @property
     def master(self) -> Address | None:
@@ -66,6 +69,8 @@ class Facts:
         """Ask the nodes for their settings, and one sentinel whether it has a majority."""
         up = [node.address for node in seen.nodes if node.state == "up"]
         settings = {address: _settings(targets, address) for address in up}
+        epochs, _ = current_epochs(up, targets.node_options, targets.service or "", len(seen.sentinels))
+        config = max((one.epoch for one in seen.sentinels), default=0)
         sentinel, quorum = None, ""
         for one in seen.sentinels:
             if one.state != "up" or one.master != seen.master:
@@ -78,7 +83,14 @@ class Facts:
             sentinel, quorum = one.address, text_of(reply)
             if quorum.startswith("OK"):
                 break
-        return Facts(seen, settings, sentinel, quorum, *_promotable(targets, sentinel))
+        return Facts(
+            seen,
+            settings,
+            sentinel,
+            quorum,
+            *_promotable(targets, sentinel),
+            epochs=trouble(max(epochs.values(), default=None), config),
+        )
 
 
 def obstacles(facts: Facts) -> list[str]:
@@ -93,6 +105,8 @@ def obstacles(facts: Facts) -> list[str]:
         found.append("no sentinel answers that names the master: start them, or check their password")
     elif not facts.quorum.startswith("OK"):
         found.append(f"the sentinels could not authorise it ({facts.quorum}): start the missing ones")
+    if facts.epochs:
+        found.append(f"the sentinels: {facts.epochs}: {RESET}")
     master = next((node for node in seen.nodes if node.address == seen.master), None)
     if master is not None and master.state in ("denied", "loading"):
         found.append(f"the master {seen.master} does not serve us: {master.reason or master.detail}")

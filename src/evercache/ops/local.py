@@ -21,7 +21,7 @@ from evercache.errors import (
 )
 from evercache.ops.binary import find_server
 from evercache.ops.config import HOST, DeploymentConfig, check_room, disk_errors, port_is_free
-from evercache.ops.supervision import ProcessState, Supervision, end_orphans, wait_until
+from evercache.ops.supervision import ProcessState, Supervision, end_orphans, end_strays, strays, wait_until
 from evercache.ops.survey import NodeReport, SentinelReport, Survey, Targets, ask, survey
 from evercache.wire.types import Address, ConnectionOptions, Credentials
 
@@ -121,11 +121,22 @@ class LocalDeployment:
             return started
 
     def down(self, purge: bool = False) -> None:
-        """Stop everything politely; with `purge` also remove its data, ports and passwords."""
+        """Stop everything politely; with `purge` also remove its data, ports and passwords.
+
+        Of a deployment whose folder is gone, what still runs is ended.
+        """
+        home = self.folder.parent
+        if not self.exists and self.name in strays(home):
+            with self._locked():
+                end_strays(home, self.name)
+                if purge:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+            return
         config = self.config
         with self._locked():
             self._stop_everything()
             end_orphans(config)
+            end_strays(home, self.name)  # a Supervisor whose socket was removed
             if purge:
                 shutil.rmtree(self.folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 from evercache.errors import DeploymentError, ServerMissing
 from evercache.ops.config import DeploymentConfig, socket_path
 
-__all__ = ["ProcessState", "Supervision", "process_command", "wait_until"]
+__all__ = ["ProcessState", "Supervision", "end_strays", "process_command", "strays", "wait_until"]
 
 _GONE = (ConnectionError, FileNotFoundError, http.client.HTTPException, TimeoutError)
 #: Faults of Supervisor that mean "it is so already".
@@ -220,6 +221,41 @@ def end_orphans(config: DeploymentConfig) -> list[str]:
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not any(process_command(pid) for pid in found.values()), 5, 0.05)
     return list(found)
+
+
+def strays(home: Path) -> dict[str, list[int]]:
+    """Servers and Supervisors of this user that work in folders below `home`, which may be gone, by deployment: the
+    Supervisor first. Empty where the system does not show the folder of a process."""
+    found: dict[str, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if entry.stat().st_uid != os.getuid():
+                continue
+            folder = Path(os.readlink(entry / "cwd").removesuffix(" (deleted)"))
+            name = folder.relative_to(home).parts[0]
+        except (OSError, ValueError, IndexError):
+            continue
+        command = process_command(int(entry.name))
+        if "supervisor.supervisord" in command:
+            found.setdefault(name, []).insert(0, int(entry.name))
+        elif re.match(r"\S*(valkey|redis)-server |/bin/sh \.\./run\.sh", command):
+            found.setdefault(name, []).append(int(entry.name))
+    return found
+
+
+def end_strays(home: Path, name: str) -> list[int]:
+    """End what is left of a deployment: its Supervisor first, which would start its servers again."""
+    ids = strays(home).get(name, [])
+    for pid in ids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda pid=pid: not process_command(pid), 10, 0.05)  # type: ignore[misc]
+    for pid in strays(home).get(name, []):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not strays(home).get(name), 5, 0.05)
+    return ids
 
 
 def process_command(pid: int) -> str:

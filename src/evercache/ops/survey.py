@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evercache.clock import monotonic
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
+from evercache.ops.strain import COUNTERS, strains
 from evercache.protocol.shapes import to_address, understood, whole
 from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address, Command, ConnectionOptions
 
-__all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "healthy", "survey", "texts"]
+__all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "healthy", "strained", "survey", "texts"]
 
 #: A replica further behind than this many seconds serves no reads.
 LAG_BOUND = 10.0
@@ -75,6 +77,9 @@ class NodeReport:
     reason: str = ""
     #: The replicas that follow this node, as it lists them.
     listed: tuple[Address, ...] = ()
+    #: The fields of INFO by which `strained` sees what happens, and when (monotonic) they were true.
+    counters: Mapping[str, str] = field(default_factory=dict)
+    counted_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,8 @@ class Survey:
     sentinels: tuple[SentinelReport, ...]
     #: The address that the sentinels with the highest epoch name (without sentinels: the node that says so).
     master: Address | None
+    #: What nodes suffer from right now, one sentence each; see `strained`.
+    strains: tuple[str, ...] = ()
 
     @property
     def master_name(self) -> str | None:
@@ -165,6 +172,21 @@ def survey(targets: Targets) -> Survey:
     return Survey(tuple(_judged(node, nodes, master) for node in nodes), sentinels, master)
 
 
+def strained(targets: Targets, seen: Survey, pause: float = 0.5) -> Survey:
+    """The same with what happens at its nodes during a pause (seconds): evictions, refusals."""
+    up = [node for node in seen.nodes if node.state == "up" and node.counters]
+    time.sleep(pause if up else 0)
+    with ThreadPoolExecutor(max_workers=16, thread_name_prefix="evercache-survey") as pool:
+        later = list(pool.map(lambda node: _node(node.name, node.address, targets.node_options), up))
+    found = [
+        f"{one.name}: {what.seen}"
+        for one, again in zip(up, later, strict=True)
+        if again.counters
+        for what in strains(one.counters, again.counters, max(0.001, again.counted_at - one.counted_at))
+    ]
+    return replace(seen, strains=tuple(found))
+
+
 def _sentinel(name: str, address: Address, targets: Targets) -> SentinelReport:
     service = targets.service or ""
     commands: list[Command] = [
@@ -192,7 +214,7 @@ def _sentinel_report(name: str, address: Address, replies: list[Any]) -> Sentine
         address,
         "up",
         master=to_address(text_of(where[0]), text_of(where[1])),
-        epoch=whole(master["config-epoch"]),
+        epoch=whole(master["config-epoch"]) % (1 << 64),  # which sentinels print as a signed number
         flags=master["flags"],
         replicas=tuple(a for one in followers if (a := to_address(one["ip"], one["port"])) is not None),
         healthy_replicas=sum(healthy(one["flags"]) for one in followers),
@@ -234,6 +256,8 @@ def _node_report(name: str, address: Address, info: Any) -> NodeReport:
         ops=whole(facts.get("instantaneous_ops_per_sec", "0")),
         version=facts.get("valkey_version") or facts.get("redis_version", ""),
         listed=parse_replication(info).replicas,
+        counters={name: facts[name] for name in COUNTERS if name in facts},
+        counted_at=monotonic(),
     )
 
 

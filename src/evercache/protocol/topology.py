@@ -20,6 +20,7 @@ from evercache.errors import (
     ServiceUnknown,
     UnavailableError,
 )
+from evercache.protocol.sentinels import Promotion, ReplicaSeen, RoleReport, SentinelAnswer, SentinelSeen, View
 from evercache.wire.types import Address
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "RoleReport",
     "SentinelAnswer",
     "SentinelBook",
+    "SentinelSeen",
     "View",
 ]
 
@@ -52,75 +54,12 @@ WAITING = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Who is who now. A new epoch may be lower than the last one (sentinels created anew): compare with `!=`.
-
-    `master` stays the last known one while nobody can be asked; `problem` then says what is wrong.
-    """
+class _Vote:
+    """A sentinel has voted for another, or for itself, to lead the failover of this epoch."""
 
     epoch: int
-    master: Address | None
-    replicas: tuple[Address, ...] = ()
-    problem: UnavailableError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaSeen:
-    """A replica as a sentinel lists it."""
-
-    address: Address
-    flags: frozenset[str] = frozenset()
-    priority: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class SentinelAnswer:
-    """What one sentinel said to one question (one pipeline), or the error with which it failed."""
-
-    sentinel: Address
-    #: When the question was sent.
-    sent: float
-    #: From GET-MASTER-ADDR-BY-NAME.
-    master: Address | None = None
-    #: `config-epoch` and the flags of SENTINEL MASTER.
-    epoch: int = -1
-    flags: frozenset[str] = frozenset()
-    #: Epoch of the last vote for the master of this sentinel; None where it could not be read.
-    vote_epoch: int | None = None
-    #: Itself and those that it knows; and the addresses and ids of those.
-    known_sentinels: int = 1
-    others: tuple[tuple[Address, str], ...] = ()
-    replicas: tuple[ReplicaSeen, ...] = ()
-    error: UnavailableError | None = None
-    #: SENTINEL MYID: one sentinel may be reachable under two addresses. Empty: unknown.
-    ident: str = ""
-    #: `failover-timeout` in seconds.
-    failover_timeout: float = 180.0
-    #: `down-after-milliseconds`, in seconds; 0: unknown.
-    down_after: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """A replica that the leader of a failover has chosen: master at `epoch`, once it says itself that it is one.
-
-    The leader finds out by its next INFO only (a second), and the other sentinels after it.
-    """
-
-    address: Address
-    #: The epoch of the leader's election, which becomes the configuration epoch.
-    epoch: int
-    #: When the question was sent that first brought it.
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class RoleReport:
-    """What ROLE on a data node said; an empty role: it did not answer."""
-
-    address: Address
-    sent: float
-    role: str
+    #: When it was heard, at the latest.
+    at: float
 
 
 class SentinelBook:
@@ -140,7 +79,8 @@ class SentinelBook:
         self._roles: dict[Address, RoleReport] = {}
         self._not_master_at: dict[Address, float] = {}
         self._clean_at: dict[str, float] = {}
-        self._votes: dict[str, tuple[int, float]] = {}
+        #: The votes of each sentinel, by its key, that may still be acted upon: the newest for each leader.
+        self._votes: dict[str, dict[str, _Vote]] = {}
         self._promotions: dict[str, Promotion] = {}
         self._all_asked = False
         self._dismissed: set[tuple[Address, int]] = set()
@@ -175,7 +115,7 @@ class SentinelBook:
         if last is not None and last.sent > answer.sent:
             return
         self._answers[key] = answer
-        self._note_vote(key, answer)
+        self._forget_votes(key, answer)
         self._note_promotion(key, answer)
         self._decide(now, closing=False)
         self._weigh(key, answer)
@@ -183,9 +123,10 @@ class SentinelBook:
 
     def _meet(self, answer: SentinelAnswer) -> None:
         """Add the sentinels that this one names, each under one address only."""
-        for address, ident in answer.others:
-            if address not in self._known and (not ident or ident not in self._known.values()):
-                self._known[address] = ident
+        for other in answer.others:
+            known = self._known.get(other.address)
+            if not known and (not other.ident or other.ident not in self._known.values()):
+                self._known[other.address] = other.ident
         twins = [a for a, i in self._known.items() if i and i == answer.ident and a != answer.sentinel]
         for address in twins:
             if address not in self._configured:
@@ -195,8 +136,13 @@ class SentinelBook:
         key = self._known.pop(address) or str(address)
         self._errors.pop(address, None)
         if key not in self._known.values():
-            self._answers.pop(key, None)
-            self._promotions.pop(key, None)
+            for known in (self._answers, self._promotions, self._votes):
+                known.pop(key, None)
+
+    def voted(self, sentinel: Address, leader: str, epoch: int, now: float) -> None:
+        """A sentinel has published its vote, for the master of this service or of another one."""
+        votes = self._votes.setdefault(self._known.get(sentinel) or str(sentinel), {})
+        votes[leader] = _Vote(epoch, now)
 
     def role(self, report: RoleReport, now: float) -> None:
         """A data node told its role, or failed to."""
@@ -218,7 +164,7 @@ class SentinelBook:
 
     def round_over(self, now: float) -> None:
         """Every sentinel was asked and has answered or failed: settle, and say what is wrong."""
-        named = {address for a in self._answers.values() for address, _ in a.others}
+        named = {other.address for a in self._answers.values() for other in a.others}
         for address in set(self._errors) - self._configured - named:
             self._forget_sentinel(address)
         asked = {*self.nodes, self.view.master}
@@ -297,14 +243,22 @@ class SentinelBook:
 
     def _note_promotion(self, key: str, answer: SentinelAnswer) -> None:
         chosen = [r.address for r in answer.replicas if "promoted" in r.flags]
-        vote = answer.vote_epoch
-        if vote is None or vote <= answer.epoch or "failover_in_progress" not in answer.flags or len(chosen) != 1:
+        if "failover_in_progress" not in answer.flags or len(chosen) != 1:
             self._promotions.pop(key, None)
             return
         old = self._promotions.get(key)
         # The leader may vote for another one meanwhile: the epoch of its own election is the first.
         if old is None or old.address != chosen[0]:
-            self._promotions[key] = Promotion(chosen[0], vote, answer.sent)
+            self._promotions[key] = Promotion(chosen[0], self._election(key, answer), answer.sent)
+
+    def _election(self, key: str, answer: SentinelAnswer) -> int:
+        """The epoch in which this sentinel was elected, as those who voted told it. Nobody votes in a failover that
+        somebody ordered: then it is the epoch of its own vote, and the next one at least."""
+        epochs = [o.vote_epoch for o in answer.others if o.voted_for == key and o.vote_epoch > answer.epoch]
+        own = self._votes.get(key, {}).get(key)
+        if own is not None:
+            epochs.append(own.epoch)
+        return max([*epochs, answer.epoch + 1])
 
     def _promotion(self, answer: SentinelAnswer) -> Promotion | None:
         return self._promotions.get(answer.ident or str(answer.sentinel))
@@ -417,27 +371,23 @@ class SentinelBook:
         if view != old:
             self.view = view
         if master != old.master:  # what was said before of the new one counts from then on
-            self._clean_at = {k: a.sent for k, a in self._answers.items() if not self._vetoes(k, a)}
+            self._clean_at = {k: a.sent for k, a in self._answers.items() if not self._vetoes(a)}
 
     # -- the strict confirmation
 
-    def _note_vote(self, key: str, answer: SentinelAnswer) -> None:
-        vote = answer.vote_epoch
-        if vote is None or vote <= answer.epoch:
-            self._votes.pop(key, None)
-        elif self._votes.get(key, (None, 0.0))[0] != vote:
-            self._votes[key] = (vote, answer.sent)
+    def _forget_votes(self, key: str, answer: SentinelAnswer) -> None:
+        """Those that nobody acts on any more: of this epoch or before, or older than twice failover-timeout."""
+        oldest = answer.sent - 2 * answer.failover_timeout
+        votes = {n: v for n, v in self._votes.pop(key, {}).items() if v.epoch > answer.epoch and v.at > oldest}
+        if votes:
+            self._votes[key] = votes
 
-    def _vetoes(self, key: str, answer: SentinelAnswer) -> bool:
+    def _vetoes(self, answer: SentinelAnswer) -> bool:
         """Whether the answer speaks against the master of the view."""
-        if answer.master != self.view.master or answer.flags & {"failover_in_progress", "o_down"}:
-            return True
-        seen = self._votes.get(key)
-        # An aborted failover leaves its vote behind for ever; after 2 x failover-timeout nobody acts on it.
-        return seen is not None and answer.sent - seen[1] < 2 * answer.failover_timeout
+        return answer.master != self.view.master or bool(answer.flags & {"failover_in_progress", "o_down"})
 
     def _weigh(self, key: str, answer: SentinelAnswer) -> None:
-        if self._vetoes(key, answer):
+        if self._vetoes(answer):
             # It may have been so ever since this sentinel last said otherwise.
             self._retract(self._clean_at.get(key, -inf))
         else:
@@ -458,14 +408,37 @@ class SentinelBook:
             return
         if master in self._roles and not self._is_master(master):
             return
-        sent: list[float] = []
+        clean: dict[str, SentinelAnswer] = {}
         for key, a in self._answers.items():
-            if self._vetoes(key, a):
+            if self._vetoes(a):
                 if now - a.sent <= 2 * a.failover_timeout:
                     return
-            elif a.epoch == epoch and a.vote_epoch is not None:
-                sent.append(a.sent)
-        sent.sort(reverse=True)
-        need = self.majority
-        if len(sent) >= need and sent[need - 1] > self.confirmed[1]:
-            self.confirmed = (master, sent[need - 1])
+            elif a.epoch == epoch:
+                clean[key] = a
+        for moment in sorted((a.sent for a in clean.values()), reverse=True):
+            if moment <= self.confirmed[1]:
+                return
+            # Nobody of those leads a failover at that moment; each of the others might.
+            innocent = {key for key, a in clean.items() if a.sent >= moment}
+            if sum(self._binds(key, clean[key], innocent) for key in innocent) >= self.majority:
+                self.confirmed = (master, moment)
+                return
+
+    def _binds(self, key: str, answer: SentinelAnswer, innocent: set[str]) -> bool:
+        """Whether this sentinel cannot have helped to elect any sentinel but those, for a failover not over yet.
+
+        Whoever leads a failover was voted for by a majority, and acts on that for twice failover-timeout at most.
+        """
+        since = answer.sent - 2 * answer.failover_timeout
+        for leader, vote in self._votes.get(key, {}).items():
+            if leader not in innocent and vote.at > self._clean_at.get(leader, -inf):
+                return False
+        others = {o.ident or str(o.address): o for o in answer.others}
+        for address, ident in self._known.items():
+            suspect = ident or str(address)
+            if suspect in innocent or answer.followed_since <= max(since, self._clean_at.get(suspect, -inf)):
+                continue
+            seen = others.get(suspect)
+            if seen is None or seen.silent_for < 2 * answer.failover_timeout + HELLO:
+                return False
+        return True

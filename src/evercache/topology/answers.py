@@ -7,11 +7,13 @@ from typing import Any
 
 from evercache.errors import ProtocolError, ServerError, ServiceUnknown
 from evercache.protocol.shapes import to_address, whole
-from evercache.protocol.topology import ReplicaSeen, SentinelAnswer
+from evercache.protocol.topology import ReplicaSeen, SentinelAnswer, SentinelSeen
 from evercache.wire.types import Address, Command, Reply
 
-__all__ = ["CHANNELS", "concerns", "parse_answer", "parse_role", "question"]
+__all__ = ["CHANNELS", "VOTES", "concerns", "parse_answer", "parse_role", "parse_vote", "question"]
 
+#: Where a sentinel publishes for whom it votes. It does not say for which service.
+VOTES = "+vote-for-leader"
 #: The events after which the answers of sentinels may differ from before (patterns).
 CHANNELS = (
     "+switch-master",
@@ -30,24 +32,23 @@ CHANNELS = (
     "?monitor",
     "+reset-master",
     "+sentinel",
+    VOTES,
 )
 
 
-def question(service: str, instance: Address | None) -> list[Command]:
-    """One pipeline; `instance` is the address (as announced) under which the sentinel holds the master.
+def question(service: str) -> list[Command]:
+    """One pipeline, which only reads.
 
-    Epoch 0 reads the vote without giving one; a sentinel knows votes only by the address that it holds.
+    IS-MASTER-DOWN-BY-ADDR would show the vote of the sentinel. But whoever may send it may also force the highest
+    epoch upon all sentinels, after which none is ever elected again.
     """
-    commands: list[Command] = [
+    return [
         ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service),
         ("SENTINEL", "MASTER", service),
         ("SENTINEL", "REPLICAS", service),
         ("SENTINEL", "SENTINELS", service),
         ("SENTINEL", "MYID"),
     ]
-    if instance is not None:
-        commands.append(("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", instance.host, instance.port, 0, "x"))
-    return commands
 
 
 def parse_answer(
@@ -55,10 +56,9 @@ def parse_answer(
     sentinel: Address,
     sent: float,
     replies: Sequence[Reply | ServerError],
-    instance: Address | None,
     mapped: Callable[[Address], Address],
-) -> tuple[SentinelAnswer, Address | None]:
-    """The answer with reachable addresses, and the address (as announced) that the sentinel holds now.
+) -> SentinelAnswer:
+    """The answer with reachable addresses.
 
     Raises nothing: an error reply, or a shape that is not understood, is the `error` of the answer.
     """
@@ -70,27 +70,23 @@ def parse_answer(
             if isinstance(reply, ServerError):
                 unknown = "no such master" in str(reply).lower()
                 error = _unknown(service, sentinel) if unknown else reply
-                return SentinelAnswer(sentinel, sent, error=error), None
+                return SentinelAnswer(sentinel, sent, error=error)
         if where is None:
-            return SentinelAnswer(sentinel, sent, error=_unknown(service, sentinel)), None
+            return SentinelAnswer(sentinel, sent, error=_unknown(service, sentinel))
         fields = _fields(facts)
-        held, announced = to_address(fields["ip"], fields["port"]), to_address(_text(where[0]), _text(where[1]))
-        if held is None or announced is None:
+        announced = to_address(_text(where[0]), _text(where[1]))
+        if announced is None or _place(fields) is None:
             raise ValueError("a master without an address")
-        vote: int | None = None
-        if instance == held and len(replies) > 5 and not isinstance(replies[5], ServerError):
-            vote = whole(replies[5][2])
         seen = [_fields(r) for r in replicas]
         named = [] if isinstance(others, ServerError) else [_fields(o) for o in others]
-        answer = SentinelAnswer(
+        return SentinelAnswer(
             sentinel,
             sent,
             master=mapped(announced),
             epoch=whole(fields["config-epoch"]),
             flags=frozenset(fields["flags"].split(",")),
-            vote_epoch=vote,
             known_sentinels=whole(fields.get("num-other-sentinels", "0")) + 1,
-            others=tuple((mapped(a), o.get("runid", "")) for o in named if (a := _place(o)) is not None),
+            others=tuple(_sentinel_seen(mapped(a), o) for o in named if (a := _place(o)) is not None),
             replicas=tuple(
                 ReplicaSeen(mapped(a), frozenset(r["flags"].split(",")), whole(r.get("slave-priority", "100")))
                 for r in seen
@@ -100,10 +96,19 @@ def parse_answer(
             failover_timeout=whole(fields.get("failover-timeout", "180000")) / 1000,
             down_after=whole(fields.get("down-after-milliseconds", "0")) / 1000,
         )
-        return answer, held
     except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         odd = ProtocolError(f"{sentinel} does not answer like a sentinel ({error!r}); is the port right?")
-        return SentinelAnswer(sentinel, sent, error=odd), None
+        return SentinelAnswer(sentinel, sent, error=odd)
+
+
+def _sentinel_seen(address: Address, entry: dict[str, str]) -> SentinelSeen:
+    return SentinelSeen(
+        address,
+        entry.get("runid", ""),
+        silent_for=whole(entry.get("last-hello-message", "0")) / 1000,
+        voted_for=entry.get("voted-leader", ""),
+        vote_epoch=whole(entry.get("voted-leader-epoch", "0")),
+    )
 
 
 def _place(entry: dict[str, str]) -> Address | None:
@@ -125,6 +130,15 @@ def parse_role(reply: Any) -> str:
 def concerns(message: Sequence[Any], service: str) -> bool:
     """Whether a pub/sub message (`[b"pmessage", pattern, channel, data]`) speaks of this service."""
     return service in _text(message[-1]).split() if len(message) == 4 else False
+
+
+def parse_vote(message: Sequence[Any]) -> tuple[str, int] | None:
+    """The id of the sentinel that is voted for, and the epoch, from a pub/sub message; None: it is no vote."""
+    if len(message) != 4 or _text(message[2]) != VOTES:
+        return None
+    words = _text(message[3]).split()
+    numbered = len(words) == 2 and words[1].isdecimal() and len(words[1]) <= 20
+    return (words[0], int(words[1])) if numbered else None
 
 
 def _text(value: Any) -> str:

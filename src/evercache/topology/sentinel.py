@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from math import inf
 from typing import Any
 
 from evercache.clock import monotonic
 from evercache.errors import ServerError, UnavailableError
 from evercache.observe import Emit, EventHub, events
 from evercache.protocol.topology import RoleReport, SentinelAnswer, SentinelBook, View
-from evercache.topology.answers import CHANNELS, concerns, parse_answer, parse_role, question
+from evercache.topology.answers import CHANNELS, concerns, parse_answer, parse_role, parse_vote, question
 from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, mapper
 from evercache.wire.types import Address, AsyncConnection, AsyncWire, Command, ConnectionOptions
 
@@ -24,6 +26,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 CLOSELY, CLOSELY_FOR = 0.02, 0.5
 #: A subscribed connection that is silent for so long (seconds) is tried with PING.
 SILENCE = 15.0
+#: For the reply to that PING, and to the one that goes with each question (seconds).
+PATIENCE = 2.0
 
 
 class SentinelTopology:
@@ -54,10 +58,10 @@ class SentinelTopology:
         self._mapped = mapper(address_map)
         self._interval, self._timeout, self._clock = interval, timeout, clock
         self._bell = Bell()
-        #: The address, as announced, that each sentinel holds for its master: its vote is asked by that.
-        self._instances: dict[Address, Address] = {}
         self._listeners: dict[Address, asyncio.Task[None]] = {}
-        self._heard_by: set[Address] = set()
+        #: The subscribed connections, and since when each has brought every event.
+        self._followed: dict[Address, tuple[AsyncConnection, float]] = {}
+        self._pings: set[asyncio.Task[float]] = set()
         self._emit = emit or EventHub(clock).emit
         #: Questions in a row that a sentinel did not answer.
         self._missed: dict[Address, int] = {}
@@ -95,7 +99,7 @@ class SentinelTopology:
             "kind": "sentinel",
             "service": self._book.service,
             "sentinels": [str(a) for a in self._book.sentinels],
-            "listening": sorted(str(a) for a in self._heard_by),
+            "listening": sorted(str(a) for a in self._followed),
             "errors": {str(a): str(e) for a, e in self._book.errors.items()},
         }
 
@@ -104,7 +108,8 @@ class SentinelTopology:
         self._bell.attach()
         self._changed = changed
         self._told = self._book.view
-        self._listeners = {}  # after a fork: the tasks of the parent's loop are not ours
+        # After a fork: those of the parent's loop are not ours.
+        self._listeners, self._followed, self._pings = {}, {}, set()
         sentinels = Endpoints(self._wire, self._sentinel_options)
         nodes = Endpoints(self._wire, self._node_options)
         try:
@@ -114,8 +119,10 @@ class SentinelTopology:
                 if not await self._promoted(nodes):
                     await self._bell.pace(self._interval)
         finally:
-            ending = list(self._listeners.values())
+            ending = [*self._listeners.values(), *self._pings]
             self._listen_to(())
+            for ping in self._pings:
+                ping.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             sentinels.close()
             nodes.close()
@@ -158,27 +165,44 @@ class SentinelTopology:
         return True
 
     async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address) -> None:
-        """Ask; and once more when its vote could not be asked because it holds another address now: without the
-        vote the leader of a failover would be taken for one that knows nothing of it."""
-        answer, held = await self._question(endpoints, sentinel)
-        if answer.error is None and held is not None and held != self._instances.get(sentinel):
-            self._instances[sentinel] = held
-            again, _ = await self._question(endpoints, sentinel)
-            answer = answer if again.error is not None else again
+        sent = self._clock()
+        ping = self._ping(sentinel)
+        try:
+            replies = await endpoints.get(sentinel).execute(question(self._book.service), sent + self._timeout)
+        except UnavailableError as error:
+            answer = SentinelAnswer(sentinel, sent, error=error)
+        else:
+            answer = parse_answer(self._book.service, sentinel, sent, replies, self._mapped)
+            if ping is not None:
+                await asyncio.wait((ping,), timeout=sent + self._timeout - self._clock())
+                answer = replace(answer, followed_since=ping.result() if ping.done() else inf)
         self._book.heard(answer, self._clock())
         self._note(sentinel, answer.error)
         self._tell()
 
-    async def _question(self, endpoints: Endpoints, sentinel: Address) -> tuple[SentinelAnswer, Address | None]:
-        instance = self._instances.get(sentinel)
-        sent = self._clock()
-        try:
-            replies = await endpoints.get(sentinel).execute(
-                question(self._book.service, instance), sent + self._timeout
-            )
-        except UnavailableError as error:
-            return SentinelAnswer(sentinel, sent, error=error), None
-        return parse_answer(self._book.service, sentinel, sent, replies, instance, self._mapped)
+    def _ping(self, sentinel: Address) -> asyncio.Task[float] | None:
+        """Have everything taken in that a sentinel has published; since when all of it has been (inf: it has not).
+
+        It does not tell its own vote to a client that asks. It publishes the vote, ahead of the reply to any later
+        command on the subscribed connection.
+        """
+        connection, since = self._followed.get(sentinel, (None, inf))
+        if connection is None:
+            return None
+
+        async def ping() -> float:
+            try:
+                await connection.execute([("PING",)], self._clock() + PATIENCE)
+            except UnavailableError:
+                return inf
+            for message in connection.pushes():
+                self._take(sentinel, message)
+            return since
+
+        task = asyncio.ensure_future(ping())
+        self._pings.add(task)
+        task.add_done_callback(self._pings.discard)
+        return task
 
     def _note(self, sentinel: Address, error: UnavailableError | None) -> None:
         """Tell of a sentinel in trouble. One answer that is late is none; and where all say the same (that they
@@ -220,14 +244,14 @@ class SentinelTopology:
                 connection = await self._wire.connect(sentinel, self._sentinel_options, limit)
                 try:
                     await connection.execute([("PSUBSCRIBE", *CHANNELS)], limit)
-                    self._heard_by.add(sentinel)
+                    self._followed[sentinel] = connection, self._clock()
                     self._emit(events.SentinelHeard(str(sentinel)))
                     pause = FIRST_PAUSE
                     self._bell.ring()  # for what it said before anybody listened
-                    await self._follow(connection)
+                    await self._follow(sentinel, connection)
                 finally:
                     connection.close()
-                    self._heard_by.discard(sentinel)
+                    self._followed.pop(sentinel, None)
             except UnavailableError as error:
                 if isinstance(error, ServerError):  # its silence is noticed by asking
                     self._emit(events.SentinelMute(str(sentinel), str(error)))
@@ -235,13 +259,19 @@ class SentinelTopology:
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _follow(self, connection: AsyncConnection) -> None:
+    async def _follow(self, sentinel: Address, connection: AsyncConnection) -> None:
         while True:
             try:
                 async with asyncio.timeout(SILENCE):
                     message = await connection.next_push()
             except TimeoutError:
-                await connection.execute([("PING",)], self._clock() + 2.0)
+                await connection.execute([("PING",)], self._clock() + PATIENCE)
                 continue
-            if concerns(message, self._book.service):
-                self._bell.ring()
+            self._take(sentinel, message)
+
+    def _take(self, sentinel: Address, message: Sequence[Any]) -> None:
+        vote = parse_vote(message)
+        if vote is not None:
+            self._book.voted(sentinel, *vote, self._clock())
+        elif concerns(message, self._book.service):
+            self._bell.ring()

@@ -618,6 +618,12 @@ class Channel(asyncio.BufferedProtocol):
                 self._readers.discard(reader)
         return self._messages.popleft()
 
+    def messages(self) -> list[list[Any]]:
+        """All out-of-band messages that have come."""
+        taken = list(self._messages)
+        self._messages.clear()
+        return taken
+
 
 def _raise(error: BaseException) -> None:
     raise error

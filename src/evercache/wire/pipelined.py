@@ -111,6 +111,10 @@ class PipelinedConnection:
         """The next out-of-band message (`[b"message", channel, data]`, ...); waits for it."""
         return await self._channel.message()
 
+    def pushes(self) -> list[list[Any]]:
+        """See `wire.types.AsyncConnection.pushes`."""
+        return self._channel.messages()
+
     def close(self) -> None:
         """Close it; whoever waits gets `ConnectionFailed`."""
         self._channel.close()

@@ -267,6 +267,10 @@ class AsyncConnection(Protocol):
         """The next out-of-band message (`[b"pmessage", pattern, channel, data]`, ...); waits for it."""
         ...
 
+    def pushes(self) -> list[list[Any]]:
+        """Take those that have come; without waiting. All that the server sent before a reply came before it."""
+        ...
+
     def close(self) -> None:
         """Close it; whoever waits gets `ConnectionFailed`."""
         ...

@@ -20,7 +20,6 @@ __all__ = ["ENTRIES", "TARGETS"]
 
 _SERVICE = "mymaster"
 _ASKED = tuple(Address("127.0.0.1", 26379 + n) for n in range(3))
-_HELD = Address("127.0.0.1", 6379)
 
 
 def _entry(name: str, port: int, flags: str, **more: str) -> list[str]:
@@ -39,15 +38,15 @@ ENTRIES: list[Any] = [
 
 
 def _answers(data: bytes) -> None:
-    """Each six replies are the answer of one sentinel; what is left are the roles of the nodes."""
+    """Each five replies are the answer of one sentinel; what is left are the roles of the nodes."""
     told = decoded(data, 32)
     book = SentinelBook(_SERVICE, _ASKED)
     now = 1.0
     for sentinel in _ASKED:
-        replies, told = told[:6], told[6:]
-        answer, held = answers.parse_answer(_SERVICE, sentinel, now, replies, _HELD, lambda address: address)
-        must((held is None) == (answer.error is not None), "an answer and an error at once")
-        named = (answer.master, *(one.address for one in answer.replicas), *(one for one, _ in answer.others))
+        replies, told = told[:5], told[5:]
+        answer = answers.parse_answer(_SERVICE, sentinel, now, replies, lambda address: address)
+        must((answer.master is None) == (answer.error is not None), "an answer and an error at once")
+        named = (answer.master, *(one.address for one in (*answer.replicas, *answer.others)))
         must(
             all(0 < one.port < 65536 and one.host for one in named if one is not None), "an address that nobody has"
         )
@@ -70,12 +69,15 @@ def _messages(data: bytes) -> None:
         while (reply := decoder.next()) is not PENDING:
             if type(reply) in (list, hiredis.PushNotification):
                 must(answers.concerns(list(reply), _SERVICE) in (True, False), "no answer")
+                vote = answers.parse_vote(list(reply))
+                must(vote is None or vote[1] >= 0, "a vote in no epoch")
     except ProtocolError:
         return
 
 
 _EVENT = ["pmessage", "+switch-master", "+switch-master", "mymaster 127.0.0.1 6379 127.0.0.1 6380"]
-_ANSWER = packed(*ENTRIES, [0, "*", 0])
+_VOTE = ["pmessage", "+vote-for-leader", "+vote-for-leader", "a" * 40 + " 4"]
+_ANSWER = packed(*ENTRIES)
 _FLAGS = (b"s_down", b"o_down", b"failover_in_progress", b"promoted", b"disconnected", b"1", b"0", b"-1", b"65536")
 
 TARGETS = (
@@ -84,8 +86,8 @@ TARGETS = (
         _answers,
         (
             _ANSWER * 3 + packed(["master", 5, []], ["slave", "127.0.0.1", 6379, "connected", 5]),
-            packed(*ENTRIES[:4]) + b"-ERR Unknown subcommand\r\n" + packed([0, "*", 0]) + _ANSWER,
-            packed(None) + b"-ERR No such master with that name\r\n" * 3 + packed("c" * 40, [0, "*", 0]),
+            packed(*ENTRIES[:4]) + b"-ERR Unknown subcommand\r\n" + _ANSWER,
+            packed(None) + b"-ERR No such master with that name\r\n" * 3 + packed("c" * 40),
         ),
         (
             *WORDS,
@@ -116,6 +118,7 @@ TARGETS = (
         _messages,
         (
             b">4\r\n" + packed(*_EVENT),
+            b">4\r\n" + packed(*_VOTE),
             packed(_EVENT, ["psubscribe", "+switch-master", 1]),
             packed(["message", "channel", "data"]),
         ),

@@ -12,6 +12,8 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
+from evercache.ops.templates.servers import failover_timeout_ms
+
 __all__ = [
     "ROLES",
     "TLS",
@@ -19,6 +21,7 @@ __all__ = [
     "Containers",
     "Description",
     "Host",
+    "Intent",
     "Kubernetes",
     "Passwords",
     "Paths",
@@ -118,6 +121,9 @@ class Application:
     commands: tuple[str, ...] = _setting(
         (), "rules of an ACL for commands beyond those of the cache: `+@list`", pattern=r"\+@?[a-z0-9|_-]{1,60}"
     )
+    channels: tuple[str, ...] = _setting(
+        (), "patterns of channels that these commands may publish to and hear: `rq:*`", pattern=r"[!-~]{1,200}"
+    )
     networks: tuple[str, ...] = _setting(
         (),
         "where it runs, and whoever looks at the servers, for the firewall: `10.0.1.0/24`",
@@ -179,6 +185,21 @@ class Persistence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What is meant to be so, and is no alarm of `evercache check --description`."""
+
+    volatile: bool = _setting(False, "whether nothing needs to survive a restart: `persistence` is no alarm")
+    ignore: tuple[str, ...] = _setting(
+        (), "further checks of the doctor that are none: `kernel`", pattern=r"[a-z-]{1,40}"
+    )
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """The checks that are no alarm."""
+        return frozenset({*self.ignore, *(("persistence",) if self.volatile else ())})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replication:
     """How replicas follow."""
 
@@ -202,7 +223,13 @@ class Sentinels:
         None, "sentinels that must miss the master; default: the majority", least=1, most=99
     )
     down_after_ms: int = _setting(5000, "silence after which a server counts as down", least=500, most=600_000)
-    failover_timeout_ms: int = _setting(60_000, "limit of a failover and its steps", least=1000, most=3_600_000)
+    failover_timeout_ms: int | None = _setting(
+        None,
+        "limit of each step of a failover; after one that failed the next begins twice as long after it; default: "
+        "twice down_after_ms and 2 s, at least 10 s",
+        least=1000,
+        most=3_600_000,
+    )
     reboot_down_after_ms: int = _setting(
         30_000, "for so long a master that came back may load its data", least=0, most=3_600_000
     )
@@ -281,6 +308,7 @@ class Description:
     passwords: Passwords = _setting(MISSING, "where the passwords are; none is written here")
     tls: TLS = _part(TLS, "encryption")
     persistence: Persistence = _part(Persistence, "what survives a restart")
+    intent: Intent = _part(Intent, "what is no alarm")
     replication: Replication = _part(Replication, "how replicas follow")
     sentinel: Sentinels = _part(Sentinels, "how a dead master is replaced")
     paths: Paths = _part(Paths, "where things are on the hosts")
@@ -330,6 +358,11 @@ class Description:
         given = self.sentinel.restart_delay_ms
         needed = self.sentinel.down_after_ms + 2000 if self.sentinels else 1000
         return (needed if given is None else given) / 1000
+
+    @property
+    def failover_timeout_ms(self) -> int:
+        """As given, or what the steps of a failover need; see docs/deploy.md."""
+        return self.sentinel.failover_timeout_ms or failover_timeout_ms(self.sentinel.down_after_ms)
 
     @property
     def stop_timeout(self) -> int:

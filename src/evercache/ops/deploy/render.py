@@ -130,6 +130,7 @@ class _Host:
                     d.server.numbers,
                     keys=d.application.keys,
                     commands=d.application.commands,
+                    channels=d.application.channels,
                 ),
             )
             start = "" if self.variant == "systemd" else f'exec {layout.program} "$live"\n'
@@ -202,7 +203,7 @@ class _Host:
                 f"sentinel sentinel-pass {self.passwords['sentinel']}",
             ),
             down_after_ms=times.down_after_ms,
-            failover_timeout_ms=times.failover_timeout_ms,
+            failover_timeout_ms=d.failover_timeout_ms,
             reboot_down_after_ms=times.reboot_down_after_ms,
             reboot_word=reboot_word(d.server.numbers),
             replicas=tuple((one.address, d.ports.node) for one in replicas),
@@ -239,7 +240,8 @@ class _Host:
                 log=f"{own}/{name}.log",
                 log_size="10MB",
                 log_backups=3,
-                retries=10,
+                # Each try comes a second later than the one before: an address may appear minutes after the boot.
+                retries=1000,
                 stop_seconds=d.stop_timeout if name == "node" else 10,
                 user=d.user,
                 priority=1 if name == "node" else 2,

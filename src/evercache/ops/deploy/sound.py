@@ -9,11 +9,13 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Final
 
 from evercache.errors import DescriptionError
 from evercache.ops.deploy.description import Description, Host, is_address
 from evercache.ops.deploy.reading import size_text
+from evercache.ops.templates.acl import GREETINGS
 
 __all__ = ["VARIANTS", "check", "notes", "objections", "objections_to_passwords"]
 
@@ -25,8 +27,15 @@ _LEAST_BACKLOG: Final = 1 << 20
 _LEAST_PASSWORD: Final = 16
 _OLDEST: Final = {"valkey": (7, 2), "redis": (6, 2)}
 _NEWEST: Final = {"valkey": 9, "redis": 8}
+#: Twice this long nothing is promoted after a failover that failed.
+_LONG_FAILOVER_MS: Final = 30_000
 #: A unix socket's name holds 107 bytes; Supervisor binds one with its process id appended.
 _LONGEST_SOCKET: Final = 95
+#: What an application has no use for, whatever its queues are made of.
+_TOO_MUCH: Final = (
+    "+@all", "+@admin", "+@dangerous", "+acl", "+config", "+debug", "+failover", "+module", "+replicaof",
+    "+shutdown", "+slaveof",
+)  # fmt: skip
 
 
 def check(description: Description, variant: str | None = None, passwords: Mapping[str, str] | None = None) -> None:
@@ -66,9 +75,32 @@ def _hosts(description: Description) -> Iterator[str]:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             yield f"application.networks: {network} is no network: write 10.0.1.0/24, or one address"
+    yield from _application(description)
     taken = {"default", "replication", "sentinel", "monitoring", "operator"}
     if description.namespace in taken:
         yield f"the namespace {description.namespace!r} is also the name of another user: choose another namespace"
+
+
+def _application(description: Description) -> Iterator[str]:
+    """Rights by which the application could have another master promoted, or end the servers."""
+    commands, channels = description.application.commands, description.application.channels
+    for one in commands:
+        if one in _TOO_MUCH:
+            yield (
+                f"application.commands: {one} lets the application end servers and change roles and users: name "
+                "the commands that it needs"
+            )
+    for pattern in channels:
+        if fnmatchcase(GREETINGS, pattern.replace("[^", "[!").replace("\\", "")):
+            yield (
+                f"application.channels: {pattern} includes {GREETINGS}, and who may publish there chooses the "
+                "master: name the channels of the queue, such as rq:*"
+            )
+    if not channels and any("publish" in one or "subscribe" in one or one == "+@pubsub" for one in commands):
+        yield (
+            "application.commands has commands of pub/sub, which need channels: name those of the queue, "
+            'application.channels = ["rq:*"]'
+        )
 
 
 def _addresses(description: Description) -> Iterator[str]:
@@ -152,10 +184,10 @@ def _times(description: Description) -> Iterator[str]:
             f"({times.down_after_ms} ms): the master would be back with what it lost, and take it from its "
             f"replicas; write sentinel.restart_delay_ms = {times.down_after_ms + 2000}, or leave it out"
         )
-    if times.failover_timeout_ms < 2 * times.down_after_ms:
+    if description.failover_timeout_ms < 2 * times.down_after_ms:
         yield (
-            f"a failover of at most {times.failover_timeout_ms} ms ends before its steps do, with down_after_ms = "
-            f"{times.down_after_ms}: write at least twice of that"
+            f"a failover of at most {description.failover_timeout_ms} ms ends before its steps do, with "
+            f"down_after_ms = {times.down_after_ms}: write at least twice of that"
         )
 
 
@@ -271,6 +303,9 @@ def objections_to_passwords(passwords: Mapping[str, str]) -> Iterator[str]:
 
 def notes(description: Description) -> Iterator[str]:
     """What works, but had better be known."""
+    limit = description.failover_timeout_ms
+    if description.sentinels and limit > _LONG_FAILOVER_MS:
+        yield f"after a failover that fails, the next begins {2 * limit // 1000} s after it (failover_timeout_ms)"
     count = len(description.sentinels)
     if count and count % 2 == 0:
         yield f"{count} sentinels survive no more losses than {count - 1}"

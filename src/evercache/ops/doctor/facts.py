@@ -24,6 +24,7 @@ __all__ = [
     "ProgramFacts",
     "SentinelFacts",
     "address_of",
+    "epoch_of",
     "flags_of",
     "is_loopback",
     "number",
@@ -75,6 +76,8 @@ class SentinelFacts:
     #: Whether it answers somebody without a password; None where that is not known.
     open: bool | None = None
     clock: Clock | None = None
+    #: The newest epoch that it knows, of whatever election; None where it could not be heard.
+    epoch: int | None = None
     hidden: Texts = field(default_factory=dict)
 
     def group(self, name: str | None) -> Group | None:
@@ -102,6 +105,11 @@ class NodeFacts:
     left_out: tuple[str, ...] | None = None
     #: How many clients are logged in as the default user; None where that is not told.
     as_default: int | None = None
+    #: What changes of INFO, once more so many seconds later (0: it was not asked again).
+    later: Texts = field(default_factory=dict)
+    later_after: float = 0.0
+    #: The shorter of two times (seconds) that an answer took; None: not known.
+    answered_in: float | None = None
     hidden: Texts = field(default_factory=dict)
 
     @property
@@ -120,6 +128,11 @@ class NodeFacts:
         """A setting, by its present name or the one before it; None where it cannot be seen."""
         old = name.replace("replica", "slave")
         return self.config.get(name, self.config.get(old))
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether its last write to the disk failed: then it refuses writes, and answers PING with an error."""
+        return any(self.info.get(f"{what}_status", "ok") != "ok" for what in ("aof_last_write", "rdb_last_bgsave"))
 
     @property
     def version(self) -> tuple[str, tuple[int, ...]]:
@@ -255,7 +268,7 @@ class Facts:
     @property
     def master(self) -> Address | None:
         """Who is named as master: by the newest epoch; without sentinels, the node that says so."""
-        views = [(whole(group.master, "config-epoch"), group) for _, group in self.groups()]
+        views = [(epoch_of(group.master), group) for _, group in self.groups()]
         if views:
             newest = max(epoch for epoch, _ in views)
             votes = [address_of(group.master) for epoch, group in views if epoch == newest]
@@ -267,6 +280,15 @@ class Facts:
     def master_node(self) -> NodeFacts | None:
         """The node that is named as master, if it was asked."""
         return self.node(self.master) if self.master is not None else None
+
+    @property
+    def primary(self) -> NodeFacts | None:
+        """The node that takes writes: the one that is named, if it says so too; else the other that does, with the
+        most replicas."""
+        named, claims = self.master_node, [one for one in self.up_nodes if one.role == "master"]
+        if named is not None and named.role == "master":
+            return named
+        return max(claims, key=lambda one: whole(one.info, "connected_slaves"), default=None)
 
     @property
     def known_sentinels(self) -> tuple[Address, ...]:
@@ -326,6 +348,12 @@ class Facts:
 def address_of(texts: Texts) -> Address:
     """The address in an entry of SENTINEL MASTERS, REPLICAS or SENTINELS."""
     return Address(texts.get("ip", ""), whole(texts, "port"))
+
+
+def epoch_of(texts: Texts) -> int:
+    """The configuration epoch in an entry of SENTINEL MASTERS, which sentinels print as a signed number."""
+    text = texts.get("config-epoch", "")
+    return (1 << 64) - to_whole(text[1:]) if text.startswith("-") else to_whole(text)
 
 
 def flags_of(texts: Texts) -> frozenset[str]:

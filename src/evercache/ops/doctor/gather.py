@@ -1,7 +1,8 @@
 """Ask every server of a deployment, all at once, and only by commands that change nothing.
 
 Three rounds: the servers of the URL, those that the sentinels name, those that the nodes name. Each server has
-`PATIENCE` seconds, so dead and frozen ones hold nobody up.
+`PATIENCE` seconds, so dead and frozen ones hold nobody up. Beside the last two, the greetings of the sentinels are
+listened to.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from evercache.ops.doctor.facts import (
 )
 from evercache.ops.doctor.loading import QUESTIONS, left_out, reads_as_default
 from evercache.ops.doctor.secrets import masked, scrubbed
+from evercache.ops.greetings import current_epochs
+from evercache.ops.strain import COUNTERS
 from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
 from evercache.wire.blocking import BlockingWire
@@ -44,6 +47,8 @@ __all__ = ["PATIENCE", "SENTINEL_COMMANDS", "gather"]
 
 #: Seconds for one server; there are three rounds.
 PATIENCE = 1.2
+#: Seconds between two looks at what happens, at least.
+WINDOW = 1.0
 #: What a sentinel runs at a node; on Valkey 9 it also has a master hand over, and ends that when it takes too long.
 SENTINEL_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("PING",),
@@ -116,11 +121,14 @@ def gather(
         seen = {one.address for one in sentinels}
         more = [a for a in _others(sentinels, place) if a not in seen]
         nodes_of = dict.fromkeys((*place.nodes, *place.replicas, *_named_nodes(sentinels, place)))
+        epochs = pool.submit(_epochs, sentinels, list(nodes_of), place)
         asked = [pool.submit(_sentinel, a, place) for a in more]
         nodes = list(pool.map(lambda a: _node(a, place), nodes_of))
         sentinels += [one.result() for one in asked]
         further = dict.fromkeys((*_listed(nodes), *_named_nodes(sentinels, place)))
         nodes += pool.map(lambda a: _node(a, place), [a for a in further if a not in nodes_of])
+        sentinels = _with_epochs(sentinels, *epochs.result())
+        nodes = list(pool.map(lambda one: _again(one, place), nodes))
         told = [*(one.address for one in sentinels), *(one.address for one in nodes), *_mentioned(sentinels)]
         hosts = {one.host for one in told}
         resolved = dict(zip(hosts, pool.map(_resolved, hosts), strict=True))
@@ -188,6 +196,47 @@ def _resolved(host: str) -> tuple[str, ...]:
     found = dict.fromkeys(str(where[0]) for _, where in records)
     # `localhost` is both: servers listen on the IPv4 address, mostly.
     return tuple(sorted(found, key=lambda ip: ":" in ip))
+
+
+def _epochs(sentinels: list[SentinelFacts], nodes: list[Address], place: Location) -> tuple[dict[str, int], str]:
+    """What the sentinels say of their epochs when they greet each other."""
+    views = [group for one in sentinels if (group := one.group(place.service))]
+    if not views:
+        return {}, "no sentinel answers"
+    return current_epochs(nodes, place.node_options, place.service or "", 1 + max(len(v.sentinels) for v in views))
+
+
+def _with_epochs(sentinels: list[SentinelFacts], epochs: dict[str, int], why: str) -> list[SentinelFacts]:
+    return [
+        replace(one, epoch=epochs[one.myid])
+        if one.myid in epochs
+        else replace(one, hidden={**one.hidden, "epoch": f"its greetings: {why or 'it greeted nobody'}"})
+        for one in sentinels
+    ]
+
+
+def _again(node: NodeFacts, place: Location) -> NodeFacts:
+    """What its counters say now: what happens is the difference."""
+    if node.error or node.clock is None:
+        return node
+    time.sleep(min(WINDOW, max(0.0, WINDOW - (time.time() - node.clock.received))))
+    talk = _Talk(node.address, place.node_options)
+    try:
+        talk.ask(("PING",))  # to connect takes its time as well
+        sent = time.time()
+        (info,) = talk.ask(("INFO", "everything"))
+        received = time.time()
+    except UnavailableError:
+        return node
+    finally:
+        talk.close()
+    known: dict[str, str] = talk.note("INFO", info, lines, {})
+    return replace(
+        node,
+        later={name: known[name] for name in COUNTERS if name in known},
+        later_after=max(0.001, received - node.clock.received),
+        answered_in=max(0.0, min(received - sent, node.clock.received - node.clock.sent)),
+    )
 
 
 # -- one server
@@ -334,7 +383,7 @@ def _clock(info: Mapping[str, str], sent: float, received: float) -> Clock | Non
 def _kept(info: Mapping[str, str]) -> dict[str, str]:
     """INFO without what no check asks for and everybody would have to read past."""
     dropped = ("cmdstat_", "latency_percentiles_", "errorstat_", "module", "engine")
-    return {name: value for name, value in info.items() if not name.startswith(dropped)}
+    return {name: value for name, value in info.items() if name in COUNTERS or not name.startswith(dropped)}
 
 
 def _why(error: Exception, address: Address) -> str:

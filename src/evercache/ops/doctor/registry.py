@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
 from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts
+from evercache.ops.doctor.lasting import lasting, rendered
 
 __all__ = [
     "Check",
@@ -51,6 +52,8 @@ class Finding:
     severity: Severity | None = None
     #: Whether the server that it is about told nothing at all.
     silent: bool = False
+    #: The check that found the cause: it is mended there.
+    cause: str = ""
 
 
 def found(seen: str, mend: str, severity: Severity | None = None) -> Finding:
@@ -105,6 +108,11 @@ class Result:
         return "found" if "found" in states else "cannot see" if "cannot see" in states else "fine"
 
     @property
+    def own(self) -> tuple[Finding, ...]:
+        """What was found here that no other check explains."""
+        return tuple(one for one in self.findings if one.state == "found" and not one.cause)
+
+    @property
     def severity(self) -> Severity | None:
         """The gravest of what was found; None when nothing was."""
         grave = [
@@ -114,6 +122,11 @@ class Result:
         ]
         return max(grave, default=None)
 
+
+#: Checks that fire for a server whose disk is full, since its sentinels hold it for dead.
+_FOLLOWS_FROM_THE_DISK = frozenset(
+    {"one-master", "named-master", "reachable", "replicas-follow", "promotable", "passwords", "dead-remembered"}
+)
 
 _CHECKS: list[Check] = []
 
@@ -149,7 +162,28 @@ def registered() -> tuple[Check, ...]:
 
 def examine(facts: Facts) -> tuple[Result, ...]:
     """Every check on these facts."""
-    return tuple(Result(one, _findings(one, facts)) for one in registered())
+    results = [Result(one, _findings(one, facts)) for one in registered()]
+    made = [server for server in facts.up_servers if rendered(server)]
+    if made:
+        results = [
+            replace(
+                one, findings=tuple(replace(f, mend=lasting(f.mend, made)) if f.mend else f for f in one.findings)
+            )
+            for one in results
+        ]
+    # A server that cannot write to its disk refuses writes and PING: all that follows from it is mended there.
+    sick = [facts.label(node.address) for node in facts.up_nodes if node.unwritten]
+    return tuple(
+        replace(result, findings=tuple(_explained(one, sick) for one in result.findings))
+        if sick and result.check.name in _FOLLOWS_FROM_THE_DISK
+        else result
+        for result in results
+    )
+
+
+def _explained(finding: Finding, sick: list[str]) -> Finding:
+    of_it = finding.state == "found" and any(label in finding.seen for label in sick)
+    return replace(finding, cause="saves-and-clocks") if of_it else finding
 
 
 def _findings(one: Check, facts: Facts) -> tuple[Finding, ...]:

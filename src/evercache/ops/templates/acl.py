@@ -1,6 +1,7 @@
 """Who may do what at nodes and sentinels: least rights for each role, and the default user may do nothing.
 
-Passwords stand there as SHA-256, so the file gives none away.
+Passwords stand there as SHA-256, so the file gives none away. `docs/security.md` says what each user could break
+with its rights; `tests/real/test_rights.py` tries it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["APPLICATION", "User", "node_users", "sentinel_users"]
+__all__ = ["APPLICATION", "GREETINGS", "User", "node_users", "sentinel_users"]
+
+#: The channel where sentinels greet each other. They obey the greeting with the highest epoch, so a user that may
+#: publish there chooses the master.
+GREETINGS: Final = "__sentinel__:hello"
 
 #: What the library sends to nodes; `docs/operations.md` has it, and a test runs the library under it.
 APPLICATION: Final = (
@@ -27,7 +32,7 @@ _SENTINEL_AT_NODES: Final = (
 )
 _MONITORING: Final = (
     f"{_GREETING} +info +role +time +dbsize +config|get +client|list +acl|whoami +acl|dryrun +slowlog|get "
-    "+latency|latest"
+    "+latency|latest +subscribe"
 )
 _ASK_SENTINEL: Final = " ".join(
     f"+sentinel|{what}"
@@ -63,28 +68,34 @@ def node_users(
     version: Sequence[int],
     keys: Sequence[str] = (),
     commands: Sequence[str] = (),
+    channels: Sequence[str] = (),
 ) -> str:
     """The ACL file of data nodes. `users` are by role."""
-    own = " ".join((f"~{namespace}:*", f"~{namespace}~*", *(f"~{pattern}" for pattern in keys)))
+    own = [f"~{namespace}:*", f"~{namespace}~*", *(f"~{pattern}" for pattern in keys)]
     # Queues of other libraries use publish and subscribe; the cache itself does not.
-    channels = " &*" if commands else ""
+    own += [f"&{pattern}" for pattern in channels]
+    none = "resetchannels -@all"  # Redis 6.2 gives a new user every channel
     rules = {
-        "application": f"{own}{channels} -@all {' '.join((APPLICATION, *commands))}",
-        "replication": f"-@all {_REPLICATION}",
-        "sentinel": f"&* -@all {_SENTINEL_AT_NODES}",
-        "monitoring": f"-@all {_MONITORING}",
+        "application": f"resetchannels {' '.join(own)} -@all {' '.join((APPLICATION, *commands))}",
+        "replication": f"{none} {_REPLICATION}",
+        "sentinel": f"resetchannels &{GREETINGS} -@all {_SENTINEL_AT_NODES}",
+        "monitoring": f"resetchannels &{GREETINGS} -@all {_MONITORING}",
         "operator": "~* &* +@all",
     }
     return _file(rules, users, version, default=_LOADER)
 
 
 def sentinel_users(users: Mapping[str, User], version: Sequence[int]) -> str:
-    """The ACL file of sentinels. The application asks and listens; only the operator changes anything."""
+    """The ACL file of sentinels. The application asks and listens; only the operator changes anything.
+
+    IS-MASTER-DOWN-BY-ADDR is for sentinels: it also votes, in any epoch, and each sentinel writes that epoch down.
+    """
     rules = {
         "application": f"&* -@all {_GREETING} +info +role +subscribe +psubscribe +unsubscribe +punsubscribe "
-        f"{_ASK_SENTINEL} +sentinel|is-master-down-by-addr",
-        "sentinel": f"&* -@all {_GREETING} +info +role +publish +sentinel|is-master-down-by-addr",
-        "monitoring": f"-@all {_GREETING} +info +role {_ASK_SENTINEL}",
+        f"{_ASK_SENTINEL}",
+        "sentinel": f"resetchannels &{GREETINGS} -@all {_GREETING} +info +role +publish "
+        "+sentinel|is-master-down-by-addr",
+        "monitoring": f"resetchannels -@all {_GREETING} +info +role {_ASK_SENTINEL}",
         "operator": "~* &* +@all",
     }
     return _file(rules, users, version)

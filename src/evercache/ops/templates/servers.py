@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["STATE", "Files", "NodeConf", "SentinelConf", "node_text", "quoted", "reboot_word", "sentinel_text"]
+__all__ = [
+    "STATE",
+    "Files",
+    "NodeConf",
+    "SentinelConf",
+    "failover_timeout_ms",
+    "node_text",
+    "quoted",
+    "reboot_word",
+    "sentinel_text",
+]
 
 Place = tuple[str, int]
 
@@ -81,6 +91,14 @@ class SentinelConf:
     announce: Place | None = None
     names: bool = False
     tls: Files | None = None
+
+
+def failover_timeout_ms(down_after_ms: int) -> int:
+    """The limit of each step of a failover: an election, a promotion and a partial copy take a few seconds each.
+
+    After a failover that failed, the next one begins twice this long after it.
+    """
+    return max(10_000, 2 * down_after_ms + 2000)
 
 
 def reboot_word(version: Sequence[int]) -> str:

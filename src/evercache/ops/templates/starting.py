@@ -44,6 +44,32 @@ def _head(what: str, rendered: str, live: str) -> str:
     return f"#!/bin/sh\n# {what}\nset -eu\numask 077\nrendered={shlex.quote(rendered)}\nlive={shlex.quote(live)}\n"
 
 
+#: Settings that people change at a running server. Others may look different in a file that a server has rewritten.
+_OF_NODES = "maxmemory|maxmemory-policy|appendonly|save|repl-backlog-size|replica-priority|min-replicas-to-write"
+_OF_SENTINELS = "down-after-milliseconds|failover-timeout|parallel-syncs"
+
+
+def _dropped(pattern: str, words: int) -> str:
+    """Report the settings that the server has rewritten, and that are not kept: they belong in the description."""
+    return (
+        'if [ -s "$live" ]; then\n'
+        f"""  awk -v words={words} -v names='^({pattern})$' '
+    function plain(v) {{
+      if (tolower(v) ~ /^[0-9]+kb$/) return sprintf("%.0f", v * 1024)
+      if (tolower(v) ~ /^[0-9]+mb$/) return sprintf("%.0f", v * 1048576)
+      if (tolower(v) ~ /^[0-9]+gb$/) return sprintf("%.0f", v * 1073741824)
+      return v
+    }}
+    {{ name = $words; if (name !~ names) next; value = plain($NF) }}
+    FNR == NR {{ made[name] = value; next }}
+    name in made && made[name] != value && !told[name]++ {{
+      print "not kept: " name " is " made[name] " as rendered, and was set to " value "; describe it, render again"
+    }}
+  ' "$rendered" "$live" >&2\n"""
+        "fi\n"
+    )
+
+
 def node_preparation(
     rendered: str, live: str, folder: str, wait: Callable[[str, float], str], delay: float, command: str
 ) -> str:
@@ -56,6 +82,7 @@ def node_preparation(
         )
         + f"mkdir -p {shlex.quote(folder)}\n"
         + wait(f"{folder}/server.pid", delay)
+        + _dropped(_OF_NODES, 1)
         + "# The settings are those that were rendered; whom it follows is what it learnt last.\n"
         'if [ -s "$live" ]; then\n'
         '  { grep -vE "^replicaof " "$rendered"; grep -E "^(replicaof|slaveof) " "$live" || :; } > "$live.new"\n'
@@ -79,6 +106,7 @@ def sentinel_preparation(rendered: str, live: str, folder: str, service: str, qu
             live,
         )
         + f"mkdir -p {shlex.quote(folder)}\n"
+        + _dropped(_OF_SENTINELS, 2)
         + "# The settings are those that were rendered; masters, epochs, and the others are what it learnt last.\n"
         f'if [ -s "$live" ] && grep -qE "^sentinel monitor {dotless} " "$live"; then\n'
         "  {\n"

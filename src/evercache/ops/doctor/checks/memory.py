@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from evercache.ops.doctor.checks.words import cli, size
 from evercache.ops.doctor.facts import Facts, NodeFacts, number
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
+from evercache.ops.strain import strains
 
 __all__: list[str] = []
 
 #: The part of a machine's memory that its nodes may fill: a save copies the pages that change meanwhile.
 SHARE = 0.7
+#: The budget of a call (seconds).
+SLOW = 0.25
 
 
 @check(
@@ -58,6 +61,33 @@ def maxmemory(facts: Facts) -> Iterator[Finding]:
                 f"on each node of {host}: CONFIG SET maxmemory {int(SHARE * total / len(nodes)) >> 20}mb",
             )
     yield from _unlike(facts)
+
+
+@check(
+    "strain",
+    "nodes keep what they are given, and answer at once",
+    Severity.critical,
+    why="A node that evicts what was just stored, refuses what it is given or rejects clients looks sound by its "
+    "settings, and nearly every call computes. So it does where a node answers after the budget of a call, 250 ms.",
+    mend="more memory (`maxmemory`) or fewer entries; see `INFO stats`, `SLOWLOG GET` and the load of its machine",
+    of="nodes",
+)
+def strain(facts: Facts) -> Iterator[Finding]:
+    """What happened between two looks, a moment apart."""
+    for node in facts.up_nodes:
+        where = facts.label(node.address)
+        if not node.later_after:
+            yield unseen(f"{where}: it was asked once only")
+            continue
+        for one in strains(node.info, node.later, node.later_after):
+            mend = cli(node.address, one.mend) if one.command else one.mend
+            yield found(f"{where}: {one.seen}", mend, Severity.critical if one.critical else Severity.warning)
+        if node.answered_in is not None and node.answered_in > SLOW:
+            yield found(
+                f"{where} answers after {node.answered_in:.2f} s",
+                f"{cli(node.address, 'SLOWLOG GET 10')} shows slow commands; else see the load of its machine",
+                Severity.warning,
+            )
 
 
 def _bound(facts: Facts, node: NodeFacts) -> str:

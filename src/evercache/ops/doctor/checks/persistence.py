@@ -142,14 +142,20 @@ def saves_and_clocks(facts: Facts) -> Iterator[Finding]:
 def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
     where = facts.label(node.address)
     for field, what, command in (
-        ("rdb_last_bgsave_status", "the last save of a snapshot failed", "BGSAVE"),
+        ("rdb_last_bgsave_status", "the last save of a snapshot failed: it refuses writes (MISCONF)", "BGSAVE"),
         ("aof_last_bgrewrite_status", "the last rewrite of the append-only file failed", "BGREWRITEAOF"),
-        ("aof_last_write_status", "the last write to the append-only file failed", "INFO persistence"),
+        (
+            "aof_last_write_status",
+            "the last write to the append-only file failed: it refuses writes (MISCONF)",
+            "INFO persistence",
+        ),
     ):
         if node.info.get(field, "ok") != "ok":
             folder = node.config.get("dir", "its folder")
             yield found(
-                f"{where}: {what}", f"see its log and the disk of {folder}; then {cli(node.address, command)}"
+                f"{where}: {what}",
+                f"make room on the disk of {folder} (df -h {folder}), or mend its rights, as its log says; then "
+                f"{cli(node.address, command)}. Change no role and no password for it",
             )
     if "rdb_last_bgsave_status" not in node.info:
         yield unseen(f"{where}: {node.hidden.get('INFO', 'INFO shows nothing of persistence')}")

@@ -39,6 +39,8 @@ def replicas_follow(facts: Facts) -> Iterator[Finding]:
         if master is None or facts.place(node.address) == facts.place(master):
             continue  # other checks say so
         if source is not None and facts.place(source) != facts.place(master):
+            if facts.primary is None or facts.primary is not top:
+                continue  # what is named takes no writes: nobody is better off following it
             yield found(
                 f"{where} follows {facts.label(source)}, not {facts.label(master)}",
                 cli(node.address, f"REPLICAOF {master.host} {master.port}"),

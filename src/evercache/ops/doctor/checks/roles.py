@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from evercache.ops.doctor.checks.words import cli
-from evercache.ops.doctor.facts import Facts, address_of, flags_of, number
+from evercache.ops.doctor.facts import Facts, NodeFacts, address_of, flags_of, number, whole
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
 from evercache.wire.types import Address
 
@@ -29,8 +29,8 @@ def one_master(facts: Facts) -> Iterator[Finding]:
         return
     if not masters:
         if not silent and facts.up_nodes:
-            first = facts.up_nodes[0].address
-            yield found("every node says that it is a replica", cli(first, "REPLICAOF NO ONE"))
+            first = facts.master_node or max(facts.up_nodes, key=lambda one: whole(one.info, "slave_repl_offset"))
+            yield found("every node says that it is a replica", cli(first.address, "REPLICAOF NO ONE"))
         elif facts.up_nodes and all(_is_down(facts, one.address) for one in silent):
             names = ", ".join(facts.label(one.address) for one in silent)
             yield found(
@@ -38,19 +38,21 @@ def one_master(facts: Facts) -> Iterator[Finding]:
                 "start it, or see the checks of the sentinels: why was no other promoted?",
             )
         return  # else the master may be among those that tell us nothing
-    right = facts.master
-    for node in masters:
-        if right is not None and facts.place(node.address) != facts.place(right):
-            yield found(
-                f"{facts.label(node.address)} says that it is master, beside {facts.label(right)}",
-                cli(node.address, f"REPLICAOF {right.host} {right.port}"),
-            )
-    if right is None:
+    named, right = facts.master, facts.primary
+    if named is None or right is None:
         names = ", ".join(facts.label(one.address) for one in masters)
         yield found(
             f"{len(masters)} nodes say that they are master: {names}",
             "REPLICAOF <host> <port> on those that are not to be it",
         )
+        return
+    place = right.address if right.role == "master" and right is not facts.master_node else named
+    for node in masters:
+        if node is not right:
+            yield found(
+                f"{facts.label(node.address)} says that it is master, beside {facts.label(place)}",
+                cli(node.address, f"REPLICAOF {place.host} {place.port}"),
+            )
 
 
 def _is_down(facts: Facts, address: Address) -> bool:
@@ -66,7 +68,8 @@ def _is_down(facts: Facts, address: Address) -> bool:
     Severity.critical,
     why="Clients ask the sentinels. When the node that they name is down or a replica, no write succeeds, and "
     "when all nodes are replicas the sentinels never mend that by themselves.",
-    mend="`REPLICAOF NO ONE` on the node that is named, or `SENTINEL FAILOVER <name>`",
+    mend="`REPLICAOF NO ONE` on the node that is named, if no other takes writes; else `FAILOVER TO` the named "
+    "one on the other",
     sentinel=True,
 )
 def named_master(facts: Facts) -> Iterator[Finding]:
@@ -89,8 +92,20 @@ def named_master(facts: Facts) -> Iterator[Finding]:
         source = f" of {facts.label(node.source)}" if node.source else ""
         yield found(
             f"{facts.label(address)} is named as master, and says that it is a replica{source}",
-            cli(address, "REPLICAOF NO ONE"),
+            _given_back(facts, address, node),
         )
+
+
+def _given_back(facts: Facts, address: Address, node: NodeFacts) -> str:
+    """How the node that is named becomes master. One that takes writes hands over to it, so that none is lost, and
+    there are never two."""
+    other = facts.primary
+    if other is None:
+        return cli(address, "REPLICAOF NO ONE")
+    if node.source is None or facts.place(node.source) != facts.place(other.address):
+        follow = cli(address, f"REPLICAOF {other.address.host} {other.address.port}")
+        return f"{follow}; when its link is up, look again: {facts.label(other.address)} takes writes"
+    return cli(other.address, f"FAILOVER TO {address.host} {address.port} TIMEOUT 10000")
 
 
 @check(

@@ -53,19 +53,25 @@ def _other(node: NodeFacts, closed: list[NodeFacts]) -> Address:
 
 def _refused(facts: Facts) -> Iterator[Finding]:
     """A server that answers a sentinel's PING, and not with PONG: its password is wrong, or its user may not."""
+    refusing: dict[tuple[str, Address], list[tuple[SentinelFacts, float]]] = {}
     for sentinel, group in facts.groups():
         for kind, entries in (("node", (group.master, *group.replicas)), ("sentinel", group.sentinels)):
-            for entry in entries:
-                if not _answers_badly(entry):
-                    continue
-                setting = "SENTINEL CONFIG SET sentinel-pass <password>"
-                if kind == "node":
-                    setting = f"SENTINEL SET {group.name} auth-pass <password>"
-                yield found(
-                    f"{facts.label(sentinel.address)} is refused by {kind} {facts.label(address_of(entry))}: "
-                    f"errors for {_seconds(entry, 'last-ok-ping-reply'):.0f} s",
-                    f"{cli(sentinel.address)} {setting}",
-                )
+            for entry in filter(_answers_badly, entries):
+                seconds = _seconds(entry, "last-ok-ping-reply")
+                refusing.setdefault((kind, address_of(entry)), []).append((sentinel, seconds))
+    for (kind, address), refused in refusing.items():
+        node = facts.node(address)
+        if node is not None and (node.unwritten or node.info.get("loading") == "1"):
+            continue  # it answers PING by an error of another kind
+        names = " and ".join(facts.label(one.address) for one, _ in refused)
+        setting = "SENTINEL CONFIG SET sentinel-pass <password>"
+        if kind == "node":
+            setting = f"SENTINEL SET {facts.client.service} auth-pass <password>"
+        first = refused[0][0].address
+        yield found(
+            f"{kind} {facts.label(address)} refuses {names}: errors for {refused[0][1]:.0f} s",
+            f"{cli(first)} {setting}" if len(refused) == 1 else f"on each of them: {setting}",
+        )
 
 
 def _seconds(entry: Texts, name: str) -> float:

@@ -6,8 +6,19 @@ from collections import Counter
 from collections.abc import Iterator
 
 from evercache.ops.doctor.checks.words import cli
-from evercache.ops.doctor.facts import Facts, SentinelFacts, Texts, address_of, flags_of, number, to_whole, whole
+from evercache.ops.doctor.facts import (
+    Facts,
+    SentinelFacts,
+    Texts,
+    address_of,
+    epoch_of,
+    flags_of,
+    number,
+    to_whole,
+    whole,
+)
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
+from evercache.ops.greetings import RESET, trouble
 from evercache.protocol.topology import ELECTION, LONGEST_WAIT
 
 __all__: list[str] = []
@@ -147,6 +158,29 @@ def quorum(facts: Facts) -> Iterator[Finding]:
 
 
 @check(
+    "electable",
+    "the epochs of the sentinels leave room for elections",
+    Severity.critical,
+    why="Each election takes the next epoch, and sentinels keep the highest that anybody named, for ever. Somebody "
+    "who may vote (`SENTINEL IS-MASTER-DOWN-BY-ADDR`) or greet for a sentinel can name the last one: then no "
+    "sentinel is elected any more, and a dead master stays dead.",
+    mend="take that right from all but the sentinels; then reset the epochs: docs/runbook.md#epochs",
+    sentinel=True,
+    of="sentinels",
+)
+def electable(facts: Facts) -> Iterator[Finding]:
+    """The epoch that each names when it greets the others, and that of the last change of master."""
+    for sentinel, group in facts.groups():
+        where = facts.label(sentinel.address)
+        epoch, hidden = sentinel.epoch, sentinel.hidden.get("epoch", "")
+        wrong = trouble(epoch, epoch_of(group.master))
+        if wrong:
+            yield found(f"{where}: {wrong}", RESET)
+        elif epoch is None:
+            yield unseen(f"{where}: {hidden or 'its epoch'}")
+
+
+@check(
     "own-myid",
     "each sentinel has its own id",
     Severity.critical,
@@ -185,7 +219,7 @@ def own_myid(facts: Facts) -> Iterator[Finding]:
 def same_master(facts: Facts) -> Iterator[Finding]:
     """One address at one epoch. While a failover is under way they differ for moments."""
     service, right = facts.client.service, facts.master
-    views = [(one, whole(group.master, "config-epoch"), group) for one, group in facts.groups()]
+    views = [(one, epoch_of(group.master), group) for one, group in facts.groups()]
     newest = max((epoch for _, epoch, _ in views), default=0)
     for sentinel, epoch, group in views:
         address = address_of(group.master)

@@ -1,0 +1,147 @@
+"""What each user of a rendered deployment could break with its rights, by trying it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.real.rendered import Rendered, described
+from tests.servers import wait_for
+
+from evercache.errors import AccessDenied, AuthenticationFailed, FailoverRefused
+from evercache.ops.failover import Failover
+from evercache.ops.remote import targets_of
+from evercache.ops.survey import ask
+from evercache.wire.types import Address, ConnectionOptions, Credentials
+
+#: The highest epoch that a sentinel accepts. It cannot be elected with the next one: the others cannot read that.
+HIGHEST = 2**63 - 1
+QUEUES = {"application": {"keys": ["rq:*"], "commands": ["+publish", "+subscribe"], "channels": ["rq:*"]}}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rendered]:
+    folder = tmp_path_factory.mktemp("r")
+    with Rendered.running(folder, described(folder, "valkey", **QUEUES)) as made:
+        yield made
+
+
+def state(made: Rendered) -> list[list[str]]:
+    """What the sentinels have written down of epochs, votes and masters."""
+    words = ("current-epoch", "leader-epoch", "config-epoch", "monitor")
+    files = sorted(Path(made.folder).glob("var/*/sentinel/sentinel.conf"))
+    assert len(files) == 3
+    lines = [[line.split() for line in file.read_text().splitlines()] for file in files]
+    return [[" ".join(line) for line in one if line[1:] and line[1] in words] for one in lines]
+
+
+def tried(made: Rendered, host: str, role: str, *words: str | int, sentinel: bool = False) -> object:
+    """A command in the name of a role; the user for replication has no URL, and is not known to sentinels."""
+    if role != "replication":
+        return made.command(host, *words, role=role, sentinel=sentinel)
+    ports = made.description.ports
+    options = ConnectionOptions(Credentials(role, made.passwords[role]), sentinel=sentinel)
+    try:
+        return ask(Address(made.address(host), ports.sentinel if sentinel else ports.node), options, words)[0]
+    except AuthenticationFailed as error:
+        assert sentinel
+        raise AccessDenied(str(error)) from error
+
+
+def hello(made: Rendered, host: str) -> str:
+    """A greeting of a sentinel, with the highest epochs and a master of somebody's own."""
+    myid = made.command(host, "SENTINEL", "MYID", sentinel=True).decode()
+    port = made.description.ports
+    return f"{made.address(host)},{port.sentinel},{myid},{HIGHEST},shop,127.0.0.66,{port.node},{HIGHEST}"
+
+
+@pytest.mark.parametrize("role", ["application", "monitoring", "replication"])
+def test_nobody_but_sentinels_and_people_votes(running: Rendered, role: str) -> None:
+    """One vote with the highest epoch was written down by every sentinel, and none was ever elected again."""
+    before, port = state(running), running.description.ports.node
+    master = running.address(running.master())
+    for host in running.hosts:
+        words = ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", master, port, HIGHEST, "x" * 40)
+        with pytest.raises(AccessDenied):
+            tried(running, host, role, *words, sentinel=True)
+    assert state(running) == before
+
+
+@pytest.mark.parametrize("role", ["application", "monitoring", "replication"])
+@pytest.mark.parametrize("sentinel", [False, True], ids=["at nodes", "at sentinels"])
+def test_nobody_but_sentinels_and_people_speaks_for_a_sentinel(
+    running: Rendered, role: str, sentinel: bool
+) -> None:
+    """By a greeting with a higher epoch all sentinels followed to a master of anybody's choice."""
+    before = state(running)
+    for host in running.hosts:
+        with pytest.raises(AccessDenied):
+            tried(running, host, role, "PUBLISH", "__sentinel__:hello", hello(running, host), sentinel=sentinel)
+    assert state(running) == before
+    if role == "application" and not sentinel:
+        assert running.command("cache-1", "PUBLISH", "rq:jobs", "x", role=role) == 0
+
+
+#: What would change a role, a setting, the data of others, or end the server.
+_HARM = (
+    ("REPLICAOF", "NO", "ONE"), ("FAILOVER", "ABORT"), ("CLIENT", "PAUSE", "1"),
+    ("CLIENT", "KILL", "TYPE", "pubsub"),
+    ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "REWRITE"), ("ACL", "SETUSER", "x"), ("ACL", "LOAD"),
+    ("SHUTDOWN", "NOW"), ("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", "0", "1"), ("SCRIPT", "FLUSH"), ("SCRIPT", "KILL"),
+    ("BGSAVE",), ("BGREWRITEAOF",), ("MODULE", "LIST"), ("DEL", "other:x"), ("SET", "other:x", "1"),
+)  # fmt: skip
+_HARM_AT_SENTINELS = (
+    *(("SENTINEL", *words) for words in (
+        ("FAILOVER", "shop"), ("RESET", "*"), ("REMOVE", "shop"), ("SET", "shop", "quorum", "9"), ("FLUSHCONFIG",),
+        ("MONITOR", "x", "127.0.0.1", "1", "1"), ("CONFIG", "SET", "announce-ip", "127.0.0.1"), ("DEBUG",),
+        ("SIMULATE-FAILURE", "HELP"),
+    )),
+    ("SHUTDOWN",), ("ACL", "SETUSER", "x"), ("CLIENT", "KILL", "TYPE", "normal"), ("CLIENT", "PAUSE", "1"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["application", "monitoring", "replication"])
+def test_what_harms_others_is_refused(running: Rendered, role: str) -> None:
+    for words in _HARM:
+        with pytest.raises(AccessDenied):
+            tried(running, "cache-1", role, *words)
+    for words in _HARM_AT_SENTINELS:
+        with pytest.raises(AccessDenied):
+            tried(running, "cache-1", role, *words, sentinel=True)
+
+
+def test_after_all_that_a_failover_works(running: Rendered) -> None:
+    running.wait_whole()
+    old = running.master()
+    Failover(targets_of(running.url("operator")), lambda _: None).run()
+    assert running.master() != old
+
+
+def test_epochs_that_were_used_up_are_found_and_repaired(running: Rendered) -> None:
+    """By the commands of the runbook. Before that, the doctor, `failover --check` and `status` saw nothing."""
+    running.wait_whole()
+    master, port = running.master(), running.description.ports.node
+    vote = ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", running.address(master), port, HIGHEST, "x" * 40)
+    running.command("cache-1", *vote, sentinel=True)  # a person may
+    wait_for(lambda: "electable" in [name for name, _ in running.fired()], 20, "the doctor to see it")
+    with pytest.raises(FailoverRefused, match="none is elected any more"):
+        Failover(targets_of(running.url("operator"))).check()
+    page = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", page.split("\n## Epochs\n")[1].split("\n## ")[0], re.M | re.S)
+    for line in block.splitlines():
+        for host in running.hosts:
+            words = shlex.split(line.replace("/var/lib/evercache", f"{running.folder}/var/{host}"))
+            if words[0] == "supervisorctl":
+                running.control(host, *words[1:])
+            else:
+                subprocess.run(words, check=True)
+    running.wait_whole()
+    assert running.master() == master
+    assert "electable" not in [name for name, _ in running.fired()]
+    assert Failover(targets_of(running.url("operator"))).check().master is not None
+    running.kill(master)
+    wait_for(lambda: running.master() != master, 40, "another master")
