@@ -60,6 +60,24 @@ def test_what_waits_in_the_place_of_another_keeps_its_line(tmp_path: Path) -> No
     assert not (tmp_path / "spool").exists()
 
 
+def test_what_merged_into_its_function_keeps_its_line(tmp_path: Path) -> None:
+    """A later invalidation of the key takes the place of what was read, and merges into its function: only that
+    waits now, and a process that is killed had nothing else in the file."""
+    path = tmp_path / "spool"
+    key, journal = Scope.of_key("ns:f:1"), Journal(pending_limit=2)
+    spool(path, key)
+    kept = Spool(str(path))
+    for item in kept.load():
+        journal.pending[item.id] = item
+    for number in (1, 2, 3):
+        journal.given_up(journal.begin(f"later{number}", Scope.of_key(f"ns:f:{number}"), "f"), 0.0)
+    assert [item.scope for item in journal.pending.values()] == [Scope.of_function("f")]
+    kept.settle(journal.pending.values())
+    assert [item.scope for item in Spool(str(path)).load()] == [key]
+    kept.settle([])
+    assert not path.exists()
+
+
 def test_what_is_left_again_is_not_written_twice(tmp_path: Path) -> None:
     kept = spool(tmp_path / "spool", Scope.of_key("a"))
     items = kept.load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,3 +79,47 @@ async def test_a_write_whose_time_is_over_waits_no_longer(state: State, item: Pe
     writes: Any = SimpleNamespace(_state=state)
     await asyncio.wait_for(AsyncWrites._out_of_the_way(writes, item, time.monotonic() + 0.01), 1)
     assert "w" in state.journal.pending
+
+
+def _withdrawn_by_a_later_one(journal: Journal) -> None:
+    journal.given_up(journal.begin("later", KEY), 0.0)
+
+
+def _superseded_by_a_write(journal: Journal) -> None:
+    later = journal.begin("later", KEY)
+    journal.acknowledged(later, 20, "g1", 0.0)
+    journal.cancel_key(KEY.name, later.sequence)
+
+
+def _merged(journal: Journal) -> None:
+    for number in range(3):
+        journal.given_up(journal.begin(f"{number}", Scope.of_key(f"ns:f:{number}"), "f"), 0.0)
+
+
+@pytest.mark.parametrize("dropped", [_withdrawn_by_a_later_one, _superseded_by_a_write, _merged])
+async def test_rule_11_a_write_waits_on_when_something_else_is_sent_in_the_place_of_its_invalidation(
+    dropped: Callable[[Journal], None],
+) -> None:
+    """That has another id, and cancels nothing: the write may still be executed, and whoever writes after this
+    call returned was overwritten."""
+    state = State()
+    journal = state.journal = Journal(pending_limit=2)
+    item = journal.begin("w", KEY, "f")
+    journal.given_up(item, 0.0)
+    dropped(journal)
+    assert "w" not in journal.pending
+    writes: Any = SimpleNamespace(_state=state)
+    until = time.monotonic() + 0.05
+    await asyncio.wait_for(AsyncWrites._out_of_the_way(writes, item, until), 5)
+    assert time.monotonic() >= until - 0.002
+    until = time.monotonic() + 0.05
+    SyncWrites._out_of_the_way(writes, item, until)
+    assert time.monotonic() >= until - 0.002
+
+
+async def test_a_write_that_a_master_has_cancelled_is_waited_for_no_longer(state: State) -> None:
+    item = state.journal.begin("w", KEY)
+    state.journal.given_up(item, 0.0)
+    state.journal.acknowledged(state.journal.pending["w"], 20, "g1", 1.0)
+    writes: Any = SimpleNamespace(_state=state)
+    await asyncio.wait_for(AsyncWrites._out_of_the_way(writes, item, time.monotonic() + 100), 5)

@@ -15,7 +15,7 @@ from typing import Any
 from evercache.clock import monotonic
 from evercache.observe import Emit, EventHub, events
 from evercache.protocol.journal import Pending
-from evercache.protocol.scope import EVERYTHING, Scope, known
+from evercache.protocol.scope import EVERYTHING, FUNCTION, KEY, Scope, known
 from evercache.url import Location
 
 __all__ = ["Spool", "owner_of"]
@@ -119,8 +119,9 @@ class Spool:
             return
         items = list(pending)
         ids, scopes = {item.id for item in items}, {item.scope for item in items}
-        if EVERYTHING in scopes:
-            scopes |= {scope for scope, _ in self._read.values()}
+        # Past a bound, pending ones merge into wider ones; nothing here says of which function a key is.
+        all_wait, keys_wait = EVERYTHING in scopes, any(scope.kind == FUNCTION for scope in scopes)
+        scopes |= {s for s, _ in self._read.values() if all_wait or (keys_wait and s.kind == KEY)}
         # One that waits for the same scope may have taken the place of another, and is nowhere but here.
         done = {id: line for id, (scope, line) in self._read.items() if id not in ids and scope not in scopes}
         if not done:

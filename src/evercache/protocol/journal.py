@@ -52,6 +52,8 @@ class Pending:
     own: bool = True
     #: A master had acknowledged it once; the present one lacks it.
     replay: bool = False
+    #: A master has it. One that leaves the list without this was replaced by another one, of another id.
+    had: bool = False
     #: Set when the attempt under way ends, either way.
     settled: Landing[None] = field(default_factory=Landing, repr=False)
     #: Who sends it while `due` is None; one without a sender is given up by nobody else.
@@ -250,6 +252,7 @@ class Journal:
             else:
                 self._record(record)
                 self.pending.discard(item.id)
+        item.had = True
         item.settled.set(None)
 
     def given_up(self, item: Pending, now: float) -> None:

@@ -285,9 +285,16 @@ class AsyncWrites:
         """A write whose connection ended may still lie in a socket. Nobody who writes after this call may be
         overwritten by it: wait until the invalidation in its place has cancelled it, or its time is over."""
         state = self._state
-        # It may be another item by now, of the same id: a master had it, and the present one lacks it (rule 3).
-        while (waiting := state.journal.pending.get(item.id)) and (left := deadline - state.now()) > 0:
-            await AsyncWaits.result(waiting.settled, left)
+        while (left := deadline - state.now()) > 0:
+            # It may be another item by now, of the same id: a master had it, and the present one lacks it (rule 3).
+            waiting = state.journal.pending.get(item.id)
+            if waiting is not None:
+                await AsyncWaits.result(waiting.settled, left)
+            elif item.had:
+                return
+            else:
+                # Another invalidation stands for it, and cancels nothing, since it has another id.
+                await AsyncWaits.pause(left)
 
     async def _know_time(self, deadline: float) -> None:
         """Wait until the master's time is known: without it no write can be sent safely (rule 11)."""
