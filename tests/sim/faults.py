@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.sim import troubles
 from tests.sim.entries import Entry
 from tests.sim.loop import Tag
 from tests.sim.node import Node
@@ -23,19 +24,19 @@ CHOSEN = 0.06
 
 def bring_about(world: World, kind: str, args: dict[str, Any]) -> bool:
     """Begin a fault now; False if it found nothing to disturb (a master that is down cannot be flushed)."""
-    return globals()[f"_{kind}"](world, **args) is not False
+    return (getattr(troubles, kind, None) or globals()[f"_{kind}"])(world, **args) is not False
 
 
 def _node(world: World, which: int | str) -> Node:
-    return world.master if which == "m" else world.nodes[int(which)]
+    return world.master if which == "m" else world.nodes[int(which) % len(world.nodes)]
 
 
 def _lag(world: World, node: int, for_: float, seconds: float) -> None:
-    world.nodes[node].lags.append((world.now, world.now + for_, seconds))
+    _node(world, node).lags.append((world.now, world.now + for_, seconds))
 
 
 def _link_cut(world: World, node: int, for_: float, seen: bool) -> None:
-    world.nodes[node].cuts.append((world.now, world.now + for_, seen))
+    _node(world, node).cuts.append((world.now, world.now + for_, seen))
 
 
 def _wall(world: World, process: int, server: int | str | None, way: str, for_: float) -> None:
@@ -152,21 +153,25 @@ def _script_flush(world: World) -> None:
     world.master.known_scripts.clear()
 
 
-def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> None:
-    it = world.sentinels[sentinel]
+def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> bool:
+    if not world.sentinels:
+        return False
+    it = world.sentinels[sentinel % len(world.sentinels)]
     world.oracle.disturbed(world.now, world.now + for_)
     if frozen:
         it.frozen_until = world.now + for_
-        return
+        return True
     it.alive = False
     for session in sorted(it.sessions, key=lambda s: s.number):
         session.reset()
     world.later(for_, lambda: setattr(it, "alive", True))
+    return True
 
 
 def _clock_step(world: World, node: int, seconds: float) -> None:
-    world.nodes[node].skew_us += int(seconds * 1e6)
-    world.oracle.clock_stepped(world.now, of_master=world.nodes[node] is world.master)
+    it = _node(world, node)
+    it.skew_us += int(seconds * 1e6)
+    world.oracle.clock_stepped(world.now, of_master=it is world.master)
 
 
 def _flush(world: World) -> bool:
@@ -196,7 +201,7 @@ def _evict(world: World, keys: list[str]) -> bool:
 
 
 def _replica_restart(world: World, node: int, down: float, lost: float | None, sync: float) -> bool:
-    it = world.nodes[node]
+    it = _node(world, node)
     if it.role != "slave" or not it.alive:
         return False
     it.stop()
@@ -225,7 +230,7 @@ def _restart_master(world: World, down: float, lost: float | None, sync: list[fl
         it.restart(lost=lost, as_master=True)
         for replica in world.nodes:
             if replica.alive and replica.role == "slave" and replica.source is it and not replica.follow(it):
-                world.copy_later(replica, sync[replica.index])
+                world.copy_later(replica, sync[replica.index % len(sync)])
         window.complete = True
 
     world.later(down, up)
@@ -245,11 +250,14 @@ def _failover(
     clock: float,
 ) -> bool:
     old = world.master
-    if not old.alive or world.failing_over:
+    if not old.alive or world.failing_over or len(world.nodes) < 2:
         return False
     world.failing_over = True
+    sync = [sync[i % len(sync)] for i in range(len(world.nodes))]
+    repoint = [repoint[i % len(repoint)] for i in range(len(world.nodes))]
+    late = [late[i % len(late)] for i in range(len(world.sentinels))]
     wait = 0.0 if mode == "planned" else detect
-    last = world.now + wait + CHOSEN + max(*late, back + max(sync), max(repoint) + max(sync))
+    last = world.now + wait + CHOSEN + max(0.0, *late, back + max(sync), max(repoint) + max(sync))
     window = world.oracle.lost_data("failover", world.now, last + GRACE)
     if mode == "crash":
         old.stop()
@@ -282,7 +290,8 @@ def _failover(
             node.pull()
         new = max(able, key=lambda n: n.offset) if best else able[pick % len(able)]
         # The sentinel that knows first led the failover: who asks it can know before it does.
-        min(zip(late, world.sentinels, strict=True), key=lambda pair: pair[0])[1].choose(epoch, new.address)
+        if world.sentinels:
+            min(zip(late, world.sentinels, strict=True), key=lambda pair: pair[0])[1].choose(epoch, new.address)
         world.later(CHOSEN, lambda: promote(new))
 
     def promote(new: Node) -> None:
@@ -301,7 +310,8 @@ def _failover(
         world.note(f"node {new.index} promoted at offset {new.offset}, {old.index} was at {old.offset} ({mode})")
         for sentinel, seconds in zip(world.sentinels, late, strict=True):
             world.later(seconds, lambda s=sentinel: s.believe(epoch, new.address))
-        world.told[epoch] = world.now + min(late)
+        if world.sentinels:
+            world.told[epoch] = world.now + min(late)
         for node in world.nodes:
             if node is not new and node is not old:
                 world.later(repoint[node.index], lambda n=node: world.repoint(n, new, sync[n.index]))

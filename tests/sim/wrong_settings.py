@@ -5,10 +5,10 @@ from __future__ import annotations
 from tests.sim.mutation import Mutation
 from tests.sim.scenes import CALM
 
-__all__ = ["SETTINGS"]
+__all__ = ["BORN_ANEW", "SETTINGS"]
 
 #: Again and again two processes die and come back without a memory; the one with the shorter `max_ttl` goes on.
-_BORN_ANEW = tuple(
+BORN_ANEW = tuple(
     ("kill_process", at, {"process": process, "after": 0.01})
     for at in (-0.9, -0.6, -0.3, 0.0)
     for process in (1, 2)
@@ -25,7 +25,7 @@ SETTINGS = [
         lua={"*": (("  if ms > state.lifetime then", "  state.lifetime = ms\n  if false then"),)},
         settings=CALM,
         workload={**_WIDE, "short": 0.03},
-        scene=_BORN_ANEW,
+        scene=BORN_ANEW,
     ),
     Mutation(
         "another bookkeeping is not looked for",
