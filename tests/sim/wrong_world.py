@@ -251,6 +251,6 @@ WORLD = [
         focus="failover",
         settings=CALM,
         workload=BUSY,
-        scene=(("failover", -0.9, {**CRASH, "mode": "isolated", "back": 3.5}),),
+        scene=(("failover", -0.9, {**CRASH, "mode": "isolated", "back": 1.9}),),
     ),
 ]
