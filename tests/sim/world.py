@@ -31,7 +31,7 @@ from tests.sim.troubles import no_more_signals, spool_file
 
 __all__ = ["Result", "World", "run"]
 
-#: Seconds of the processor that a schedule may take; it takes a fraction of one. (On a busy machine it lasts longer.)
+#: Seconds of processor time that a schedule may take; it takes a fraction of one. (A busy machine takes longer.)
 LONGEST = 30.0
 
 _lua: LuaHost | None = None
