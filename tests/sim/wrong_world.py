@@ -15,7 +15,7 @@ from evercache.protocol import envelope
 from evercache.protocol.commands import Commands
 from evercache.topology import ReplicatedTopology
 from tests.sim.mutation import Mutation, edit, put
-from tests.sim.scenes import BUSY, CALM, CUT_OFF, EXTRAS, STALLS
+from tests.sim.scenes import BUSY, CALM, CUT_OFF
 from tests.sim.wrong_changes import DEADLY
 from tests.sim.wrong_settings import BORN_ANEW
 
@@ -225,16 +225,6 @@ WORLD = [
         settings=CALM,
         workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.15, "sets": 0.0},
         scene=BORN_ANEW,
-    ),
-    Mutation(
-        "since= takes a log that was cut for whole",
-        0,
-        lua={"set": (("return previous == '0-0' -- else", "return true -- else"),)},
-        parts=("page",),
-        settings=CALM,
-        workload={**BUSY, **EXTRAS, "wide": 0.1},
-        # Else the process has heard itself of what the log does not show any more.
-        scene=STALLS,
     ),
     Mutation(
         "the first master of a list of servers is the only one",
