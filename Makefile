@@ -10,7 +10,7 @@ TIMES ?= 1
 PROCESSES ?= 4
 REAL = $(PY) -m pytest tests/real -n $(PROCESSES) --dist worksteal
 
-.PHONY: demo test unit real long suites interrupts sim fuzz audit sbom faults soak exhaustion bench bench-invalidate bench-profile lint types twins format clean
+.PHONY: demo test unit real long suites interrupts sim mutants fuzz audit sbom faults soak exhaustion bench bench-invalidate bench-profile lint types twins format clean
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -46,6 +46,9 @@ bench-profile: $(STAMPS)/dev ## where the time of a hit goes, function by functi
 
 sim: $(STAMPS)/dev ## many schedules of the simulator, and every wrong change that it must catch
 	$(PY) -m tests.sim 1000000 --count 20000 --matrix
+
+mutants: $(STAMPS)/dev ## small random faults in copies of the code: which tests notice them; ARGS="--seed 2 --sample 60 --real"
+	$(PY) -m tests.mutants $(ARGS)
 
 fuzz: $(FUZZ)/.ready ## every parser: both fuzzers find planted bugs, then hunt for 10 minutes; ARGS="--no-plant url"
 	$(FUZZ)/bin/python -m tests.fuzz $(ARGS)

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.results import Figure, Result, Table
 
-__all__ = ["PANELS", "draw"]
+__all__ = ["PANELS", "draw", "make"]
 
 INK, SOFT = "#17212b", "#64748b"
 OURS, VALUE, LESS, FLOOR = "#2563eb", "#94a3b8", "#d3dbe6", "#eef2f7"
@@ -44,6 +44,8 @@ _SERVER = {
     "coredis get": "coredis",
     "Django cache.get": "Django",
     "Flask-Caching memoize": "Flask-Caching",
+    "evercache for Flask memoize": "evercache, Flask",
+    "evercache for PyBossa": "evercache, PyBossa",
 }
 _LESS = {"redis-py", "valkey-py", "redis.asyncio", "valkey-glide", "coredis", "theine"}
 _SAME = "server on the same core"
@@ -70,28 +72,58 @@ PANELS = (
 def draw(document: dict[str, Any], path: Path) -> bool:
     """Draw what `benchmarks/results.json` holds; False when a measurement that it needs is missing."""
     from matplotlib import rc_context
+
+    with rc_context(_STYLE):
+        canvas = make(document)
+        if canvas is None:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The same figures give the same file: no date in it.
+        canvas.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
+    return True
+
+
+def make(document: dict[str, Any]) -> Any:
+    """The figure, with room for each label; None when a measurement is missing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     results = {one["name"]: Result.of_json(one) for one in document["results"]}
     tables = [(panel, _table(results.get(panel.result), panel.table)) for panel in PANELS]
     if any(table is None for _, table in tables):
-        return False
+        return None
     longest = [max(len(table.figures) for _, table in tables[row : row + 2] if table) for row in (0, 2)]
     height = 3.0 + 0.32 * sum(longest)
-    with rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "evercache", "svg.fonttype": "path"}):
-        canvas = Canvas(figsize=(12, height), facecolor="white")
-        FigureCanvasAgg(canvas)
-        grid = canvas.add_gridspec(2, 2, height_ratios=longest, wspace=0.55, hspace=0.4)
-        grid.update(left=0.165, right=0.965, top=1 - 1.75 / height, bottom=0.5 / height)
-        for index, (panel, table) in enumerate(tables):
-            assert table is not None
-            _bars(canvas.add_subplot(grid[index // 2, index % 2]), panel, table.figures, longest[index // 2])
-        _frame(canvas, height, document["machine"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The same figures give the same file: no date in it.
-        canvas.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
-    return True
+    canvas = Canvas(figsize=(_WIDTH, height), facecolor="white")
+    FigureCanvasAgg(canvas)
+    grid = canvas.add_gridspec(2, 2, height_ratios=longest, hspace=0.4)
+    grid.update(top=1 - 1.75 / height, bottom=0.5 / height)
+    axes = [canvas.add_subplot(grid[row, column]) for row in (0, 1) for column in (0, 1)]
+    for index, (panel, table) in enumerate(tables):
+        assert table is not None
+        _bars(axes[index], panel, table.figures, longest[index // 2])
+    _frame(canvas, height, document["machine"])
+    # A column is as far from the left as its longest label needs, whatever the names are.
+    left, right = (max(map(_label_width, axes[column::2])) for column in (0, 1))
+    bars = (_WIDTH - left - right - 2 * _MARGIN - 2 * _VALUES) / 2
+    for index, one in enumerate(axes):
+        box = one.get_position()
+        start = _MARGIN + left + (index % 2) * (bars + _VALUES + right)
+        one.set_position((start / _WIDTH, box.y0, bars / _WIDTH, box.height))
+    return canvas
+
+
+def _label_width(axes: Any) -> float:
+    """The inches that the names left of the bars take."""
+    dpi = axes.figure.dpi
+    edge = axes.transData.transform((0, 0))[0]
+    names = [text for text in axes.texts if text.get_ha() == "right"]
+    return float(max(edge - text.get_window_extent().x0 for text in names) / dpi)
+
+
+#: Of the picture, around it, and for the values right of the bars (inches).
+_WIDTH, _MARGIN, _VALUES = 12.0, 0.36, 0.9
+_STYLE = {"font.family": "DejaVu Sans", "svg.hashsalt": "evercache", "svg.fonttype": "path"}
 
 
 def _table(result: Result | None, title: str) -> Table | None:
@@ -104,7 +136,7 @@ def _bars(axes: Any, panel: Panel, figures: Sequence[Figure], rows: int) -> None
     """Bars from the top, as thick as those of the panel beside."""
     times = [float(one.values[0] or 0.0) for one in figures]
     names = [panel.names.get(one.name, one.name) for one in figures]
-    axes.set_xlim(0, max(times) * 1.16)
+    axes.set_xlim(0, max(times))
     axes.set_ylim(rows - 0.45, -0.55)
     colours = [
         {"ours": OURS, "floor": FLOOR}.get(one.kind, LESS if name in _LESS else VALUE)

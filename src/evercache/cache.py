@@ -18,6 +18,7 @@ from evercache.client.request import Usual
 from evercache.client.waits import in_thread
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.decorators import Decorators
+from evercache.engine.alone import Alone
 from evercache.engine.engine import Engine
 from evercache.errors import ConfigurationError
 from evercache.faces._async.changes import AsyncChanging
@@ -95,8 +96,10 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
         RawFace.__init__(self)
-        source = url if url is not None else os.environ.get("EVERCACHE_URL", "memory://")
-        self.location: Location = parse_url(source)
+        source = url if url is not None else os.environ.get("EVERCACHE_URL")
+        #: Whether nobody chose the memory of this process: then other processes are worth a warning.
+        self._assumed = not source and url is None
+        self.location: Location = parse_url("memory://" if self._assumed else source or "")
         self.settings = Settings(
             namespace=namespace,
             budget=seconds(budget, "budget"),
@@ -177,6 +180,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
                 clients = self._clients
                 if clients is None and not self._closed:
                     clients = self._begin()
+        if clients is not None and clients.engine.alone is not None:
+            clients.engine.alone.used()
         return clients
 
     def _connect(self, location: Location) -> _Clients:
@@ -187,6 +192,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     def _begin(self) -> _Clients:
         """Under the lock."""
         clients = self._connect(self.location)
+        if self._assumed:
+            clients.engine.alone = Alone(clients.engine.events, self.settings.namespace)
         if self._clients is not None:  # a signal handler or a finalizer of this thread was quicker
             return self._clients
         self._clients = clients
@@ -321,7 +328,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     def _warn_closed(self) -> None:
         if not self._closed_warned:
             self._closed_warned = True
-            EventHub(subscribers=self._subscribers).emit(events.UsedAfterClose(self.settings.namespace))
+            namespace = self.settings.namespace
+            EventHub(subscribers=self._subscribers, namespace=namespace).emit(events.UsedAfterClose(namespace))
 
     def __enter__(self) -> Self:
         self._open()

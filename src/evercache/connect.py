@@ -129,6 +129,8 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
     problems = [problem for hub in hubs for problem in hub.problems()]
     if view.problem is not None and str(view.problem) not in problems:
         problems.append(str(view.problem))
+    if engine.alone is not None and engine.alone.problem():
+        problems.append(engine.alone.problem())
     if view.master is None:
         problems.append("no master is known: writes are queued, and what no replica has is computed")
     elif not state.ready:

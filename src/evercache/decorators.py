@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from evercache.batches import AsyncCachedMany, CachedMany
 from evercache.client._async.hits import AsyncHits
@@ -14,8 +15,9 @@ from evercache.client._sync.hits import SyncHits
 from evercache.codecs import Codec, TypeRegistry
 from evercache.errors import ConfigurationError
 from evercache.faces.batch_core import BatchCore, ids_position
-from evercache.faces.core import FunctionCore, Functions, TagSource
+from evercache.faces.core import FunctionCore, Functions, TagFunction, TagSource
 from evercache.faces.keyspace import Keyspace
+from evercache.faces.options import check_arguments, check_cache_errors, check_callables, tag_sources
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.policy import TTL, OnError, Seconds, seconds
 from evercache.protocol.keys import check_name, versioned
@@ -27,13 +29,33 @@ P = ParamSpec("P")
 R = TypeVar("R")
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 C = TypeVar("C", bound=type)
+
+
+if TYPE_CHECKING:
+
+    class _Anything:
+        """A class that no function returns, unless it returns whatever is wanted of it: `T`, or `Any`."""
+
+    #: A function whose result has a type that its arguments decide: `def first(items: Sequence[T]) -> T`.
+    F = TypeVar("F", bound=Callable[..., _Anything])
+
+    class GenericFunction(CachedFunction[..., Any], Generic[F]):
+        """How checkers see it when cached: a call has the types of the plain function, the rest is `Any`."""
+
+        __call__: F
+
+        def __get__(self, instance: Any, owner: Any = None) -> CachedFunction[..., Any]: ...
 
 
 class Decorator(Protocol):
     """What `cache.cached(...)` returns: takes a function, gives a cached one."""
 
-    # A coroutine function is a function that returns a coroutine: the first that fits is meant.
+    # The first that fits is meant. A function that returns `T` could return a coroutine, as far as a checker knows,
+    # and a coroutine function is a function that returns one.
+    @overload
+    def __call__(self, fn: F, /) -> GenericFunction[F]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
@@ -81,6 +103,9 @@ class Decorators(Keyspace):
     def _hits_async(self) -> AsyncHits | None:
         """The hot path for tasks; None when the long way has to find out."""
 
+    # In the order of `Decorator`.
+    @overload
+    def cached(self, fn: F, /) -> GenericFunction[F]: ...
     @overload
     def cached(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
@@ -92,7 +117,7 @@ class Decorators(Keyspace):
         self,
         *,
         ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
+        tags: Iterable[TagSource] | TagFunction = (),
         tags_from: Callable[[Any], Iterable[str]] | None = None,
         stale: Seconds = 0,
         stale_if_error: Seconds = 0,
@@ -114,7 +139,7 @@ class Decorators(Keyspace):
         """Cache the results of a function, method or coroutine function.
 
         `ttl`: seconds, a timedelta, or a callable of the result. `tags`: templates with parameter names
-        (`"project:{project_id}"`) or callables of the arguments; `tags_from`: a callable of the result.
+        (`"project:{project_id}"`) and callables of the arguments, or one callable; `tags_from`: one of the result.
         `stale`: seconds past the TTL in which the old value is served while one caller refreshes it;
         `stale_if_error`: the same when the function raises. `near`: seconds in the process's own memory.
         `version`: another version of the code has entries of its own. `ignore`: parameters that do not matter;
@@ -123,9 +148,9 @@ class Decorators(Keyspace):
         share of the TTL by which entries expire earlier at random; `beta`: the eagerness of early refreshes
         (XFetch), 0 for none. Raises TypeError for functions and tags that cannot be cached.
         """
+        check_arguments("cached", function, options, _OPTIONS)
         if function:
-            (fn,) = function
-            return self._decorate(fn, options)
+            return self._decorate(function[0], options)
         return lambda fn: self._decorate(fn, options)
 
     def _decorate(self, wrapped: Any, options: Mapping[str, Any], defaults: Defaults | None = None) -> Any:
@@ -150,7 +175,7 @@ class Decorators(Keyspace):
         self,
         *,
         ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
+        tags: Iterable[TagSource] | TagFunction = (),
         tags_from: Callable[[Any], Iterable[str]] | None = None,
         stale: Seconds = 0,
         stale_if_error: Seconds = 0,
@@ -177,9 +202,9 @@ class Decorators(Keyspace):
         ids, as `key` is; `ttl`, `tags_from`, `cache_if` and `ttl_if_none` look at one value. Raises TypeError for
         functions and tags that cannot be cached, and ConfigurationError for `cache_errors`.
         """
+        check_arguments("cached_many", function, options, _OPTIONS)
         if function:
-            (fn,) = function
-            return self._decorate_many(fn, options)
+            return self._decorate_many(function[0], options)
         return lambda fn: self._decorate_many(fn, options)
 
     def _decorate_many(self, wrapped: Any, options: Mapping[str, Any]) -> Any:
@@ -200,7 +225,7 @@ class Decorators(Keyspace):
         fn: Callable[..., Any],
         *,
         ttl: TTL | None = None,
-        tags: Iterable[TagSource] = (),
+        tags: Iterable[TagSource] | TagFunction = (),
         tags_from: Callable[[Any], Iterable[str]] | None = None,
         stale: Seconds = 0,
         stale_if_error: Seconds = 0,
@@ -218,8 +243,8 @@ class Decorators(Keyspace):
         codec: Codec | None = None,
         name: str | None = None,
     ) -> dict[str, Any]:
-        if isinstance(tags, str):
-            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
+        check_callables(tags_from=tags_from, cache_if=cache_if)
+        check_cache_errors(cache_errors or {})
         encoder = self._encoder if codec is None else self._encoder.with_codec(codec)
         return {
             "name": self.naming.function_name(fn, version)
@@ -243,7 +268,7 @@ class Decorators(Keyspace):
                 on_error=on_error,
             ),
             "encoder": encoder.with_types(TypeRegistry.from_annotation(fn, parent=self._types)),
-            "tags": tuple(tags),
+            "tags": tag_sources(tags),
             "tags_from": tags_from,
         }
 
@@ -253,8 +278,24 @@ class Decorators(Keyspace):
         shared = self._functions.compare(core, "Give each a name of its own with version= or name=")
         self._functions.append(core)
         if shared:
-            warnings.warn(shared, stacklevel=4)
+            warnings.warn(f"evercache: {shared}", stacklevel=4)
 
-    def register(self, cls: C) -> C:
-        """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator."""
-        return self._types.register(cls)
+    @overload
+    def register(self, cls: C) -> C: ...
+    @overload
+    def register(self, cls: type[T], *, encode: Callable[[T], object], decode: Callable[[Any], T]) -> type[T]: ...
+    def register(self, cls: Any, *, encode: Any = None, decode: Any = None) -> Any:
+        """Allow objects of a class to be cached and rebuilt; returns the class, so it serves as a decorator.
+
+        `encode` and `decode` are for a class that the codec cannot take apart by itself: the first turns an object
+        into a value that can be cached, the second turns that back.
+        """
+        return self._types.register(cls, encode=encode, decode=decode)
+
+
+#: The names of all options.
+_OPTIONS: Final = tuple(
+    name
+    for name, parameter in inspect.signature(Decorators._core_options).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)

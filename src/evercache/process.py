@@ -6,6 +6,7 @@ import _thread
 import atexit
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ __all__ = [
     "reset_after_fork",
     "start_thread",
     "thread_runs",
+    "workers",
 ]
 
 
@@ -286,6 +288,30 @@ def background_trouble() -> str | None:
                 "Set `enable-threads = true`."
             )
     return None
+
+
+def workers() -> str:
+    """Return what shows that this process is one of several that run the application, in words, or "".
+
+    Only what is certain enough for a warning: a server with one worker, or one that reloads, is not named.
+    """
+    if "gunicorn.arbiter" in sys.modules:
+        return "gunicorn forks workers"
+    for name, numbers in (("uwsgi", "numproc"), ("mod_wsgi", "maximum_processes")):
+        if int(getattr(sys.modules.get(name), numbers, 1) or 1) > 1:
+            return f"{name} runs several processes"
+    for name in ("uvicorn", "hypercorn", "granian"):
+        if name in sys.modules and _workers_wanted() > 1:
+            return f"{name} runs several workers"
+    return ""
+
+
+def _workers_wanted() -> int:
+    """The number of workers on the command line, which worker processes inherit, or in the environment."""
+    words = " ".join(sys.argv)
+    found = re.search(r"--workers[ =](\d{1,6})", words)
+    number = found[1] if found else os.environ.get("WEB_CONCURRENCY", "")
+    return int(number) if number.isdecimal() else 1
 
 
 def gevent_patched() -> bool:

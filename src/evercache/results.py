@@ -94,7 +94,7 @@ class Health:
 class Explanation:
     """Why a call hits or misses now. Times in seconds; stamps as the master counts them.
 
-    `age` is an upper bound, by the jitter of the TTL; None where the TTL is a callable.
+    `age` is the time since the entry was stored; None where it cannot be read.
     """
 
     key: str

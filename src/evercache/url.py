@@ -51,6 +51,7 @@ _ALL: Final = sorted({name for names in _OF_GROUP.values() for name in names})
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,256}")
+_DATABASES: Final = "a server has 16 of them, 0 to 15, unless its `databases` setting says otherwise"
 _ENCODE: Final = "in a user name or password write @ as %40, / as %2F, ? as %3F, # as %23, : as %3A"
 
 
@@ -305,6 +306,8 @@ def _database_of_path(path: str, hint: str) -> int | None:
     if not path:
         return None
     number = _number(path, 6)
+    if number is None and path.isascii() and path.isdigit():
+        raise URLError(f"the database number in the path is too large: {_DATABASES}")
     if number is None:
         raise URLError(f"the database in the path is not a number: write /0, /1, ...{hint}")
     return number
@@ -317,6 +320,8 @@ def _options(
     db = database or 0
     if "db" in parameters:
         given = _number(parameters["db"], 6)
+        if given is None and parameters["db"].isascii() and parameters["db"].isdigit():
+            raise URLError(f"the database number in db= is too large: {_DATABASES}")
         if given is None:
             raise URLError("db= is not a number: write db=0, db=1, ...")
         if database not in (None, 0, given):

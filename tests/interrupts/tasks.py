@@ -127,13 +127,13 @@ class Tasks:
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
         try:
-            loop.run_until_complete(asyncio.wait_for(self._tasks(end), 1.0))
+            try:
+                loop.run_until_complete(asyncio.wait_for(self._tasks(end), 1.0))
+            finally:
+                self.alarms.disarm()  # may be interrupted a last time
         except (*KINDS, TimeoutError, asyncio.CancelledError):
             pass
         finally:
-            with contextlib.suppress(*KINDS):
-                self.alarms.disarm()  # may be interrupted a last time
-            self.alarms.disarm()
             with contextlib.suppress(BaseException):
                 for task in asyncio.all_tasks(loop):
                     task.cancel()

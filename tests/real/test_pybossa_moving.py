@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.servers import Server
+from tests.servers import Server, wait_for
 
 from evercache.integrations.pybossa import Sentinel, get_hash_key, get_key_to_hash, provide
 from evercache.integrations.pybossa.decorators import DISABLED
@@ -69,6 +69,9 @@ class NewSite:
         provide(self.names)
         values = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": server.port, "SECRET_KEY": "a secret of the site's"}
         assert self.sentinel.configure(values | more)
+        self.sentinel.home.cache.get("nothing")  # connects
+        state = self.sentinel.home.cache._client_sync().engine.state
+        wait_for(lambda: state.sure(state.now()), 30, "the connection")  # until then functions just run
 
     def __getattr__(self, name: str) -> Any:
         return self.names[name]
@@ -182,6 +185,96 @@ def test_a_late_write_of_the_old_code_does_not_come_back(valkey: Server, make: C
         new.delete_memoized(stats) if everything else new.delete_memoized(stats, 1)
         old_stats(1)  # as if it had been computing before
         assert stats(1)["by"] == "new"
+
+
+MOVING = {"EVERCACHE_OLD_KEYPREFIX": PREFIX, "REDIS_KEYPREFIX": "pybossa_cache2"}
+
+
+def members(project: int, kind: str = "all") -> str:
+    return "new"
+
+
+def index() -> str:
+    return "new"
+
+
+def same_in_new(site: NewSite) -> tuple[Any, Any]:
+    """Functions without a closure: those of two processes are the same."""
+    return site.memoize()(members), site.cache("index")(index)
+
+
+def same_in_old(site: OldSite) -> tuple[Any, Any]:
+    def members(project: int, kind: str = "all") -> str:
+        return "old"
+
+    return site.memoize()(members), site.cache("index")(lambda: "old")
+
+
+def test_a_deleted_call_is_never_read_from_the_old_code_again(valkey: Server, make: Callable[..., NewSite]) -> None:
+    """A process that starts after the delete does not know the mark of a single key, like one that forgot it."""
+    old_members, old_index = same_in_old(OldSite(valkey))
+    new = make(**MOVING)
+    new.delete_memoized(same_in_new(new)[0], 1)
+    new.delete_cached("index")
+    assert (old_members(1), old_members(2), old_index()) == ("old", "old", "old")  # stored late
+    later_members, later_index = same_in_new(restarted(new, make))
+    assert later_members(1) == "new"
+    assert later_index() == "new"
+    assert later_members(2) == "old"  # no other call is affected
+
+
+def restarted(site: NewSite, make: Callable[..., NewSite]) -> NewSite:
+    """The site in another process: sites that live at the same time in one process share what they know."""
+    site.sentinel.close()
+    return make(**MOVING)
+
+
+def test_a_delete_reaches_the_other_spellings_of_a_call(valkey: Server, make: Callable[..., NewSite]) -> None:
+    """`f(1)` and `f(1, "all")` are one call here, and two entries of the old code."""
+    old_members, _ = same_in_old(OldSite(valkey))
+    assert old_members(1) == "old"
+    new = make(**MOVING)
+    new.delete_memoized(same_in_new(new)[0], 1, "all")
+    assert same_in_new(restarted(new, make))[0](1) == "new"
+
+
+def test_a_delete_without_a_master_outdates_the_old_entry(valkey: Server, make: Callable[..., NewSite]) -> None:
+    """Nobody removes the old entry then. The mark arrives later, and it is what counts."""
+    old, new = OldSite(valkey), make(**MOVING)
+    old_members, old_index = same_in_old(old)
+    old_members(1), old_index()
+    new_members, _ = same_in_new(new)
+    assert new_members(1) == "old"
+    valkey.freeze()
+    try:
+        assert new.delete_memoized(new_members, 1) is False
+        assert new.delete_cached("index") is False
+    finally:
+        valkey.thaw()
+    pending = new.sentinel.home.cache._client_sync().engine.state.journal.pending
+    wait_for(lambda: not pending, 30, "the queued deletes")
+    assert old.client.exists(f"{PREFIX}::index")
+    later_members, later_index = same_in_new(restarted(new, make))
+    assert later_members(1) == "new"
+    assert later_index() == "new"
+
+
+def test_a_process_that_may_have_missed_a_delete_reads_no_old_entry(
+    valkey: Server, make: Callable[..., NewSite]
+) -> None:
+    old, new = OldSite(valkey), make(**MOVING)
+    old_members, _ = same_in_old(old)
+    new_members, _ = same_in_new(new)
+    old_members(1), old_members(2)
+    state = new.sentinel.home.cache._client_sync().engine.state
+    old.client.execute_command("ACL", "SETUSER", "default", "-xread")
+    try:
+        wait_for(lambda: not state.sure(state.now()), 30, "the log to be unheard")
+        assert new_members(1) == "new"
+    finally:
+        old.client.execute_command("ACL", "SETUSER", "default", "+xread")
+    wait_for(lambda: state.sure(state.now()), 30, "the log to be heard")
+    assert new_members(2) == "old"
 
 
 def test_a_rolling_upgrade(valkey: Server, make: Callable[..., NewSite]) -> None:

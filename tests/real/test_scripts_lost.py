@@ -157,6 +157,68 @@ def test_rule_18_nor_bookkeeping_that_somebody_began_who_did_not_know_the_newest
     assert parse_lease(rig.peek(IT, least=0)).status == "miss", "nor where the tip has gone beyond it"
 
 
+def begun_below(rig: Rig) -> tuple[int, int]:
+    """An entry of a life that was evicted, above the life that a sleeper began after it: (its stamp, a mark that
+    covers it)."""
+    asleep = invalidate(rig, Scope.of_key("ns:other")).stamp
+    evict(rig)
+    known = parse_resync(rig.resync(replid="", newest=asleep)).tip
+    rig.put(KEY, known, tags=(RED,))
+    evict(rig)
+    mark = invalidate(rig, Scope.of_tag("red"), newest=asleep).stamp
+    assert mark < known
+    return known, mark
+
+
+def promote(rig: Rig) -> None:
+    """What the next script finds is the state of another generation."""
+    gens = parse_resync(rig.resync()).gens
+    rig.client("HSET", rig.book.state, "gens", ",".join(f"{'ab' * 20}:{tip}" for _, tip in gens))
+
+
+@pytest.mark.parametrize("by", ["invalidation", "resync"])
+def test_rule_18_nor_does_the_leap_of_a_failover_revive_entries_above_the_tip(rig: Rig, by: str) -> None:
+    known, mark = begun_below(rig)
+    promote(rig)
+    if by == "invalidation":
+        invalidate(rig, Scope.of_key("ns:other"), newest=mark)
+    else:
+        rig.resync(replid="", newest=mark)
+    state = parse_resync(rig.resync())
+    assert state.tip > known
+    assert state.everything > known, "and replicas are not believed either"
+    assert parse_lease(rig.peek(IT, least=mark)).status == "miss"
+    rig.put(KEY, state.tip, tags=(RED,))
+    promote(rig)  # only once
+    invalidate(rig, Scope.of_key("ns:other"), newest=state.tip)
+    assert parse_lease(rig.peek(IT, least=mark)).status == "entry"
+
+
+@pytest.mark.parametrize("by", ["invalidation", "resync", "lease"])
+def test_rule_18_nor_does_a_caller_who_knows_of_their_life(rig: Rig, by: str) -> None:
+    """It raises the tip to what it knows before its own resync has restored the marks of that life."""
+    known, mark = begun_below(rig)
+    if by == "invalidation":
+        invalidate(rig, Scope.of_key("ns:other"), newest=known)
+        assert [line.scope.kind for line in log(rig)] == ["t", "*", "k"], "others are told"
+    elif by == "resync":
+        rig.resync(newest=known)
+    else:
+        rig.lease(Subject("ns:other"), least=known, newest=known, token="a1", lease_ms=9000)
+    assert parse_lease(rig.peek(IT, least=mark)).status == "miss"
+
+
+def test_rule_18_after_a_flush_a_failover_invalidates_nothing(rig: Rig) -> None:
+    """No entry was left of the life before."""
+    known = invalidate(rig, Scope.of_key("ns:other")).stamp
+    rig.client("FLUSHALL")
+    tip = parse_resync(rig.resync(newest=known)).tip
+    rig.put(KEY, tip, tags=(RED,))
+    promote(rig)
+    invalidate(rig, Scope.of_key("ns:other"))
+    assert parse_lease(rig.peek(IT, least=0)).status == "entry"
+
+
 def test_an_entry_above_the_tip_is_replaced_by_what_is_computed(rig: Rig) -> None:
     rig.put(KEY, FAR)
     led = parse_lease(rig.lease(IT, least=0, token="a1" * 8, lease_ms=9000))

@@ -319,11 +319,12 @@ def test_rule_5_resync_raises_the_tip_and_names_the_generation(rig: Rig) -> None
     got = parse_resync(rig.resync(newest=first + 9))
     assert (got.tip, got.gens) == (first + LEAP, (("abc", 7), (got.replid, first)))
     rig.client("HSET", rig.book.state, "gens", "abc:7")
-    got = parse_resync(rig.resync(newest=FAR + 4 * LEAP))
-    assert (got.tip, got.gens[-1]) == (FAR + 4 * LEAP, (got.replid, first + LEAP))
+    known = FAR + 4 * LEAP  # of a life that is not known here: that of this caller is outdated (rule 18)
+    got = parse_resync(rig.resync(newest=known))
+    assert (got.tip, got.everything, got.gens[-1]) == (known + 1, known + 1, (got.replid, first + LEAP))
     rig.client("HSET", rig.book.state, "gens", "abc:7")
     got = parse_resync(rig.resync())
-    assert (got.tip, got.gens[-1]) == (FAR + 5 * LEAP, (got.replid, FAR + 4 * LEAP))
+    assert (got.tip, got.gens[-1]) == (known + 1 + LEAP, (got.replid, known + 1))
 
 
 def test_rule_1_a_life_is_begun_above_the_leap_of_a_generation_that_the_caller_may_not_know(rig: Rig) -> None:

@@ -248,6 +248,24 @@ async def test_writes_that_nobody_reads_are_bounded() -> None:
         release.set()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_calls_of_a_loop_that_was_closed_count_no_more(valkey: Server) -> None:
+    """A load balancer would avoid the server for them."""
+    endpoint, loop = endpoint_of(valkey.address), asyncio.new_event_loop()
+    call = loop.create_task(ask(endpoint, "BLPOP", "none", 0))
+    open_then = None
+    while open_then is None or not open_then.outstanding:
+        loop.run_until_complete(asyncio.sleep(0.01))
+        known = endpoint._slots[loop].channel
+        open_then = None if known is None else known()
+    loop.close()  # as after an interrupt: nobody has ended its tasks
+    assert open_then.outstanding == 1
+    assert endpoint.outstanding == 0
+    call._log_destroy_pending = False  # type: ignore[attr-defined]
+    del call, loop, open_then
+    gc.collect()
+
+
 def test_a_loop_that_ends_leaves_nothing(valkey: Server) -> None:
     endpoint = endpoint_of(valkey.address)
     for number in range(5):

@@ -20,6 +20,9 @@ from tests.servers import Deployment, Server
 
 from evercache import Cache
 from evercache.errors import ConfigurationError, ConnectionFailed, UnavailableError
+from evercache.ops.doctor import examine, gather
+from evercache.ops.remote import targets_of
+from evercache.ops.survey import survey
 from evercache.wire.types import Address, TLSOptions
 
 Mapped = Callable[[Address], Address]
@@ -117,6 +120,73 @@ def test_a_peer_that_never_shakes_hands(caller: Caller, valkey: Server, authorit
     plain = caller.endpoint(valkey.address, tls=TLSOptions(authority.ca_file), connect_timeout=1)
     with pytest.raises(ConnectionFailed):
         caller.execute(plain, ("PING",))
+
+
+NO_TLS = "does not speak TLS on this port: use redis:// or sentinel://"
+SPEAKS_TLS = "it speaks TLS on this port: use rediss:// or sentinels://"
+
+
+def test_one_side_speaks_tls_and_the_other_does_not(caller: Caller, valkey: Server, authority: Authority) -> None:
+    """A plain server waits for the rest of a command, and a TLS server hangs up: neither says why."""
+    secure = caller.endpoint(valkey.address, tls=TLSOptions(authority.ca_file), connect_timeout=0.3)
+    with pytest.raises(ConnectionFailed, match=NO_TLS) as caught:
+        caller.execute(secure, ("PING",))
+    assert caught.value.maybe_run is False
+    with Peer(relay(valkey.port, tls=authority.server("127.0.0.1"))) as peer:
+        for host in ("localhost", "127.0.0.1"):
+            plain = caller.endpoint(Address(host, peer.address.port), connect_timeout=0.3)
+            with pytest.raises(ConnectionFailed, match=SPEAKS_TLS):
+                caller.execute(plain, ("PING",))
+        caller.close()
+
+
+def test_other_failures_are_no_mismatch(caller: Caller, valkey: Server, authority: Authority) -> None:
+    def hang_up(connection: socket.socket) -> None:
+        connection.recv(1000)
+
+    with Peer(hang_up) as peer:
+        for tls in (None, TLSOptions(authority.ca_file)):
+            with pytest.raises(ConnectionFailed) as caught:
+                caller.execute(caller.endpoint(peer.address, tls=tls, connect_timeout=0.3), ("PING",))
+            assert "speak" not in str(caught.value)
+    with Peer(relay(valkey.port, tls=authority.server("elsewhere.example"))) as peer:
+        before = peer.accepted
+        with pytest.raises(ConnectionFailed, match="TLS failed"):
+            caller.execute(caller.endpoint(peer.address, tls=TLSOptions(authority.ca_file)), ("PING",))
+        assert peer.accepted == before + 1, "a wrong certificate says all: nobody is asked again"
+        caller.close()
+
+
+def test_a_server_that_was_reached_is_not_asked_again(caller: Caller, valkey: Server, authority: Authority) -> None:
+    """In a failover each second connection would be one too many."""
+    serves = [relay(valkey.port)]
+    with Peer(lambda connection: serves[-1](connection)) as peer:
+        endpoint = caller.endpoint(peer.address, connect_timeout=0.3)
+        assert caller.execute(endpoint, ("PING",)) == [b"PONG"]
+        serves.append(lambda connection: None)
+        endpoint.disconnect()
+        caller.settle()
+        before = peer.accepted
+        with pytest.raises(ConnectionFailed):
+            caller.execute(endpoint, ("PING",))
+        assert peer.accepted == before + 1
+        caller.close()
+
+
+def test_a_cache_and_the_tools_name_the_mismatch(valkey: Server, authority: Authority) -> None:
+    with Peer(relay(valkey.port, tls=authority.server("127.0.0.1"))) as peer:
+        for url, words in (
+            (f"rediss://127.0.0.1:{valkey.port}", NO_TLS),
+            (f"redis://127.0.0.1:{peer.address.port}", SPEAKS_TLS),
+        ):
+            with Cache(url, on_error="raise", budget=1) as cache:
+                wait_for(lambda: words in answer(cache), what="an error that names the mismatch")  # noqa: B023
+                assert any(words in problem for problem in cache.health().problems)
+            facts = gather(url)
+            ((finding,),) = [one.findings for one in examine(facts) if one.check.name == "reachable"]
+            assert words in finding.seen
+            assert finding.mend.startswith(words.partition(": ")[2])
+            assert any(words in problem for problem in survey(targets_of(url)).problems)
 
 
 def test_a_fork_says_nothing_to_the_server(caller: Caller, valkey: Server, authority: Authority) -> None:

@@ -78,6 +78,7 @@ class Batches:
         before = seconds * rng.random()
         keys = [process.entry(f"f{k}") for k in ks]
         running = [oracle.leases.began_computing(process, key, tokens.get(key, "")) for key in keys]
+        oracle.judges.ledger.ran(process, *(tokens.get(key, "") for key in keys))
         try:
             await asyncio.sleep(before)
             values = {k: [k, oracle.version(f"f{k}")] for k in ks if rng.random() < 0.95}

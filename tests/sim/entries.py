@@ -71,6 +71,9 @@ class Entries:
         self.master_clock_at = -inf
         #: The newest stamp that the node had issued before the present script: what is above is of a lost life.
         self._tip = 0
+        #: The database in which the present script keeps its bookkeeping. A state that was begun anew after an
+        #: eviction does not name it.
+        self._book_db = 0
 
     def __repr__(self) -> str:
         return f"<Entries increments={len(self._until)} added={len(self._added)}>"
@@ -83,7 +86,7 @@ class Entries:
     def _alive(self, node: Any, entry: Entry | None, least: int, name: str, tags: tuple[str, ...]) -> bool:
         if entry is None or node.now_us() // 1000 >= entry.hard or entry.stamp > self._tip:
             return False
-        book = node.data.dbs[node.data.book()]
+        book = node.data.dbs[self._book_db]
         state = book[b"sim~state"][0] if b"sim~state" in book else {}
         marks = book[b"sim~marks"][0] if b"sim~marks" in book else {}
         least = max(least, int(state.get(b"*", 0)))
@@ -94,6 +97,12 @@ class Entries:
             least = max(least, int(state.get(b"tagfloor", 0)))
             least = max(least, *(marks.get(b"t:" + tag.encode(), 0) for tag in tags))
         return entry.stamp >= least
+
+    def alive(self, node: Any, entry: Entry, name: str) -> bool:
+        """Whether a node would serve an entry of this function, by the marks that it has now."""
+        state = node.data.dbs[node.data.book()].get(b"sim~state", ({}, None))[0]
+        self._tip = int(state.get(b"tip", 0))
+        return self._alive(node, entry, 0, name, ())
 
     # -- scripts
 
@@ -106,6 +115,7 @@ class Entries:
             return
         if name not in ("store", "set", "touch", "incr", "sweep", "invalidate"):
             return
+        self._book_db = int(args[3])
         now = Entry.of(node.data.find(0, words[5], node.now_us()))
         if now is not None and reply[0] == b"ok":
             soft, hard = self._expiries.get(now.id, (0, 0))

@@ -61,6 +61,7 @@ def _tail_stall(world: World, process: int, for_: float) -> bool:
     if tail is None:
         return False
     tail.stalled_until = world.now + for_
+    world.oracle.stalled(f"p{process}", world.now, tail.stalled_until)
     return True
 
 

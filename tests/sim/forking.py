@@ -19,6 +19,7 @@ __all__ = ["inherit"]
 
 #: Of the state: made anew for the child, or put there by the simulator.
 _OWN = {"settings", "now", "rng", "_token", "lock", "change", "_readiness", "begin", "acknowledged", "hear_line"}
+_OWN |= {"hear_former"}
 #: And reads under way, whose futures are the parent's, and where they go: `after_fork` of the library forgets them.
 _OWN |= {"reading", "joining", "route", "turn"}
 #: What the topologies learn: by sentinels; from a list of nodes; of one server.

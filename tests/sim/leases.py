@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["LEASE", "Grant", "Leases", "Running"]
 
 LEASE = 1.0
+SLACK = 0.05
 
 
 @dataclass(eq=False, slots=True)
@@ -72,13 +73,13 @@ class Leases:
         """
         oracle = self._oracle
         now = oracle.now
-        if oracle.over or now - began <= 2 * budget + 0.1:
+        if oracle.over or now - began <= budget + SLACK:
             return
         busy = [spell for key in keys for spell in self._busy_spells(key)]
         leased = [spell for key in keys for spell in self._lease_spells(key, began, now)]
         waited = self._covered(began, now, busy)
         held = self._covered(began, now, busy + leased) - waited
-        limit = 2 * budget + 0.1 + oracle.stopped(process.name, began, now)
+        limit = budget + SLACK + oracle.stopped(process.name, began, now)
         if oracle.clock_at > began - 5:
             limit += LEASE
         if now - began - waited - held > limit:
@@ -109,7 +110,11 @@ class Leases:
         self._oracle.counts["computations"] += 1
         if token:
             self.computing[token] = (key, process)
-        return self.began_leading(process, key, token)
+        now = self._oracle.now
+        spells = [] if token else [*self._busy_spells(key), *self._lease_spells(key, now - 1.0, now)]
+        running = self.began_leading(process, key, token)
+        self._oracle.judges.once.began(running, self._covered(now - 1.0, now, spells))
+        return running
 
     def began_leading(self, process: Any, key: str, token: str = "") -> Running:
         """Somebody has the lease of a key until its store is over: who waits for that waits for the function."""
@@ -125,6 +130,7 @@ class Leases:
         if running not in self._running:
             return
         del self._running[running]
+        self._oracle.judges.once.ended(running)
         key = running.key
         self.computing.pop(running.token, None)
         self._busy[key] -= 1

@@ -22,6 +22,7 @@ from tests.sim.loop import SimHandle, SimLoop, Tag, tag_of_task
 from tests.sim.preemption import Points, command_name
 
 if TYPE_CHECKING:
+    from tests.sim.shares import Shares
     from tests.sim.wire import Connection
 
 __all__ = ["Network", "Request", "Server", "Session"]
@@ -52,6 +53,8 @@ class Network:
         #: Where messages and scripts can be held back, and who is told of one; None: nowhere.
         self.points: Points | None = None
         self.held: Callable[..., None] = lambda *_: None
+        #: Told of what is sent, answered or late; None: nobody is.
+        self.shares: Shares | None = None
         #: Asked whenever something is sent, while a fault waits for that: who sends, to which server, and what.
         self.sending: list[Callable[[Tag | None, Any, list[bytes]], None]] = []
 

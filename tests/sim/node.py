@@ -67,6 +67,8 @@ class Node:
         #: Until when it is above `maxmemory`; and (until, process, commands): what it refuses to whom.
         self.full_until = 0.0
         self.refusals: list[tuple[float, str, frozenset[bytes]]] = []
+        #: Told of the effects of each command before they are in the history.
+        self.took: Callable[[Node, list[bytes], list[Effect]], None] = lambda *_: None
 
     def __repr__(self) -> str:
         state = "up" if self.alive else "down"
@@ -261,6 +263,7 @@ class Node:
             return error_from(str(error))
         finally:
             if effects:
+                self.took(self, words, effects)
                 self.record(effects)
 
     def record(self, effects: list[Effect]) -> None:

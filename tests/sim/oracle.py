@@ -7,12 +7,14 @@ call returns is the version that the function read. Each check names the promise
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.entries import Entries
+from tests.sim.judges import Judges
 from tests.sim.leases import Leases
 from tests.sim.written import WRITTEN, Written
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Invalidation", "Oracle", "Violation", "Window"]
 
 _SLACK = 0.03
+#: Within so many seconds what was heard of others and lost is issued again: the jitter, and the way to the master.
+REPLAYED = 0.3
 #: Seconds after which whoever knew what was evicted can speak to the master again.
 _TOLD_AGAIN = 3.0
 #: What is served from there was stored; else it was computed a moment ago.
@@ -89,6 +93,7 @@ class Oracle:
         #: Process -> spells in which it was cut off, slow or stopped.
         self._troubled: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._blocked: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._stalled: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._asleep: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._disturbed: list[tuple[float, float]] = []
         self.clock_at = -inf
@@ -104,6 +109,7 @@ class Oracle:
         self.counts: dict[str, int] = defaultdict(int)
         self.leases = Leases(self)
         self.written = Written(self)
+        self.judges = Judges(world)
 
     def __repr__(self) -> str:
         return f"<Oracle violations={len(self.violations)} invalidations={len(self.invalidations)}>"
@@ -140,6 +146,20 @@ class Oracle:
     def suspended(self, process: str, begin: float, end: float) -> None:
         """It stands still. When it wakes it knows how much time has passed: no older read is excused."""
         self._asleep[process].append((begin, end))
+
+    def stalled(self, process: str, begin: float, end: float) -> None:
+        """Its tail hears nothing, and so it may hold the master for dead: no older read is excused."""
+        self._stalled[process].append((begin, end + 0.1))
+
+    def undisturbed(self, process: Any, begin: float, end: float) -> bool:
+        """Whether nothing at all happened to a process, to the master or to a clock between two moments."""
+        spells = (*self._blocked[process.name], *self._stalled[process.name])
+        return (
+            process.born < begin - 0.5
+            and self.clock_at < begin - 5
+            and not self.in_trouble(process.name, begin, end)
+            and not any(b <= end and e >= begin for b, e in spells)
+        )
 
     def disturbed(self, begin: float, end: float) -> None:
         self._disturbed.append((begin, end))
@@ -219,14 +239,21 @@ class Oracle:
     def acknowledged(self, process: Any, id: str) -> None:
         it = self._by_id.get(id)
         if it is not None:
-            it.heard.setdefault(process, self.tick())
+            self._hears(process, it)
             if it.process is process and it.acknowledged is None:
                 it.acknowledged = self.now
 
     def heard(self, process: Any, id: str) -> None:
         it = self._by_id.get(id)
         if it is not None:
-            it.heard.setdefault(process, self.tick())
+            self._hears(process, it)
+
+    def _hears(self, process: Any, it: Invalidation) -> None:
+        it.heard.setdefault(process, self.tick())
+        if it.exempt and it.holder is None and it.acknowledged is not None:
+            # It seemed lost with those who had heard of it, and is not: this process brings it to the next master.
+            it.exempt, it.acknowledged = False, self.now + REPLAYED
+            self.counts["revived"] += 1
 
     def issued_before(self, id: str, moment: float) -> bool:
         """Whether an invalidation, or any that is not known here, was issued before a moment."""
@@ -271,6 +298,32 @@ class Oracle:
 
     # -- reads
 
+    def outdating(self, key: str, version: int) -> Iterator[Invalidation]:
+        """Those that want a newer version of a key, newest first: what began earlier wants no more."""
+        if key in WRITTEN:  # the master's order is not that in which they began
+            return filter(lambda it: version < it.wanted[key], reversed(self._by_key[key]))
+        return takewhile(lambda it: version < it.wanted[key], reversed(self._by_key[key]))
+
+    def keys(self) -> list[str]:
+        """All that was ever invalidated."""
+        return [key for key in self._by_key if key not in WRITTEN]
+
+    @property
+    def evicted_at(self) -> float:
+        """When bookkeeping was evicted last."""
+        return self._evictions[-1][0] if self._evictions else -inf
+
+    def excused(self, it: Invalidation) -> bool:
+        """Whether an invalidation binds nobody, now that everything has come together: no master had it, or all
+        that knew it is lost."""
+        if it.acknowledged is None or it.exempt or (it.holder is not None and self._unheld(it)):
+            return True
+        for at, knowing in self._evictions:
+            left = [process for process in knowing if process.tag.alive]
+            if it.began - 0.3 <= at and (self.now < at + _TOLD_AGAIN or not left or it.holder is not None):
+                return True
+        return False
+
     def read(self, process: Any, key: str, version: int, began: float, number: int, how: str) -> None:
         """A call that began at `began`, as event `number`, returned this version now."""
         self.counts["reads"] += 1
@@ -278,12 +331,8 @@ class Oracle:
         if key not in WRITTEN and version > self.version(key):
             return self.bad("value", f"{process.name} got {key} v{version} from {how}, which there never was")
         now = self.now
-        for it in reversed(self._by_key[key]):
+        for it in self.outdating(key, version):
             wanted = it.wanted[key]
-            if version >= wanted:
-                if key in WRITTEN:
-                    continue  # the master's order is not that in which they began
-                break  # what began earlier wants no more
             what = f"{process.name} got {key} v{version} < v{wanted} from {how};"
             what = f"{what} {it.scope} {it.id} of {it.process.name}"
             if it.process is process and it.returned is not None and it.returned < number:
@@ -332,6 +381,7 @@ class Oracle:
             self.entries.ran(node, name, reply, words, before)
         self.leases.ran(node, name, reply, words)
         self.written.ran(name, reply, words)
+        self.judges.script(node, name, reply, words, before)
         handler: Callable[..., None] | None = getattr(self, f"_script_{name}", None)
         if handler is not None:
             handler(node, reply, words)

@@ -222,6 +222,7 @@ class Process:
             seconds = rng.uniform(0.1, 1.5)
         before = seconds * rng.random()
         running = oracle.leases.began_computing(self, self.entry(key), token)
+        oracle.judges.ledger.ran(self, token)
         try:
             await asyncio.sleep(before)
             version = oracle.version(key)
@@ -366,6 +367,8 @@ class Process:
         it.told = ack.done
         strict = " under strict" if self.world.strict else ""
         self.world.oracle.counts[("acknowledged" if ack.done else "not acknowledged") + strict] += 1
+        if ack.done:
+            self.world.oracle.judges.acks.acknowledged(self, it, ack)
         if ack.done and it.acknowledged is None:
             it.acknowledged = self.world.now
             it.heard.setdefault(self, it.returned)

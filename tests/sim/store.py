@@ -55,11 +55,9 @@ class Data:
         return f"<Data keys={sum(map(len, self.dbs.values()))}>"
 
     def book(self) -> int:
-        """The database of the bookkeeping, as it says itself."""
-        for db, keys in self.dbs.items():
-            if b"sim~state" in keys and b"data" in keys[b"sim~state"][0]:
-                return db
-        return 0
+        """The database of the bookkeeping: whose state says so, or, where that was evicted, any state."""
+        states = {db: keys[b"sim~state"][0] for db, keys in self.dbs.items() if b"sim~state" in keys}
+        return next((db for db, state in states.items() if b"data" in state), next(iter(states), 0))
 
     def copy(self) -> Data:
         other = Data()
@@ -217,6 +215,11 @@ def _get(w: Writer, key: bytes) -> Any:
 @command("MGET")
 def _mget(w: Writer, *keys: bytes) -> Any:
     return [v if isinstance(v := w.find(key), bytes) else None for key in keys]
+
+
+@command("DBSIZE")
+def _dbsize(w: Writer, *_: bytes) -> int:
+    return len(w.data.dbs[w.db])
 
 
 @command("EXISTS")

@@ -31,6 +31,7 @@ def watch(process: Process, clients: Any) -> None:
     _watch_leads(process, clients.asynchronous.leads)
     _watch_reads(process, clients.asynchronous.reads)
     _watch_hits(process, clients.asynchronous.hits)
+    process.world.oracle.judges.budgets.watch(process, clients.asynchronous)
     if process.world.spool is not None:
         _watch_spool(process)
 
@@ -49,9 +50,11 @@ def _watch_spool(process: Process) -> None:
 def _watch_state(process: Process) -> None:
     state, oracle = process.engine.state, process.world.oracle
     begin, acknowledged, hear_line = state.begin, state.acknowledged, state.hear_line
+    hear_former = state.hear_former
 
     def began(scope: Any, *rest: Any, **more: Any) -> Any:
         item = begin(scope, *rest, **more)
+        oracle.judges.began(process, item)
         its = invalidation_of_task.get()
         for it in its if isinstance(its, list) else [its]:  # of several, in their order
             if it is not None and not it.id:
@@ -66,8 +69,15 @@ def _watch_state(process: Process) -> None:
     def heard(line: Any) -> None:
         hear_line(line)
         oracle.heard(process, line.id)
+        oracle.judges.promptness.heard(process, line.id)
+
+    def heard_former(line: Any) -> bool:
+        pending = hear_former(line)
+        oracle.heard(process, line.id)
+        return bool(pending)
 
     state.begin, state.acknowledged, state.hear_line = began, was_acknowledged, heard  # type: ignore[method-assign]
+    state.hear_former = heard_former  # type: ignore[method-assign]
 
 
 def _watch_leads(process: Process, leads: Any) -> None:
@@ -78,7 +88,10 @@ def _watch_leads(process: Process, leads: Any) -> None:
         reset = token_of_task.set(token)
         running = oracle.leases.began_leading(process, request.subject.key)
         try:
-            return await compute_leased(request, token, *rest)
+            outcome = await compute_leased(request, token, *rest)
+            if outcome.source == "computed" and outcome.error is None and outcome.envelope is not None:
+                oracle.judges.warmth.computed(process, token, request.subject.key)
+            return outcome
         finally:
             token_of_task.reset(reset)
             if not world.loop.is_closed():
@@ -111,11 +124,12 @@ def _watch_leads(process: Process, leads: Any) -> None:
 
 
 def _watch_reads(process: Process, reads: Any) -> None:
-    world, entries = process.world, process.world.oracle.entries
+    world, entries, once = process.world, process.world.oracle.entries, process.world.oracle.judges.once
     fetch, fetch_many, peek_many = reads.fetch, reads.fetch_many, reads.peek_many
 
     async def fetched_many(batch: Any) -> Any:
         began = world.now
+        once.call_begins(process)
         outcomes = await fetch_many(batch)
         for request, outcome in zip(batch.requests, outcomes, strict=False):
             if outcome.source in ("near", "replica", "master"):
@@ -133,6 +147,7 @@ def _watch_reads(process: Process, reads: Any) -> None:
 
     async def fetched(request: Any, *seen: Any) -> Any:
         began = world.now
+        once.call_begins(process)
         outcome = await fetch(request, *seen)
         if outcome.source in ("near", "replica", "master"):
             key = request.subject.key

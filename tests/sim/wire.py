@@ -29,6 +29,8 @@ class Connection:
         self.failure: UnavailableError | None = None
         self.retired = False
         self._heard = 0
+        #: Seconds that all messages on it took so far.
+        self.delayed = 0.0
         self._last_out = self._last_in = 0.0
         #: Nothing comes in on this connection before then.
         self.stalled_until = 0.0
@@ -45,7 +47,9 @@ class Connection:
 
     def _out(self, what: str | list[bytes] = "connect") -> float:
         a, b = self.names
-        when = self.network.loop.now + self.network.delay(a, b, self.tag.name)
+        seconds = self.network.delay(a, b, self.tag.name)
+        self.delayed += seconds
+        when = self.network.loop.now + seconds
         if self.network.points is not None:
             when += self.network.hold("to", what, self)
         self._last_out = max(self._last_out + 1e-7, when)
@@ -53,11 +57,17 @@ class Connection:
 
     def _in(self, what: str | list[bytes] = "connected") -> float:
         a, b = self.names
-        when = self.network.loop.now + self.network.delay(b, a, self.tag.name)
+        seconds = self.network.delay(b, a, self.tag.name)
+        self.delayed += seconds
+        when = self.network.loop.now + seconds
         if self.network.points is not None:
             when += self.network.hold("from", what, self)
         self._last_in = max(self._last_in + 1e-7, when, self.stalled_until)
         return self._last_in
+
+    def busy_until(self) -> float:
+        """When the latest message that is under way arrives."""
+        return max(self._last_out, self._last_in)
 
     # -- making it
 
@@ -143,6 +153,8 @@ class Connection:
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
         request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
+        if self.network.shares is not None:
+            self.network.shares.sent(self, request)
         for look in list(self.network.sending):
             look(request.tag, self.server, words[0])
         return request
@@ -154,6 +166,8 @@ class Connection:
         if tag is not None and (again := tag.reads_again()) > loop.now:
             request.timer = loop.call_at(again, self._late, request, context=loop.neutral)
             return
+        if self.network.shares is not None:
+            self.network.shares.late(self, request)
         request.future.set_exception(
             DeadlineExceeded(f"{self.address} did not answer before the deadline", maybe_run=True)
         )
@@ -186,6 +200,8 @@ class Connection:
         if self.failure is not None:
             return
         self._heard += 1
+        if self.network.shares is not None:
+            self.network.shares.answered(request)
         while self.inflight and self.inflight[0] is not request:
             self.inflight.popleft()
         if self.inflight:

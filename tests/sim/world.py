@@ -64,6 +64,7 @@ class World:
         seed = plan.seed
         self.network = Network(self.loop, random.Random(f"network {seed}"))
         self.oracle = Oracle(self)
+        self.network.shares = self.oracle.judges.shares
         server_rng = random.Random(f"servers {seed}")
         count = plan.servers.get("nodes", NODES)
         self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(count)]
@@ -73,6 +74,7 @@ class World:
         self.told: dict[int, float] = {}
         for node in self.nodes:
             node.followers = lambda n=node: [x for x in self.nodes if x.alive and x.source is n]  # type: ignore[misc]
+            node.took = self.oracle.judges.took
             if node is not self.master:
                 node.role, node.replid = "slave", self.master.replid
                 node.source, node.linked = self.master, True
@@ -285,7 +287,7 @@ class World:
             text = "".join(traceback.format_exception(failure)) if failure else ""
             self.oracle.bad("defect", f"{error.get('message')} {text}")
         if not self.oracle.violations:
-            for promise, text in (*self._unsettled(), *self._over_bounds()):
+            for promise, text in (*self._unsettled(), *self._over_bounds(), *self.oracle.judges.final()):
                 self.oracle.bad(promise, text)
         if not self.oracle.violations:
             self._check_tasks()

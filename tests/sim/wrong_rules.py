@@ -62,7 +62,7 @@ def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) 
 
 
 #: The first life of the bookkeeping that somebody begins who knows of one before.
-_BEGUN_ANEW = "quarters * LEAP / 4 + now_us % (LEAP / 8))\n      state.star = state.tip\n"
+_BEGUN_ANEW = "quarters * LEAP / 4 + now_us % (LEAP / 8))\n      outdate(state)\n"
 
 RULES = [
     Mutation(
@@ -444,7 +444,7 @@ RULES = [
         "entries outlive the bookkeeping",
         18,
         lua={
-            "*": ((_BEGUN_ANEW, _BEGUN_ANEW.replace("state.star = state.tip", "")),),
+            "*": ((_BEGUN_ANEW, _BEGUN_ANEW.replace("outdate(state)", "")),),
             "restore": (("if knew_another and", "if false and"),),
         },
         settings={**CALM, "max_staleness": 0.25},

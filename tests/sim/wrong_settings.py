@@ -5,13 +5,19 @@ from __future__ import annotations
 from tests.sim.mutation import Mutation
 from tests.sim.scenes import CALM
 
-__all__ = ["BORN_ANEW", "SETTINGS"]
+__all__ = ["SETTINGS"]
 
-#: Again and again two processes die and come back without a memory; the one with the shorter `max_ttl` goes on.
-BORN_ANEW = tuple(
-    ("kill_process", at, {"process": process, "after": 0.01})
-    for at in (-0.9, -0.6, -0.3, 0.0)
-    for process in (1, 2)
+#: Again and again one process invalidates tags, and it and another one die. The process with the shorter `max_ttl`
+#: invalidates once more, which trims the marks. Then both are born without a memory and read what is still there.
+_BORN_ANEW = tuple(
+    fault
+    for at in (-1.3, -1.0, -0.7, -0.4, -0.1)
+    for fault in (
+        ("burst", at - 0.03, {"process": 1, "count": 2}),
+        ("kill_process", at, {"process": 1, "after": 0.12}),
+        ("kill_process", at, {"process": 2, "after": 0.12}),
+        ("burst", at + 0.09, {"process": 0, "count": 1}),
+    )
 )
 _WIDE = {
     "near": 0.0, "stale": 0.0, "wide": 1.0, "writes": 0.25, "pace": 0.15, "same_key": False, "sets": 0.0,
@@ -24,8 +30,8 @@ SETTINGS = [
         18,
         lua={"*": (("  if ms > state.lifetime then", "  state.lifetime = ms\n  if false then"),)},
         settings=CALM,
-        workload={**_WIDE, "short": 0.03},
-        scene=BORN_ANEW,
+        workload={**_WIDE, "writes": 0.05, "pace": 0.08, "short": 0.03},
+        scene=_BORN_ANEW,
     ),
     Mutation(
         "another bookkeeping is not looked for",

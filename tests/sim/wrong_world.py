@@ -17,12 +17,18 @@ from evercache.topology import ReplicatedTopology
 from tests.sim.mutation import Mutation, edit, put
 from tests.sim.scenes import BUSY, CALM, CUT_OFF
 from tests.sim.wrong_changes import DEADLY
-from tests.sim.wrong_settings import BORN_ANEW
 
 __all__ = ["WORLD"]
 
 #: Nobody invalidates in the night, and what is invalidated in the evening nobody reads again before it.
 NIGHT = {"near": 0.0, "wide": 1.0, "same_key": False, "sets": 0.0, "changes": 0.0, "extras": False, "raises": 0.0}
+
+#: Again and again two processes die and come back without a memory.
+BORN_ANEW = tuple(
+    ("kill_process", at, {"process": process, "after": 0.01})
+    for at in (-0.9, -0.6, -0.3, 0.0)
+    for process in (1, 2)
+)
 
 WORLD = [
     # -- calls

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 import evercache
 from evercache import testing
 from evercache.integrations import flask as ours
 from evercache.integrations.flask import backends, settings
+from evercache.url import parse_url
 from tests.suites.left_out import LEFT_OUT, MEMORY_ONLY
 
 PLACE = os.environ["EVERCACHE_SUITE_PLACE"]
 URL = os.environ["EVERCACHE_SUITE_URL"]
+FLUSHED = PLACE.startswith("flushed")
 
 
 def _module(name: str, **names: Any) -> types.ModuleType:
@@ -51,19 +54,34 @@ def _lead() -> None:
 _lead()
 
 
+def _flush() -> None:
+    """Empty the primary, as users do between their tests."""
+    location = parse_url(URL)
+    sentinels = [(address.host, address.port) for address in location.sentinels]
+    assert location.service is not None
+    with redis.Sentinel(sentinels).master_for(location.service) as primary:
+        primary.flushall()
+
+
 @pytest.fixture(autouse=True)
 def evercache_suite(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """A namespace for each test, caches that are closed after it, and on memory a clock that can be turned."""
+    """A namespace for each test, caches that are closed after it, and on memory a clock that can be turned.
+
+    In the flushed places all tests share a namespace, and the primary is emptied before each of them.
+    """
     made: list[evercache.Cache] = []
     begin = evercache.Cache.__init__
 
     def begin_noted(self: evercache.Cache, *args: Any, **options: Any) -> None:
-        options["namespace"] = f"suite-{uuid.uuid4().hex[:12]}" if alone else options["namespace"]
+        if alone:
+            options["namespace"] = "suite" if FLUSHED else f"suite-{uuid.uuid4().hex[:12]}"
         begin(self, *args, **options)
         made.append(self)
 
     # Tests that know the key prefix look at it themselves.
     alone = "redis_server" not in request.fixturenames
+    if FLUSHED:
+        _flush()
     monkeypatch.setattr(evercache.Cache, "__init__", begin_noted)
     if PLACE == "memory":
         with _turned(monkeypatch, request):

@@ -78,6 +78,11 @@ def product(product_id: int, *, trace: str | None = None) -> Product | None:
     return Product(product_id, trace or "")
 
 
+@cache.cached(tags=tags_of)
+def by_callable(product_id: int) -> str:
+    return str(product_id)
+
+
 def functions() -> None:
     assert_type(plain(1), float)
     assert_type(plain(1, b="x"), float)

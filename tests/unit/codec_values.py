@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from dataclasses import InitVar, dataclass, field
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import attrs
 import msgspec
 import pydantic
 from hypothesis import strategies as st
@@ -144,14 +146,43 @@ class Model(pydantic.BaseModel):
     _hidden: Any = pydantic.PrivateAttr(default=3)
 
 
+@attrs.define
+class Cut:
+    a: Any
+    b: Any = 2
+
+
+@attrs.frozen(slots=False)
+class Etched:
+    a: Any
+    _b: Any = attrs.field(default=2, alias="b")
+
+
+@attrs.define(eq=False)
+class Uncut:
+    a: int
+
+
 class Plain:
     pass
+
+
+class Money:
+    """Known to nothing: by functions of the application only."""
+
+    def __init__(self, cents: int, currency: str) -> None:
+        self.cents, self.currency = cents, currency
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 ALLOWED = TypeRegistry(
     [
         *(Color, Level, Word, Right, Number, Items, Table, Bag, Pair, Point, Place),
-        *(Open, Shut, Mixed, Box, Structure, Settled, Model, Markup),
+        *(Open, Shut, Mixed, Box, Structure, Settled, Model, Cut, Etched),
     ]
 )
 
@@ -166,13 +197,18 @@ def same(one: Any, other: Any) -> bool:
         pairs = zip(one.items(), other.items(), strict=False)
         factory = getattr(one, "default_factory", None) is getattr(other, "default_factory", None)
         return len(one) == len(other) and factory and all(same(a, b) for a, b in pairs)
-    if isinstance(one, (tuple, list)):
-        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, (tuple, list, deque)):
+        longest = getattr(one, "maxlen", None) == getattr(other, "maxlen", None)
+        return longest and len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, (set, frozenset)):
         return len(one) == len(other) and all(any(same(a, b) for b in other) for a in one)
     if isinstance(one, (float, Decimal, dt.datetime, dt.time, UUID, complex)):
         return repr(one) == repr(other) and getattr(one, "is_safe", 0) == getattr(other, "is_safe", 0)
+    if isinstance(one, range):
+        return repr(one) == repr(other)
     names = getattr(one, "__struct_fields__", None)
+    if attrs.has(type(one)):
+        names = tuple(field.name for field in attrs.fields(type(one)))
     if dataclasses.is_dataclass(one):
         names = tuple(field.name for field in dataclasses.fields(one))
     if names is None and hasattr(one, "__dict__"):
@@ -205,6 +241,10 @@ scalars = (
     | st.times()
     | st.timedeltas()
     | st.complex_numbers()
+    | st.fractions()
+    | st.ip_addresses()
+    | st.builds(range, st.integers(), st.integers(), st.integers().filter(bool))
+    | st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=10).map(PurePosixPath)
     | st.sampled_from([*Color, *Level, Right.READ | Right.WRITE, Markup("x"), Number(3)])
 )
 hashables = st.recursive(
@@ -227,6 +267,9 @@ values = st.recursive(
         | st.dictionaries(hashables, inner, max_size=2).map(lambda d: defaultdict(list, d))
         | st.dictionaries(hashables, st.integers(), max_size=2).map(Counter)
         | st.sets(hashables, max_size=4)
+        | st.lists(inner, max_size=4).map(deque)
+        | st.lists(inner, max_size=4).map(lambda items: deque(items, 3))
+        | st.builds(Cut, inner, inner)
         | st.builds(Open, inner, inner)
         | st.builds(Box, inner)
         | st.builds(Structure, a=inner, b=inner)

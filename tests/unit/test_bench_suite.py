@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from benchmarks import markdown
+from benchmarks import markdown, picture
 from benchmarks.__main__ import NAMES, main
 from benchmarks.harness import Contestant, Scale, Timed, entered
 from benchmarks.results import Figure, Result, Table, Target
@@ -88,3 +88,33 @@ def test_the_page_of_figures_says_what_was_not_met(tmp_path: Path) -> None:
     text = (tmp_path / "FIGURES.md").read_text(encoding="utf-8")
     assert "| hit | bad | 1.01x | 1x | **not met** |" in text
     assert "| **ours** | 1.50 | - |" in text
+
+
+def test_every_label_of_the_picture_is_whole_and_ours_have_one_colour() -> None:
+    """The first that a visitor sees. The names are those of the committed figures, and longer ones."""
+    document = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    for longer in ("", " of a name that is long"):
+        for result in document["results"]:
+            for figure in (one for table in result["tables"] for one in table["figures"]):
+                if figure["name"].startswith("dogpile"):
+                    figure["name"] += longer
+        canvas = picture.make(document)
+        assert canvas is not None
+        width, height = canvas.get_size_inches() * canvas.dpi
+        boxes = []
+        for axes in canvas.axes:
+            for text in axes.texts:
+                box = text.get_window_extent()
+                assert 0 < box.x0 < box.x1 < width, text
+                assert 0 < box.y0 < box.y1 < height, text
+                boxes.append((box, text.get_text()))
+                if text.get_text().startswith("evercache"):
+                    assert text.get_color() == picture.OURS
+        overlaps = [(a, b) for i, (one, a) in enumerate(boxes) for other, b in boxes[:i] if one.overlaps(other)]
+        assert overlaps == []
+    ours = {figure["name"] for r in document["results"] for t in r["tables"] for figure in t["figures"]}
+    for name in ours:
+        kinds = {
+            f["kind"] for r in document["results"] for t in r["tables"] for f in t["figures"] if f["name"] == name
+        }
+        assert not name.startswith("evercache for") or kinds == {"ours"}, name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,27 @@ def test_status_of_a_url_where_nobody_is(capsys: pytest.CaptureFixture[str]) -> 
     seen = json.loads(capsys.readouterr().out)
     assert seen["nodes"][0]["state"] == "silent"
     assert seen["problems"]
+
+
+@pytest.mark.parametrize("command", ["status", "doctor", "failover", "bench", "drill"])
+def test_a_url_is_an_argument_or_an_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody remembers which command takes which: all take both, and both mean the same."""
+    url = "redis://127.0.0.1:1"
+    told = []
+    for form in ([url], ["--url", url], [f"--url={url}"]):
+        code = main([command, *form])
+        out, err = capsys.readouterr()
+        told.append((code, re.sub(r"[\d.]+ s|\d\d:\d\d:\d\d", "", out + err)))
+        assert "Traceback" not in out + err
+        assert "No such option" not in err
+        assert "unexpected extra argument" not in err
+    assert told[0] == told[1] == told[2]
+    assert main([command, url, "--url", url]) == (3 if command == "doctor" else 2)
+    assert "give the URL once" in capsys.readouterr().err
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "[URL]" in out
+    assert "--url URL" in out
 
 
 def test_exit_codes_are_those_that_are_documented() -> None:

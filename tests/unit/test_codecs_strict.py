@@ -7,9 +7,12 @@ import inspect
 import io
 import sys
 import threading
-from collections import Counter, OrderedDict, UserDict, defaultdict
+from collections import Counter, OrderedDict, UserDict, defaultdict, deque
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from uuid import UUID, uuid1
 from zoneinfo import ZoneInfo
@@ -26,11 +29,14 @@ from tests.unit.codec_values import (
     Bag,
     Box,
     Color,
+    Cut,
+    Etched,
     Items,
     Level,
     Loose,
     Mixed,
     Model,
+    Money,
     Number,
     OnDict,
     Open,
@@ -43,6 +49,7 @@ from tests.unit.codec_values import (
     Shut,
     Structure,
     Table,
+    Uncut,
     Unequal,
     Word,
     same,
@@ -71,6 +78,13 @@ SIMPLE: list[Any] = [
     dt.datetime(2020, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=-5))),
     dt.datetime(2020, 1, 1, tzinfo=dt.timezone(dt.timedelta(0, 1, 1), "X=")), dt.timedelta(-1, 2, 3),
     dt.datetime(2020, 1, 1, tzinfo=dt.timezone(dt.timedelta(0), "")), dt.timedelta.max, dt.timedelta.min,
+    Path("/srv/a b"), Path(), PurePosixPath("a/../b"), PureWindowsPath(r"C:\x"),
+    Path(b"\xff".decode(errors="surrogateescape")),
+    ip_address("10.0.0.1"), ip_address("fe80::1%eth0"), ip_network("10.0.0.0/8"), ip_network("::/0"),
+    ip_interface("10.0.0.1/8"), ip_interface("::1/64"), {ip_address("::1"): Path("x")},
+    Fraction(1, 3), Fraction(-7), Fraction(2**20000, 3), range(3), range(5, -5, -2), range(0), range(2**70),
+    deque(), deque([1, (2,)], 5), deque([bytearray(b"x")], 0), [deque([{1}])],
+    Markup("<b>"), {Markup("k"): [Markup()]},
 ]  # fmt: skip
 
 
@@ -84,11 +98,11 @@ OBJECTS: list[Any] = [
     Color.RED, Color.CRIMSON, Color.GREEN, Level.LOW, Word.YES, Right.READ, Right.READ | Right.WRITE,
     Right(0),
     Number(5), Number(2**70), Items([1, (2,)]), Table(a=1), Bag({1}), Pair((1, 2)), Point(1, (2,)),
-    Place("x", Point(1, 2)), Markup("<b>"), {Markup("k"): Level.LOW}, Open(1), Open((1, 2), {"x": {1}}),
+    Place("x", Point(1, 2)), Open(1), Open((1, 2), {"x": {1}}),
     Shut(a=1), Shut(a=(1,), b=Shut(a=2)), {Shut(a=1): 1}, {Shut(a=2)}, Mixed(1, 3), Box([Point(1, 2)]),
     Box[int](1),
     Structure(a=1), Structure(a=(1,), b=bytearray(b"x")), Settled([1]), Model(a=1),
-    Model(a=(1, 2), b={3}, extra=Level.LOW),
+    Model(a=(1, 2), b={3}, extra=Level.LOW), Cut(1), Cut((1, 2), {"x": {1}}), Etched(1, b=[(2,)]),
 ]  # fmt: skip
 
 
@@ -102,7 +116,7 @@ def test_allowed_classes_are_rebuilt(value: Any) -> None:
 @pytest.mark.parametrize("value", OBJECTS)
 def test_classes_that_are_not_allowed_are_refused(value: Any) -> None:
     for nested in (value, [value], {"x": (value,)}):
-        with pytest.raises(CannotEncode, match=r"annotate the function's return type or cache\.register"):
+        with pytest.raises(CannotEncode, match=r"return type \(-> \w+\), or call cache\.register"):
             CODEC.encode(nested, NOTHING)
 
 
@@ -169,11 +183,11 @@ class Date(dt.date):
 @pytest.mark.parametrize(
     "value",
     [
-        object(), Plain(), memoryview(b"x"), (i for i in ()), iter([]), range(3), Window(), lambda: 1,
+        object(), Plain(), memoryview(b"x"), (i for i in ()), iter([]), Window(), lambda: 1,
         Plain, len,
         ValueError("x"), UserDict(), {}.keys(), NotImplemented, Ellipsis, Date(2020, 1, 1),
         msgpack.ExtType(1, b"x"),
-        msgpack.ExtType(64, b"t"), msgpack.Timestamp(1), Unequal(1), OnDict(), Loose(1),
+        msgpack.ExtType(64, b"t"), msgpack.Timestamp(1), Unequal(1), OnDict(), Loose(1), Uncut(1), Money(1, "CHF"),
         defaultdict(lambda: 1), defaultdict(Plain), _with_attribute(Open(1)), _with_attribute(Number(1)),
         _with_attribute(OrderedDict()), _with_attribute(Counter()), _computed(),
         dt.datetime(2020, 1, 1, tzinfo=Zone()), dt.time(1, tzinfo=ZoneInfo.no_cache("Europe/Paris")),
@@ -213,6 +227,37 @@ def test_cycles_and_bottomless_nesting_are_refused() -> None:
     for _ in range(90):
         nested = [nested]
     assert trip(nested) == nested
+
+
+def test_a_fraction_that_would_take_long_to_read_is_refused() -> None:
+    with pytest.raises(CannotEncode, match="return a float"):
+        CODEC.encode(Fraction(3**50_000, 2**50_000), NOTHING)
+    number = (1 << 400_000).to_bytes(50_001, "big")
+    hostile = b"\x00" + msgpack.packb(msgpack.ExtType(12, (len(number).to_bytes(4, "big") + number) * 2))
+    with pytest.raises(CorruptEnvelope):
+        CODEC.decode(hostile, NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("code", "data"),
+    [
+        (10, b""),
+        (10, b"xa"),
+        (11, b"a4300.1.1.1"),
+        (11, b"n410.0.0.1/8"),
+        (12, b"\0\0\0\1\1\0\0\0\1\0"),
+        (13, b"\0\0\0\5"),
+    ],
+)
+def test_what_no_codec_wrote_is_a_miss(code: int, data: bytes) -> None:
+    with pytest.raises(CorruptEnvelope):
+        CODEC.decode(b"\x00" + msgpack.packb(msgpack.ExtType(code, data)), NOTHING)
+
+
+@pytest.mark.parametrize("mark", [b"q-1", b"qx", b"q99999999999999999999999", b"z"])
+def test_a_mark_that_no_codec_wrote_is_a_miss(mark: bytes) -> None:
+    with pytest.raises(CorruptEnvelope):
+        CODEC.decode(b"\x01" + msgpack.packb([msgpack.ExtType(64, mark), 1]), NOTHING)
 
 
 def test_what_a_caller_changes_does_not_reach_the_next() -> None:

@@ -42,13 +42,42 @@ def every_level(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records]
+    """The messages, without the name of the library before them."""
+    lines = [record.getMessage() for record in caplog.records]
+    assert all(line.startswith("evercache: ") for line in lines)
+    return [line.removeprefix("evercache: ") for line in lines]
 
 
 def example(kind: type[Event], number: int = 1) -> Event:
     """An event with plain values."""
     values: dict[str, Any] = {"str": "word", "int": number, "float": 1.5}
     return kind(**{field.name: values[str(field.type)] for field in fields(kind)})
+
+
+# -- lines of the log
+
+
+def test_a_line_names_the_library_and_the_namespace(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a configuration `logging` prints the message only, not the name of the logger."""
+    engine_events = EventHub(namespace="shop")
+    engine_events.emit(events.TailBlind())
+    (record,) = caplog.records
+    assert record.getMessage() == f"evercache[shop]: {events.TailBlind().message}"
+    assert engine_events.problems() == [events.TailBlind().message], "health() names both already"
+
+
+def test_one_invalidation_is_not_some_invalidations() -> None:
+    for kind in (events.InvalidationQueued, events.InvalidationsReissued, events.Spooled, events.SpoolRead):
+        one, two = (example(kind, number).message for number in (1, 2))
+        assert "1 invalidation" in one
+        assert "invalidations" not in one
+        assert "2 invalidations" in two
+
+
+def test_no_line_lacks_the_name_of_the_library() -> None:
+    """Loggers are made in two places, which put it there."""
+    made = [path.name for path in ROOT.glob("src/**/*.py") if "getLogger(" in path.read_text(encoding="utf-8")]
+    assert sorted(made) == ["hub.py", "labelled.py"]
 
 
 # -- states
@@ -347,7 +376,8 @@ def test_the_page_lists_every_kind_with_its_level_and_form() -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    grave = [record.levelno >= logging.WARNING for record in caplog.records]
+    return [line for line, is_grave in zip(said(caplog), grave, strict=True) if is_grave]
 
 
 def test_wrong_settings_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -376,6 +406,6 @@ def test_with_the_first_master_what_is_still_wrong_with_replicas_is_told(caplog:
     hub.emit(events.ReplicaEjected("d:1", "no answer"))
     hub.emit(events.QueueEmptied())
     hub.emit(events.InvalidationQueued(2, "no master"))
-    assert warnings(caplog)[1:] == ["replica d:1: no answer", "2 invalidations wait for the master: no master"]
+    assert warnings(caplog)[1:] == ["replica d:1: no answer", events.InvalidationQueued(2, "no master").message]
     hub.emit(events.Resynced("a:1", "gap"))
     assert len(warnings(caplog)) == 3

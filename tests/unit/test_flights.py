@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from evercache import Cache
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._sync.leads import SyncLeads
+from evercache.clock import monotonic
 from evercache.errors import DeadlineExceeded
 
 #: Far over any stall of a machine: only a caller that waits for the wrong thing comes here.
@@ -98,3 +100,21 @@ def test_a_task_whose_budget_ends_computes_for_all(monkeypatch: pytest.MonkeyPat
         assert runs == 1
 
     asyncio.run(asyncio.wait_for(main(), LONG))
+
+
+def test_to_wait_for_a_computation_elsewhere_costs_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 5: each question for the lease of another process has as much time as the first one left."""
+    asked: list[float] = []
+    ask = SyncLeads._ask
+
+    def waits_at_first(self: SyncLeads, request: Any, need: int, token: str, deadline: float) -> Any:
+        asked.append(deadline - monotonic())
+        reply = ask(self, request, need, token, deadline)
+        return replace(reply, status="wait", left_ms=1000, elapsed_ms=len(asked)) if len(asked) < 5 else reply
+
+    monkeypatch.setattr(SyncLeads, "_ask", waits_at_first)
+    with Cache("memory://", budget=LONG) as cache:
+        assert cache.cached()(lambda key: key)(7) == 7
+    assert len(asked) == 5
+    assert min(asked) > LONG / 2
+    assert asked[0] - asked[-1] < 2.5, "only what a server is late by is gone"

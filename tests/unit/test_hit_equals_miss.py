@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import inspect
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
@@ -36,7 +37,7 @@ def path(request: pytest.FixtureRequest) -> Iterator[Path]:
         cache = Cache("memory://", jitter=0, beta=0, compress_above=64, budget=30)
         for cls in (cv.Color, cv.Level, cv.Right, cv.Number, cv.Items, cv.Point, cv.Open, cv.Shut, cv.Box):
             cache.register(cls)
-        for cls in (cv.Structure, cv.Model, cv.Markup):
+        for cls in (cv.Structure, cv.Model, cv.Cut):
             cache.register(cls)
 
         @cache.cached(near=near)
@@ -54,13 +55,13 @@ def shape(value: Any) -> str:
     if isinstance(value, dict):
         factory = getattr(value, "default_factory", None)
         return f"{name}{factory}{{{','.join(f'{shape(k)}={shape(v)}' for k, v in value.items())}}}"
-    if isinstance(value, (list, tuple)):
-        return f"{name}[{','.join(map(shape, value))}]"
+    if isinstance(value, (list, tuple, deque)):
+        return f"{name}{getattr(value, 'maxlen', '')}[{','.join(map(shape, value))}]"
     if isinstance(value, (set, frozenset)):
         return f"{name}({','.join(sorted(map(shape, value)))})"
     if dataclasses.is_dataclass(value):
         return f"{name}<{','.join(shape(getattr(value, f.name)) for f in dataclasses.fields(value))}>"
-    if isinstance(value, cv.Structure):
+    if isinstance(value, (cv.Structure, cv.Cut)):
         return f"{name}<{shape(value.a)},{shape(value.b)}>"
     if isinstance(value, cv.Model):
         return f"{name}<{shape(value.__dict__)},{shape(value.__pydantic_extra__)}>"
@@ -73,17 +74,18 @@ def same(one: Any, other: Any) -> bool:
 
 def ruin(value: Any) -> None:
     """Change everything that can be changed, all the way down."""
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, deque)):
         for item in value:
             ruin(item)
     if isinstance(value, dict):
         for item in value.values():
             ruin(item)
         value.clear()
-    elif isinstance(value, (list, bytearray, set)):
+    elif isinstance(value, (list, bytearray, set, deque)):
         value.clear()
-    elif isinstance(value, (cv.Open, cv.Box)):
-        for name, item in list(vars(value).items()):
+    elif isinstance(value, (cv.Open, cv.Box, cv.Cut)):
+        held = {"a": value.a, "b": value.b} if isinstance(value, cv.Cut) else vars(value)
+        for name, item in list(held.items()):
             ruin(item)
             setattr(value, name, "ruined")
 

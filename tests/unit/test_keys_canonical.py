@@ -10,7 +10,9 @@ from collections import Counter, OrderedDict, defaultdict, namedtuple
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
+from fractions import Fraction
 from functools import cached_property
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -21,6 +23,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.codec_values import Cut, Etched
 
 from evercache.protocol.canonical import MAX_DEPTH, canonical, instance_state
 
@@ -128,6 +131,9 @@ UNLIKE: list[Any] = [
     dt.time(1), dt.time(1, fold=1), PurePosixPath("a"),
     Open(1), Open(2), Open(1, "c"), Shut(1), Shut(2), Held(3), Structure(1), Structure(2), Model(a=1),
     Model(a=2),
+    Fraction(1, 2), Fraction(1), Fraction(10**5000, 3), IPv4Address("10.0.0.1"), IPv4Network("10.0.0.1"),
+    IPv4Interface("10.0.0.1"), IPv6Address("::1"), IPv6Address("fe80::1%a"), IPv6Address("fe80::1%b"), "10.0.0.1",
+    Cut(1), Cut(2), Etched(1), Etched(1, b=3),
     Cart(1), Cart(2), Wagon(1), int, str, Color, module_function, other_function, len, type(None),
 ]  # fmt: skip
 
@@ -149,6 +155,8 @@ def test_values_that_differ_have_texts_that_differ() -> None:
         (float("nan"), -float("nan")),
         (Cart(7), Cart(7)),
         (Open(1), Open(1)),
+        (Cut({"a": 1}), Cut({"a": 1})),
+        (Fraction(2, 4), Fraction(1, 2)),
         (dt.timedelta(seconds=90), dt.timedelta(minutes=1, seconds=30)),
     ],
 )
@@ -180,6 +188,26 @@ def test_attributes_beside_the_fields_take_part() -> None:
     assert canonical(value) != canonical(Open(1))
     assert canonical(named) != canonical(Text("x"))
     assert instance_state(named) == {"extra": 1}
+
+
+@pytest.mark.parametrize("attribute", ["zone", "key"])
+def test_zones_of_other_libraries_differ_by_their_names(attribute: str) -> None:
+    """These two have one offset and abbreviation in winter; pytz calls the name `zone`, others call it `key`."""
+
+    class Zone(dt.tzinfo):
+        def __init__(self, name: str) -> None:
+            setattr(self, attribute, name)
+
+        def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+            return dt.timedelta(hours=1)
+
+        def tzname(self, when: dt.datetime | None) -> str:
+            return "CET"
+
+    one, other = (
+        canonical(dt.datetime(2020, 1, 1, tzinfo=Zone(name))) for name in ("Europe/Berlin", "Europe/Rome")
+    )
+    assert one != other
 
 
 def test_private_and_extra_values_of_a_model_take_part() -> None:

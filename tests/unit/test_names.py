@@ -152,10 +152,20 @@ def test_a_lookup_that_was_interrupted_before_its_thread_began_is_begun_again(sy
 
 def test_all_who_wait_get_the_answer_though_one_took_the_wake_up_and_was_interrupted(system: System) -> None:
     system.answers.clear()
-    resolver, answers = Resolver(), []
+    joined = threading.Semaphore(0)
+
+    class Watched(Resolver):
+        def _ask(self, address: Address) -> _Lookup:
+            asked = super()._ask(address)
+            joined.release()
+            return asked
+
+    resolver, answers = Watched(), []
     threads = [threading.Thread(target=lambda: answers.append(resolver.records(NAME, soon(10)))) for _ in range(3)]
     for thread in threads:
         thread.start()
+    for _ in threads:  # one that came after the answer would ask again
+        assert joined.acquire(timeout=10)
     asked = resolver._ask(NAME)
     system.answers.set()
     assert asked._over.wait(5)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from evercache.engine import replica_logs
+from evercache.engine.listening import Source
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.protocol.replies import LogLine
+from evercache.wire.types import Address
+
+REPLICA = Address("127.0.0.1", 6380)
 
 
 class Heard:
@@ -18,6 +26,7 @@ class Heard:
         self.position, self.resyncs, self.generation = "5-0", 1, "g"
         self.ready, self.master_down, self.covers = True, True, 0.0
         self.heard: list[str] = []
+        self.rng = random.Random(1)
 
     def hear_line(self, line: LogLine) -> None:
         self.heard.append(line.log_id)
@@ -83,3 +92,37 @@ def test_when_it_is_of_use(logs: ReplicaLogs, state: Heard, what: dict[str, Any]
     assert logs._wanted() is wanted
     logs._engine.settings.consistency = "strict"  # type: ignore[misc]
     assert not logs._wanted()
+
+
+async def test_a_replica_is_listened_to_for_as_long_as_it_is_of_use(
+    logs: ReplicaLogs, state: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Callable[[], bool]] = []
+
+    async def listen(*arguments: Any) -> None:
+        given.append(arguments[-1])
+
+    monkeypatch.setattr(replica_logs, "listen", listen)
+    logs._engine.view = SimpleNamespace(replicas=(REPLICA,))  # type: ignore[misc, assignment]
+    task = asyncio.create_task(logs._listen(REPLICA))
+    while not given:
+        await asyncio.sleep(0)
+    wanted = given[0]
+    assert wanted()
+    state.master_down, state.covers = False, 100.0
+    assert not wanted(), "the master answers again"
+    state.master_down, state.resyncs = True, 2
+    assert not wanted(), "all was read anew: what it brings is of another life"
+    state.resyncs = 1
+    assert wanted()
+    logs._engine.view = SimpleNamespace(replicas=())  # type: ignore[misc, assignment]
+    assert not wanted(), "it is no replica any more"
+    await asyncio.wait_for(task, 10)
+
+
+@pytest.mark.parametrize("master", [True, False])
+def test_a_log_is_that_of_a_role_and_a_generation(master: bool) -> None:
+    source = Source(REPLICA, master=master, generation="g")
+    assert source.matches("master" if master else "slave", "g")
+    assert not source.matches("slave" if master else "master", "g")
+    assert not source.matches("master" if master else "slave", "h")

@@ -7,6 +7,7 @@ import copy
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -187,6 +188,44 @@ def test_explain(cache: Cache, stores: MemoryStores) -> None:
     assert told.needed == told.marks["the function"]
     assert "mark of the function" in str(told)
     assert f.stats().counters.computed == 1
+
+
+def test_explain_tells_the_age(stores: MemoryStores) -> None:
+    """Whatever the jitter took off, `max_ttl` cut off, and the result decided."""
+    cache = Cache("memory://", namespace="ages", jitter=0.5, max_ttl=6000)
+
+    class Missing(Exception):
+        pass
+
+    @cache.cached(ttl=timedelta(days=365), stale=60)
+    def capped(n: int) -> int:
+        return n
+
+    @cache.cached(ttl=lambda n: 4000 + n, ttl_if_none=3000)
+    def by_result(n: int) -> int | None:
+        return n or None
+
+    @cache.cached(ttl=300, cache_errors={Missing: 2000})
+    def fails(n: int) -> int:
+        raise Missing(n)
+
+    @cache.cached(ttl=4000)
+    async def later(n: int) -> int:
+        return n
+
+    for n in range(8):
+        capped(n), by_result(n), asyncio.run(_awaited(later, n))
+        with pytest.raises(Missing):
+            fails(n)
+    for passed in (0, 600):
+        stores.advance(passed)
+        for function in (capped, by_result, fails, later):
+            ages = [function.explain(n).age for n in range(8)]
+            assert all(age is not None and passed <= age < passed + 60 for age in ages), (function, ages)
+
+
+async def _awaited(function: Any, n: int) -> None:
+    await function(n)
 
 
 def test_stats(cache: Cache) -> None:

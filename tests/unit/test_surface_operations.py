@@ -226,7 +226,7 @@ def test_health_and_stats(ask: Ask, cache: Cache) -> None:
     health = ask("health")
     assert health.ok
     assert health.problems == ()
-    assert [(node.role, node.use) for node in health.nodes] == [("master", "writes and reads")]
+    assert [(node.role, node.use) for node in health.nodes] == [("master", "writes and reads of this process only")]
     stats = cache.stats()
     assert (stats.counters.hits, stats.counters.misses, stats.counters.acknowledged, stats.pending) == (1, 1, 1, 0)
     assert stats.hit_ratio == 0.5

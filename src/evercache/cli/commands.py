@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from evercache.cli import exits
+from evercache.cli.addresses import takes_url
 from evercache.cli.doctor import UNSEEN, doctor
 from evercache.cli.drill import drill
 from evercache.cli.render import render
@@ -122,7 +123,7 @@ def url(name: str) -> None:
 
 @cli.command(short_help="Show each node: its role, whether it is in sync, its lag.")
 @click.option("--name", help="Which local deployment.  [default: EVERCACHE_URL if set, else default]")
-@click.option("--url", "address", help="Any deployment, by its URL, instead of a local one.")
+@takes_url("Any deployment, by its URL, instead of a local one.")
 @click.option("--json", "json_", is_flag=True, help="One line of JSON.")
 @click.option("--watch", is_flag=True, help="Every second, until Ctrl-C.")
 def status(name: str | None, address: str | None, json_: bool, watch: bool) -> int:
@@ -131,7 +132,7 @@ def status(name: str | None, address: str | None, json_: bool, watch: bool) -> i
     The exit code is 1 when something is down or out of sync.
     """
     if name and address:
-        raise click.UsageError("give --name or --url, not both")
+        raise click.UsageError("give --name or a URL, not both")
     title, look = _looker(name, address)
     if not watch:
         seen = look()
@@ -152,7 +153,7 @@ def status(name: str | None, address: str | None, json_: bool, watch: bool) -> i
 
 @cli.command(short_help="Promote a replica in the place of a healthy master.")
 @click.option("--name", help="Which local deployment.  [default: EVERCACHE_URL if set, else default]")
-@click.option("--url", "address", help="Any deployment, by its URL, instead of a local one.")
+@takes_url("Any deployment, by its URL, instead of a local one.")
 @click.option("--check", is_flag=True, help="Only say whether it could be done now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def failover(name: str | None, address: str | None, check: bool, yes: bool) -> None:
@@ -162,7 +163,7 @@ def failover(name: str | None, address: str | None, check: bool, yes: bool) -> N
     would do harm or could not work.
     """
     if name and address:
-        raise click.UsageError("give --name or --url, not both")
+        raise click.UsageError("give --name or a URL, not both")
     address = address or (None if name else os.environ.get("EVERCACHE_URL"))
     targets = targets_of(address) if address else LocalDeployment.open(name or "default").targets
     messages = Console(stderr=True, highlight=False)
@@ -196,7 +197,7 @@ def _looker(name: str | None, address: str | None) -> tuple[str, Callable[[], Su
 
 
 @cli.command("bench", short_help="Measure what calls cost at your servers.")
-@click.argument("address", metavar="[URL]", required=False)
+@takes_url("The servers, by their URL, instead of a local deployment.")
 @click.option("--name", help="A local deployment instead of a URL.  [default: EVERCACHE_URL if set, else default]")
 @click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1, 600), help="How long.")
 @click.option("--namespace", help="For users that may only touch certain keys.  [default: one of its own]")

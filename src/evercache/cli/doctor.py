@@ -11,6 +11,7 @@ from typing import Final
 import click
 from rich.console import Console
 
+from evercache.cli.addresses import takes_url
 from evercache.cli.doctor_show import doctor_as_json, doctor_as_tables
 from evercache.cli.show import console
 from evercache.errors import ConfigurationError, EvercacheError
@@ -30,7 +31,7 @@ UNSEEN: Final = 3
 
 
 @click.command()
-@click.argument("address", metavar="[URL]", required=False)
+@takes_url("The servers, by their URL, instead of a local deployment.")
 @click.option("--name", metavar="DEPLOYMENT", help="A local deployment instead of a URL.")
 @click.option("--json", "json_", is_flag=True, help="JSON, for programs.")
 @click.option(

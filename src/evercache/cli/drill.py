@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evercache.cli import exits
+from evercache.cli.addresses import takes_url
 from evercache.cli.show import console
 from evercache.ops.drill import STEPS, Answer, Drill, Left, Options, Report, Step, files, headline, restore
 from evercache.ops.local import LocalDeployment
@@ -21,9 +22,7 @@ _STEPS = "\b\nSteps:\n" + "\n".join(f"  {step.name:<16}{step.title}" for step in
 
 @click.command(epilog=_STEPS, short_help="Let your servers fail, and report what clients saw.")
 @click.option("--name", help="Which deployment of `evercache up`.  [default: default]")
-@click.option(
-    "--url", "address", help="Any servers with Sentinel; there only hand-over, a planned failover, is done."
-)
+@takes_url("Any servers with Sentinel; there only hand-over, a planned failover, is done.")
 @click.option(
     "--step", "steps", multiple=True, metavar="STEP", help="Only this one; again for more, in this order."
 )
@@ -61,7 +60,7 @@ def drill(
     EVERCACHE_URL is not used: what is to fail is named. The exit code is 1 when a promise was broken.
     """
     if name and address:
-        raise click.UsageError("give --name or --url, not both")
+        raise click.UsageError("give --name or a URL, not both")
     messages = Console(stderr=True, highlight=False)
 
     def say(text: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from evercache.client.request import Request
 from evercache.errors import NotACounter
 from evercache.protocol.canonical import shown
-from evercache.protocol.envelope import Envelope, pack
+from evercache.protocol.envelope import Envelope, draw_of, pack
 
-__all__ = ["counter_payload", "sealed", "value_of"]
+__all__ = ["age_of", "counter_payload", "sealed", "value_of"]
 
 _EXACT = 1 << 53
 
@@ -25,6 +25,20 @@ def value_of(request: Request, envelope: Envelope) -> Any:
             envelope.payload, envelope.codec, envelope.compressed, request.policy.cache_errors, context
         )
     return encoder.decode(envelope.payload, envelope.codec, envelope.compressed, context)
+
+
+def age_of(request: Request, envelope: Envelope, left: float) -> float | None:
+    """How long ago an entry was stored, from the seconds `left` to its soft expiry; None where it cannot be read.
+
+    By the policy of this process: what `set`, or a process with another TTL, stored has another age.
+    """
+    policy, draw = request.policy, draw_of(envelope.id)
+    lifetime: tuple[int, int] | None
+    try:
+        lifetime = policy.lifetime(value_of(request, envelope), draw)
+    except Exception as error:  # the cached one, or one of the application's ttl=
+        lifetime = policy.error_lifetime(error, draw) if envelope.error else None
+    return None if lifetime is None else max(0.0, lifetime[0] / 1e3 - left)
 
 
 def sealed(request: Request, id: str, value: Any) -> bytes:

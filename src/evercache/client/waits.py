@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import math
 import select
 import threading
@@ -19,8 +18,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from evercache.clock import monotonic
 from evercache.engine.flights import Owner
+from evercache.observe.labelled import labelled
 from evercache.process import Wakeup, new_lock, start_thread, thread_runs
 from evercache.protocol.landing import Landing
+from evercache.wire.loops import running_loop
 from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "drive", "in_thread", "yielded"]
@@ -31,7 +32,7 @@ P = ParamSpec("P")
 #: A waiter looks again after so many seconds: a wake-up can be lost to an exception (`Landing`).
 _SLICE = 0.05
 
-_logger = logging.getLogger("evercache")
+_logger = labelled("evercache")
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,6 +40,7 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
     `asyncio.to_thread` would raise RuntimeError then, and might still run the work later.
     """
+    running_loop()
     done: Future[T] = Future()
     done.set_running_or_notify_cancel()  # a caller that is cancelled leaves it
     context = contextvars.copy_context()
@@ -170,7 +172,7 @@ class AsyncWaits:
     @staticmethod
     def owner() -> Owner:
         """What a call of this kind owns things by; kept by its frame only."""
-        return Owner(asyncio.get_running_loop())
+        return Owner(running_loop())
 
     @staticmethod
     def loop() -> asyncio.AbstractEventLoop | None:

@@ -10,12 +10,27 @@ from evercache.codecs.compression import Compression
 from evercache.codecs.exceptions import build_exception, take_exception
 from evercache.codecs.json import JSONCodec
 from evercache.codecs.registry import TypeRegistry
+from evercache.codecs.signed_pickle import SignedPickleCodec
 from evercache.codecs.strict import STRICT, StrictCodec
-from evercache.errors import CannotEncode, CorruptEnvelope, ValueTooLarge
+from evercache.errors import CannotEncode, ConfigurationError, CorruptEnvelope, ValueTooLarge
+from evercache.protocol.canonical import shown
 
 __all__ = ["Encoder"]
 
 _STRICT = StrictCodec()
+
+
+def _check_codec(codec: object) -> None:
+    if isinstance(codec, type):
+        how = "" if codec is not SignedPickleCodec else "[secret]"
+        raise ConfigurationError(
+            f"{codec.__name__} is a class: give an object of it, such as {codec.__name__}({how})"
+        )
+    if not all(hasattr(codec, name) for name in ("number", "encode", "decode")):
+        raise ConfigurationError(
+            f"{shown(codec)} is no codec: give an object, such as evercache.JSONCodec() or "
+            "evercache.SignedPickleCodec([secret])"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +55,8 @@ class Encoder:
     def __post_init__(self) -> None:
         more = self.also_read if self.fallback is None else (*self.also_read, self.fallback)
         codecs: tuple[Codec, ...] = (JSONCodec(), _STRICT, *more, self.codec)
+        for codec in codecs:
+            _check_codec(codec)
         object.__setattr__(self, "_readable", {codec.number: codec for codec in codecs})
         object.__setattr__(self, "ordinary", type(self._readable[STRICT]) is StrictCodec)
 

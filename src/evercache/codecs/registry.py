@@ -6,18 +6,25 @@ import dataclasses
 import inspect
 import types
 import typing
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin
 
-from evercache.codecs.shapes import Shape, make_shape
+from evercache.codecs.scalars import SCALAR_CODES
+from evercache.codecs.shapes import MARKUP, CustomShape, Shape, make_shape, markup_shape
 from evercache.errors import ConfigurationError
 from evercache.process import new_lock
-from evercache.protocol.canonical import describe
+from evercache.protocol.canonical import describe, type_name
 
 __all__ = ["TypeRegistry"]
 
 T = TypeVar("T", bound=type)
+#: What is written as it is.
+EXACT: Final = frozenset(
+    {*SCALAR_CODES, *(str, float, bytes, bytearray, bool, type(None), list, dict, tuple, set, frozenset)}
+    | {Counter, OrderedDict, defaultdict, deque, memoryview}
+)
 #: What evaluating an annotation of the user's may raise; the classes in it are then not allowed.
 _UNRESOLVED = (NameError, TypeError, AttributeError, SyntaxError, ValueError, LookupError, RecursionError)
 
@@ -49,18 +56,34 @@ class TypeRegistry:
         registry._unread.append(fn)
         return registry
 
-    def register(self, cls: T, *, name: str | None = None) -> T:
+    def register(
+        self,
+        cls: T,
+        *,
+        name: str | None = None,
+        encode: Callable[[Any], object] | None = None,
+        decode: Callable[[Any], object] | None = None,
+    ) -> T:
         """Allow a class and the classes of its fields; returns it, so it serves as a decorator.
 
-        Enums, named tuples, dataclasses, msgspec Structs, pydantic models, and subclasses of built-in types
-        without attributes of their own. `name` is what stands for it in the store, `module.qualname` by
-        default. `ConfigurationError` for other classes.
+        Enums, named tuples, dataclasses, classes of attrs, msgspec Structs, pydantic models, and subclasses of
+        built-in types without attributes of their own; any other class with `encode`, which turns an object into a
+        value that can be encoded, and `decode`, which turns that back. `name` is what stands for it in the store,
+        `module.qualname` by default. `ConfigurationError` for other classes.
         """
-        shape = make_shape(cls, name) if isinstance(cls, type) else None
+        shape: Shape | None
+        if encode is not None or decode is not None:
+            shape = _custom(cls, name, encode, decode)
+        elif isinstance(cls, type) and cls in EXACT:
+            raise ConfigurationError(f"{cls.__qualname__} cannot be registered: it is cached as it is")
+        else:
+            shape = make_shape(cls, name) if isinstance(cls, type) else None
         if shape is None:
+            what = cls.__qualname__ if isinstance(cls, type) else "its class"
             raise ConfigurationError(
-                f"{describe(cls)} cannot be registered: only enums, named tuples, dataclasses and msgspec "
-                "Structs that compare by value, pydantic models, and plain subclasses of built-in types can"
+                f"{describe(cls)} cannot be registered by itself, as enums, named tuples, dataclasses, classes of "
+                "attrs and msgspec Structs that compare by value, pydantic models and plain subclasses of built-in "
+                f"types can: say how it is written, by cache.register({what}, encode=..., decode=...)"
             )
         with self._lock:
             self._add(shape)
@@ -75,7 +98,10 @@ class TypeRegistry:
         # Of two classes with one name only the newer can be rebuilt.
         if shape is not None and self._by_mark.get(shape.mark) is shape:
             return shape
-        return self._parent.shape_of(cls) if self._parent is not None else None
+        if self._parent is not None:
+            return self._parent.shape_of(cls)
+        known = markup_shape() if cls.__name__ == "Markup" else None
+        return known if known is not None and known.cls is cls else None
 
     def shape_named(self, mark: bytes) -> Shape | None:
         """The shape of which an encoded object speaks."""
@@ -84,6 +110,9 @@ class TypeRegistry:
         shape = self._by_mark.get(mark)
         if shape is None and self._parent is not None:
             return self._parent.shape_named(mark)
+        if shape is None and mark.endswith(MARKUP):
+            known = markup_shape()
+            return known if known is not None and known.mark == mark else None
         return shape
 
     def _add(self, shape: Shape) -> None:
@@ -131,9 +160,8 @@ class TypeRegistry:
                 self._collect(annotation, seen)
 
     def _collect_fields(self, cls: type, seen: set[Any]) -> None:
-        structured = dataclasses.is_dataclass(cls) or any(
-            hasattr(cls, mark) for mark in ("_fields", "__struct_fields__", "model_fields", "__total__")
-        )
+        marks = ("_fields", "__attrs_attrs__", "__struct_fields__", "model_fields", "__total__")
+        structured = dataclasses.is_dataclass(cls) or any(hasattr(cls, mark) for mark in marks)
         if not structured:
             return
         try:
@@ -141,6 +169,16 @@ class TypeRegistry:
         except _UNRESOLVED:
             hints = {k: v for k, v in vars(cls).get("__annotations__", {}).items() if not isinstance(v, str)}
         self._collect_all(hints.values(), seen)
+
+
+def _custom(cls: Any, name: str | None, encode: Any, decode: Any) -> Shape:
+    if not callable(encode) or not callable(decode):
+        raise ConfigurationError("register(cls, encode=, decode=) takes two functions: one writes, one reads")
+    if not isinstance(cls, type):
+        raise ConfigurationError(f"register() takes a class, not {describe(cls)}")
+    if cls in EXACT:
+        raise ConfigurationError(f"{cls.__qualname__} is cached as it is: register a class of your own")
+    return CustomShape(cls, name or type_name(cls), encode, decode)
 
 
 def _return_annotation(fn: Callable[..., Any]) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from struct import Struct
 from typing import Any
 from uuid import UUID, SafeUUID
@@ -21,6 +24,9 @@ _TIME = Struct(">BBBIB")
 _SPAN = Struct(">iIi")
 _OFFSET = Struct(">q")
 _COMPLEX = Struct(">dd")
+_LENGTH = Struct(">I")
+#: In bytes.
+_LONGEST_FRACTION = 8192
 _MICROSECOND = dt.timedelta(microseconds=1)
 _ZONE_KEY = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 _SAFETY_LETTERS = {SafeUUID.safe: b"s", SafeUUID.unsafe: b"u", SafeUUID.unknown: b""}
@@ -123,6 +129,69 @@ def _decode_complex(data: bytes) -> complex:
     return complex(*_COMPLEX.unpack(data))
 
 
+_PATHS: dict[bytes, Any] = {b"p": PosixPath, b"w": WindowsPath, b"P": PurePosixPath, b"W": PureWindowsPath}
+_PATH_LETTERS = {kind: letter for letter, kind in _PATHS.items()}
+_ADDRESSES: dict[bytes, Any] = {
+    b"a4": ipaddress.IPv4Address,
+    b"a6": ipaddress.IPv6Address,
+    b"n4": ipaddress.IPv4Network,
+    b"n6": ipaddress.IPv6Network,
+    b"i4": ipaddress.IPv4Interface,
+    b"i6": ipaddress.IPv6Interface,
+}
+_ADDRESS_LETTERS = {kind: letters for letters, kind in _ADDRESSES.items()}
+
+
+def _encode_path(value: Any) -> bytes:
+    return _PATH_LETTERS[type(value)] + str(value).encode("utf-8", "surrogatepass")
+
+
+def _decode_path(data: bytes) -> object:
+    # A path of another system cannot be made here, and is a miss.
+    return _PATHS[data[:1]](data[1:].decode("utf-8", "surrogatepass"))
+
+
+def _encode_address(value: Any) -> bytes:
+    return _ADDRESS_LETTERS[type(value)] + str(value).encode()
+
+
+def _decode_address(data: bytes) -> object:
+    return _ADDRESSES[data[:2]](data[2:].decode())
+
+
+def _encode_ints(*values: int) -> bytes:
+    parts = [_encode_int(value) for value in values]
+    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+
+def _decode_ints(data: bytes) -> list[int]:
+    values = []
+    while data:
+        (length,) = _LENGTH.unpack_from(data)
+        end = _LENGTH.size + length
+        if len(data) < end:
+            raise ValueError("a number that was cut short")
+        values.append(_decode_int(data[_LENGTH.size : end]))
+        data = data[end:]
+    return values
+
+
+def _encode_fraction(value: Fraction) -> bytes:
+    data = _encode_ints(value.numerator, value.denominator)
+    if len(data) > _LONGEST_FRACTION:
+        raise CannotEncode(
+            f"a fraction of {len(data)} bytes takes long to read, so it is not cached: return a float"
+        )
+    return data
+
+
+def _decode_fraction(data: bytes) -> Fraction:
+    # It is reduced again, which takes time with the square of its length.
+    if len(data) > _LONGEST_FRACTION:
+        raise ValueError("a fraction that nobody wrote")
+    return Fraction(*_decode_ints(data))
+
+
 #: Exact type -> (extension code, encoder). An int comes here only when it is beyond 64 bits.
 SCALAR_CODES: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     int: (1, _encode_int),
@@ -133,6 +202,10 @@ SCALAR_CODES: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     Decimal: (7, lambda value: str(value).encode()),
     UUID: (8, _encode_uuid),
     complex: (9, lambda value: _COMPLEX.pack(value.real, value.imag)),
+    **dict.fromkeys(_PATH_LETTERS, (10, _encode_path)),
+    **dict.fromkeys(_ADDRESS_LETTERS, (11, _encode_address)),
+    Fraction: (12, _encode_fraction),
+    range: (13, lambda value: _encode_ints(value.start, value.stop, value.step)),
 }
 
 SCALAR_DECODERS: dict[int, Callable[[bytes], object]] = {
@@ -144,4 +217,8 @@ SCALAR_DECODERS: dict[int, Callable[[bytes], object]] = {
     7: lambda data: Decimal(data.decode()),
     8: _decode_uuid,
     9: _decode_complex,
+    10: _decode_path,
+    11: _decode_address,
+    12: _decode_fraction,
+    13: lambda data: range(*_decode_ints(data)),
 }

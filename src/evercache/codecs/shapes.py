@@ -7,16 +7,16 @@ whose objects hold more than the shape knows of is refused when it is encoded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, Flag
 from hashlib import blake2b
 from types import MemberDescriptorType
-from typing import Any
+from typing import Any, Final
 
 from evercache.errors import CannotEncode
-from evercache.protocol.canonical import describe, instance_state, static_bases, type_name
+from evercache.protocol.canonical import describe, instance_state, shown, static_bases, type_name
 
-__all__ = ["MISSING", "Shape", "make_shape"]
+__all__ = ["MARKUP", "MISSING", "CustomShape", "Shape", "make_shape", "markup_shape"]
 
 
 class _Missing:
@@ -144,12 +144,12 @@ _FILLERS: dict[type, Callable[[Any, Any], None]] = {
 
 
 class DataclassShape(Shape):
-    """Dataclasses by their fields, frozen and slotted ones as well."""
+    """Dataclasses and classes of attrs by their fields, frozen and slotted ones as well."""
 
     kind = "dataclass"
 
-    def __init__(self, cls: type, name: str) -> None:
-        super().__init__(cls, name, tuple(field.name for field in dataclasses.fields(cls)))
+    def __init__(self, cls: type, name: str, fields: Iterable[str]) -> None:
+        super().__init__(cls, name, tuple(fields))
         self._known = frozenset(self.fields)
         self._slots: dict[str, MemberDescriptorType] = {}
         for base in reversed(cls.__mro__):
@@ -173,6 +173,39 @@ class DataclassShape(Shape):
                 slot.__set__(made, part)
             else:
                 made.__dict__[name] = part
+        return made
+
+
+class AttrsShape(DataclassShape):
+    """The same by the names that attrs keeps."""
+
+    kind = "attrs"
+
+
+class CustomShape(Shape):
+    """A class with the application's own functions: to something that can be encoded, and back."""
+
+    kind = "custom"
+
+    def __init__(
+        self, cls: type, name: str, encode: Callable[[Any], object], decode: Callable[[Any], object]
+    ) -> None:
+        super().__init__(cls, name)
+        self._encode, self._decode = encode, decode
+
+    def take(self, value: Any) -> list[Any]:
+        """What `encode` makes of it."""
+        try:
+            return [self._encode(value)]
+        except Exception as error:
+            raise self.refuse(f"cannot be written by its encode= ({shown(error)})") from error
+
+    def build(self, parts: list[Any]) -> object:
+        """What `decode` makes of that."""
+        (part,) = parts
+        made = self._decode(part)
+        if type(made) is not self.cls:
+            raise ValueError(f"decode= of {self.name} made {describe(made)}")
         return made
 
 
@@ -247,11 +280,28 @@ def make_shape(cls: type, name: str | None = None) -> Shape | None:
     if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "__pydantic_private__") and not static:
         return ModelShape(cls, label)
     if dataclasses.is_dataclass(cls):
-        return DataclassShape(cls, label) if not static and _has_equality(cls) else None
+        names = [field.name for field in dataclasses.fields(cls)]
+        return DataclassShape(cls, label, names) if not static and _has_equality(cls) else None
+    if hasattr(cls, "__attrs_attrs__"):
+        names = [field.name for field in cls.__attrs_attrs__]
+        return AttrsShape(cls, label, names) if not static and _has_equality(cls) else None
     for base in _EXACT:
         if static == {base}:
             return BuiltinShape(cls, label, base)
     return None
+
+
+def markup_shape() -> Shape | None:
+    """The shape of markupsafe's `Markup`, which templates return; None where it is not installed."""
+    try:
+        from markupsafe import Markup
+    except ImportError:
+        return None
+    return make_shape(Markup)
+
+
+#: `Markup` in a store.
+MARKUP: Final = b"markupsafe.Markup"
 
 
 def _has_equality(cls: Any) -> bool:

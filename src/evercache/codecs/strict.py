@@ -12,15 +12,15 @@ which is twice as fast, decodes. (It could not encode: it changes tuples, sets a
 from __future__ import annotations
 
 import gc
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 import msgpack
 import msgspec
 
 from evercache.codecs.registry import TypeRegistry
+from evercache.codecs.remedies import refusal
 from evercache.codecs.scalars import SCALAR_CODES, SCALAR_DECODERS, encode_scalar
 from evercache.codecs.shapes import MISSING, Shape
 from evercache.errors import CannotEncode, CorruptEnvelope
@@ -168,24 +168,7 @@ class _Bytearray:
 def _wrap(value: Any) -> Any:
     if type(value) is bytearray:
         return _Bytearray(value)
-    raise CannotEncode(_refusal(value))
-
-
-def _refusal(value: object) -> str:
-    if isinstance(value, (GeneratorType, AsyncGeneratorType, CoroutineType)):
-        return f"{describe(value)} can be used once only, so it is not cached: return a list or a tuple"
-    if isinstance(value, memoryview):
-        return "a memoryview is a window on memory, so it is not cached: return bytes"
-    if isinstance(value, BaseException):
-        return f"{describe(value)} never equals its copy, so it is not cached: raise it, and see cache_errors="
-    if callable(value) or hasattr(value, "read"):
-        return f"{describe(value)} is not a value, so it is not cached: return what it gives"
-    cls = f"{type(value).__module__}.{type(value).__qualname__}"
-    return (
-        f"{describe(value)} would not come back as it is, so it is not cached: annotate the function's "
-        f"return type or cache.register({type(value).__qualname__}), where {cls} is an enum, named tuple, "
-        "msgspec Struct, pydantic model, or a dataclass that compares by value; else return plain values"
-    )
+    raise CannotEncode(refusal(value))
 
 
 class _Encoding:
@@ -211,9 +194,13 @@ class _Encoding:
             return [mark, *_guard(list(value))]
         if kind is OrderedDict or kind is Counter or kind is defaultdict:
             return self._mapping(value, kind)
+        if kind is deque:
+            self.marked = True
+            longest = b"" if value.maxlen is None else str(value.maxlen).encode()
+            return [msgpack.ExtType(_MARK, b"q" + longest), *_guard(list(value))]
         shape = self.types.shape_of(kind)
         if shape is None:
-            raise CannotEncode(_refusal(value))
+            raise CannotEncode(refusal(value))
         self.marked = True
         parts = _guard(shape.take(value))
         return [msgpack.ExtType(_OBJECT, shape.mark), *parts]
@@ -297,7 +284,7 @@ class _Decoding:
     def extension(self, code: int, data: bytes) -> object:
         if code == _MARK:
             self.open_marks += 1
-            return _MARKS.get(data) or _defaultdict_mark(data)
+            return _MARKS.get(data) or _parametric_mark(data)
         if code == _OBJECT:
             shape = self.types.shape_named(data)
             if shape is None:
@@ -321,7 +308,11 @@ class _Decoding:
         return items[0].build(items[1:])
 
 
-def _defaultdict_mark(data: bytes) -> _Mark:
+def _parametric_mark(data: bytes) -> _Mark:
+    """The mark of a deque with its `maxlen`, or of a defaultdict with its factory."""
+    if data[:1] == b"q":
+        longest = int(data[1:]) if data[1:] else None
+        return _Mark(lambda parts: deque(parts, longest))
     if data[:1] != b"d":
         raise ValueError(f"unknown mark {data!r}")
     factory = _FACTORIES[data[1:].decode()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 from collections import deque
@@ -16,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from evercache.clock import monotonic
+from evercache.observe.labelled import labelled
 from evercache.process import new_lock, start_thread, thread_runs
 
 __all__ = ["Background", "Job", "cancel", "keep"]
@@ -34,8 +34,7 @@ _MOST_POSTED: Final = 1000
 
 
 def _log(what: Callable[..., Any], error: BaseException) -> None:
-    logger = logging.getLogger("evercache")
-    logger.error("a background job of the cache failed and is begun again: %r", what, exc_info=error)
+    labelled("evercache").error("a background job of the cache failed and is begun again: %r", what, exc_info=error)
 
 
 class Background:

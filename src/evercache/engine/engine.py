@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from evercache.engine.alone import Alone
 from evercache.engine.background import Job
 from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
@@ -73,7 +74,7 @@ class Engine:
         self.settings = settings
         self.topology = topology = deployment.topology
         now = now or deployment.now
-        self.events = EventHub(now, beside=deployment.events)
+        self.events = EventHub(now, beside=deployment.events, namespace=settings.namespace)
         self.state = State(settings, now, deployment.rng, token)
         db = location.node_options.db
         book_db = db if settings.bookkeeping_db is None else settings.bookkeeping_db
@@ -104,6 +105,8 @@ class Engine:
         self.hot = HotSample(self)
         self.hot.divert = self._divert
         self._view_event: asyncio.Event | None = None
+        #: Of a store in memory that is there for want of a URL.
+        self.alone: Alone | None = None
         self._started = False
         self.closed = False
         #: Set while no jobs run.
@@ -241,6 +244,8 @@ class Engine:
         self._view_event = None
         self._make_jobs()
         self.hot.after_fork()
+        if self.alone is not None:
+            self.alone.after_fork()
         for user in living(self.users):
             user.after_fork()
 

@@ -1,4 +1,5 @@
-"""Notices what no caller meets at one moment: a tail gone blind, a replica that lags, the end of a trouble."""
+"""Notices what no caller meets at one moment: a tail gone blind, a replica that lags, the end of a trouble, a
+confirmation that grows old."""
 
 from __future__ import annotations
 
@@ -13,9 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
+#: A look, and the round of questions to the sentinels that it sets off, take less than this (seconds).
+_IN_TIME = 0.2
+
 
 class Watch:
-    """Owned by the background; `look` is called on its loop only, some ten times a second. It only tells."""
+    """Owned by the background; `look` is called on its loop only, some ten times a second. It reports, and asks for
+    confirmations of the master in time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -53,13 +58,23 @@ class Watch:
         if engine.settings.consistency != "strict":
             if engine.events.open and engine.state.sure(now):
                 engine.events.emit(events.Confirmed())
-        elif engine.routing.confirmed(now):
+            return
+        self._ask_in_time(now)
+        if engine.routing.confirmed(now):
             self._unconfirmed = None
             engine.events.emit(events.Confirmed())
         elif self._unconfirmed is None:
             self._unconfirmed = now
         elif now - self._unconfirmed >= engine.settings.max_staleness:  # at the start it takes a moment
             engine.events.emit(events.Unconfirmed("strict"))
+
+    def _ask_in_time(self, now: float) -> None:
+        """Have the master confirmed again before the last confirmation is too old: the sentinels are polled once a
+        second, and a smaller `max_staleness` would leave most reads without a cache (rule 17)."""
+        engine, bound = self._engine, self._engine.settings.max_staleness
+        age = now - engine.topology.confirmed_since()
+        if min(bound / 2, bound - _IN_TIME) < age < 2 * bound:  # later, there is another trouble
+            engine.topology.nudge()
 
     def _lags(self, now: float) -> None:
         engine = self._engine

@@ -18,10 +18,12 @@ from evercache.protocol.identity import identity, location
 from evercache.protocol.scope import Subject, tag_hash
 from evercache.protocol.signature import Signature, TagTemplate
 
-__all__ = ["FunctionCore", "Functions", "TagSource", "as_tags"]
+__all__ = ["FunctionCore", "Functions", "TagFunction", "TagSource", "as_tags"]
 
-#: A template with parameter names, or a function of the call's arguments that returns one tag or several.
-TagSource = str | Callable[..., str | Iterable[str]]
+#: A function of the call's arguments that returns one tag or several.
+TagFunction = Callable[..., str | Iterable[str]]
+#: A template with parameter names, or such a function.
+TagSource = str | TagFunction
 
 
 def as_tags(tags: str | Iterable[str]) -> Iterable[str]:

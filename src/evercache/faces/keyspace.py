@@ -16,6 +16,7 @@ from evercache.codecs import Encoder
 from evercache.errors import WrongCache
 from evercache.observe import Counters
 from evercache.policy import TTL, WAITED, OnError, Policy, Seconds, Settings, check_choice, seconds
+from evercache.protocol.canonical import shown
 from evercache.protocol.keys import Naming
 from evercache.protocol.scope import Subject, tag_hash
 from evercache.results import Ack, Health
@@ -165,7 +166,9 @@ class Keyspace(ABC):
         **more: Any,
     ) -> Request:
         if isinstance(tags, str):
-            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as ({tags!r},)")
+            raise TypeError(f"tags={tags!r}: give a sequence of tags, such as tags=({tags!r},)")
+        if not isinstance(tags, Iterable):
+            raise TypeError(f"tags={shown(tags)}: give the tags of the key themselves, such as tags=('project:7',)")
         subject = self._subject(key, tuple(map(tag_hash, tags)))
         policy = self._policy(ttl, on_error=on_error, **more)
         return Request(subject, policy, self._encoder, self._counters, self._usual, compute)

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import NoneType
 from typing import Any
 from uuid import UUID
@@ -17,6 +20,8 @@ __all__ = ["copier"]
 #: Values that nobody can change, so that all callers may share them.
 _FIXED: frozenset[type] = frozenset(
     {int, str, float, bool, NoneType, bytes, complex, range, Decimal, UUID, date, time, datetime, timedelta}
+    | {Fraction, IPv4Address, IPv6Address, IPv4Network, IPv6Network, IPv4Interface, IPv6Interface}
+    | {PosixPath, WindowsPath, PurePosixPath, PureWindowsPath}
 )
 #: What is shared as a whole, or not copied by a plan at all.
 _SHARED: frozenset[type] = frozenset({tuple, frozenset})

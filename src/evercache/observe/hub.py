@@ -40,8 +40,11 @@ class EventHub:
         subscribers: Subscribers | None = None,
         *,
         beside: EventHub | None = None,
+        namespace: str | None = None,
     ) -> None:
         self._now = now
+        #: What log lines begin with. An application may print the message only, without the name of the logger.
+        self._label = "evercache" if namespace is None else f"evercache[{namespace}]"
         self._logger = logger or logging.getLogger("evercache")
         self.subscribers = subscribers or Subscribers()
         #: Those of the caches that use the engine.
@@ -88,7 +91,15 @@ class EventHub:
     def _log(self, level: int, event: Event, error: BaseException | None = None) -> None:
         try:
             with LOGGING.entered():
-                self._logger.log(level, "%s", event, exc_info=error, extra={"evercache_event": event}, stacklevel=3)
+                self._logger.log(
+                    level,
+                    "%s: %s",
+                    self._label,
+                    event,
+                    exc_info=error,
+                    extra={"evercache_event": event},
+                    stacklevel=3,
+                )
         except Exception as failure:
             # Handlers and filters of the application may raise, and memory may be missing.
             if from_signal_handler(failure):

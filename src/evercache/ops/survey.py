@@ -263,7 +263,8 @@ def _claimed(nodes: tuple[NodeReport, ...]) -> Address | None:
 def _judged(node: NodeReport, nodes: tuple[NodeReport, ...], master: Address | None) -> NodeReport:
     """What the library would use the node for, by the rules that its own monitor follows."""
     if node.state != "up":
-        words = {"loading": "it is loading its data", "denied": node.detail, "silent": "it does not answer"}
+        silent = node.detail.partition(": ")[2] if "TLS" in node.detail else "it does not answer"
+        words = {"loading": "it is loading its data", "denied": node.detail, "silent": silent}
         return replace(node, reason=words.get(node.state, node.detail))
     if node.role == "master":
         if master is not None and node.address != master:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum, Flag
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from hashlib import blake2b
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MemberDescriptorType
 from typing import Any
@@ -179,6 +181,8 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
     dt.timedelta: lambda value: f"timedelta({value.days},{value.seconds},{value.microseconds})",
     dt.datetime: _datetime,
     dt.time: _time,
+    **dict.fromkeys((IPv4Address, IPv6Address, IPv4Network, IPv6Network, IPv4Interface, IPv6Interface), ascii),
+    Fraction: lambda value: f"Fraction({_int(value.numerator)},{_int(value.denominator)})",
 }
 
 
@@ -315,6 +319,10 @@ def _object(value: Any, kind: type, left: int) -> str:
         # A field that only the class holds (init=False and a plain default) is a value all the same.
         named = {f.name: getattr(value, f.name) for f in fields(kind) if hasattr(value, f.name)}
         return _fields(kind, _keyed_state(value) | named, left)
+    if hasattr(kind, "__attrs_attrs__") and not static:
+        state = _keyed_state(value)
+        state.pop("_attrs_cached_hash", None)
+        return _fields(kind, state, left)
     base = next((base for base in _BASES if base in static), None)
     if base is not None and static <= {base, dt.date}:
         text = _text(_BASES[base](value), left)

@@ -34,6 +34,7 @@ __all__ = [
     "VERSION",
     "Envelope",
     "Header",
+    "draw_of",
     "pack",
     "peek_header",
     "repack",
@@ -108,6 +109,14 @@ class Envelope:
     def number(self) -> int:
         """The value of a counter."""
         return int(self.payload)
+
+
+def draw_of(id: bytes) -> float:
+    """The random number from 0 to 1 by which an entry with this id expires earlier (the jitter).
+
+    Made of the id, which is random, so that a reader can tell how old the entry is.
+    """
+    return int.from_bytes(id[:4]) / (1 << 32)
 
 
 def pack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import keyword
 import re
@@ -46,7 +47,14 @@ def check_cacheable(fn: object) -> bool:
         raise TypeError(f"{name} is not a function, so its calls cannot be cached")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise TypeError(f"{name} is a generator, which gives its items once only: return a list or a tuple")
-    if not isinstance(getattr(fn, "__qualname__", None), str):
+    named = isinstance(getattr(fn, "__qualname__", None), str)
+    if isinstance(fn, functools.partial) and not named:
+        inner = getattr(fn.func, "__name__", "function")
+        raise TypeError(
+            f"{shown(fn)} has no name to make keys of, and name= does not give it one: cache {inner} itself, or a "
+            f"function around it, such as  def {inner}_with(...): return {inner}(...)"
+        )
+    if not named:
         raise TypeError(f"{name} has no name to make keys of: wrap it in a function with def")
     return inspect.iscoroutinefunction(fn)
 

@@ -23,6 +23,7 @@ from evercache.process import Wakeup, new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.connection import LATE, Connection, open_socket
 from evercache.wire.greeting import greet
+from evercache.wire.mismatch import find_mismatch
 from evercache.wire.places import Place, Places, collect_dropped, taken
 from evercache.wire.resp import encode, encode_get
 from evercache.wire.sockets import check_options, from_handler, why
@@ -162,6 +163,8 @@ class BlockingEndpoint:
         self.address = address
         self.options = options
         self._epoch = 0
+        #: Whether a connection to it was ever made.
+        self._met = False
         self._reset()
 
     def _reset(self) -> None:
@@ -420,6 +423,7 @@ class BlockingEndpoint:
             raise
         with self._lock:
             self._backoff.clear()
+        self._met = True
         return connection
 
     def _open(self, now: float, deadline: float, place: Place) -> Connection:
@@ -436,6 +440,10 @@ class BlockingEndpoint:
                 connection.close()
             if from_handler(error):
                 raise
+            if not self._met and isinstance(error, (OSError, ConnectionFailed, DeadlineExceeded)):
+                words = find_mismatch(self.address, self.options, error, deadline)
+                if words:
+                    raise ConnectionFailed(f"{self.address}: {words}") from error
             if isinstance(error, (TimeoutError, DeadlineExceeded)):
                 if limit < deadline:
                     raise ConnectionFailed(

@@ -251,7 +251,11 @@ class Call:
         """Let the tip reach what the caller knows."""
         if tip > self.book.tip:
             self.ensure_generation(life)
-            self.book.tip = max(self.book.tip, tip)
+            book = self.book
+            unknown = self.newest > book.tip  # the caller knows of a life that is not known here
+            book.tip = max(book.tip, tip, self.newest + 1 if unknown else 0)
+            if unknown:
+                book.star = book.tip
 
     def fold(self, cap: int, most: int) -> None:
         """Fold the oldest marks, when there are too many, into a wider one."""
@@ -269,6 +273,17 @@ class Call:
     ) -> tuple[int, bytes]:
         """Issue a mark: its stamp and the id of its line in the log."""
         self.ensure_generation(life)
+        if self.newest > self.book.tip and kind != b"*":
+            self._issue(b"*", b"")  # as in raise_tip
+        stamp, line = self._issue(kind, name)
+        if remember:
+            self.book.ids[id] = self.now_ms
+        self.keep_marks(limit.marks_ms)
+        self._trim(limit)
+        self.fold(limit.marks, 100)
+        return stamp, line
+
+    def _issue(self, kind: bytes, name: bytes) -> tuple[int, bytes]:
         book = self.book
         stamp = max(self.now_us, book.tip + 1, self.newest + 1)
         before = tuple(int(part) for part in book.last.split(b"-"))
@@ -280,11 +295,6 @@ class Call:
             book.marks[kind + b":" + name] = stamp
         elif kind == b"*":
             book.star = stamp
-        if remember:
-            book.ids[id] = self.now_ms
-        self.keep_marks(limit.marks_ms)
-        self._trim(limit)
-        self.fold(limit.marks, 100)
         return stamp, book.last
 
     def keep_marks(self, ms: int) -> None:

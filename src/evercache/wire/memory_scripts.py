@@ -257,7 +257,8 @@ def _restore(call: Call) -> Reply:
     book = call.book
     call.ensure_generation(life)
     call.keep_marks(limit.marks_ms)
-    if knew_another and book.star < call.newest:
+    if knew_another and book.star <= call.newest + 1:
+        call.raise_tip(call.newest + 1, life)
         call.mark(b"*", b"", life, False, limit, life)
     tip = max(call.newest, star, tagfloor)
     for member, score in pairs:

@@ -29,6 +29,8 @@ from evercache.process import living, new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.channel import Channel
 from evercache.wire.greeting import greet
+from evercache.wire.loops import running_loop
+from evercache.wire.mismatch import LONGEST, afind_mismatch
 from evercache.wire.names import resolver
 from evercache.wire.places import Place, Places, taken
 from evercache.wire.requests import Exchange
@@ -51,6 +53,8 @@ class PipelinedWire:
 
     def __init__(self) -> None:
         self._made: WeakSet[PipelinedEndpoint | PipelinedConnection] = WeakSet()
+        #: The servers that `connect` has reached.
+        self._met: set[Address] = set()
 
     def endpoint(self, address: Address, options: ConnectionOptions) -> PipelinedEndpoint:
         """An endpoint; connects at its first use. `ConfigurationError` for options that cannot work."""
@@ -61,7 +65,9 @@ class PipelinedWire:
     async def connect(self, address: Address, options: ConnectionOptions, deadline: float) -> PipelinedConnection:
         """Open a connection of one's own and greet."""
         check_options(address, options)
-        connection = PipelinedConnection(await _open(address, options, deadline, keep_messages=True))
+        met = address in self._met
+        connection = PipelinedConnection(await _open(address, options, deadline, keep_messages=True, met=met))
+        self._met.add(address)
         self._made.add(connection)
         return connection
 
@@ -151,6 +157,8 @@ class PipelinedEndpoint:
         self.address = address
         self.options = options
         self._epoch = 0
+        #: Whether a connection to it was ever made.
+        self._met = False
         self._reset()
 
     def _reset(self) -> None:
@@ -167,8 +175,8 @@ class PipelinedEndpoint:
 
     @property
     def outstanding(self) -> int:
-        """Calls under way now, over all event loops, those that wait for a connection included."""
-        return sum(slot.outstanding for _, slot in self._all_slots())
+        """Calls under way now, over all open event loops, those that wait for a connection included."""
+        return sum(slot.outstanding for loop, slot in self._all_slots() if not loop.is_closed())
 
     async def execute(
         self, commands: Sequence[Command], deadline: float, expect: Expectation | None = None
@@ -184,7 +192,7 @@ class PipelinedEndpoint:
         """See `wire.types.SyncEndpoint.begin`."""
         if not commands:
             return []
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         slot = self._slots.get(loop) or self._new_slot(loop)
         channel = slot.current(self._epoch)
         if channel is None or (expect is not None and not expect(channel.greeting)):
@@ -288,7 +296,8 @@ class PipelinedEndpoint:
             if pause:
                 await asyncio.sleep(pause)
                 return await self._fresh(loop, slot, deadline)
-            slot.opened_by = monotonic() + self.options.connect_timeout + _LOST
+            longest = self.options.connect_timeout + (0.0 if self._met else LONGEST)
+            slot.opened_by = monotonic() + longest + _LOST
             # In a context of its own: the connection outlives the caller, and all that the caller's holds.
             opening = slot.opening = Context().run(loop.create_task, self._fill(slot))
         await asyncio.wait((opening,), timeout=left)
@@ -305,7 +314,7 @@ class PipelinedEndpoint:
         """Open a channel for the slot. An error is returned, for all who wait and nobody in particular."""
         epoch, own = self._epoch, asyncio.current_task()
         try:
-            channel = await _open(self.address, self.options, inf, keep_messages=False)
+            channel = await _open(self.address, self.options, inf, keep_messages=False, met=self._met)
         except UnavailableError as error:
             with self._lock:
                 self._backoff.failed(error, monotonic())
@@ -317,6 +326,7 @@ class PipelinedEndpoint:
         try:
             with self._lock:
                 self._backoff.clear()
+            self._met = True
             if epoch != self._epoch or not current:
                 channel.close()
                 return ConnectionFailed(f"{self.address} was disconnected while a connection was made")
@@ -327,8 +337,13 @@ class PipelinedEndpoint:
         return channel
 
 
-async def _open(address: Address, options: ConnectionOptions, deadline: float, *, keep_messages: bool) -> Channel:
-    """A greeted channel before the deadline and `connect_timeout`, or an error whose `maybe_run` is False."""
+async def _open(
+    address: Address, options: ConnectionOptions, deadline: float, *, keep_messages: bool, met: bool
+) -> Channel:
+    """A greeted channel before the deadline and `connect_timeout`, or an error whose `maybe_run` is False.
+
+    `met`: whether this process has reached the server before; else a failure is looked into.
+    """
     loop = asyncio.get_running_loop()
     now = monotonic()
     limit = min(deadline, now + options.connect_timeout)
@@ -342,6 +357,10 @@ async def _open(address: Address, options: ConnectionOptions, deadline: float, *
     except BaseException as error:
         if channel is not None:
             channel.close()
+        if not met and isinstance(error, (OSError, ConnectionFailed, DeadlineExceeded)):
+            words = await afind_mismatch(address, options, error, deadline)
+            if words:
+                raise ConnectionFailed(f"{address}: {words}") from error
         if isinstance(error, (TimeoutError, DeadlineExceeded)):
             if limit < deadline:
                 raise ConnectionFailed(

@@ -57,15 +57,15 @@ class AsyncLink:
         *,
         repeat: bool = True,
         at_once: bool = False,
-        replicas: int = 0,
+        replicated: bool = False,
     ) -> list[Any]:
         """Run scripts at the master, in one write, and return their raw replies.
 
         Waits for a resync under way (with `at_once` not the first time, where that is of the same data: for scripts
         of which no reply is relied on), and with `repeat` (only for scripts that do the same when they run twice)
         asks again until the deadline, as long as the budget of retries of this process allows it; once the master
-        is known to be down it is asked no more than the background does. With `replicas`, the last reply is the
-        number of replicas that have all of it (`WAIT`). Raises UnavailableError, also for an error reply to any.
+        is known to be down it is asked no more than the background does. With `replicated`, one more reply says
+        whether the replicas in sync have all of it. Raises UnavailableError, also for an error reply to any.
         """
         engine = self._engine
         state = engine.state
@@ -79,7 +79,7 @@ class AsyncLink:
                 raise
             try:
                 with ENOUGH_MEMORY:
-                    return await self._once(master, builds, deadline, replicas)
+                    return await self._once(master, builds, deadline, replicated)
             except UnavailableError as error:
                 at_once = False
                 # An earlier attempt may have run, though the last one was not even sent.
@@ -108,9 +108,11 @@ class AsyncLink:
             raise engine.no_master()
         return master
 
-    async def _once(self, master: Address, builds: Sequence[Build], deadline: float, replicas: int) -> list[Any]:
+    async def _once(self, master: Address, builds: Sequence[Build], deadline: float, replicated: bool) -> list[Any]:
         engine = self._engine
         state = engine.state
+        # Only now: before the master is followed, its replicas are not known.
+        replicas = engine.routing.replicas_to_wait_for() if replicated else 0
         generation, newest = state.generation, state.marks.newest
         calls = [build(generation, newest) for build in builds]
         sent = state.now()
@@ -134,6 +136,9 @@ class AsyncLink:
             raise
         for reply in replies[: len(calls)]:
             self._check(master, generation, reply, sent)
+        if replicated:
+            have = replies.pop() if wait else 0
+            replies.append(isinstance(have, int) and have >= replicas)
         return replies
 
     async def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:

@@ -15,7 +15,7 @@ from evercache.client._async.writes import AsyncWrites, Write
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.shortage import ENOUGH_MEMORY
-from evercache.client.values import counter_payload, sealed, value_of
+from evercache.client.values import age_of, counter_payload, sealed, value_of
 
 # sync-only:
 # from evercache.client.waits import drive
@@ -25,6 +25,7 @@ from evercache.engine.flights import UNSET, Outcome
 from evercache.engine.nodes import lag_of, members, use_of
 from evercache.errors import (
     CannotEncode,
+    ConfigurationError,
     CorruptEnvelope,
     MasterUnknown,
     ResourceExhausted,
@@ -37,6 +38,12 @@ from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack, Explanation, NodeHealth
 
 __all__ = ["AsyncOperations"]
+
+
+def _lasting(lifetime: tuple[int, int], name: str, why: str) -> tuple[int, int]:
+    if not sum(lifetime):
+        raise ConfigurationError(f"{name}(ttl=0) keeps nothing: give more than 0 seconds ({why})")
+    return lifetime
 
 
 class AsyncOperations:
@@ -192,7 +199,7 @@ class AsyncOperations:
             subject.key,
             verdict,
             node=found.source,
-            age=None if callable(request.policy.ttl) else max(0.0, request.policy.ttl - found.left),
+            age=age_of(request, envelope, found.left),
             stale_in=found.left,
             expires_in=(envelope.hard_ms - server_ms) / 1e3,
             stamp=envelope.stamp,
@@ -368,9 +375,10 @@ class AsyncOperations:
     async def touch(self, request: Request) -> bool:
         """Give an entry a new time to live; False when there is none (or no master answers)."""
         policy = request.policy
+        lifetime = _lasting(policy.lifetime(UNSET, 0.0), "touch", "delete() ends an entry")
         try:
             left = await self._settled(request.subject, policy.budget, request.counters)
-            return await self._writes.touch(request.subject, policy.lifetime(UNSET, 0.0), left)
+            return await self._writes.touch(request.subject, lifetime, left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -382,9 +390,10 @@ class AsyncOperations:
         policy = request.policy
         counter_payload(delta)
         counter_payload(initial)
+        lifetime = _lasting(policy.lifetime(0, 0.0), "incr", "a counter has to be kept to count")
         try:
             left = await self._settled(request.subject, policy.budget, request.counters)
-            return await self._writes.incr(request.subject.key, delta, initial, policy.lifetime(0, 0.0), left)
+            return await self._writes.incr(request.subject.key, delta, initial, lifetime, left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -407,7 +416,7 @@ class AsyncOperations:
         """Ask every node for its role and its eviction policy."""
         engine = self._engine
         if engine.topology.local:
-            return [NodeHealth("memory://", "master", "writes and reads", 0.0, None)]
+            return [NodeHealth("memory://", "master", "writes and reads of this process only", 0.0, None)]
         if engine.start() and not engine.state.ready:
             await self._reads.until_ready(engine.settings.budget * 4)
         return [await self._node(address, role) for address, role in members(engine)]

@@ -121,6 +121,8 @@ class AsyncWrites:
             sender.over = True
         counters.acknowledged += sum(ack.done for ack in acks)
         counters.queued += sum(ack.queued for ack in acks)
+        if self._engine.alone is not None:
+            self._engine.alone.invalidated()
         return acks
 
     def _queue_inside(self, scopes: Sequence[Scope], counters: Counters, function: str = "") -> list[Ack]:
@@ -139,15 +141,14 @@ class AsyncWrites:
                 item.scope, replid=replid, newest=newest, id=item.id, function=item.function
             )
 
-        replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
         builds = [build(item) for item in items]
         if beside is not None:
             builds.insert(0 if beside.first else len(builds), beside.build)
-        raw = await self._link.run_many(builds, deadline, replicas=replicas)
+        raw = await self._link.run_many(builds, deadline, replicated=strict)
         if beside is not None:
             beside.reply = raw.pop(0 if beside.first else len(items))
         replies = [parse_invalidate(reply) for reply in raw[: len(items)]]
-        if strict and not await self._safe(raw, replicas, deadline):
+        if strict and not await self._safe(raw[-1], deadline):
             raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         for item, reply in zip(items, replies, strict=True):
             state.acknowledged(item, reply.stamp, reply.replid)
@@ -155,11 +156,11 @@ class AsyncWrites:
                 state.supersedes(item)
         return [Ack(True, reply.stamp, reply.existed) for reply in replies]
 
-    async def _safe(self, raw: list[Any], replicas: int, deadline: float) -> bool:
-        """Strict: a replica has it, and the master was confirmed after it answered (rule 17)."""
+    async def _safe(self, replicated: bool, deadline: float) -> bool:
+        """Strict: the replicas in sync have it, and the master was confirmed after it answered (rule 17)."""
         state, topology = self._state, self._engine.topology
         replied = state.now()
-        if replicas and (not isinstance(raw[-1], int) or raw[-1] < replicas):
+        if not replicated:
             return False
         topology.nudge()
         while not topology.local and topology.confirmed_since() < replied:
@@ -209,15 +210,14 @@ class AsyncWrites:
             with ENOUGH_MEMORY:
                 items += [state.begin(Scope.of_key(write.subject.key), sender=sender) for write in writes]
                 await self._know_time(deadline)
-                replicas = self._engine.routing.replicas_to_wait_for() if strict else 0
                 raw = await self._link.run_many(
                     [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
                     deadline,
                     repeat=False,
-                    replicas=replicas,
+                    replicated=strict,
                 )
                 replies = [parse_set(reply) for reply in raw[: len(writes)]]
-                if strict and not await self._safe(raw, replicas, deadline):
+                if strict and not await self._safe(raw[-1], deadline):
                     raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
             sender.over = True
@@ -249,6 +249,8 @@ class AsyncWrites:
                     acks.append(Ack(True, reply.stamp, reply.existed))
         finally:
             sender.over = True
+        if self._engine.alone is not None and any(ack.existed for ack in acks):
+            self._engine.alone.invalidated()
         if failure is not None and on_error == "raise":
             failure.add_note("an invalidation of the key is queued for the master")
             raise failure

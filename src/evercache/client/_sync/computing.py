@@ -17,7 +17,7 @@ from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
 from evercache.process import from_signal_handler
 from evercache.protocol.canonical import shown
-from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, repack
+from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, draw_of, repack
 from evercache.protocol.replies import LeaseReply, parse_store
 
 __all__ = ["SyncComputing"]
@@ -126,7 +126,7 @@ class SyncComputing:
         deadline: float,
     ) -> Outcome:
         policy = request.policy
-        lifetime = policy.error_lifetime(error, self._state.rng.random())
+        lifetime = policy.error_lifetime(error, draw_of(bytes.fromhex(token)))
         if lifetime is not None:
             envelope = self._wrap(request, token, stamp, error, took, is_error=True)
             if envelope is not None and self._send(request, token, stamp, envelope, lifetime, deadline):
@@ -175,7 +175,7 @@ class SyncComputing:
         policy = request.policy
         if envelope is None or (policy.cache_if is not None and not policy.cache_if(value)):
             return None
-        lifetime = policy.lifetime(value, self._state.rng.random())
+        lifetime = policy.lifetime(value, draw_of(envelope.id))
         return lifetime if sum(lifetime) > 0 else None
 
     def _stored(

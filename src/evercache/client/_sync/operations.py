@@ -16,13 +16,14 @@ from evercache.client._sync.writes import SyncWrites, Write
 from evercache.client.request import Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.shortage import ENOUGH_MEMORY
-from evercache.client.values import counter_payload, sealed, value_of
+from evercache.client.values import age_of, counter_payload, sealed, value_of
 from evercache.client.waits import drive
 from evercache.engine.engine import Engine
 from evercache.engine.flights import UNSET, Outcome
 from evercache.engine.nodes import lag_of, members, use_of
 from evercache.errors import (
     CannotEncode,
+    ConfigurationError,
     CorruptEnvelope,
     MasterUnknown,
     ResourceExhausted,
@@ -35,6 +36,12 @@ from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack, Explanation, NodeHealth
 
 __all__ = ["SyncOperations"]
+
+
+def _lasting(lifetime: tuple[int, int], name: str, why: str) -> tuple[int, int]:
+    if not sum(lifetime):
+        raise ConfigurationError(f"{name}(ttl=0) keeps nothing: give more than 0 seconds ({why})")
+    return lifetime
 
 
 class SyncOperations:
@@ -180,7 +187,7 @@ class SyncOperations:
             subject.key,
             verdict,
             node=found.source,
-            age=None if callable(request.policy.ttl) else max(0.0, request.policy.ttl - found.left),
+            age=age_of(request, envelope, found.left),
             stale_in=found.left,
             expires_in=(envelope.hard_ms - server_ms) / 1e3,
             stamp=envelope.stamp,
@@ -356,9 +363,10 @@ class SyncOperations:
     def touch(self, request: Request) -> bool:
         """Give an entry a new time to live; False when there is none (or no master answers)."""
         policy = request.policy
+        lifetime = _lasting(policy.lifetime(UNSET, 0.0), "touch", "delete() ends an entry")
         try:
             left = self._settled(request.subject, policy.budget, request.counters)
-            return self._writes.touch(request.subject, policy.lifetime(UNSET, 0.0), left)
+            return self._writes.touch(request.subject, lifetime, left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -370,9 +378,10 @@ class SyncOperations:
         policy = request.policy
         counter_payload(delta)
         counter_payload(initial)
+        lifetime = _lasting(policy.lifetime(0, 0.0), "incr", "a counter has to be kept to count")
         try:
             left = self._settled(request.subject, policy.budget, request.counters)
-            return self._writes.incr(request.subject.key, delta, initial, policy.lifetime(0, 0.0), left)
+            return self._writes.incr(request.subject.key, delta, initial, lifetime, left)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -395,7 +404,7 @@ class SyncOperations:
         """Ask every node for its role and its eviction policy."""
         engine = self._engine
         if engine.topology.local:
-            return [NodeHealth("memory://", "master", "writes and reads", 0.0, None)]
+            return [NodeHealth("memory://", "master", "writes and reads of this process only", 0.0, None)]
         if engine.start() and not engine.state.ready:
             self._reads.until_ready(engine.settings.budget * 4)
         return [self._node(address, role) for address, role in members(engine)]

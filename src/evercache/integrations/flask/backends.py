@@ -64,6 +64,7 @@ class EvercacheBackend(CachelibCache):
 
     def _begin(self, settings: FlaskSettings) -> None:
         cache = Cache(settings.url, namespace=settings.namespace, **settings.cache_options())
+        cache._assumed = settings.assumed
         cache.register(StoredResponse)
         cache.register(StoredError)
         CachelibCache.__init__(

@@ -25,6 +25,8 @@ _KNOWN = frozenset({*DEFAULTS, *REDIS, "CACHE_TYPE", "EVERCACHE_URL", "CACHE_MEM
 #: By a part of a problem that `health()` tells: what mends it. The first that fits.
 _MENDS = (
     ("nothing listens there", "start the server, or correct its address in the URL"),
+    ("not speak TLS on this port", "use redis:// or sentinel:// in the URL, or its TLS port"),
+    ("speaks TLS on this port", "use rediss:// or sentinels:// in the URL, or its plain port"),
     ("check the user name", "correct them in the URL, or the ACL of that user on the server"),
     ("Cluster is not supported", "name sentinels, or one server that is no node of a cluster"),
     ("check the service name", "correct the last part of the URL, or `sentinel monitor`"),
@@ -77,7 +79,7 @@ def of_settings(
     if settings.kind in ("null", "files", None):
         return
     secrets = [merged.get("SECRET_KEY"), *(merged.get("SECRET_KEY_FALLBACKS") or ())]
-    if not settings.pickle_keys and settings.kind != "simple":
+    if not settings.pickle_keys and settings.kind != "simple" and not settings.assumed:
         yield Finding(
             "risk",
             "there is no key to sign with, so what can only be pickled is not cached",

@@ -82,8 +82,8 @@ class Cache(Operations):
         settings = FlaskSettings.of(merged)
         if settings.type == "NullCache" and not merged["CACHE_NO_NULL_WARNING"]:
             warnings.warn(
-                "CACHE_TYPE is NullCache, so nothing is cached: set EVERCACHE_URL, or CACHE_TYPE to 'RedisCache', "
-                "'RedisSentinelCache' or 'SimpleCache'; or CACHE_NO_NULL_WARNING, if that is meant",
+                "evercache: CACHE_TYPE is NullCache, so nothing is cached: set EVERCACHE_URL, or CACHE_TYPE to "
+                "'RedisCache', 'RedisSentinelCache' or 'SimpleCache'; or CACHE_NO_NULL_WARNING, if that is meant",
                 stacklevel=2,
             )
         self.source_check, self.enable_signals = settings.source_check, settings.signals
@@ -96,7 +96,8 @@ class Cache(Operations):
                 backend.serializer = self.serializer
             else:
                 warnings.warn(
-                    f"CACHE_SERIALIZER is set, but {type(backend).__name__} has no use for one", stacklevel=2
+                    f"evercache: CACHE_SERIALIZER is set, but {type(backend).__name__} has no use for one",
+                    stacklevel=2,
                 )
         if self.with_jinja2_ext:
             setattr(app.jinja_env, CACHE_ATTRIBUTE, self)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from evercache.faces.options import tag_sources
 from evercache.integrations.flask.names import takes
 from evercache.policy import seconds
 
@@ -28,8 +29,7 @@ class Options:
     stale_if_error: float = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.tags, str):
-            raise TypeError(f"tags={self.tags!r}: give a sequence of tags, such as ({self.tags!r},)")
+        tag_sources(self.tags)
         for name in ("stale", "stale_if_error"):
             seconds(getattr(self, name), name)
 

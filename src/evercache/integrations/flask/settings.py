@@ -92,12 +92,14 @@ class FlaskSettings:
     options: Mapping[str, Any]
     arguments: list[Any]
     pickle_keys: tuple[bytes | str, ...] = field(repr=False, default=())
+    #: Whether entries are kept in the memory of this process for want of a URL.
+    assumed: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> FlaskSettings:
         """Read them; ValueError for what cannot be meant."""
         url = config["EVERCACHE_URL"] if "EVERCACHE_URL" in config else os.environ.get("EVERCACHE_URL")
-        cache_type = str(config.get("CACHE_TYPE") or ("evercache" if url else "NullCache"))
+        cache_type = str(config.get("CACHE_TYPE") or "evercache")
         kind = kind_of(cache_type)
         method = config["CACHE_HASH_METHOD"]
         if not callable(method):
@@ -120,6 +122,7 @@ class FlaskSettings:
             options=options,
             arguments=list(config["CACHE_ARGS"]),
             pickle_keys=_pickle_keys(config),
+            assumed=kind == "url" and not url,
         )
 
     @property
@@ -152,7 +155,7 @@ class FlaskSettings:
                 "that have a meaning here into the URL (docs/urls.md)",
                 name,
             )
-        keys = self.pickle_keys or ((os.urandom(32),) if self.kind == "simple" else ())
+        keys = self.pickle_keys or ((os.urandom(32),) if self.kind == "simple" or self.assumed else ())
         if keys:
             chosen.setdefault("fallback_codec", SignedPickleCodec(keys))
         else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from evercache.observe.labelled import labelled
 
 __all__ = ["logger", "tell_once"]
 
-logger = logging.getLogger("evercache.flask")
+logger = labelled("evercache.flask")
 
 
 def tell_once(said: set[str], topic: str, message: str, *values: object) -> None:

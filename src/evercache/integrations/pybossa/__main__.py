@@ -22,10 +22,10 @@ WRONG: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: nothing to mend; 1: there are risks; 2: it will not work, or the settings cannot be read."""
+    """0: nothing to fix; 1: there are risks; 2: it will not work, or the settings cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m evercache.integrations.pybossa",
-        description="Exit codes: 0 nothing to mend, 1 there are risks, 2 it will not work.",
+        description="Exit codes: 0 nothing to fix, 1 there are risks, 2 it will not work.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="say what settings will do, what is risky, and what to change")

@@ -72,7 +72,7 @@ def _of_values(values: Mapping[str, Any], settings: SiteSettings) -> Iterator[Fi
     if location.kind == "standalone":
         yield Finding("risk", "one server: while it is away every call computes; use REDIS_SENTINEL for a failover")
     if location.node_options.credentials.password is None:
-        yield Finding("risk", "no password: whoever reaches the servers can read and write all; set REDIS_PASSWORD")
+        yield Finding("risk", "no password: anybody who reaches the servers can read and write; set REDIS_PASSWORD")
     if not settings.secret:
         yield Finding(
             "risk", "SECRET_KEY is missing or shorter than 16 bytes: objects of own classes are not cached; set "
@@ -101,8 +101,8 @@ def _of_moving(settings: SiteSettings) -> Iterator[Finding]:
     if settings.old_prefix is None:
         return
     yield Finding(
-        "risk", "EVERCACHE_OLD_KEYPREFIX: pickles that nobody signed are read, so whoever can write to the "
-        "servers can run code here; remove it when the old code runs nowhere any more",
+        "risk", "EVERCACHE_OLD_KEYPREFIX: unsigned pickles are read, so anybody who can write to the servers "
+        "can run code here; remove it when the old code runs nowhere and its entries have expired",
     )  # fmt: skip
     if settings.old_prefix == settings.prefix:
         yield Finding(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,13 +14,14 @@ from evercache.function import CachedFunction
 from evercache.integrations.pybossa.keys import SiteNaming, function_name, named
 from evercache.integrations.pybossa.migration import OldEntries
 from evercache.integrations.pybossa.settings import SiteSettings
+from evercache.observe.labelled import labelled
 from evercache.protocol.scope import Subject
 from evercache.protocol.signature import Defaults, read_defaults
 
 __all__ = ["LOG", "Home", "Recipe"]
 
 #: Where all of this integration is logged.
-LOG = logging.getLogger("evercache.integrations.pybossa")
+LOG = labelled("evercache.integrations.pybossa")
 
 
 #: Bytes of the largest entry: the site's own code knew no limit.
@@ -120,16 +120,22 @@ class Home:
 
     def _make(self, recipe: Recipe) -> CachedFunction[Any, Any]:
         fn, ttl = recipe.fn, recipe.timeout
+        tags: tuple[Callable[..., str], ...] = ()
         if self.old is not None:
 
             def subject(args: Any, kwargs: Any) -> Subject:
                 made: Subject = cached._core.subject(args, kwargs)
                 return made
 
+            def tag(*args: Any, **kwargs: Any) -> str:
+                key: str = self.naming.entry_key("", recipe.name, cached._core.signature.call_text(args, kwargs))
+                return key
+
             fn = self.old.before(fn, recipe.key_prefix, subject)
             ttl = min(ttl, self.settings.migration_ttl)
+            tags = (tag,)
         ignored = () if recipe.key_prefix is None else _parameters(recipe.fn)
-        options = {"ttl": ttl, "name": recipe.name, "ignore": ignored}
+        options = {"ttl": ttl, "name": recipe.name, "ignore": ignored, "tags": tags}
         cached: CachedFunction[Any, Any] = self.cache._decorate(fn, options, recipe.defaults)
         return cached
 

@@ -101,7 +101,7 @@ class Surface:
             return True
         there = bool(home.cache.delete(str(key)).existed)
         if home.old is not None:
-            there |= home.old.delete(f"{home.old.prefix}::{key}")
+            there |= home.old.delete(f"{home.old.prefix}::{key}", home.naming.direct_key("", str(key)))
         return there
 
     def delete_memoized(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
@@ -156,13 +156,14 @@ def _takes(fn: Callable[..., Any], name: str) -> bool:
 
 
 def _delete_call(home: Home, recipe: Recipe, cached: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    there = False
+    there, key = False, None
     try:
         there = bool(cached.invalidate(*args, **kwargs).existed)
+        key = cached._core.subject(args, kwargs).key
     except TypeError as error:
         recipe.warn_once("delete_memoized(%s, ...): no call has such arguments: %s", error)
     if home.old is not None:
-        there |= home.old.delete(home.old.key(recipe.fn, args, kwargs, None))
+        there |= home.old.delete(home.old.key(recipe.fn, args, kwargs, None), key)
     return there
 
 

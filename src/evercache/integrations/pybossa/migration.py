@@ -10,7 +10,8 @@ from typing import Any
 from evercache.cache import Cache
 from evercache.errors import UnavailableError
 from evercache.integrations.pybossa.keys import old_key, old_pattern
-from evercache.protocol.scope import Subject
+from evercache.observe import Counters
+from evercache.protocol.scope import Scope, Subject
 
 __all__ = ["OldEntries"]
 
@@ -20,9 +21,15 @@ _NOTHING = object()
 
 
 class OldEntries:
-    """Plain pickles under a prefix. They are read where nothing newer is known, and go with every delete.
+    """Plain pickles under a prefix. An old entry is read until its call is deleted here, and never after that.
 
-    Whoever can write to the servers can run code in the application through them: that is what the setting allows.
+    Each entry here has a tag of its own, and `delete` invalidates the tag. The mark of a key would not be enough:
+    processes forget it after some seconds, and a process that starts later never learns it. The mark of a tag is on
+    the servers, survives a failover, and comes with each lease. So it does no harm if a delete could not remove the
+    old entry (no master, or a failover lost the removal), or if the old code stores it again.
+
+    Anybody who can write to the servers can run code in the application through these pickles: that is what the
+    setting allows.
     """
 
     def __init__(self, prefix: str, cache: Cache) -> None:
@@ -57,8 +64,10 @@ class OldEntries:
         if client is None:
             return _NOTHING
         state = client.engine.state
+        if not state.sure(state.now()):
+            return _NOTHING  # this process may have missed a delete
         if state.marks.need(subject) or state.journal.covers(subject):
-            return _NOTHING  # nobody knows whether it was written before that delete or after it
+            return _NOTHING  # the old entry may be from before that delete
         try:
             (data,) = client.link.ask([("GET", key)], state.now() + self._cache.settings.budget)
         except UnavailableError:
@@ -70,16 +79,21 @@ class OldEntries:
         except Exception:  # of classes that are no more, or cut off
             return _NOTHING
 
-    def delete(self, *keys: str) -> bool:
-        """Remove old entries by key; whether one was there. Never ours, which may have the same name."""
+    def delete(self, old_key: str, key: str | None) -> bool:
+        """Remove an old entry and never read it again; return whether it was there.
+
+        `key` is that of the entry here; None if the call cannot be cached here. An entry of ours that has the same
+        key as the old one is not removed.
+        """
         client = self._cache._client_sync()
         if client is None:
             return False
+        if key is not None:
+            client.operations.invalidate([Scope.of_tag(key)], Counters())
         deadline = client.engine.state.now() + self._cache.settings.budget
         try:
-            heads = client.link.ask([("GETRANGE", key, 0, 0) for key in keys], deadline)
-            old = [key for key, head in zip(keys, heads, strict=True) if _foreign(head)]
-            return bool(old and client.link.ask([("UNLINK", *old)], deadline)[0])
+            (head,) = client.link.ask([("GETRANGE", old_key, 0, 0)], deadline)
+            return _foreign(head) and bool(client.link.ask([("UNLINK", old_key)], deadline)[0])
         except UnavailableError:
             return False
 

@@ -77,7 +77,8 @@ def _sentinels(settings: SiteSettings, found: list[Address]) -> Iterator[Finding
                 yield Finding("error", f"{address} is no sentinel ({_first(error)}): check REDIS_SENTINEL")
         except (redis.RedisError, OSError) as error:
             yield Finding(
-                "risk", f"sentinel {address} does not answer ({type(error).__name__}): start it, or mend it"
+                "risk",
+                f"sentinel {address} does not answer ({type(error).__name__}): start it, or correct REDIS_SENTINEL",
             )
     if not answers:
         yield Finding("error", "no sentinel tells who is master: cached functions run at each call until one does")

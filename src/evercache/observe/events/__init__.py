@@ -65,6 +65,7 @@ from evercache.observe.events.processes import (
     Defect,
     EventsDropped,
     GeventPatched,
+    OnlyThisProcess,
     SubscriberDropped,
     UsedAfterClose,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "MasterLost",
     "MasterServes",
     "NewerEnvelope",
+    "OnlyThisProcess",
     "PendingMerged",
     "QueueEmptied",
     "RefreshFailed",

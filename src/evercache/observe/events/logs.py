@@ -27,6 +27,18 @@ __all__ = [
 ]
 
 
+class _Counted:
+    """An event about several invalidations."""
+
+    __slots__ = ()
+    count: int
+
+    @property
+    def invalidations(self) -> str:
+        """`1 invalidation`, `2 invalidations`."""
+        return f"{self.count} invalidation{'' if self.count == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class LogNotFollowed(Begins):
     """The master refuses what following the log needs."""
@@ -110,24 +122,27 @@ class MarksRestored(Occasion):
     back. Entries that are still there count as outdated."""
 
     level: ClassVar[int] = logging.WARNING
-    text: ClassVar[str] = "the bookkeeping on the master was gone; {e.count} marks were written back"
+    text: ClassVar[str] = "the bookkeeping on the master was gone; marks that were written back: {e.count}"
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class InvalidationsReissued(Begins):
+class InvalidationsReissued(_Counted, Begins):
     """The present master lacks invalidations that were acknowledged."""
 
-    text: ClassVar[str] = "{e.count} invalidations were lost in a failover; they are issued again"
+    text: ClassVar[str] = "a failover lost {e.invalidations}, which this process issues again"
     opens: ClassVar[str] = "lost"
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class InvalidationQueued(Begins):
+class InvalidationQueued(_Counted, Begins):
     """Invalidations wait for a master; this process obeys them already."""
 
-    text: ClassVar[str] = "{e.count} invalidations wait for the master: {e.why}"
+    text: ClassVar[str] = (
+        "the master does not have {e.invalidations} yet (a write that failed counts as one), which this process"
+        " sends again until a master acknowledges: {e.why}"
+    )
     opens: ClassVar[str] = "queue"
     before_contact: ClassVar[Literal["", "quiet", "later"]] = "quiet"
     count: int
@@ -138,7 +153,7 @@ class InvalidationQueued(Begins):
 class QueueEmptied(Ends):
     """No invalidation waits any more."""
 
-    text: ClassVar[str] = "every waiting invalidation was brought to the master"
+    text: ClassVar[str] = "the master has every invalidation that waited"
     closes: ClassVar[tuple[str, ...]] = ("queue", "lost")
 
 
@@ -153,20 +168,20 @@ class PendingMerged(Occasion):
 
 
 @dataclass(frozen=True, slots=True)
-class Spooled(Event):
+class Spooled(_Counted, Event):
     """The process ends with invalidations that no master had; `kept` says what became of them."""
 
     level: ClassVar[int] = logging.WARNING
-    text: ClassVar[str] = "{e.count} invalidations reached no master before the end of this process; {e.kept}"
+    text: ClassVar[str] = "no master had {e.invalidations} when this process ended; {e.kept}"
     count: int
     kept: str
 
 
 @dataclass(frozen=True, slots=True)
-class SpoolRead(Event):
+class SpoolRead(_Counted, Event):
     """An earlier process had left invalidations."""
 
-    text: ClassVar[str] = "{e.count} invalidations of an earlier process are brought to the master"
+    text: ClassVar[str] = "an earlier process left {e.invalidations}, which are sent to the master now"
     count: int
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "Defect",
     "EventsDropped",
     "GeventPatched",
+    "OnlyThisProcess",
     "SubscriberDropped",
     "UsedAfterClose",
 ]
@@ -48,6 +49,25 @@ class GeventPatched(Begins):
 
 
 @dataclass(frozen=True, slots=True)
+class OnlyThisProcess(Event):
+    """No URL is configured, and other processes are likely, or something was invalidated. Logged once."""
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = (
+        "no URL is configured{e.but}, so entries are kept in the memory of this process only: other processes do"
+        " not see them, and do not learn of invalidations. Set EVERCACHE_URL (such as redis://127.0.0.1:6379) for"
+        " all processes, or EVERCACHE_URL=memory:// if there is only one"
+    )
+    #: What shows that there are other processes.
+    why: str
+
+    @property
+    def but(self) -> str:
+        """The reason as a part of the sentence."""
+        return f", but {self.why}" if self.why else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Defect(Occasion):
     """A mistake in evercache itself was met and survived: please report it, with the traceback in the log."""
 
@@ -74,7 +94,7 @@ class UsedAfterClose(Event):
 
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = (
-        "evercache: the cache of namespace {e.namespace!r} was used after close(), so every call computes: "
+        "the cache of namespace {e.namespace!r} was used after close(), so every call computes: "
         "close it at the end of the process only, or enter it again (`with cache:`)"
     )
     namespace: str
@@ -85,4 +105,4 @@ class EventsDropped(Occasion):
     """Subscribers are slower than what happens: the oldest events were not told to them."""
 
     level: ClassVar[int] = logging.WARNING
-    text: ClassVar[str] = "the callbacks of subscribe() are too slow: events were not told to them"
+    text: ClassVar[str] = "the callbacks of subscribe() are too slow: some events were not reported to them"

@@ -70,7 +70,9 @@ class _Talk:
 
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
         self.address = address
-        self.options = replace(options, connect_timeout=PATIENCE, client_name="evercache-doctor", max_connections=1)
+        self.options = replace(
+            options, connect_timeout=0.75 * PATIENCE, client_name="evercache-doctor", max_connections=1
+        )
         self.hidden: dict[str, str] = {}
         self.end = monotonic() + PATIENCE
         self._endpoint = BlockingWire().endpoint(address, self.options)

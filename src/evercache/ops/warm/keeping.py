@@ -12,7 +12,7 @@ from evercache.client.request import Request
 from evercache.errors import CannotEncode
 from evercache.observe import Counters
 from evercache.ops.warm.pace import Kept
-from evercache.protocol.envelope import MAX_TAGS, pack
+from evercache.protocol.envelope import MAX_TAGS, draw_of, pack
 from evercache.protocol.scope import Subject
 
 __all__ = ["followed", "keep_after_all"]
@@ -50,7 +50,8 @@ def _write(client: SyncClient, request: Request, value: Any, since: int) -> Writ
     if policy.cache_if is not None and not policy.cache_if(value):
         return None
     state = client.engine.state
-    lifetime = policy.lifetime(value, state.rng.random())
+    id = bytes.fromhex(state.new_id())
+    lifetime = policy.lifetime(value, draw_of(id))
     tags = subject.tags
     if request.result_tags is not None:
         tags = tuple(dict.fromkeys((*tags, *request.result_tags(value))))
@@ -63,7 +64,7 @@ def _write(client: SyncClient, request: Request, value: Any, since: int) -> Writ
     envelope = pack(
         payload=payload,
         codec=codec,
-        id=bytes.fromhex(state.new_id()),
+        id=id,
         compute_seconds=request.usual.seconds,
         tags=tags,
         compressed=compressed,

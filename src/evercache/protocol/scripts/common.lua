@@ -306,6 +306,21 @@ local function leap(state, from, by)
   redis.call('HSET', STATE, 'tip', exact(state.tip))
 end
 
+-- Invalidates all entries up to the tip.
+local function outdate(state)
+  state.star = state.tip
+  redis.call('HSET', STATE, '*', exact(state.star))
+end
+
+-- Whether entries may remain of a life whose state is missing: after a FLUSHALL there is nothing but the state.
+local function entries_remain()
+  local own = DATA_DB == BOOK_DB and redis.call('EXISTS', STATE) or 0
+  data()
+  local keys = redis.pcall('DBSIZE')
+  book()
+  return type(keys) ~= 'number' or keys > own
+end
+
 -- Before any other write: names the generation, with the tip that it started from. What an earlier generation
 -- issued above that tip has been lost; and where it goes on, as a former master may, its stamps stay below those of
 -- this one.
@@ -326,6 +341,7 @@ local function ensure_generation(state, life)
   if state.life == '' then
     state.life = life
     redis.call('UNLINK', LOG) -- of a life whose state was evicted: its lines are chained to nothing any more
+    local remain = NEWEST > 0 and entries_remain()
     redis.call('HSET', STATE, 'gens', state.gens, 'life', life)
     if NEWEST > 0 then
       -- There was a life before this one, and it may have issued stamps that the caller has not heard of. What they
@@ -335,8 +351,10 @@ local function ensure_generation(state, life)
       -- begin from the same stamp.
       local quarters = ARGV[2] == '' and 5 or was_replica() and 3 or 1
       leap(state, math.max(now_us, NEWEST), quarters * LEAP / 4 + now_us % (LEAP / 8))
-      state.star = state.tip
-      redis.call('HSET', STATE, '*', exact(state.star))
+      outdate(state)
+      if remain then
+        redis.call('HSET', STATE, 'anew', '1')
+      end
     elseif was_replica() then
       -- There was a master before this one. It had issued nothing, but may begin now, with a life of its own.
       leap(state, math.max(now_us, state.tip))
@@ -344,6 +362,12 @@ local function ensure_generation(state, life)
   else
     redis.call('HSET', STATE, 'gens', state.gens)
     leap(state, math.max(now_us, state.tip))
+    if redis.call('HDEL', STATE, 'anew') == 1 then
+      -- Entries above the tip were dead, as no life that is known here issued them. The leap passes over some of
+      -- them: go above all that one who slept through two or three lives may have missed, and invalidate it.
+      leap(state, state.tip, 3 * LEAP)
+      outdate(state)
+    end
   end
 end
 
@@ -351,8 +375,13 @@ local function raise_tip(state, tip, life)
   if tip > state.tip then
     ensure_generation(state, life)
     book()
-    state.tip = math.max(state.tip, tip)
+    -- A caller that knows more knows of a life that is not known here. Its entries stay dead, the newest included.
+    local unknown = NEWEST > state.tip
+    state.tip = math.max(state.tip, tip, unknown and NEWEST + 1 or 0)
     redis.call('HSET', STATE, 'tip', exact(state.tip))
+    if unknown then
+      outdate(state)
+    end
   end
 end
 
@@ -442,6 +471,9 @@ end
 local function mark(state, kind, name, id, remember, limit, life)
   ensure_generation(state, life)
   replace_lost_marks(state, limit, life)
+  if NEWEST > state.tip and kind ~= '*' then
+    issue(state, '*', '', life, limit) -- as in raise_tip
+  end
   local m, line = issue(state, kind, name, id, limit)
   if remember then
     redis.call('ZADD', IDS, exact(now_ms), id)

@@ -131,6 +131,8 @@ def _mend(kind: str, error: str, where: str) -> str:
         return "what the user in the URL may do: docs/doctor.md"
     if error.startswith(("LOADING", "MASTERDOWN", "BUSY")):
         return f"wait until {where} has loaded its data, and look again"
+    if "speak" in error and "TLS" in error:
+        return error.partition(": ")[2]
     if kind == "URL":
         return "start it, or give its right address in the URL"
     setting = "replica-announce-ip" if kind == "node" else "`sentinel announce-ip`"

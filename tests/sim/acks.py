@@ -1,0 +1,62 @@
+"""Whether what is acknowledged is there: at the moment of an `Ack` the servers are looked into (rule 17)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.issued import Issued
+
+if TYPE_CHECKING:
+    from evercache.results import Ack
+    from tests.sim.oracle import Invalidation
+    from tests.sim.world import World
+
+__all__ = ["Acks"]
+
+
+class Acks:
+    """Judges each acknowledged invalidation and write: a primary had executed it; under "strict" as many replicas
+    have it as were in sync when it began, less those that were in sync no more when it ended, and one at least.
+
+    A replica that lost data since (it was restarted or copied anew) excuses one missing.
+    """
+
+    def __init__(self, world: World, issued: Issued) -> None:
+        self._world, self._issued = world, issued
+        #: Id of an invalidation -> replicas in sync when it began, and the lives of all nodes then.
+        self._begun: dict[str, tuple[int, list[Any]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Acks {len(self._begun)} begun>"
+
+    def _lives(self) -> list[Any]:
+        return [(node.run_id, node.base_data) for node in self._world.nodes]
+
+    def began(self, process: Any, id: str) -> None:
+        """A process begins an invalidation or a write."""
+        if not self._world.strict:
+            return
+        self._begun[id] = self._in_sync(process), self._lives()
+
+    @staticmethod
+    def _in_sync(process: Any) -> int:
+        engine, state = process.engine, process.engine.state
+        return len(engine.replicas.admitted(state.tau, process.clock(), engine.settings.lag_bound))
+
+    def acknowledged(self, process: Any, it: Invalidation, ack: Ack) -> None:
+        """The call that issued it returned an `Ack` that says "done"."""
+        oracle, what = self._world.oracle, f"{process.name} {it.scope} {it.id}"
+        marks = self._issued.by_id.get(it.id)
+        if not marks:
+            oracle.bad("ack", f"{what} was acknowledged at {ack.stamp}, but no server executed it")
+            return
+        if not self._world.strict or it.id not in self._begun:
+            return
+        in_sync, lives = self._begun[it.id]
+        wanted = max(1, min(in_sync, self._in_sync(process)))
+        nodes = self._world.nodes
+        here = max(sum(self._issued.has(n, mark) for n in nodes if n is not mark.node) for mark in marks)
+        lost = sum(before != now for before, now in zip(lives, self._lives(), strict=True))
+        oracle.counts["strict acks looked at"] += 1
+        if here + lost < wanted:
+            oracle.bad("ack", f"{what} was acknowledged under strict; {here} replicas have it, not {wanted}")

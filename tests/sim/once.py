@@ -1,0 +1,83 @@
+"""One computation at a time in a process, and under a lease wherever the primary can be asked (rules 6, 13)."""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.sim.leases import Running
+    from tests.sim.warmth import Warmth
+    from tests.sim.world import World
+
+__all__ = ["Once"]
+
+#: A process has been undisturbed for so long (seconds) when it must get a lease.
+_BEFORE = 1.2
+#: Whoever has waited so long (seconds of one) for others computes by himself.
+_WAITED = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """When a call began, what its process knew of invalidations then, and whether its tail was blind."""
+
+    began: float
+    known: tuple[int, int, int]
+    blind: bool
+
+
+_call: contextvars.ContextVar[_Call] = contextvars.ContextVar("sim_call")
+
+_NO_CALL = _Call(0.0, (0, 0, 0), True)
+
+
+class Once:
+    """Judges each run of a function without a lease.
+
+    - No other such run of this key is under way in its process, unless something was invalidated or read anew
+      since their calls began, or they have waited so long for others that nothing is joined any more.
+    - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary, or
+      something is wrong with the process or with the primary.
+    """
+
+    def __init__(self, world: World, warmth: Warmth) -> None:
+        self._world, self._warmth = world, warmth
+        self._running: dict[Running, tuple[float, _Call]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Once {len(self._running)} without a lease>"
+
+    def call_begins(self, process: Any) -> None:
+        """A call begins in the present task."""
+        _call.set(self._call_of(process))
+
+    def _call_of(self, process: Any) -> _Call:
+        state = process.engine.state
+        known = state.marks.version, state.journal.sequence, state.resyncs
+        return _Call(self._world.now, known, state.blind(process.clock()) or not state.ready)
+
+    def began(self, run: Running, computed: float) -> None:
+        """A function begins; `computed`: seconds of the last one in which anybody had this key to compute."""
+        if run.token:
+            return
+        world, oracle, now = self._world, self._world.oracle, self._world.now
+        process, call = run.process, _call.get(_NO_CALL)
+        present = self._call_of(process)
+        for other, (began, its) in self._running.items():
+            same = its.known == call.known == present.known
+            if not same or (other.process, other.key) != (process, run.key):
+                continue
+            old = (present.blind or call.blind) and now - its.began > world.max_staleness
+            if not old and now - began < _WAITED and computed < _WAITED:
+                oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
+        self._running[run] = (now, call)
+        journal = process.engine.state.journal
+        spared = computed >= _WAITED or journal.pending or journal.suspended or self._warmth.held(now - 1)
+        if not spared and oracle.undisturbed(process, now - _BEFORE, now):
+            oracle.bad("once", f"{process.name} computes {run.key} without a lease")
+
+    def ended(self, run: Running) -> None:
+        """It ended, or its process did."""
+        self._running.pop(run, None)

@@ -1,0 +1,90 @@
+"""What the topologies make of the answers of servers: the list of a primary and replicas, and the sentinels."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from evercache.errors import ConnectionFailed, EvercacheError, ServerError
+from evercache.observe import events
+from evercache.topology.facts import NodeFacts, Replication
+from evercache.topology.replicated import ReplicatedTopology
+from evercache.topology.sentinel import SentinelTopology
+from evercache.wire.types import Address
+
+A, B, C, D = (Address(name) for name in "abcd")
+
+
+def node(address: Address, role: str, run_id: str = "") -> NodeFacts:
+    said = Replication(role, "replid", link_up=role == "slave")
+    return NodeFacts(address, 1.0, 1.0, said, run_id or f"run of {address.host}")
+
+
+def silent(address: Address) -> NodeFacts:
+    return NodeFacts(address, 1.0, 1.0, error=ConnectionFailed("no answer"))
+
+
+def listed(*replicas: Address) -> ReplicatedTopology:
+    """With `A` as its primary."""
+    nothing: Any = None
+    return ReplicatedTopology(nothing, A, replicas, nothing, clock=lambda: 1.0)
+
+
+def test_every_replica_of_the_list_is_one_silent_or_not() -> None:
+    topology = listed(B, C, D)
+    topology._judge([node(A, "master"), node(B, "slave"), silent(C), silent(D)])
+    assert topology.view.master == A
+    assert topology.view.replicas == (B, C, D)
+
+
+def test_a_server_with_several_names_counts_once() -> None:
+    """A reader's name leads to the primary when it is alone, and two names may lead to one replica."""
+    topology = listed(B, C, D)
+    one = "run of one server"
+    nodes = [node(A, "master"), node(B, "master", "run of a"), node(C, "slave", one), node(D, "slave", one)]
+    topology._judge(nodes)
+    assert topology.view.master == A
+    assert topology.view.replicas == (C,)
+
+
+def test_a_primary_that_is_silent_may_come_back() -> None:
+    topology = listed(B)
+    assert topology._judge([silent(A), node(B, "slave")])
+    assert topology.view.master == A
+    assert "reachable master" in str(topology.view.problem)
+    assert not topology._judge([silent(A), node(B, "slave")]), "the same trouble is the same view"
+
+
+def test_a_primary_that_says_it_is_a_replica_is_none() -> None:
+    topology = listed(B)
+    topology._judge([node(A, "slave"), node(B, "slave")])
+    assert topology.view.master is None
+    topology._judge([silent(A), node(B, "master")])
+    assert topology.view.master == B
+    assert topology.view.problem is None
+
+
+@pytest.mark.parametrize(
+    ("error", "mute"),
+    [(ServerError("NOPERM no permissions to access a channel"), True), (ConnectionFailed("refused"), False)],
+)
+async def test_a_sentinel_that_refuses_to_be_heard_is_reported(error: EvercacheError, mute: bool) -> None:
+    """Its silence is reported by whoever asks it."""
+    tried, told = asyncio.Event(), list[Any]()
+
+    async def connect(*_: Any) -> None:
+        tried.set()
+        raise error
+
+    wire: Any = SimpleNamespace(connect=connect)
+    options: Any = SimpleNamespace(connect_timeout=0.1)
+    topology = SentinelTopology(wire, "main", [A], options, options, emit=lambda event, *_: told.append(event))
+    task = asyncio.create_task(topology._listen(A))
+    await tried.wait()
+    await asyncio.sleep(0)  # what it does up to its pause
+    task.cancel()
+    assert [type(event) for event in told] == ([events.SentinelMute] if mute else [])
+    assert not mute or "NOPERM" in told[0].why
