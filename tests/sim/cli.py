@@ -7,9 +7,9 @@ import contextlib
 import sys
 
 from tests.sim.mutations import MUTATIONS
-from tests.sim.plan import make_plan
 from tests.sim.runner import run_many, run_matrix
 from tests.sim.shrink import shrink
+from tests.sim.swarm import draw
 from tests.sim.world import run
 
 __all__ = ["main"]
@@ -48,7 +48,7 @@ def _one_by_one(options: argparse.Namespace) -> bool:
     well = True
     with mutation.applied() if mutation else contextlib.nullcontext() as lua:
         for seed in range(options.seed, options.seed + options.count):
-            plan = (mutation.plan if mutation else make_plan)(seed).without(left_out)
+            plan = (mutation.plan if mutation else draw)(seed).without(left_out)
             result = run(plan, trace=options.trace, lua=lua)
             if options.trace:
                 print("\n".join(result.trace))
@@ -63,7 +63,7 @@ def _one_by_one(options: argparse.Namespace) -> bool:
                 gone = sorted(left_out | {f.number for f in plan.faults} - {f.number for f in small.faults})
                 print(f"  shrunk: --without {','.join(map(str, gone))}")
                 print("".join(f"    {fault}\n" for fault in small.faults), end="")
-                print(f"    {small.settings} {small.limits} {small.workload}")
+                print(f"    {small.settings} {small.limits} {small.servers} {small.workload}")
             if not options.keep_going:
                 break
     return well

@@ -22,6 +22,8 @@ _OWN = {"settings", "now", "rng", "_token", "lock", "change", "_readiness", "beg
 _OWN |= {"hear_former"}
 #: And reads under way, whose futures are the parent's, and where they go: `after_fork` of the library forgets them.
 _OWN |= {"reading", "joining", "route", "turn"}
+#: What the topologies learn: by sentinels; from a list of nodes; of one server.
+_LEARNT = {"_book", "view", "_nodes", "_life", "_confirmed", "_master_seen", "_resolved_at"}
 #: Copied as new ones: what a fork leaves behind is replaced by the library's own `after_fork`.
 _NEW = {
     type(threading.Lock()): lambda _: (threading.Lock, ()),
@@ -52,6 +54,8 @@ def inherit(child: Process, parent: Process) -> None:
 
 
 def _topology(mine: Engine, theirs: Engine) -> None:
-    mine.topology._book = _copied(theirs.topology._book)  # type: ignore[attr-defined]
+    for name, value in vars(theirs.topology).items():
+        if name in _LEARNT:
+            setattr(mine.topology, name, _copied(value))
     mine.deployment.view = theirs.view
     mine.replicas.keep([replica.address for replica in theirs.replicas.members])

@@ -167,6 +167,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             return False
         return True
 
+    def next_due(self) -> float:
+        """When the next step is due."""
+        return self.now if self._ready or not self._timers else self._timers[0][0]
+
     def forget_done(self) -> None:
         """Let go of tasks that have ended well: memory that is used again is faster."""
         self._tasks = [t for t in self._tasks if not t.done() or not (t.cancelled() or t.exception() is None)]

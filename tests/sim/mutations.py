@@ -10,9 +10,10 @@ from tests.sim.wrong_oracles import ORACLES
 from tests.sim.wrong_rules import RULES
 from tests.sim.wrong_settings import SETTINGS
 from tests.sim.wrong_slips import SLIPS
+from tests.sim.wrong_world import WORLD
 
 __all__ = ["MUTATIONS", "Mutation", "hunt"]
 
 MUTATIONS: dict[str, Mutation] = {
-    m.name.replace(" ", "-"): m for m in (*RULES, *SLIPS, *ENTRIES, *HITS, *CHANGES, *SETTINGS, *ORACLES)
+    m.name.replace(" ", "-"): m for m in (*RULES, *SLIPS, *ENTRIES, *HITS, *CHANGES, *SETTINGS, *ORACLES, *WORLD)
 }

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["HOLDS", "KINDS", "Fault", "Plan", "make_plan"]
+__all__ = ["HOLDS", "KINDS", "Fault", "Plan", "arguments_of", "make_plan", "with_faults"]
 
 PROCESSES = 3
 NODES = 3
@@ -46,6 +46,8 @@ class Plan:
     limits: dict[str, int]
     workload: dict[str, Any]
     faults: tuple[Fault, ...] = field(repr=False)
+    #: How the servers are arranged where it is not as usual: `kind`, `nodes`, `sentinels`; see `swarm`.
+    servers: dict[str, Any] = field(default_factory=dict)
 
     def without(self, numbers: Collection[int]) -> Plan:
         """The same with some faults left out."""
@@ -130,11 +132,11 @@ def _with_suspended_machines(plan: Plan, focus: str | None) -> Plan:
         )
         for i in range(r.choice([1, 1, 2]))
     )
-    return _plus_quiet(plan, sleeps)
+    return with_faults(plan, sleeps)
 
 
-def _plus_quiet(plan: Plan, faults: Sequence[Fault]) -> Plan:
-    """With some more faults, and as much more time after them."""
+def with_faults(plan: Plan, faults: Sequence[Fault]) -> Plan:
+    """The plan with some more faults, and with as much more time after them."""
     over = max(fault.at + _lasts(fault.args) for fault in faults) - plan.length
     return replace(
         plan,
@@ -175,7 +177,7 @@ def _with_blocked_loops(plan: Plan, focus: str | None) -> Plan:
             blocks += [
                 Fault(number + 1 + node, "lag", max(0.0, at - 0.2), {"node": node, **lag}) for node in range(NODES)
             ]
-    return _plus_quiet(replace(plan, settings=settings, workload=workload), blocks)
+    return with_faults(replace(plan, settings=settings, workload=workload), blocks)
 
 
 def _few_preemptions(plan: Plan, focus: str | None) -> Plan:
@@ -276,7 +278,7 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         chosen.append(("evict", evicted.uniform(0.5, length)))
     if focus is not None and focus not in [kind for kind, _ in chosen]:
         chosen.append((focus, r.uniform(0.5, length)))
-    arguments = [(kind, at, _arguments(kind, evicted if kind == "evict" else r)) for kind, at in chosen]
+    arguments = [(kind, at, arguments_of(kind, evicted if kind == "evict" else r)) for kind, at in chosen]
     for kind, at in chosen:
         if kind == "failover" and r.random() < 0.5:
             # The replicas are behind when it comes: what was acknowledged last is lost.
@@ -304,7 +306,7 @@ def _spell(r: random.Random) -> float:
     return r.choice([r.uniform(0.02, 0.3), r.uniform(0.2, 1.5)])
 
 
-def _arguments(kind: str, r: random.Random) -> dict[str, Any]:
+def arguments_of(kind: str, r: random.Random) -> dict[str, Any]:
     match kind:
         case "evict":
             return {"keys": r.choice([BOOKKEEPING, r.sample(BOOKKEEPING, r.randint(1, len(BOOKKEEPING)))])}

@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from evercache.cache import Cache, _Clients
@@ -14,14 +16,15 @@ from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine
 from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
-from evercache.topology import SentinelTopology
 from evercache.url import Location
-from evercache.wire.types import ConnectionOptions
 from tests.sim.batches import Batches, Failed
+from tests.sim.callers import MORE_KEYS, Callers, is_covered
 from tests.sim.changers import Changer
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
+from tests.sim.servers import topology_of, url_of
+from tests.sim.troubles import Interrupted
 from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
 from tests.sim.wire import SimWire
 
@@ -38,8 +41,11 @@ KEYS = ("f0", "f1", "f2", "f3", "g4", "g5", "s")
 EXPLICIT = ("s", "a", "d")
 
 
-def covered(scope: str) -> list[str]:
-    """The keys that an invalidation covers: `k:f0`, `f:f`, `t:1` or `*`."""
+@lru_cache
+def covered(scope: str, more: bool = False) -> list[str]:
+    """The keys that an invalidation covers: `k:f0`, `f:f`, `t:1`, `u:0` or `*`; with those of `Callers`?"""
+    if more:
+        return covered(scope) + [k for k in MORE_KEYS if is_covered(k, scope)]
     kind, _, name = scope.partition(":")
     match kind:
         case "k":
@@ -48,6 +54,8 @@ def covered(scope: str) -> list[str]:
             return [k for k in KEYS if k[0] == name]
         case "t":
             return [k for k in KEYS if k != "s" and int(k[1]) % 3 == int(name)]
+        case "u":
+            return []
         case _:
             return [*KEYS, "a", "d"]
 
@@ -102,6 +110,10 @@ class Process:
         self._tagged()
         self.born = world.now
         self.epoch = 0
+        #: It ends in order (`troubles.close_process`).
+        self.closing = False
+        #: Its tasks into which a signal handler may raise.
+        self.visitors: set[asyncio.Task[Any]] = set()
         self.rng = random.Random(f"process {world.plan.seed} {slot} {life}")
         self._make()
 
@@ -118,7 +130,6 @@ class Process:
 
     def _make(self) -> None:
         world, plan = self.world, self.world.plan
-        addresses = ",".join(f"{s.address.host}:{s.address.port}" for s in world.sentinels)
         settings, work = dict(plan.settings), plan.workload
         short = work["short"] if self.slot == 0 else 0.0
         if short:
@@ -126,15 +137,12 @@ class Process:
         if work["other_db"] and self.slot == 2:
             settings["bookkeeping_db"] = 1 if settings["bookkeeping_db"] is None else None
         self.cache = cache = SimCache(
-            f"sentinel://{addresses}/shop", namespace="sim", budget=world.budget, **settings
+            url_of(world), namespace="sim", budget=world.budget, spool=world.spool, **settings
         )
         wire = self.wire = SimWire(world.network, self.tag)
         location = cache.location
-        options = location.node_options
-        topology = SentinelTopology(
-            wire, "shop", [s.address for s in world.sentinels], ConnectionOptions(sentinel=True), options,
-            clock=self.clock,
-        )  # fmt: skip
+        topology = topology_of(location, wire, self.clock)
+        limits = plan.limits
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
         deployment = Deployment(
@@ -144,13 +152,13 @@ class Process:
         )  # fmt: skip
         deployment._atexit = lambda: None  # a simulated process ends without a word
         self.engine = engine = cache.engine = Engine(
-            deployment, replace(cache.settings, journal_time=60.0), token=lambda: f"{tokens.getrandbits(64):016x}"
+            deployment,
+            replace(cache.settings, journal_time=limits.get("journal_time", 60.0)),
+            token=lambda: f"{tokens.getrandbits(64):016x}",
         )
-        limits = plan.limits
-        engine.commands = replace(
-            engine.commands,
-            limits=replace(engine.commands.limits, log_lines=limits["log_lines"], max_marks=limits["max_marks"]),
-        )
+        here = replace(engine.commands.limits, log_lines=limits["log_lines"], max_marks=limits["max_marks"])
+        here = replace(here, max_holds=limits.get("holds", here.max_holds))
+        engine.commands = replace(engine.commands, limits=here)
         if short:
             # The longest of the functions may run for so long.
             longest = short + (1.6 if work["slow_compute"] else 0.03)
@@ -159,7 +167,7 @@ class Process:
         engine.state.marks = Marks(limit=limits["marks"])
         engine.state.journal = Journal(limit=limits["journal"], pending_limit=limits["pending"])
         near, stale = work["near"], work["stale"]
-        options = {"stale_if_error": work["stale_if_error"]}
+        options: dict[str, Any] = {"stale_if_error": work["stale_if_error"]}
         if work["budget"] is not None:
             options["budget"] = work["budget"]
 
@@ -173,6 +181,7 @@ class Process:
 
         self.functions: dict[str, Any] = {"f": f, "g": g}
         self.batches = Batches(self, stale=stale, near=near, **options)
+        self.callers = Callers(self) if Callers.wanted(work) else None
         self._entries: dict[str, str] = {}
         clients = cache._find()
         assert clients is not None
@@ -194,8 +203,9 @@ class Process:
         self.spawn(self._begin())
 
     async def _begin(self) -> None:
-        for _ in range(VISITORS):
-            self.spawn(self._visitor())
+        self.visitors = {self.spawn(self._visitor()) for _ in range(VISITORS)}
+        if self.callers is not None:
+            self.visitors.add(self.spawn(self.callers.run()))
         if self.world.plan.workload["changes"]:
             self.spawn(Changer(self).run())
         if self.world.plan.workload["extras"]:
@@ -232,7 +242,9 @@ class Process:
         """The key of an entry on the server."""
         found = self._entries.get(key)
         if found is None:
-            found = f"sim:k:{key}" if key in EXPLICIT else str(self.functions[key[0]].key(int(key[1:])))
+            found = (
+                f"sim:k:{key}" if key[0] not in self.functions else str(self.functions[key[0]].key(int(key[1:])))
+            )
             self._entries[key] = found
         return found
 
@@ -264,7 +276,8 @@ class Process:
             if not quiet and rng.random() < work["cancels"]:
                 await self._cancelled(action)
             else:
-                await action
+                with suppress(Interrupted):
+                    await action
             await asyncio.sleep(rng.uniform(0.0, 2 * self.pace()))
 
     async def _cancelled(self, action: Coroutine[Any, Any, Any]) -> None:
@@ -308,7 +321,7 @@ class Process:
             world.writing = self
             try:
                 await self._write()
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, Interrupted):
                 world.written_later(self)
                 raise
             world.writing = None
@@ -326,7 +339,8 @@ class Process:
 
     def beginning(self, scope: str) -> Invalidation:
         """Tell the oracle that an invalidation of functions' entries begins."""
-        return self.world.oracle.begin(self, scope, [k for k in covered(scope) if k != "s" or scope == "*"])
+        keys = covered(scope, self.callers is not None)
+        return self.world.oracle.begin(self, scope, [k for k in keys if k != "s" or scope == "*"])
 
     async def invalidate(self, scope: str) -> None:
         """Invalidate, and tell the oracle."""
@@ -339,8 +353,8 @@ class Process:
                     ack = await self.functions[name[0]].ainvalidate(int(name[1:]))
                 case "f":
                     ack = await self.functions[name].ainvalidate_all()
-                case "t":
-                    ack = await self.cache.ainvalidate_tag(f"t{name}")
+                case "t" | "u":
+                    ack = await self.cache.ainvalidate_tag(f"{kind}{name}")
                 case _:
                     ack = await self.cache.aclear()
         finally:
@@ -388,6 +402,14 @@ class Process:
     async def _touch(self, key: str) -> None:
         name: Any = "s" if key == "s" else self.functions[key[0]].key(int(key[1:]))
         await self.cache.atouch(name, ttl=self.rng.choice([0.2, 30.0]))
+
+    def last_thing(self) -> None:
+        """Change and invalidate much at once."""
+        scope = self.rng.choice(["f:f", "t:0", "t:1", "t:2", "*"])
+        for key in covered(scope):
+            if key in KEYS and key != "s":
+                self.world.oracle.commit(key)
+        self.spawn(self.invalidate(scope))
 
     def burst(self, count: int) -> None:
         """Many invalidations at once."""

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from tests.sim.mutations import MUTATIONS, hunt
-from tests.sim.plan import KINDS, make_plan
+from tests.sim.swarm import ALL_KINDS, Pairs, draw, parts_of
 from tests.sim.world import run
 
 __all__ = ["BOUND", "FIRSTS", "NEEDED", "Tally", "block", "run_many", "run_matrix"]
@@ -28,6 +28,8 @@ RAREST = 40
 NEEDED = ("acknowledged under strict", "from replica", "from near", "from gutter", "stores", "held commits")
 #: That says something from so many schedules on.
 ENOUGH = 1000
+#: Any two parts of the world must meet in so many schedules, in a run of so many.
+PAIRS, ENOUGH_FOR_PAIRS = 20, 20_000
 
 #: Schedules that a process runs between two reports, and seconds between two lines of progress.
 _BLOCK = 20
@@ -45,6 +47,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
     schedules_with: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    pairs: Pairs = field(default_factory=Pairs)
     #: (seed, what was violated)
     failures: list[tuple[int, str]] = field(default_factory=list)
 
@@ -56,6 +59,7 @@ class Tally:
         self.faults.update(other.faults)
         self.schedules_with.update(other.schedules_with)
         self.counts.update(other.counts)
+        self.pairs.seen.update(other.pairs.seen)
         self.failures = sorted([*self.failures, *other.failures])
 
     def complaints(self) -> list[str]:
@@ -69,7 +73,7 @@ class Tally:
             least = self.schedules // RAREST
             wrong += [
                 f"{kind} occurred in {self.schedules_with[kind]} schedules only, fewer than {least}"
-                for kind in KINDS
+                for kind in ALL_KINDS
                 if self.schedules_with[kind] < least
             ]
             wrong += [
@@ -77,6 +81,10 @@ class Tally:
                 for name in NEEDED
                 if self.counts[name] < self.schedules // 2
             ]
+        if self.schedules >= ENOUGH_FOR_PAIRS:
+            ((pair, seen), *_) = self.pairs.rarest(1)
+            if seen < PAIRS:
+                wrong.append(f"{' and '.join(pair)} met in {seen} schedules only, fewer than {PAIRS}")
         return wrong
 
     def table(self, seconds: float) -> str:
@@ -87,8 +95,9 @@ class Tally:
             f"{self.events:,} events: {self.events / max(self.schedules, 1):,.0f} a schedule,"
             f" {self.least:,} at least",
             f"{'kind of fault':<18}{'occurred':>10}{'schedules':>11}",
-            *(f"{kind:<18}{self.faults[kind]:>10,}{self.schedules_with[kind]:>11,}" for kind in KINDS),
+            *(f"{kind:<18}{self.faults[kind]:>10,}{self.schedules_with[kind]:>11,}" for kind in ALL_KINDS),
             "checked: " + ", ".join(f"{name} {n:,}" for name, n in sorted(self.counts.items())),
+            self.pairs.table(),
         ]
         return "\n".join(lines)
 
@@ -97,7 +106,8 @@ def block(first: int, count: int) -> Tally:
     """Run some schedules, to the last whatever fails."""
     tally = Tally()
     for seed in range(first, first + count):
-        result = run(make_plan(seed))
+        plan = draw(seed)
+        result = run(plan)
         gc.collect(0)  # its world is garbage all at once; several of them fit no cache of the processor
         tally.schedules += 1
         tally.events += result.steps
@@ -105,6 +115,7 @@ def block(first: int, count: int) -> Tally:
         tally.faults.update(result.faults)
         tally.schedules_with.update(result.faults.keys())
         tally.counts.update(result.counts)
+        tally.pairs.add(parts_of(plan))
         if result.violations:
             tally.failures.append((seed, str(result.violations[0])))
     return tally

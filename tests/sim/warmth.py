@@ -29,6 +29,9 @@ _ID = 16
 #: Scripts that may remove their entry; sweeps are judged elsewhere.
 _REMOVE = ("invalidate", "sweep")
 
+#: Faults after which the server may refuse what was computed, or its call never sends it.
+_UNSTORED = ("full", "refuse", "spoil", "interrupt", "close_process", "night")
+
 
 class Warmth:
     """Judges five things.
@@ -144,8 +147,11 @@ class Warmth:
         """What was computed under a lease was to be stored: its call goes on only after that."""
         world, oracle = self._world, self._world.oracle
         grant = oracle.leases.grants.get(token)
-        if grant is None or grant.stored:
+        if grant is None or grant.stored or any(world.happened[kind] for kind in _UNSTORED):
             return
+        work = world.plan.workload
+        if function_of(key) == "h" and (work.get("picky") or work.get("errors")):
+            return  # it says itself what is not cached, and for how long
         since = grant.granted - 0.1
         if not oracle.undisturbed(process, since, world.now) or self.held(grant.granted):
             return

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from evercache.client.serving import Unserved
 from evercache.protocol.envelope import unpack
 from tests.sim.oracle import Invalidation
+from tests.sim.troubles import take_spooled
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
 __all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch"]
 
-#: The invalidation that a task issues, the lease under which it computes, and where the answer to its read goes.
-invalidation_of_task: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar(
+#: The invalidation that a task issues (or several, in order), the lease under which it computes, and where the
+#: answer to its read goes.
+invalidation_of_task: contextvars.ContextVar[Invalidation | list[Invalidation] | None] = contextvars.ContextVar(
     "sim_invalidation", default=None
 )
 token_of_task: contextvars.ContextVar[str] = contextvars.ContextVar("sim_token", default="")
@@ -30,6 +32,19 @@ def watch(process: Process, clients: Any) -> None:
     _watch_reads(process, clients.asynchronous.reads)
     _watch_hits(process, clients.asynchronous.hits)
     process.world.oracle.judges.budgets.watch(process, clients.asynchronous)
+    if process.world.spool is not None:
+        _watch_spool(process)
+
+
+def _watch_spool(process: Process) -> None:
+    chores: Any = process.engine.chores
+    take = chores.take_spooled
+
+    def taken() -> None:
+        take()
+        take_spooled(process)
+
+    chores.take_spooled = taken
 
 
 def _watch_state(process: Process) -> None:
@@ -40,9 +55,11 @@ def _watch_state(process: Process) -> None:
     def began(scope: Any, *rest: Any, **more: Any) -> Any:
         item = begin(scope, *rest, **more)
         oracle.judges.began(process, item)
-        it = invalidation_of_task.get()
-        if it is not None and not it.id:
-            oracle.named(it, item.id)
+        its = invalidation_of_task.get()
+        for it in its if isinstance(its, list) else [its]:  # of several, in their order
+            if it is not None and not it.id:
+                oracle.named(it, item.id)
+                break
         return item
 
     def was_acknowledged(item: Any, stamp: int, generation: str) -> None:
