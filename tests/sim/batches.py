@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.blocking import Blocking, blocking_function
 from tests.sim.watch import tokens_of_task
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ class Batches:
         self._process, self._world = process, process.world
         self._rng = random.Random(f"batches {process.world.plan.seed} {process.slot} {process.born}")
 
-        @process.cache.cached_many(name="f", tags=(lambda k: f"t{k % 3}",), **options)
         async def many(ks: list[int]) -> dict[int, list[int]]:
             return await self._compute(ks)
 
-        self.many: Any = many
+        decorate = process.cache.cached_many(name="f", tags=(lambda k: f"t{k % 3}",), **options)
+        self.many: Any = (
+            decorate(many) if process.threads is None else Blocking(decorate(blocking_function(many)))
+        )
 
     def __repr__(self) -> str:
         return f"<Batches of {self._process!r}>"

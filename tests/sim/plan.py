@@ -226,6 +226,7 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         # One process has a shorter `max_ttl` (seconds; 0: as the others), and one another `bookkeeping_db`.
         "short": random.Random(f"short {seed}").choice([0.0, 0.0, 0.3]),
         "other_db": random.Random(f"other db {seed}").random() < 0.3,
+        **_threads(random.Random(f"threads {seed}")),
     }
     chosen: list[tuple[str, float]] = []
 
@@ -277,6 +278,18 @@ def _drawn(seed: int, focus: str | None) -> Plan:
     over = max([fault.at + _lasts(fault.args) for fault in faults], default=0.0) - length
     calm, quiet = max(1.2, last + 1.5, over + 0.6), max(1.9, last + 3.4, over + 1.2)
     return Plan(seed, length, calm, quiet, settings, limits, workload, tuple(faults))
+
+
+def _threads(r: random.Random) -> dict[str, Any]:
+    """Which processes have threads in the place of tasks, how often others run at a point of theirs, and how many
+    connections to a server each process has."""
+    everybody = tuple(range(PROCESSES))
+    some = r.choice([everybody, everybody, everybody, tuple(r.sample(everybody, r.randint(1, 2)))])
+    return {
+        "threads": some if r.random() < 0.5 else (),
+        "switches": r.choice([0.02, 0.1, 0.1, 0.3]),
+        "pool": r.choice([1, 2, 50, 50]),
+    }
 
 
 def _lasts(args: dict[str, Any]) -> float:

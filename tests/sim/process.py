@@ -7,7 +7,10 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent
 
 from evercache.cache import Cache, _Clients
 from evercache.engine.deployment import Deployment
@@ -16,12 +19,16 @@ from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
 from evercache.topology import SentinelTopology
 from evercache.url import Location
-from evercache.wire.types import ConnectionOptions
+from evercache.wire.blocking import BlockingWire
+from evercache.wire.types import Address, ConnectionOptions
 from tests.sim.batches import Batches, Failed
+from tests.sim.blocking import AsTasks, Blocking, blocking_function
 from tests.sim.changers import Changer
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
+from tests.sim.sockets import dial
+from tests.sim.threads import BackgroundThread
 from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
 from tests.sim.wire import SimWire
 
@@ -56,14 +63,17 @@ class SimBackground:
     """The background of an engine, as tasks of the simulated loop."""
 
     running = True
-    #: On a thread of its own, as it were.
-    here = False
 
     def __init__(
         self, process: Process, jobs: Callable[[], Sequence[Callable[[], Coroutine[Any, Any, None]]]]
     ) -> None:
         self._process, self._jobs = process, jobs
         self._begun = False
+
+    @property
+    def here(self) -> bool:
+        """Whether its thread runs; where tasks are simulated it is on one of its own, as it were."""
+        return self._process.tag.background is not None and self._process.tag.background is getcurrent()
 
     def ensure(self) -> None:
         if not self._begun:
@@ -96,8 +106,10 @@ class Process:
     the application, `behind` that of the background.
     """
 
-    def __init__(self, world: World, slot: int, life: int) -> None:
+    def __init__(self, world: World, slot: int, life: int, threaded: bool = False) -> None:
         self.world, self.slot = world, slot
+        #: Those of it, where it has threads in the place of tasks.
+        self.threads = world.threads if threaded else None
         self.name = f"p{slot}"
         self._tagged()
         self.born = world.now
@@ -111,6 +123,8 @@ class Process:
     def _tagged(self) -> None:
         self.tag = Tag(self.name)
         self.app = Tag(self.name, self.tag)
+        if self.threads is not None:
+            self.tag.background = BackgroundThread(self.threads, self.tag)
         self.world.loop.tags += self.tag.parts
         self.context, self.behind = contextvars.copy_context(), contextvars.copy_context()
         self.context.run(tag_of_task.set, self.app)
@@ -125,8 +139,9 @@ class Process:
             settings |= {"max_ttl": short, "default_ttl": min(short, settings["default_ttl"])}
         if work["other_db"] and self.slot == 2:
             settings["bookkeeping_db"] = 1 if settings["bookkeeping_db"] is None else None
-        self.cache = cache = SimCache(
-            f"sentinel://{addresses}/shop", namespace="sim", budget=world.budget, **settings
+        pool = f"?max_connections={work['pool']}" if self.threads is not None else ""
+        cache = SimCache(
+            f"sentinel://{addresses}/shop{pool}", namespace="sim", budget=world.budget, **settings
         )
         wire = self.wire = SimWire(world.network, self.tag)
         location = cache.location
@@ -138,11 +153,13 @@ class Process:
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
         deployment = Deployment(
-            location, topology, wire, wire,  # type: ignore[arg-type]
+            location, topology, BlockingWire(self._dial), wire,  # type: ignore[arg-type]
             now=self.clock, rng=rng,
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
         deployment._atexit = lambda: None  # a simulated process ends without a word
+        #: As the simulator's coroutines use it: in a thread, its blocking methods.
+        self.cache: Any = cache if self.threads is None else Blocking(cache)
         self.engine = engine = cache.engine = Engine(
             deployment, replace(cache.settings, journal_time=60.0), token=lambda: f"{tokens.getrandbits(64):016x}"
         )
@@ -163,11 +180,16 @@ class Process:
         if work["budget"] is not None:
             options["budget"] = work["budget"]
 
-        @cache.cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
+        def cached(**how: Any) -> Callable[..., Any]:
+            if self.threads is None:
+                return cache.cached(**how)
+            return lambda function: Blocking(cache.cached(**how)(blocking_function(function)))
+
+        @cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
         async def f(k: int) -> list[int]:
             return await self._compute(f"f{k}", k)
 
-        @cache.cached(name="g", tags_from=lambda value: [f"t{value[0] % 3}"], near=near / 2)
+        @cached(name="g", tags_from=lambda value: [f"t{value[0] % 3}"], near=near / 2)
         async def g(k: int) -> list[int]:
             return await self._compute(f"g{k}", k)
 
@@ -177,17 +199,29 @@ class Process:
         clients = cache._find()
         assert clients is not None
         self.clients: Any = clients
-        self.link = clients.asynchronous.reads._link
-        watch(self, clients)
+        self.link: Any = clients.asynchronous.reads._link
+        if self.threads is None:
+            watch(self, clients)
+        else:
+            self.link = Blocking(clients.sync.reads._link)
+            watch(self, AsTasks(SimpleNamespace(asynchronous=clients.sync), clients))
 
     def clock(self) -> float:
         """The clock of the process, in seconds."""
+        if self.threads is not None:
+            self.threads.tick()
         behind = self.tag.behind()
         return round(self.world.now - behind, 9) if behind else self.world.now  # else what is left never gets to 0
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of the application."""
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """A task of the application, or a thread of it."""
+        if self.threads is not None:
+            return self.threads.spawn(work, self.context.copy())
         return self.world.loop.create_task(work, context=self.context.copy())
+
+    def _dial(self, address: Address, options: ConnectionOptions, limit: float) -> Any:
+        assert self.threads is not None
+        return dial(self.threads, self.tag, address, options, limit)
 
     def start(self) -> None:
         """Begin to use the cache."""
@@ -408,5 +442,7 @@ class Process:
 
     def begin_as_child(self) -> None:
         """What is first done in the child of a fork."""
+        if self.threads is not None:
+            self.threads.forked()
         self.context.copy().run(self.engine.deployment.after_fork)
         self.start()

@@ -74,7 +74,7 @@ class Connection:
             if not server.alive:
                 answer = ConnectionFailed(f"{self.address}: connection refused")
             else:
-                answer = server.greet() if hasattr(server, "greet") else self._node_greeting()
+                answer = self._greet()
             loop.call_at(self._in(), arrived, answer, context=loop.neutral)
 
         def arrived(answer: Any) -> None:
@@ -95,10 +95,15 @@ class Connection:
         if not server.alive or server.run_id != run_id:
             raise ConnectionFailed(f"{self.address}: the connection was reset")
         self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.now - self.tag.behind())
-        self.session = Session(self.network, server, self, self.options.db)
+        self.session = self._accept()
 
-    def _node_greeting(self) -> Any:
+    def _accept(self) -> Session:
+        return Session(self.network, self.server, self, self.options.db)
+
+    def _greet(self) -> Any:
         node = self.server
+        if hasattr(node, "greet"):
+            return node.greet()
         node.pull()
         if node.loading:
             return Loading("LOADING Valkey is loading the dataset in memory (at INFO server)")
@@ -129,6 +134,13 @@ class Connection:
         words = [[w if type(w) is bytes else str(w).encode() for w in command] for command in commands]
         request = Request(words, deadline, loop.create_future(), self._heard)
         self.inflight.append(request)
+        self.travel(request)
+        request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
+        return request
+
+    def travel(self, request: Request) -> None:
+        """It is on its way to the server."""
+        loop, words = self.network.loop, request.commands
         assert self.session is not None
         if self.network.breaking and self.network.rng.random() < self.network.breaking:
             # It breaks around this request: before or after the server has it, or with the answer on its way.
@@ -142,10 +154,8 @@ class Connection:
             loop.call_later(self.network.rng.random() * 0.02, self.session.reset, context=loop.neutral)
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
-        request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
         for look in list(self.network.sending):
             look(request.tag, self.server, words[0])
-        return request
 
     def _late(self, request: Request) -> None:
         if request.future.done():

@@ -26,6 +26,7 @@ from tests.sim.plan import HOLDS, NODES, PROCESSES, SENTINELS, Fault, Plan
 from tests.sim.preemption import Points, chosen, kind_of_point, step_name
 from tests.sim.process import Process
 from tests.sim.sentinels import Sentinel
+from tests.sim.threads import SimThread, Threads
 
 __all__ = ["Result", "World", "run"]
 
@@ -85,6 +86,11 @@ class World:
         self.releasing: Process | None = None
         self.adding: dict[Any, int] = {}
         self._lives: dict[int, int] = defaultdict(int)
+        #: The slots of processes with threads.
+        self._threaded = set(plan.workload["threads"])
+        self.threads: Threads | None = None
+        if plan.workload["threads"]:
+            self.threads = Threads(self, plan.workload["switches"])
         self.processes: list[Any] = [None] * PROCESSES
         self._everyone: list[Process] = []
         #: Kind -> how many faults of it have begun.
@@ -95,6 +101,8 @@ class World:
                 self.network.points, self.network.held = points, self._held
             if "task" in points.kinds:
                 self.loop.preempt = self._preempt
+                if self.threads is not None:
+                    self.threads.preempt = self._preempt_thread
 
     def __repr__(self) -> str:
         return f"<World seed={self.plan.seed} t={self.now:.3f}>"
@@ -119,7 +127,7 @@ class World:
         if self.processes[slot] is not None and self.processes[slot].tag.alive:
             return
         self._lives[slot] += 1
-        process = self.processes[slot] = Process(self, slot, self._lives[slot])
+        process = self.processes[slot] = Process(self, slot, self._lives[slot], slot in self._threaded)
         self._everyone.append(process)
         process.start()
 
@@ -159,7 +167,9 @@ class World:
             return
         number = len(self.processes)
         self._lives[number] += 1  # whoever is born there after it draws other numbers
-        child = Process(self, number, self._lives[number])
+        if slot in self._threaded:
+            self._threaded.add(number)
+        child = Process(self, number, self._lives[number], slot in self._threaded)
         inherit(child, process)
         self.oracle.forked(process, child)
         self.processes.append(child)
@@ -170,8 +180,12 @@ class World:
 
     def _preempt(self, handle: SimHandle, tag: Tag) -> float:
         what = step_name(handle.callback)
-        if what is None:
-            return 0.0
+        return 0.0 if what is None else self._hold(what, tag)
+
+    def _preempt_thread(self, thread: SimThread, what: str) -> float:
+        return self._hold(what, thread.tag)
+
+    def _hold(self, what: str, tag: Tag) -> float:
         assert self.points is not None
         fault = self.points.at("task", what)
         if fault is None:
@@ -275,6 +289,8 @@ class World:
                 self.oracle.bad(promise, text)
         if not self.oracle.violations:
             self._check_tasks()
+            if self.threads is not None:
+                self.threads.check()
         self.oracle.over = True
         self.loop.wind_up()
 
@@ -287,6 +303,8 @@ class World:
 
     def _begin(self) -> None:
         plan = self.plan
+        if self.threads is not None:
+            self.threads.begin()
         for slot in range(PROCESSES):
             self.later(0.01 * slot, lambda s=slot: self.be_born(s))  # type: ignore[misc]
         for fault in plan.faults:
@@ -393,7 +411,7 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
     collecting = gc.isenabled()
     gc.disable()
     try:
-        points = None
+        points = world = None
         if plan.holds:
             kinds = {kind_of_point(hold) for hold in plan.holds}
             calm = World(plan.without([f.number for f in plan.holds]), lua, points=Points(kinds))
@@ -405,6 +423,8 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
         with _watched(world):
             world.run()
     finally:
+        if world is not None and world.threads is not None:
+            world.threads.end()
         tail.COUNT = lines
         random.setstate(kept)
         for logger, level in zip(loggers, levels, strict=True):
