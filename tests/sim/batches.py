@@ -32,9 +32,7 @@ class Batches:
             return await self._compute(ks)
 
         decorate = process.cache.cached_many(name="f", tags=(lambda k: f"t{k % 3}",), **options)
-        self.many: Any = (
-            decorate(many) if process.threads is None else Blocking(decorate(blocking_function(many)))
-        )
+        self.many: Any = decorate(many) if process.threads is None else Blocking(decorate(blocking_function(many)))
 
     def __repr__(self) -> str:
         return f"<Batches of {self._process!r}>"

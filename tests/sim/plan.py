@@ -88,11 +88,21 @@ KINDS = (
 )  # fmt: skip
 
 
-def make_plan(seed: int, focus: str | None = None) -> Plan:
+def make_plan(seed: int, focus: str | None = None, callers: str | None = None) -> Plan:
     """The schedule of a seed; `focus`: a kind of fault that it certainly has.
 
-    Every fourth seed is a calm schedule with few preemptions.
+    `callers`: "threads" or "tasks" in every process; None: as drawn. Every fourth seed is a calm schedule with few
+    preemptions.
     """
+    plan = _made(seed, focus)
+    if callers == "tasks":
+        return replace(plan, workload={**plan.workload, "threads": ()})
+    if callers == "threads" and not plan.workload["threads"]:
+        return replace(plan, workload={**plan.workload, "threads": tuple(range(PROCESSES))})
+    return plan
+
+
+def _made(seed: int, focus: str | None) -> Plan:
     if focus in HOLDS or (focus is None and seed % 4 == 3):
         plan = _few_preemptions(_drawn(seed, None), focus)
     else:
@@ -289,6 +299,7 @@ def _threads(r: random.Random) -> dict[str, Any]:
         "threads": some if r.random() < 0.5 else (),
         "switches": r.choice([0.02, 0.1, 0.1, 0.3]),
         "pool": r.choice([1, 2, 50, 50]),
+        "lines": r.choice([0.0, 0.0, 0.0, 0.0, 0.002, 0.02]),
     }
 
 

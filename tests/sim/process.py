@@ -19,15 +19,14 @@ from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
 from evercache.topology import SentinelTopology
 from evercache.url import Location
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.wire.types import ConnectionOptions
 from tests.sim.batches import Batches, Failed
 from tests.sim.blocking import AsTasks, Blocking, blocking_function
 from tests.sim.changers import Changer
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
-from tests.sim.sockets import dial
+from tests.sim.sockets import BlockingSimWire
 from tests.sim.threads import BackgroundThread
 from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
 from tests.sim.wire import SimWire
@@ -140,9 +139,7 @@ class Process:
         if work["other_db"] and self.slot == 2:
             settings["bookkeeping_db"] = 1 if settings["bookkeeping_db"] is None else None
         pool = f"?max_connections={work['pool']}" if self.threads is not None else ""
-        cache = SimCache(
-            f"sentinel://{addresses}/shop{pool}", namespace="sim", budget=world.budget, **settings
-        )
+        cache = SimCache(f"sentinel://{addresses}/shop{pool}", namespace="sim", budget=world.budget, **settings)
         wire = self.wire = SimWire(world.network, self.tag)
         location = cache.location
         options = location.node_options
@@ -153,7 +150,7 @@ class Process:
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
         deployment = Deployment(
-            location, topology, BlockingWire(self._dial), wire,  # type: ignore[arg-type]
+            location, topology, BlockingSimWire(self), wire,  # type: ignore[arg-type]
             now=self.clock, rng=rng,
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
@@ -218,10 +215,6 @@ class Process:
         if self.threads is not None:
             return self.threads.spawn(work, self.context.copy())
         return self.world.loop.create_task(work, context=self.context.copy())
-
-    def _dial(self, address: Address, options: ConnectionOptions, limit: float) -> Any:
-        assert self.threads is not None
-        return dial(self.threads, self.tag, address, options, limit)
 
     def start(self) -> None:
         """Begin to use the cache."""

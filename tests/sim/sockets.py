@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 from greenlet import getcurrent
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ServerError, UnavailableError
+from evercache.wire.blocking import BlockingEndpoint
 from evercache.wire.types import Address, ConnectionOptions
 from tests.sim.network import Request, Session
 from tests.sim.node import Node
 from tests.sim.wire import Connection
 
 if TYPE_CHECKING:
-    from tests.sim.loop import Tag
+    from tests.sim.process import Process
     from tests.sim.threads import SimThread, Threads
 
-__all__ = ["SimSocket", "dial"]
+__all__ = ["BlockingSimWire"]
 
 
-def dial(threads: Threads, tag: Tag, address: Address, options: ConnectionOptions, limit: float) -> SimSocket:
+class BlockingSimWire:
+    """The library's blocking endpoints, on simulated sockets."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def endpoint(self, address: Address, options: ConnectionOptions) -> BlockingEndpoint:
+        return BlockingEndpoint(address, options, partial(_dial, self._process, object()))  # type: ignore[arg-type]
+
+
+def _dial(process: Process, pool: object, address: Address, options: ConnectionOptions, limit: float) -> SimSocket:
     """A connected socket, as `evercache.wire.connection.open_socket`."""
     me: Any = getcurrent()
     me.point()
+    threads, tag = me.threads, process.tag
+    there = [it for it in threads.sockets.values() if it.pool is pool]
+    if len(there) >= options.max_connections:
+        threads.bad("pool", f"{tag.name} opens one more connection to {address} beside {there}")
     stream = Stream(threads.world.network, tag, address, options)
     end = limit + tag.behind()
     try:
@@ -34,17 +50,18 @@ def dial(threads: Threads, tag: Tag, address: Address, options: ConnectionOption
         if threads.loop.now >= end:
             raise DeadlineExceeded(f"no connection to {address} before the deadline") from None
         raise
-    return SimSocket(threads, stream)
+    return SimSocket(threads, pool, stream)
 
 
 class SimSocket:
     """A descriptor: the library has it, the network has the stream behind it."""
 
-    def __init__(self, threads: Threads, stream: Stream) -> None:
+    def __init__(self, threads: Threads, pool: object, stream: Stream) -> None:
         self._threads, self._stream = threads, stream
+        self.pool = pool
         self._number = threads.number()
         self._patience: float | None = None
-        stream.waiters = self.waiters = []
+        self.waiters: list[SimThread] = stream.waiters
         threads.sockets[self._number] = self
 
     def __repr__(self) -> str:

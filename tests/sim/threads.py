@@ -12,9 +12,11 @@ import contextvars
 import random
 import sys
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -32,6 +34,8 @@ __all__ = ["BackgroundThread", "SimLock", "SimThread", "Threads", "outside"]
 
 #: What is replaced of `evercache.process.THREADS`.
 _REPLACED = ("lock", "gate", "sleep", "poll", "ident", "current", "main", "new")
+#: What shares nothing with other threads, and takes many lines.
+_ALONE = ("evercache.codecs.", "evercache.wire.resp", "evercache.wire.frames")
 #: A look at the clock is a point in one of so many cases, beside locks and waits.
 _CLOCK_POINTS = 0.15
 
@@ -45,7 +49,9 @@ class SimThread(greenlet):
         super().__init__(parent=threads.hub)
         self.gr_context = context.copy()
         self.threads, self.context, self.work, self.name = threads, context, work, name
-        self.tag = context[tag_of_task]
+        tag = context[tag_of_task]
+        assert tag is not None
+        self.tag = tag
         self.ident = threads.number()
         self.started = False
         self._turn = 0
@@ -54,6 +60,8 @@ class SimThread(greenlet):
         self.held = 0
         self.wants: SimLock | None = None
         self.forever = False
+        #: Called if it ends before it begins.
+        self.never: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return f"<SimThread {self.name} of {self.tag.name}>"
@@ -73,6 +81,7 @@ class SimThread(greenlet):
     def run(self) -> None:
         threads = self.threads
         asyncio._set_running_loop(None)
+        threads.look_at_lines()
         try:
             self.work()
         except GreenletExit:
@@ -138,6 +147,7 @@ class SimThread(greenlet):
     def give_way(self) -> None:
         """Others run."""
         rng, loop = self.threads.rng, self.threads.loop
+        self.threads.world.oracle.counts["preempted"] += 1
         draw = rng.random()
         most = 0.0 if draw < 0.5 else 0.001 if draw < 0.95 else 0.005
         self.park(loop.now + most * rng.random())
@@ -199,6 +209,7 @@ class BackgroundThread(SimThread):
 
     def run(self) -> None:
         loop = self.threads.loop
+        self.threads.look_at_lines()
         try:
             while not self.threads.over:
                 handle = self._handle
@@ -223,11 +234,11 @@ class BackgroundThread(SimThread):
         if task is None:
             self.threads.hub.switch()
             return
-        asyncio.tasks._leave_task(loop, task)  # type: ignore[attr-defined]
+        asyncio.tasks._leave_task(loop, task)
         try:
             self.threads.hub.switch()
         finally:
-            asyncio.tasks._enter_task(loop, task)  # type: ignore[attr-defined]
+            asyncio.tasks._enter_task(loop, task)
 
 
 class SimLock:
@@ -368,12 +379,14 @@ class _ThreadFuture(asyncio.Future[Any]):
 class Threads:
     """All threads of one schedule, and what the library makes instead of those of the system."""
 
-    def __init__(self, world: World, chance: float) -> None:
+    def __init__(self, world: World, chance: float, lines: float) -> None:
         self.world, self.loop = world, world.loop
         self.hub = getcurrent()
         self.rng = random.Random(f"threads {world.plan.seed}")
         #: How likely others run first at each point.
         self.chance = chance
+        #: How likely they run before a line of the library.
+        self.lines = lines
         #: Asked at each point for how long (seconds) a thread is held back there; None: nowhere.
         self.preempt: Callable[[SimThread, str], float] | None = None
         self.over = False
@@ -396,15 +409,21 @@ class Threads:
         for module in (waits, blocking, connection):
             replace(mock.patch.object(module, "monotonic", self.clock))
         # No frame is dropped without a word here, and the collector takes its time.
-        replace(mock.patch.object(blocking, "collect_dropped", lambda: None))
+        replace(mock.patch.object(blocking, "collect_dropped"))
 
     def end(self) -> None:
         """End every thread where it is."""
         self.over = True
-        for thread in list(self.alive):
-            if thread:
-                thread.throw(GreenletExit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that it was about to begin
+            for thread in list(self.alive):
+                if thread:
+                    thread.throw(GreenletExit)
+                elif thread.never is not None:
+                    thread.never()
         self.alive.clear()
+        if self.lines:
+            sys.settrace(None)
         for tag in self.loop.tags:
             tag.background = None
         asyncio._set_running_loop(None)
@@ -445,7 +464,8 @@ class Threads:
             except (Exception, asyncio.CancelledError) as error:
                 future.set_exception(error)
 
-        thread = SimThread(self, context, run, work.__qualname__)
+        thread = SimThread(self, context, run, getattr(work, "__qualname__", ""))
+        thread.never = work.close
         self.loop._tasks.append(future)  # type: ignore[arg-type]
         thread.start()
         return future
@@ -456,6 +476,24 @@ class Threads:
         if type(me) is not SimThread or asyncio._get_running_loop() is None:
             return None
         return self.spawn(work, contextvars.copy_context())
+
+    # -- lines
+
+    def look_at_lines(self) -> None:
+        """Make each line that this thread runs of the library a point."""
+        if self.lines:
+            sys.settrace(self._called)
+
+    def _called(self, frame: Any, event: str, argument: object) -> Any:
+        name = frame.f_globals.get("__name__", "")
+        return self._line if name.startswith("evercache.") and not name.startswith(_ALONE) else None
+
+    def _line(self, frame: Any, event: str, argument: object) -> Any:
+        if event == "line" and self.rng.random() < self.lines and not self.over:
+            me = getcurrent()
+            if isinstance(me, SimThread):
+                me.give_way()
+        return self._line
 
     # -- in the place of the system's (`evercache.process.Threads`)
 
@@ -517,12 +555,12 @@ def outside(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def _place() -> str:
     """The innermost line of the library that runs."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name.startswith("evercache.") and name != "evercache.process":
             return f"{frame.f_code.co_qualname}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return "?"
 
 
@@ -536,4 +574,3 @@ def _in_harness(thread: SimThread) -> bool:
             return False
         frame = frame.f_back
     return True
-

@@ -70,11 +70,8 @@ class Connection:
             if server.frozen_until > loop.now:
                 loop.call_at(server.frozen_until, knock, context=loop.neutral)
                 return
-            answer: Any
-            if not server.alive:
-                answer = ConnectionFailed(f"{self.address}: connection refused")
-            else:
-                answer = self._greet()
+            refused = ConnectionFailed(f"{self.address}: connection refused")
+            answer: Any = self._greet() if server.alive else refused
             loop.call_at(self._in(), arrived, answer, context=loop.neutral)
 
         def arrived(answer: Any) -> None:

@@ -30,7 +30,7 @@ from tests.sim.threads import SimThread, Threads
 
 __all__ = ["Result", "World", "run"]
 
-#: Seconds of real time that a schedule may take; it takes a fraction of one.
+#: Seconds of processor time that a schedule may take; it takes a fraction of one.
 LONGEST = 30.0
 
 _lua: LuaHost | None = None
@@ -90,7 +90,7 @@ class World:
         self._threaded = set(plan.workload["threads"])
         self.threads: Threads | None = None
         if plan.workload["threads"]:
-            self.threads = Threads(self, plan.workload["switches"])
+            self.threads = Threads(self, plan.workload["switches"], plan.workload["lines"])
         self.processes: list[Any] = [None] * PROCESSES
         self._everyone: list[Process] = []
         #: Kind -> how many faults of it have begun.
@@ -384,15 +384,15 @@ def _watched(world: World) -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise StandsStill(f"no end after {LONGEST:.0f} s")
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST, LONGEST)
+    before = signal.signal(signal.SIGPROF, interrupt)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST, LONGEST)
     try:
         yield
     except StandsStill:
         world.oracle.bad("liveness", traceback.format_exc())
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Result:

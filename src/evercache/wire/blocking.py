@@ -37,21 +37,16 @@ _QUIET = 0.005
 _LOOK: Final = 0.05
 #: No connection was fit to be asked.
 _UNASKED: Final = object()
-
-
-#: Connects to a server before a moment; raises what `open_socket` raises.
+#: Connects to a server before a moment, as `open_socket` does.
 Dial: TypeAlias = Callable[[Address, ConnectionOptions, float], socket.socket]
 
 
 class BlockingWire:
     """Makes blocking endpoints (`evercache.wire.types.SyncWire`). Holds nothing."""
 
-    def __init__(self, dial: Dial = open_socket) -> None:
-        self._dial = dial
-
     def endpoint(self, address: Address, options: ConnectionOptions) -> BlockingEndpoint:
         """An endpoint; connects at its first use. `ConfigurationError` for options that cannot work."""
-        return BlockingEndpoint(address, options, self._dial)
+        return BlockingEndpoint(address, options)
 
     def __repr__(self) -> str:
         return "<BlockingWire>"
