@@ -9,7 +9,7 @@ from evercache.engine.state import State
 from evercache.wire.blocking import BlockingEndpoint
 from evercache.wire.connection import Connection
 from tests.sim.mutation import Mutation, edit
-from tests.sim.scenes import BUSY, CUT_OFF, SLOW
+from tests.sim.scenes import SLOW
 
 __all__ = ["BLOCKING"]
 
@@ -50,19 +50,36 @@ BLOCKING = [
         workload={**_THREADS, **SLOW, "stale": 0.5, "pace": 0.02},
     ),
     Mutation(
-        "an invalidation begins without the lock",
-        4,
-        (edit(State, "begin", ("with self.lock, self.change:", "if True:")),),
-        workload={**_THREADS, **BUSY},
+        "a thread of refreshes ends with the lock",
+        0,
+        (
+            edit(
+                SyncSpawner,
+                "_work",
+                ("with self._lock:", "self._lock.acquire()\n        if True:"),
+                ("popleft()\n", "popleft()\n            self._lock.release()\n"),
+            ),
+        ),
+        settings={"beta": 3.0, "default_ttl": 0.3},
+        workload={**_AT_WAITS, **SLOW, "stale": 0.5, "pace": 0.02},
     ),
     Mutation(
-        "marks are raised without the lock",
-        1,
+        "near is checked under one lock and filled under another",
+        8,
         (
-            edit(State, "hear_line", ("with self.lock, self.change:", "if True:")),
-            edit(State, "acknowledged", ("with self.lock, self.change:", "if True:")),
+            edit(
+                State,
+                "put_near",
+                (
+                    "        if fresh and not self.journal.covers(subject, tags):\n            self.near.put",
+                    "        fresh = fresh and not self.journal.covers(subject, tags)\n"
+                    "    with self.lock, self.change:\n"
+                    "        if fresh:\n            self.near.put",
+                ),
+            ),
         ),
-        workload={**_THREADS, **BUSY},
+        settings={"lag_bound": 0.7, "default_ttl": 60.0, "beta": 0.0},
+        workload={**_AT_WAITS, "near": 3.0, "writes": 0.15, "pace": 0.02, "wide": 0.0, "sets": 0.0, "raises": 0.0},
     ),
     Mutation(
         "a connection is made under the lock of the pool",
@@ -93,21 +110,17 @@ BLOCKING = [
                 ),
             ),
         ),
-        workload={**_AT_WAITS, "same_key": True, "pace": 0.02, "near": 0.0},
-    ),
-    Mutation(
-        "a wait for a flight ignores its deadline",
-        0,
-        (
-            edit(
-                SyncWaits,
-                "result",
-                ("not landing.done and (left := end - monotonic()) > 0", "not landing.done"),
-                ("min(left, _SLICE)", "_SLICE"),
-            ),
-        ),
-        workload={**_AT_WAITS},
-        scene=CUT_OFF,
+        settings={"default_ttl": 0.3, "beta": 0.0},
+        workload={
+            **_THREADS,
+            **SLOW,
+            "switches": 1.0,
+            "pace": 0.01,
+            "near": 0.0,
+            "stale": 0.0,
+            "writes": 0.2,
+            "extras": True,
+        },
     ),
     Mutation(
         "a blocking read ignores its deadline",
