@@ -6,7 +6,6 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.blocking import Blocking, blocking_function
 from tests.sim.watch import tokens_of_task
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ class Batches:
         async def many(ks: list[int]) -> dict[int, list[int]]:
             return await self._compute(ks)
 
-        decorate = process.cache.cached_many(name="f", tags=(lambda k: f"t{k % 3}",), **options)
-        self.many: Any = decorate(many) if process.threads is None else Blocking(decorate(blocking_function(many)))
+        decorator = process.cache.cached_many(name="f", tags=(lambda k: f"t{k % 3}",), **options)
+        self.many: Any = process.decorated(decorator, many)
 
     def __repr__(self) -> str:
         return f"<Batches of {self._process!r}>"

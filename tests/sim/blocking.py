@@ -14,7 +14,7 @@ from greenlet import getcurrent
 
 from tests.sim.threads import SimThread, outside
 
-__all__ = ["AsTasks", "Blocking", "blocking_function"]
+__all__ = ["AsTasks", "Blocking", "Both", "blocking_function"]
 
 
 class Blocking:
@@ -43,7 +43,30 @@ class Blocking:
         return outside(self._of.run, *args, **kwargs)
 
 
+class Both:
+    """The same in a process with threads and an event loop: each uses its own twin."""
+
+    def __init__(self, threads: Blocking, tasks: Any) -> None:
+        self._threads, self._tasks = threads, tasks
+
+    def __repr__(self) -> str:
+        return f"<Both {self._tasks!r}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        coroutine: Coroutine[Any, Any, Any] = self._mine()(*args, **kwargs)
+        return coroutine
+
+    def __getattr__(self, name: str) -> Any:
+        mine = getattr(self._mine(), name)
+        return (lambda *args, **kwargs: mine(*map(_plain, args), **kwargs)) if callable(mine) else mine
+
+    def _mine(self) -> Any:
+        return self._threads if type(getcurrent()) is SimThread else self._tasks
+
+
 def _plain(argument: Any) -> Any:
+    if isinstance(argument, Both):
+        argument = argument._mine()
     return argument._of if isinstance(argument, Blocking) else argument
 
 

@@ -19,7 +19,7 @@ class Tag:
     background goes on.
     """
 
-    __slots__ = ("alive", "asleep", "asleep_until", "background", "name", "parts", "stopped_until", "whole")
+    __slots__ = ("alive", "asleep", "asleep_until", "name", "parts", "stopped_until", "thread", "whole")
 
     def __init__(self, name: str, whole: Tag | None = None) -> None:
         self.name = name
@@ -28,8 +28,8 @@ class Tag:
         #: Of the machine: until when it is suspended, and for how long (seconds) it has been in all.
         self.asleep_until = self.asleep = 0.0
         self.whole = self if whole is None else whole
-        #: The thread that runs the steps of the background, where the process has threads (`tests.sim.threads`).
-        self.background: Any = None
+        #: The thread that runs the steps with this tag, in a process that has others (`tests.sim.threads`).
+        self.thread: Any = None
         self.parts: list[Tag] = []
         self.whole.parts.append(self)
 
@@ -151,8 +151,8 @@ class SimLoop(asyncio.AbstractEventLoop):
                 ):
                     continue
                 self.steps += 1
-                if tag is not None and tag.background is not None:
-                    tag.background.take(handle)
+                if tag is not None and tag.thread is not None:
+                    tag.thread.take(handle)
                     continue
                 try:
                     context.run(handle.callback, *handle.args)

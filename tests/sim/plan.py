@@ -291,8 +291,8 @@ def _drawn(seed: int, focus: str | None) -> Plan:
 
 
 def _threads(r: random.Random) -> dict[str, Any]:
-    """Which processes have threads in the place of tasks, how often others run at a point of theirs, and how many
-    connections to a server each process has."""
+    """Which processes have threads in the place of tasks or (`both`) of half of them; how often others run at a
+    point of theirs, and before a line of theirs; how many connections to a server each process has."""
     everybody = tuple(range(PROCESSES))
     some = r.choice([everybody, everybody, everybody, tuple(r.sample(everybody, r.randint(1, 2)))])
     return {
@@ -300,6 +300,7 @@ def _threads(r: random.Random) -> dict[str, Any]:
         "switches": r.choice([0.02, 0.1, 0.1, 0.3]),
         "pool": r.choice([1, 2, 50, 50]),
         "lines": r.choice([0.0, 0.0, 0.0, 0.0, 0.002, 0.02]),
+        "both": r.random() < 0.3,
     }
 
 

@@ -7,7 +7,7 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -21,14 +21,14 @@ from evercache.topology import SentinelTopology
 from evercache.url import Location
 from evercache.wire.types import ConnectionOptions
 from tests.sim.batches import Batches, Failed
-from tests.sim.blocking import AsTasks, Blocking, blocking_function
+from tests.sim.blocking import AsTasks, Blocking, Both, blocking_function
 from tests.sim.changers import Changer
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
 from tests.sim.sockets import BlockingSimWire
-from tests.sim.threads import BackgroundThread
-from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
+from tests.sim.threads import LoopThread
+from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch, watch_parts
 from tests.sim.wire import SimWire
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class SimBackground:
     @property
     def here(self) -> bool:
         """Whether its thread runs; where tasks are simulated it is on one of its own, as it were."""
-        return self._process.tag.background is not None and self._process.tag.background is getcurrent()
+        return self._process.tag.thread is not None and self._process.tag.thread is getcurrent()
 
     def ensure(self) -> None:
         if not self._begun:
@@ -109,6 +109,9 @@ class Process:
         self.world, self.slot = world, slot
         #: Those of it, where it has threads in the place of tasks.
         self.threads = world.threads if threaded else None
+        #: Whether every other one is a task all the same, of one event loop.
+        self.both = threaded and world.plan.workload["both"]
+        self._spawned = 0
         self.name = f"p{slot}"
         self._tagged()
         self.born = world.now
@@ -122,12 +125,19 @@ class Process:
     def _tagged(self) -> None:
         self.tag = Tag(self.name)
         self.app = Tag(self.name, self.tag)
+        crew = self.app
         if self.threads is not None:
-            self.tag.background = BackgroundThread(self.threads, self.tag)
+            self.tag.thread = LoopThread(self.threads, self.tag)
+            if self.both:
+                self.app.thread = LoopThread(self.threads, self.app)
+                crew = Tag(self.name, self.tag)
         self.world.loop.tags += self.tag.parts
         self.context, self.behind = contextvars.copy_context(), contextvars.copy_context()
         self.context.run(tag_of_task.set, self.app)
         self.behind.run(tag_of_task.set, self.tag)
+        #: That of its threads.
+        self.beside = contextvars.copy_context()
+        self.beside.run(tag_of_task.set, crew)
 
     def _make(self) -> None:
         world, plan = self.world, self.world.plan
@@ -156,7 +166,7 @@ class Process:
         )  # fmt: skip
         deployment._atexit = lambda: None  # a simulated process ends without a word
         #: As the simulator's coroutines use it: in a thread, its blocking methods.
-        self.cache: Any = cache if self.threads is None else Blocking(cache)
+        self.cache: Any = self._used(cache, cache)
         self.engine = engine = cache.engine = Engine(
             deployment, replace(cache.settings, journal_time=60.0), token=lambda: f"{tokens.getrandbits(64):016x}"
         )
@@ -178,9 +188,7 @@ class Process:
             options["budget"] = work["budget"]
 
         def cached(**how: Any) -> Callable[..., Any]:
-            if self.threads is None:
-                return cache.cached(**how)
-            return lambda function: Blocking(cache.cached(**how)(blocking_function(function)))
+            return partial(self.decorated, cache.cached(**how))
 
         @cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
         async def f(k: int) -> list[int]:
@@ -196,12 +204,22 @@ class Process:
         clients = cache._find()
         assert clients is not None
         self.clients: Any = clients
-        self.link: Any = clients.asynchronous.reads._link
+        self.link: Any = self._used(clients.sync.reads._link, clients.asynchronous.reads._link)
+        watch(self, clients)
+        if self.threads is not None:
+            watch_parts(self, AsTasks(clients.sync, clients.asynchronous))
+
+    def _used(self, blocking: Any, asynchronous: Any) -> Any:
+        """Something of the library, as the simulator's coroutines use it in this process."""
         if self.threads is None:
-            watch(self, clients)
-        else:
-            self.link = Blocking(clients.sync.reads._link)
-            watch(self, AsTasks(SimpleNamespace(asynchronous=clients.sync), clients))
+            return asynchronous
+        return Both(Blocking(blocking), asynchronous) if self.both else Blocking(blocking)
+
+    def decorated(self, decorator: Callable[..., Any], function: Callable[..., Any]) -> Any:
+        """A cached function made of a coroutine function: one that blocks, where threads call it."""
+        blocking = None if self.threads is None else decorator(blocking_function(function))
+        asynchronous = decorator(function) if self.threads is None or self.both else None
+        return self._used(blocking, asynchronous)
 
     def clock(self) -> float:
         """The clock of the process, in seconds."""
@@ -212,8 +230,9 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """A task of the application, or a thread of it."""
-        if self.threads is not None:
-            return self.threads.spawn(work, self.context.copy())
+        self._spawned += 1
+        if self.threads is not None and (not self.both or self._spawned % 2):
+            return self.threads.spawn(work, self.beside.copy())
         return self.world.loop.create_task(work, context=self.context.copy())
 
     def start(self) -> None:

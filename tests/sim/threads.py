@@ -30,7 +30,7 @@ from tests.sim.loop import SimHandle, Tag, tag_of_task
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-__all__ = ["BackgroundThread", "SimLock", "SimThread", "Threads", "outside"]
+__all__ = ["LoopThread", "SimLock", "SimThread", "Threads", "outside"]
 
 #: What is replaced of `evercache.process.THREADS`.
 _REPLACED = ("lock", "gate", "sleep", "poll", "ident", "current", "main", "new")
@@ -185,14 +185,17 @@ class SimThread(greenlet):
         return f"{self!r}{wants}\n{''.join(lines)}"
 
 
-class BackgroundThread(SimThread):
-    """The thread of a process's background: it runs the steps of its tasks, one after the other."""
+class LoopThread(SimThread):
+    """The thread of an event loop, that of the background or of the application, in a process that has others too.
+
+    It runs the steps of the tasks with its tag, one after the other.
+    """
 
     def __init__(self, threads: Threads, tag: Tag) -> None:
         context = contextvars.copy_context()
         # Not the tag of the tasks: what has that comes to `take`.
         context.run(tag_of_task.set, Tag(tag.name, tag))
-        super().__init__(threads, context, lambda: None, "background")
+        super().__init__(threads, context, lambda: None, "event loop")
         self._handle: SimHandle | None = None
         self._behind: deque[SimHandle] = deque()
         self.start()
@@ -425,7 +428,7 @@ class Threads:
         if self.lines:
             sys.settrace(None)
         for tag in self.loop.tags:
-            tag.background = None
+            tag.thread = None
         asyncio._set_running_loop(None)
         self._replaced.close()
 

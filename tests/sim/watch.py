@@ -12,7 +12,7 @@ from tests.sim.oracle import Invalidation
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch"]
+__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch", "watch_parts"]
 
 #: The invalidation that a task issues, the lease under which it computes, and where the answer to its read goes.
 invalidation_of_task: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar(
@@ -26,9 +26,14 @@ source_of_task: contextvars.ContextVar[list[str] | None] = contextvars.ContextVa
 def watch(process: Process, clients: Any) -> None:
     """Wrap what a process was just given."""
     _watch_state(process)
-    _watch_leads(process, clients.asynchronous.leads)
-    _watch_reads(process, clients.asynchronous.reads)
-    _watch_hits(process, clients.asynchronous.hits)
+    watch_parts(process, clients.asynchronous)
+
+
+def watch_parts(process: Process, client: Any) -> None:
+    """Wrap one client of it."""
+    _watch_leads(process, client.leads)
+    _watch_reads(process, client.reads)
+    _watch_hits(process, client.hits)
 
 
 def _watch_state(process: Process) -> None:

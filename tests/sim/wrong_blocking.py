@@ -14,7 +14,7 @@ from tests.sim.scenes import SLOW
 __all__ = ["BLOCKING"]
 
 #: Every process has threads, and others may run before many of their lines.
-_THREADS: dict[str, Any] = {"threads": (0, 1, 2), "switches": 0.3, "lines": 0.02}
+_THREADS: dict[str, Any] = {"threads": (0, 1, 2), "switches": 0.3, "lines": 0.02, "both": False}
 #: Others run at locks and waits only.
 _AT_WAITS = {**_THREADS, "lines": 0.0}
 #: A node or two stand still, so that answers are late.
@@ -43,11 +43,24 @@ BLOCKING = [
         workload={**_AT_WAITS, "pool": 1, "extras": True},
     ),
     Mutation(
-        "a refresh is taken from the queue without the lock",
+        "the queue of refreshes is looked at outside of its lock",
         0,
-        (edit(SyncSpawner, "_work", ("with self._lock:", "if True:")),),
+        (
+            edit(
+                SyncSpawner,
+                "_work",
+                (
+                    "        with self._lock:\n            if not self._waiting:",
+                    "        if not self._waiting:\n            with self._lock:",
+                ),
+                (
+                    "            context, job, over = self._waiting.popleft()",
+                    "        with self._lock:\n            context, job, over = self._waiting.popleft()",
+                ),
+            ),
+        ),
         settings={"beta": 3.0, "default_ttl": 0.3},
-        workload={**_THREADS, **SLOW, "stale": 0.5, "pace": 0.02},
+        workload={**_AT_WAITS, **SLOW, "stale": 0.5, "pace": 0.02},
     ),
     Mutation(
         "a thread of refreshes ends with the lock",
