@@ -299,7 +299,7 @@ def _threads(r: random.Random) -> dict[str, Any]:
         "threads": some if r.random() < 0.5 else (),
         "switches": r.choice([0.02, 0.1, 0.1, 0.3]),
         "pool": r.choice([1, 2, 50, 50]),
-        "lines": r.choice([0.0, 0.0, 0.0, 0.0, 0.002, 0.02]),
+        "lines": r.choice([0.0] * 10 + [0.002, 0.02]),
         "both": r.random() < 0.3,
     }
 

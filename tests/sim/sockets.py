@@ -92,6 +92,8 @@ class SimSocket:
         me: Any = getcurrent()
         stream, loop = self._stream, self._threads.loop
         until = None if self._patience is None else loop.now + self._patience
+        if self._patience != 0:
+            me.point()
         while True:
             if stream.received:
                 return bytes(stream.received.popleft())
@@ -178,21 +180,15 @@ class _Session(Session):
 
 def encoded(reply: Any) -> bytes:
     """A reply as a server sends it (RESP3)."""
-    match reply:
-        case None:
-            return b"_\r\n"
-        case bool():
-            return b"#t\r\n" if reply else b"#f\r\n"
-        case int():
-            return b":%d\r\n" % reply
-        case bytes():
-            return b"$%d\r\n%b\r\n" % (len(reply), reply)
-        case str():
-            return encoded(reply.encode())
-        case ServerError():
-            return b"-%b\r\n" % str(reply).replace("\r\n", " ").encode()
-        case list() | tuple():
-            return b"*%d\r\n%b" % (len(reply), b"".join(map(encoded, reply)))
-        case dict():
-            return b"%%%d\r\n%b" % (len(reply), b"".join(encoded(x) for pair in reply.items() for x in pair))
-    raise TypeError(f"no reply: {reply!r}")
+    kind = type(reply)
+    if kind is bytes:
+        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+    if kind is int:
+        return b":%d\r\n" % reply
+    if kind is list or kind is tuple:
+        return b"*%d\r\n%b" % (len(reply), b"".join(map(encoded, reply)))
+    if reply is None:
+        return b"_\r\n"
+    if isinstance(reply, ServerError):
+        return b"-%b\r\n" % str(reply).replace("\r\n", " ").encode()
+    raise TypeError(f"no reply of a server: {reply!r}")

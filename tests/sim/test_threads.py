@@ -52,7 +52,7 @@ def promises(world: World) -> list[str]:
 
 def often(world: World) -> None:
     assert world.threads is not None
-    world.threads.chance = 0.5
+    world.threads.points.chance, world.threads.points._left = 0.5, 1.0
 
 
 def test_a_lock_keeps_others_out_however_often_they_run(world: World, together: Any) -> None:
@@ -140,6 +140,27 @@ def test_a_wait_ends_by_the_simulated_clock_and_a_wake_up_before_it_is_kept(worl
 
     together(wait, wake)
     assert seen == [(False, 0.25), (True, 0.25), (True, 0.4)]
+
+
+def test_no_wake_up_is_lost_however_often_others_run(world: World, together: Any) -> None:
+    assert world.threads is not None
+    world.threads.points.chance, world.threads.points._left = 1.0, 1.0
+    ends: list[bool] = []
+
+    def work() -> None:
+        for _ in range(50):
+            it = Wakeup()
+
+            async def wake(it: Wakeup = it) -> None:
+                THREADS.sleep(0.001)
+                it.wake()
+
+            assert world.threads is not None
+            world.threads.spawn(wake(), THREADS.current().context)
+            ends.append(it.wait(30.0))
+
+    together(work, seconds=10.0)
+    assert ends == [True] * 50
 
 
 def test_a_wait_of_the_library_without_an_end_is_a_violation(world: World, together: Any) -> None:

@@ -16,6 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from math import inf, log
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -35,7 +36,11 @@ __all__ = ["LoopThread", "SimLock", "SimThread", "Threads", "outside"]
 #: What is replaced of `evercache.process.THREADS`.
 _REPLACED = ("lock", "gate", "sleep", "poll", "ident", "current", "main", "new")
 #: What shares nothing with other threads, and takes many lines.
-_ALONE = ("evercache.codecs.", "evercache.wire.resp", "evercache.wire.frames")
+_ALONE = (
+    "evercache.codecs.", "evercache.wire.resp", "evercache.wire.frames",
+    # They remember what earlier schedules asked: how many lines they run is no matter of the seed.
+    "evercache.protocol.scope", "evercache.protocol.canonical",
+)  # fmt: skip
 #: A look at the clock is a point in one of so many cases, beside locks and waits.
 _CLOCK_POINTS = 0.15
 
@@ -128,10 +133,12 @@ class SimThread(greenlet):
             self.threads.loop.call_soon(self._go, self._turn, context=self.context)
 
     def wait(self, until: float | None) -> bool:
-        """As `park`, for something outside of the process: nobody may wait for that with a lock."""
+        """As `park`, for something outside of the process: nobody may wait for that with a lock.
+
+        No point: between a look for what it waits for and this, nothing may happen.
+        """
         if self.held:
             self.threads.bad("lock", f"{self!r} waits with {self.held} locks")
-        self.point()
         return self.park(until)
 
     # -- where others may run
@@ -141,7 +148,7 @@ class SimThread(greenlet):
         threads = self.threads
         if threads.preempt is not None and (seconds := threads.preempt(self, _place())):
             self.park(threads.loop.now + seconds)
-        if threads.rng.random() < threads.chance:
+        if threads.points.hit():
             self.give_way()
 
     def give_way(self) -> None:
@@ -357,6 +364,8 @@ class _Poll:
     def poll(self, milliseconds: float | None = None) -> list[Any]:
         loop = self._threads.loop
         until = None if milliseconds is None else loop.now + milliseconds / 1e3
+        if milliseconds != 0 and isinstance(me := getcurrent(), SimThread):
+            me.point()
         while not (found := [(it.fileno(), 1) for it in self._sockets if it.readable()]):
             if until is not None and loop.now >= until:
                 break
@@ -379,6 +388,28 @@ class _ThreadFuture(asyncio.Future[Any]):
         return False
 
 
+class _Draws:
+    """Draws that hit with one chance; a number is drawn for each hit only."""
+
+    __slots__ = ("_left", "_rng", "chance")
+
+    def __init__(self, rng: random.Random, chance: float) -> None:
+        self._rng, self.chance = rng, chance
+        self._left = self._gap()
+
+    def _gap(self) -> float:
+        if not 0.0 < self.chance < 1.0:
+            return 1.0 if self.chance else inf
+        return 1.0 + log(1.0 - self._rng.random()) // log(1.0 - self.chance)
+
+    def hit(self) -> bool:
+        self._left -= 1.0
+        if self._left > 0.0:
+            return False
+        self._left = self._gap()
+        return True
+
+
 class Threads:
     """All threads of one schedule, and what the library makes instead of those of the system."""
 
@@ -386,10 +417,10 @@ class Threads:
         self.world, self.loop = world, world.loop
         self.hub = getcurrent()
         self.rng = random.Random(f"threads {world.plan.seed}")
-        #: How likely others run first at each point.
-        self.chance = chance
-        #: How likely they run before a line of the library.
-        self.lines = lines
+        #: Whether others run first at a point, at a look at the clock, and before a line of the library.
+        self.points = _Draws(self.rng, chance)
+        self._looks = _Draws(self.rng, chance * _CLOCK_POINTS)
+        self._lines = _Draws(self.rng, lines)
         #: Asked at each point for how long (seconds) a thread is held back there; None: nowhere.
         self.preempt: Callable[[SimThread, str], float] | None = None
         self.over = False
@@ -425,7 +456,7 @@ class Threads:
                 elif thread.never is not None:
                     thread.never()
         self.alive.clear()
-        if self.lines:
+        if self._lines.chance:
             sys.settrace(None)
         for tag in self.loop.tags:
             tag.thread = None
@@ -484,7 +515,7 @@ class Threads:
 
     def look_at_lines(self) -> None:
         """Make each line that this thread runs of the library a point."""
-        if self.lines:
+        if self._lines.chance:
             sys.settrace(self._called)
 
     def _called(self, frame: Any, event: str, argument: object) -> Any:
@@ -492,7 +523,7 @@ class Threads:
         return self._line if name.startswith("evercache.") and not name.startswith(_ALONE) else None
 
     def _line(self, frame: Any, event: str, argument: object) -> Any:
-        if event == "line" and self.rng.random() < self.lines and not self.over:
+        if event == "line" and self._lines.hit() and not self.over:
             me = getcurrent()
             if isinstance(me, SimThread):
                 me.give_way()
@@ -511,6 +542,7 @@ class Threads:
     def sleep(self, seconds: float) -> None:
         me = getcurrent()
         assert isinstance(me, SimThread)
+        me.point()
         me.wait(self.loop.now + seconds)
 
     def poll(self) -> _Poll:
@@ -540,7 +572,7 @@ class Threads:
 
     def tick(self) -> None:
         """Somebody looks at the clock."""
-        if self.chance and self.rng.random() < self.chance * _CLOCK_POINTS:
+        if self._looks.hit():
             me = getcurrent()
             if isinstance(me, SimThread):
                 me.give_way()
