@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evercache.client.waits import SyncSpawner, SyncWaits
-from evercache.engine.state import State
+from evercache.protocol.landing import Landing
 from evercache.wire.blocking import BlockingEndpoint
 from evercache.wire.connection import Connection
 from tests.sim.mutation import Mutation, edit
@@ -77,24 +77,6 @@ BLOCKING = [
         workload={**_AT_WAITS, **SLOW, "stale": 0.5, "pace": 0.02},
     ),
     Mutation(
-        "near is checked under one lock and filled under another",
-        8,
-        (
-            edit(
-                State,
-                "put_near",
-                (
-                    "        if fresh and not self.journal.covers(subject, tags):\n            self.near.put",
-                    "        fresh = fresh and not self.journal.covers(subject, tags)\n"
-                    "    with self.lock, self.change:\n"
-                    "        if fresh:\n            self.near.put",
-                ),
-            ),
-        ),
-        settings={"lag_bound": 0.7, "default_ttl": 60.0, "beta": 0.0},
-        workload={**_AT_WAITS, "near": 3.0, "writes": 0.15, "pace": 0.02, "wide": 0.0, "sets": 0.0, "raises": 0.0},
-    ),
-    Mutation(
         "a connection is made under the lock of the pool",
         0,
         (
@@ -116,22 +98,24 @@ BLOCKING = [
             edit(
                 SyncWaits,
                 "result",
-                ("    landing.add(woken.wake)\n", "    pass\n"),
                 (
-                    "woken.wait(min(left, _SLICE))",
-                    "landing._wakers.append(woken.wake)\n            woken.wait(left)",
+                    "while not landing.done and (left := end - monotonic()) > 0:",
+                    "if (left := end - monotonic()) > 0:",
                 ),
+                ("min(left, _SLICE)", "left"),
             ),
+            # That it had not landed was seen under the lock, when it was joined.
+            edit(Landing, "add", ("if self.done:", "if False:")),
         ),
         settings={"default_ttl": 0.3, "beta": 0.0},
         workload={
-            **_THREADS,
+            **_AT_WAITS,
             **SLOW,
             "switches": 1.0,
-            "pace": 0.01,
+            "pace": 0.02,
             "near": 0.0,
             "stale": 0.0,
-            "writes": 0.2,
+            "writes": 0.1,
             "extras": True,
         },
     ),
