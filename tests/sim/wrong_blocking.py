@@ -110,7 +110,9 @@ BLOCKING = [
         settings={"default_ttl": 0.3, "beta": 0.0},
         workload={
             **_AT_WAITS,
-            **SLOW,
+            "same_key": True,
+            "slow_compute": False,
+            "raises": 0.0,
             "switches": 1.0,
             "pace": 0.02,
             "near": 0.0,
