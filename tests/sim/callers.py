@@ -65,17 +65,18 @@ class Callers:
             options["cache_errors"] = {Refusal: ERRORS_LIVE}
 
         # Nobody knows its second tag but who reads an entry.
-        @process.cache.cached(
+        decorator = process.cache.cached(
             name="h", tags=(lambda k: f"t{k % 3}",), tags_from=_second_tag, near=work["near"], **options
         )
+
         async def h(k: int) -> list[int]:
             value = await process._compute(f"h{k}", k)
             if work.get("errors") and self._rng.random() < 0.3:
                 raise Refusal(k, value[1], process.world.now)
             return value
 
-        self._h: Any = h
-        process.functions["h"] = h
+        self._h: Any = process.decorated(decorator, h)
+        process.functions["h"] = self._h
 
     def __repr__(self) -> str:
         return f"<Callers of {self._process!r}>"
@@ -258,7 +259,9 @@ class Callers:
 
         await self._called(
             "o",
-            process.cache.aget_or_compute("o", fn, tags=("t0",), stale=self._work["stale"], **self._errors),
+            process.cache.aget_or_compute(
+                "o", process.callable(fn), tags=("t0",), stale=self._work["stale"], **self._errors
+            ),
         )
 
     # -- keys that several write

@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=0, help="over so many processes (0: one for each core)")
     parser.add_argument("--keep-going", action="store_true", help="go on after a failing seed")
     parser.add_argument("--matrix", action="store_true", help="then look for every wrong change, from five seeds")
+    parser.add_argument("--callers", choices=("threads", "tasks"), help="in every process; default: as drawn")
     parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--without", default="", help="numbers of faults to leave out, as 1,2")
     parser.add_argument("--shrink", action="store_true", help="leave out all faults that do not matter")
@@ -35,7 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         well = _one_by_one(options)
     else:
         well = not options.count or run_many(
-            options.seed, options.count, options.jobs, keep_going=options.keep_going
+            options.seed,
+            options.count,
+            options.jobs,
+            keep_going=options.keep_going,
+            callers=options.callers,
         )
     if options.matrix:
         well = run_matrix(options.jobs, (options.mutation,) if options.mutation else ()) and well
@@ -48,7 +53,8 @@ def _one_by_one(options: argparse.Namespace) -> bool:
     well = True
     with mutation.applied() if mutation else contextlib.nullcontext() as lua:
         for seed in range(options.seed, options.seed + options.count):
-            plan = (mutation.plan if mutation else draw)(seed).without(left_out)
+            plan = mutation.plan(seed) if mutation else draw(seed, options.callers)
+            plan = plan.without(left_out)
             result = run(plan, trace=options.trace, lua=lua)
             if options.trace:
                 print("\n".join(result.trace))
@@ -57,6 +63,7 @@ def _one_by_one(options: argparse.Namespace) -> bool:
                 continue
             well = False
             wrong = f" --mutation {options.mutation}" if mutation else ""
+            wrong += f" --callers {options.callers}" if options.callers else ""
             print(f"  replay: python -m tests.sim {seed} --trace{wrong}")
             if options.shrink:
                 small = shrink(plan, lambda p: run(p, lua=lua))

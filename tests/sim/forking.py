@@ -10,7 +10,9 @@ from unittest import mock
 
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Alive, Owner
+from evercache.process import THREADS
 from evercache.protocol.landing import Landing
+from tests.sim.threads import SimLock
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -28,6 +30,7 @@ _LEARNT = {"_book", "view", "_nodes", "_life", "_confirmed", "_master_seen", "_r
 _NEW = {
     type(threading.Lock()): lambda _: (threading.Lock, ()),
     type(threading.RLock()): lambda _: (threading.RLock, ()),
+    SimLock: lambda _: (THREADS.lock, ()),
     Landing: lambda _: (Landing, ()),
     Alive: lambda _: (Alive, (Owner(),)),
 }
@@ -47,7 +50,8 @@ def inherit(child: Process, parent: Process) -> None:
     # Bound methods are not copied: in a real fork they lead to the child's own dicts.
     near = mine.state.near
     near.look, near.by_arguments = near._entries.get, near._by_arguments.get
-    child.clients.asynchronous.hits.serving.attach(mine)
+    for client in (child.clients.asynchronous, child.clients.sync):
+        client.hits.serving.attach(mine)
     _topology(mine, theirs)
     mine.monitor.table = _copied(theirs.monitor.table)
     child.epoch = parent.epoch

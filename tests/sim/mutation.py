@@ -20,8 +20,9 @@ from tests.sim.world import Result, run
 __all__ = ["Mutation", "edit", "hunt", "never", "no", "nothing", "put", "yes"]
 
 
-#: A wrong change shows soonest where all processes have the same settings, unless it is about them.
-SAME_SETTINGS = {"short": 0.0, "other_db": False}
+#: A wrong change shows soonest where all processes have the same settings, unless it is about them, and where they
+#: run the code that it is made in: that for tasks, mostly.
+SAME_SETTINGS = {"short": 0.0, "other_db": False, "threads": ()}
 
 
 @dataclass(frozen=True, slots=True)

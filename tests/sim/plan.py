@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["HOLDS", "KINDS", "Fault", "Plan", "arguments_of", "make_plan", "with_faults"]
+__all__ = ["HOLDS", "KINDS", "Fault", "Plan", "arguments_of", "make_plan", "with_callers", "with_faults"]
 
 PROCESSES = 3
 NODES = 3
@@ -90,11 +90,25 @@ KINDS = (
 )  # fmt: skip
 
 
-def make_plan(seed: int, focus: str | None = None) -> Plan:
+def make_plan(seed: int, focus: str | None = None, callers: str | None = None) -> Plan:
     """The schedule of a seed; `focus`: a kind of fault that it certainly has.
 
-    Every fourth seed is a calm schedule with few preemptions.
+    `callers`: "threads" or "tasks" in every process; None: as drawn. Every fourth seed is a calm schedule with few
+    preemptions.
     """
+    return with_callers(_made(seed, focus), callers)
+
+
+def with_callers(plan: Plan, callers: str | None) -> Plan:
+    """The plan with "threads" or "tasks" in every process; None: as drawn."""
+    if callers == "tasks":
+        return replace(plan, workload={**plan.workload, "threads": ()})
+    if callers == "threads" and not plan.workload["threads"]:
+        return replace(plan, workload={**plan.workload, "threads": tuple(range(PROCESSES))})
+    return plan
+
+
+def _made(seed: int, focus: str | None) -> Plan:
     if focus in HOLDS or (focus is None and seed % 4 == 3):
         plan = _few_preemptions(_drawn(seed, None), focus)
     else:
@@ -244,6 +258,7 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         # One process has a shorter `max_ttl` (seconds; 0: as the others), and one another `bookkeeping_db`.
         "short": random.Random(f"short {seed}").choice([0.0, 0.0, 0.3]),
         "other_db": random.Random(f"other db {seed}").random() < 0.3,
+        **_threads(random.Random(f"threads {seed}")),
     }
     chosen: list[tuple[str, float]] = []
 
@@ -295,6 +310,20 @@ def _drawn(seed: int, focus: str | None) -> Plan:
     over = max([fault.at + _lasts(fault.args) for fault in faults], default=0.0) - length
     calm, quiet = max(1.2, last + 1.5, over + 0.6), max(1.9, last + 3.4, over + 1.2)
     return Plan(seed, length, calm, quiet, settings, limits, workload, tuple(faults))
+
+
+def _threads(r: random.Random) -> dict[str, Any]:
+    """Which processes have threads in the place of tasks or (`both`) of half of them; how often others run at a
+    point of theirs, and before a line of theirs; how many connections to a server each process has."""
+    everybody = tuple(range(PROCESSES))
+    some = r.choice([everybody, everybody, everybody, tuple(r.sample(everybody, r.randint(1, 2)))])
+    return {
+        "threads": some if r.random() < 0.6 else (),  # some schedules leave them out again (`swarm.py`)
+        "switches": r.choice([0.02, 0.1, 0.1, 0.3]),
+        "pool": r.choice([1, 2, 50, 50]),
+        "lines": r.choice([0.0] * 10 + [0.002, 0.02]),
+        "both": r.random() < 0.3,
+    }
 
 
 def _lasts(args: dict[str, Any]) -> float:

@@ -8,8 +8,10 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent
 
 from evercache.cache import Cache, _Clients
 from evercache.engine.deployment import Deployment
@@ -18,14 +20,17 @@ from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
 from evercache.url import Location
 from tests.sim.batches import Batches, Failed
+from tests.sim.blocking import AsTasks, Blocking, Both, blocking_function
 from tests.sim.callers import MORE_KEYS, Callers, is_covered
 from tests.sim.changers import Changer
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
 from tests.sim.servers import topology_of, url_of
+from tests.sim.sockets import BlockingSimWire
+from tests.sim.threads import LoopThread, SimThread
 from tests.sim.troubles import Interrupted
-from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
+from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch, watch_parts
 from tests.sim.wire import SimWire
 
 if TYPE_CHECKING:
@@ -64,14 +69,17 @@ class SimBackground:
     """The background of an engine, as tasks of the simulated loop."""
 
     running = True
-    #: On a thread of its own, as it were.
-    here = False
 
     def __init__(
         self, process: Process, jobs: Callable[[], Sequence[Callable[[], Coroutine[Any, Any, None]]]]
     ) -> None:
         self._process, self._jobs = process, jobs
         self._begun = False
+
+    @property
+    def here(self) -> bool:
+        """Whether its thread runs; where tasks are simulated it is on one of its own, as it were."""
+        return self._process.tag.thread is not None and self._process.tag.thread is getcurrent()
 
     def ensure(self) -> None:
         if not self._begun:
@@ -104,8 +112,13 @@ class Process:
     the application, `behind` that of the background.
     """
 
-    def __init__(self, world: World, slot: int, life: int) -> None:
+    def __init__(self, world: World, slot: int, life: int, threaded: bool = False) -> None:
         self.world, self.slot = world, slot
+        #: Those of it, where it has threads in the place of tasks.
+        self.threads = world.threads if threaded else None
+        #: Whether every other one is a task all the same, of one event loop.
+        self.both = threaded and world.plan.workload["both"]
+        self._spawned = 0
         self.name = f"p{slot}"
         self._tagged()
         self.born = world.now
@@ -123,10 +136,19 @@ class Process:
     def _tagged(self) -> None:
         self.tag = Tag(self.name)
         self.app = Tag(self.name, self.tag)
+        crew = self.crew = self.app
+        if self.threads is not None:
+            self.tag.thread = LoopThread(self.threads, self.tag)
+            if self.both:
+                self.app.thread = LoopThread(self.threads, self.app)
+                crew = self.crew = Tag(self.name, self.tag)
         self.world.loop.tags += self.tag.parts
         self.context, self.behind = contextvars.copy_context(), contextvars.copy_context()
         self.context.run(tag_of_task.set, self.app)
         self.behind.run(tag_of_task.set, self.tag)
+        #: That of its threads.
+        self.beside = contextvars.copy_context()
+        self.beside.run(tag_of_task.set, crew)
 
     def _make(self) -> None:
         world, plan = self.world, self.world.plan
@@ -136,9 +158,8 @@ class Process:
             settings |= {"max_ttl": short, "default_ttl": min(short, settings["default_ttl"])}
         if work["other_db"] and self.slot == 2:
             settings["bookkeeping_db"] = 1 if settings["bookkeeping_db"] is None else None
-        self.cache = cache = SimCache(
-            url_of(world), namespace="sim", budget=world.budget, spool=world.spool, **settings
-        )
+        url = url_of(world, work["pool"] if self.threads is not None else None)
+        cache = SimCache(url, namespace="sim", budget=world.budget, spool=world.spool, **settings)
         wire = self.wire = SimWire(world.network, self.tag)
         location = cache.location
         topology = topology_of(location, wire, self.clock)
@@ -146,11 +167,13 @@ class Process:
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
         deployment = Deployment(
-            location, topology, wire, wire,  # type: ignore[arg-type]
+            location, topology, BlockingSimWire(self), wire,  # type: ignore[arg-type]
             now=self.clock, rng=rng,
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
         deployment._atexit = lambda: None  # a simulated process ends without a word
+        #: As the simulator's coroutines use it: in a thread, its blocking methods.
+        self.cache: Any = self._used(cache, cache)
         self.engine = engine = cache.engine = Engine(
             deployment,
             replace(cache.settings, journal_time=limits.get("journal_time", 60.0)),
@@ -171,11 +194,14 @@ class Process:
         if work["budget"] is not None:
             options["budget"] = work["budget"]
 
-        @cache.cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
+        def cached(**how: Any) -> Callable[..., Any]:
+            return partial(self.decorated, cache.cached(**how))
+
+        @cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
         async def f(k: int) -> list[int]:
             return await self._compute(f"f{k}", k)
 
-        @cache.cached(name="g", tags_from=lambda value: [f"t{value[0] % 3}"], near=near / 2)
+        @cached(name="g", tags_from=lambda value: [f"t{value[0] % 3}"], near=near / 2)
         async def g(k: int) -> list[int]:
             return await self._compute(f"g{k}", k)
 
@@ -186,16 +212,39 @@ class Process:
         clients = cache._find()
         assert clients is not None
         self.clients: Any = clients
-        self.link = clients.asynchronous.reads._link
+        self.link: Any = self._used(clients.sync.reads._link, clients.asynchronous.reads._link)
         watch(self, clients)
+        if self.threads is not None:
+            watch_parts(self, AsTasks(clients.sync, clients.asynchronous))
+
+    def _used(self, blocking: Any, asynchronous: Any) -> Any:
+        """Something of the library, as the simulator's coroutines use it in this process."""
+        if self.threads is None:
+            return asynchronous
+        return Both(Blocking(blocking), asynchronous) if self.both else Blocking(blocking)
+
+    def decorated(self, decorator: Callable[..., Any], function: Callable[..., Any]) -> Any:
+        """A cached function made of a coroutine function: one that blocks, where threads call it."""
+        blocking = None if self.threads is None else decorator(blocking_function(function))
+        asynchronous = decorator(function) if self.threads is None or self.both else None
+        return self._used(blocking, asynchronous)
+
+    def callable(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A coroutine function, as who runs now hands it to the library."""
+        return blocking_function(function) if type(getcurrent()) is SimThread else function
 
     def clock(self) -> float:
         """The clock of the process, in seconds."""
+        if self.threads is not None:
+            self.threads.tick()
         behind = self.tag.behind()
         return round(self.world.now - behind, 9) if behind else self.world.now  # else what is left never gets to 0
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of the application."""
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """A task of the application, or a thread of it."""
+        self._spawned += 1
+        if self.threads is not None and (not self.both or self._spawned % 2):
+            return self.threads.spawn(work, self.beside.copy())
         return self.world.loop.create_task(work, context=self.context.copy())
 
     def start(self) -> None:
@@ -433,5 +482,7 @@ class Process:
 
     def begin_as_child(self) -> None:
         """What is first done in the child of a fork."""
+        if self.threads is not None:
+            self.threads.forked()
         self.context.copy().run(self.engine.deployment.after_fork)
         self.start()

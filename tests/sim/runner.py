@@ -25,7 +25,15 @@ FIRSTS = (5000, 20_000, 40_000, 60_000, 80_000)
 LEAST_EVENTS = 150
 RAREST = 40
 #: What only matters where it happens: at least once in two schedules on average.
-NEEDED = ("acknowledged under strict", "from replica", "from near", "from gutter", "stores", "held commits")
+NEEDED = (
+    "acknowledged under strict",
+    "from replica",
+    "from near",
+    "from gutter",
+    "stores",
+    "held commits",
+    "preempted",
+)
 #: That says something from so many schedules on.
 ENOUGH = 1000
 #: Any two parts of the world must meet in so many schedules, in a run of so many.
@@ -102,11 +110,11 @@ class Tally:
         return "\n".join(lines)
 
 
-def block(first: int, count: int) -> Tally:
-    """Run some schedules, to the last whatever fails."""
+def block(first: int, count: int, callers: str | None = None) -> Tally:
+    """Run some schedules, to the last whatever fails. `callers` as in `draw`."""
     tally = Tally()
     for seed in range(first, first + count):
-        plan = draw(seed)
+        plan = draw(seed, callers)
         result = run(plan)
         gc.collect(0)  # its world is garbage all at once; several of them fit no cache of the processor
         tally.schedules += 1
@@ -130,12 +138,12 @@ def _blocks(first: int, count: int) -> Iterator[tuple[int, int]]:
         yield at, min(_BLOCK, first + count - at)
 
 
-def run_many(first: int, count: int, jobs: int, *, keep_going: bool = False) -> bool:
+def run_many(first: int, count: int, jobs: int, *, keep_going: bool = False, callers: str | None = None) -> bool:
     """`count` schedules over `jobs` processes (0: one for each core), with a table; whether all is well."""
     began = told = time.perf_counter()
     tally = Tally()
     with _pool(jobs) as pool:
-        futures = [pool.submit(block, *part) for part in _blocks(first, count)]
+        futures = [pool.submit(block, *part, callers) for part in _blocks(first, count)]
         for future in as_completed(futures):
             more = future.result()
             tally.add(more)

@@ -17,16 +17,19 @@ __all__ = ["KINDS_OF_SERVERS", "topology_of", "url_of"]
 KINDS_OF_SERVERS = ("standalone", "fixed")
 
 
-def url_of(world: World) -> str:
-    """What the application would write into its configuration."""
+def url_of(world: World, pool: int | None) -> str:
+    """What the application would write into its configuration; `pool`: `max_connections`."""
     nodes = [str(node.address) for node in world.nodes]
+    more = [] if pool is None else [f"max_connections={pool}"]
     match world.kind:
         case "standalone":
-            return f"redis://{nodes[0]}"
+            url = f"redis://{nodes[0]}"
         case "fixed":
-            return f"redis://{nodes[0]}?replicas={','.join(nodes[1:])}"
+            url = f"redis://{nodes[0]}"
+            more.append(f"replicas={','.join(nodes[1:])}")
         case _:
-            return f"sentinel://{','.join(str(s.address) for s in world.sentinels)}/shop"
+            url = f"sentinel://{','.join(str(s.address) for s in world.sentinels)}/shop"
+    return f"{url}?{'&'.join(more)}" if more else url
 
 
 def topology_of(location: Location, wire: Any, clock: Callable[[], float]) -> Topology:

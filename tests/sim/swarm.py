@@ -28,6 +28,7 @@ from tests.sim.plan import (
     Plan,
     arguments_of,
     make_plan,
+    with_callers,
     with_faults,
 )
 from tests.sim.servers import KINDS_OF_SERVERS
@@ -70,6 +71,7 @@ PARTS = {
         Part("scopes", _WORK, (SCOPES,), 1, 0.15),
         Part("extras", _WORK, _ONCE, False),
         Part("changes", _WORK, (0.5, 1.0), 0.0),
+        Part("threads", _WORK, (tuple(range(PROCESSES)),), ()),
         Part("near", _WORK, (0.1, 0.5, 3.0), 0.0),
         Part("stale", _WORK, (0.5,), 0.0),
         Part("stale_if_error", _WORK, (2.0,), 0.0),
@@ -116,13 +118,16 @@ EXCLUDED = frozenset(
 _SAMPLE, _SELDOM = 600, 4
 
 
-def draw(seed: int) -> Plan:
-    """The schedule of a seed. Every fourth has two pairs of parts that would seldom meet: those schedules that have
-    preemptions anyway, and so are run twice."""
+def draw(seed: int, callers: str | None = None) -> Plan:
+    """The schedule of a seed; `callers` as in `make_plan`.
+
+    Every fourth has two pairs of parts that would seldom meet: those schedules that have preemptions anyway, and so
+    are run twice."""
     if seed % 4 != 3:
-        return _drawn(seed, ())
+        return with_callers(_drawn(seed, ()), callers)
     pairs, turn = _seldom(), seed // 4
-    return _drawn(seed, (*pairs[turn % len(pairs)], *pairs[(turn + len(pairs) // 2) % len(pairs)]))
+    plan = _drawn(seed, (*pairs[turn % len(pairs)], *pairs[(turn + len(pairs) // 2) % len(pairs)]))
+    return with_callers(plan, callers)
 
 
 def parts_of(plan: Plan) -> set[str]:

@@ -38,6 +38,9 @@ QUICK = (
     "a-store-does-not-look-at-what-is-held",
     "the-begin-of-a-change-marks-nothing",
     "the-end-of-a-change-marks-nothing",
+    "a-thread-of-refreshes-ends-with-the-lock",
+    "a-connection-is-made-under-the-lock-of-the-pool",
+    "a-blocking-read-ignores-its-deadline",
 )
 
 

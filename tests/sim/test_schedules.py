@@ -44,7 +44,7 @@ def check(result: Result) -> None:
 
 def test_what_was_broken_once() -> None:
     for seed, what in REGRESSIONS.items():
-        result = run(make_plan(seed))
+        result = run(make_plan(seed, callers="tasks"))
         assert not result.violations, f"seed {seed}, once {what}: {result.violations[0]}"
 
 
@@ -102,8 +102,9 @@ def test_every_life_of_a_process_draws_numbers_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("seed", [77, 78, 79])
-def test_a_seed_replays_exactly(seed: int) -> None:
-    plan = make_plan(seed)
+@pytest.mark.parametrize("callers", ["tasks", "threads"])
+def test_a_seed_replays_exactly(seed: int, callers: str) -> None:
+    plan = make_plan(seed, callers=callers)
     one, two = run(plan, trace=True), run(plan, trace=True)
     assert one.trace == two.trace
     assert one.steps == two.steps

@@ -126,7 +126,7 @@ def close_process(world: World, process: int, after: float) -> bool:
     if not it.tag.alive or it.closing:
         return False
     it.closing = True
-    it.app.alive = False  # nothing of the application runs any more
+    it.app.alive = it.crew.alive = False  # nothing of the application runs any more
     engine = it.engine
     waits = min(1.0, 2 * engine.settings.budget) if engine.state.ready else 0.0
     end = world.now + waits
@@ -177,8 +177,12 @@ def _handler(number: int, frame: FrameType | None) -> None:
 
 
 def interrupt(world: World, process: int, line: int) -> bool:
-    """A signal handler raises in a call of the library: at one of the next lines that a visitor's task runs."""
+    """A signal handler raises in a call of the library: at one of the next lines that a visitor's task runs.
+
+    A thread is not the main one, on which handlers run."""
     it = world.processes[process]
+    if it.threads is not None:
+        return False
     if threading.current_thread() is not threading.main_thread() or sys.gettrace() is not None:
         return False
     left = [line]

@@ -13,7 +13,7 @@ from tests.sim.troubles import take_spooled
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch"]
+__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch", "watch_parts"]
 
 #: The invalidation that a task issues (or several, in order), the lease under which it computes, and where the
 #: answer to its read goes.
@@ -28,10 +28,7 @@ source_of_task: contextvars.ContextVar[list[str] | None] = contextvars.ContextVa
 def watch(process: Process, clients: Any) -> None:
     """Wrap what a process was just given."""
     _watch_state(process)
-    _watch_leads(process, clients.asynchronous.leads)
-    _watch_reads(process, clients.asynchronous.reads)
-    _watch_hits(process, clients.asynchronous.hits)
-    process.world.oracle.judges.budgets.watch(process, clients.asynchronous)
+    watch_parts(process, clients.asynchronous)
     if process.world.spool is not None:
         _watch_spool(process)
 
@@ -45,6 +42,14 @@ def _watch_spool(process: Process) -> None:
         take_spooled(process)
 
     chores.take_spooled = taken
+
+
+def watch_parts(process: Process, client: Any) -> None:
+    """Wrap one client of it."""
+    _watch_leads(process, client.leads)
+    _watch_reads(process, client.reads)
+    _watch_hits(process, client.hits)
+    process.world.oracle.judges.budgets.watch(process, client)
 
 
 def _watch_state(process: Process) -> None:

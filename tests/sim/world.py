@@ -27,6 +27,7 @@ from tests.sim.plan import HOLDS, NODES, PROCESSES, SENTINELS, Fault, Plan
 from tests.sim.preemption import Points, chosen, kind_of_point, step_name
 from tests.sim.process import Process
 from tests.sim.sentinels import Sentinel
+from tests.sim.threads import SimThread, Threads
 from tests.sim.troubles import no_more_signals, spool_file
 
 __all__ = ["Result", "World", "run"]
@@ -100,6 +101,11 @@ class World:
         self.releasing: Process | None = None
         self.adding: dict[Any, int] = {}
         self._lives: dict[int, int] = defaultdict(int)
+        #: The slots of processes with threads.
+        self._threaded = set(plan.workload["threads"])
+        self.threads: Threads | None = None
+        if plan.workload["threads"]:
+            self.threads = Threads(self, plan.workload["switches"], plan.workload["lines"])
         self.processes: list[Any] = [None] * PROCESSES
         self._everyone: list[Process] = []
         #: Kind -> how many faults of it have begun.
@@ -110,6 +116,8 @@ class World:
                 self.network.points, self.network.held = points, self._held
             if "task" in points.kinds:
                 self.loop.preempt = self._preempt
+                if self.threads is not None:
+                    self.threads.preempt = self._preempt_thread
 
     def __repr__(self) -> str:
         return f"<World seed={self.plan.seed} t={self.now:.3f}>"
@@ -137,7 +145,7 @@ class World:
             self.later(self.night_until - self.now, lambda: self.be_born(slot))
             return
         self._lives[slot] += 1
-        process = self.processes[slot] = Process(self, slot, self._lives[slot])
+        process = self.processes[slot] = Process(self, slot, self._lives[slot], slot in self._threaded)
         self._everyone.append(process)
         process.start()
 
@@ -177,7 +185,9 @@ class World:
             return
         number = len(self.processes)
         self._lives[number] += 1  # whoever is born there after it draws other numbers
-        child = Process(self, number, self._lives[number])
+        if slot in self._threaded:
+            self._threaded.add(number)
+        child = Process(self, number, self._lives[number], slot in self._threaded)
         inherit(child, process)
         self.oracle.forked(process, child)
         self.processes.append(child)
@@ -188,8 +198,12 @@ class World:
 
     def _preempt(self, handle: SimHandle, tag: Tag) -> float:
         what = step_name(handle.callback)
-        if what is None:
-            return 0.0
+        return 0.0 if what is None else self._hold(what, tag)
+
+    def _preempt_thread(self, thread: SimThread, what: str) -> float:
+        return self._hold(what, thread.tag)
+
+    def _hold(self, what: str, tag: Tag) -> float:
         assert self.points is not None
         fault = self.points.at("task", what)
         if fault is None:
@@ -293,6 +307,8 @@ class World:
                 self.oracle.bad(promise, text)
         if not self.oracle.violations:
             self._check_tasks()
+            if self.threads is not None:
+                self.threads.check()
         self._end()
 
     def count_points(self) -> None:
@@ -311,6 +327,8 @@ class World:
 
     def _begin(self) -> None:
         plan = self.plan
+        if self.threads is not None:
+            self.threads.begin()
         for slot in range(PROCESSES):
             self.later(0.01 * slot, lambda s=slot: self.be_born(s))  # type: ignore[misc]
         for fault in plan.faults:
@@ -419,7 +437,7 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
     collecting = gc.isenabled()
     gc.disable()
     try:
-        points = None
+        points = world = None
         if plan.holds:
             kinds = {kind_of_point(hold) for hold in plan.holds}
             calm = World(plan.without([f.number for f in plan.holds]), lua, points=Points(kinds))
@@ -431,6 +449,8 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
         with _watched(world):
             world.run()
     finally:
+        if world is not None and world.threads is not None:
+            world.threads.end()
         tail.COUNT, tail.PAGE = sizes
         random.setstate(kept)
         for logger, level in zip(loggers, levels, strict=True):
