@@ -38,6 +38,16 @@ QUICK = (
     "a-store-does-not-look-at-what-is-held",
     "the-begin-of-a-change-marks-nothing",
     "the-end-of-a-change-marks-nothing",
+    "what-WAIT-answers-is-not-looked-at",
+    "one-replica-is-enough-for-a-strict-write",
+    "a-resync-empties-what-the-process-knows",
+    "a-resync-invalidates-everything",
+    "an-invalidation-of-a-key-takes-its-function-along",
+    "only-values-that-are-newer-than-every-mark-are-stored",
+    "entries-are-computed-again-before-their-time",
+    "the-tail-rests-after-each-line",
+    "an-invalidation-waits-for-twice-its-budget",
+    "nobody-joins-while-there-is-no-primary",
 )
 
 
