@@ -17,6 +17,8 @@ __all__ = ["Once"]
 _BEFORE = 1.2
 #: Whoever has waited so long (seconds of one) for others computes by himself.
 _WAITED = 0.7
+#: Whoever waited for a run goes on so soon after its end (seconds).
+_AT_ONCE = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Once:
     def __init__(self, world: World, warmth: Warmth) -> None:
         self._world, self._warmth = world, warmth
         self._running: dict[Running, tuple[float, _Call]] = {}
+        #: When a run of a key ended last in a process. Where it gave nothing that can be shared (a batch left the
+        #: key out), each caller that waited for it computes.
+        self._ended: dict[tuple[Any, str], float] = {}
 
     def __repr__(self) -> str:
         return f"<Once {len(self._running)} without a lease>"
@@ -70,7 +75,8 @@ class Once:
             if not same or (other.process, other.key) != (process, run.key):
                 continue
             old = (present.blind or call.blind) and now - its.began > world.max_staleness
-            if not old and now - began < _WAITED and computed < _WAITED:
+            unshared = began - self._ended.get((process, run.key), -1.0) < _AT_ONCE
+            if not old and not unshared and now - began < _WAITED and computed < _WAITED:
                 oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
         self._running[run] = (now, call)
         journal = process.engine.state.journal
@@ -81,3 +87,4 @@ class Once:
     def ended(self, run: Running) -> None:
         """It ended, or its process did."""
         self._running.pop(run, None)
+        self._ended[run.process, run.key] = self._world.now

@@ -157,6 +157,7 @@ class Oracle:
         return (
             process.born < begin - 0.5
             and self.clock_at < begin - 5
+            and self.evicted_at < begin - 0.5
             and not self.in_trouble(process.name, begin, end)
             and not any(b <= end and e >= begin for b, e in spells)
         )

@@ -41,6 +41,16 @@ QUICK = (
     "a-thread-of-refreshes-ends-with-the-lock",
     "a-connection-is-made-under-the-lock-of-the-pool",
     "a-blocking-read-ignores-its-deadline",
+    "what-WAIT-answers-is-not-looked-at",
+    "one-replica-is-enough-for-a-strict-write",
+    "a-resync-empties-what-the-process-knows",
+    "a-resync-invalidates-everything",
+    "an-invalidation-of-a-key-takes-its-function-along",
+    "only-values-that-are-newer-than-every-mark-are-stored",
+    "entries-are-computed-again-before-their-time",
+    "the-tail-rests-after-each-line",
+    "an-invalidation-waits-for-twice-its-budget",
+    "nobody-joins-while-there-is-no-primary",
 )
 
 
