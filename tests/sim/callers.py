@@ -221,6 +221,7 @@ class Callers:
         if self._rng.random() < 0.5:
             self._world.oracle.commit(key)
         before = self._world.oracle.version(key)
+        self._world.oracle.judges.once.call_begins(self._process, refresh=True)
         version = await self._called(key, self._process.functions[key[0]].arefresh(int(key[1:])))
         if version is not None and version < before:
             self._world.oracle.bad("refresh", f"{self._process.name} refreshed {key} v{before} and got v{version}")
@@ -235,6 +236,7 @@ class Callers:
                 found = await many.apeek(ks)
             case "refresh":
                 before = {k: oracle.version(f"f{k}") for k in ks}
+                oracle.judges.once.call_begins(process, refresh=True)
                 try:
                     found = await many.arefresh(ks)
                 except Failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ _AT_ONCE = 0.002
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """When a call began, what its process knew of invalidations then, and whether its tail was blind."""
+    """When a call began, what its process knew of invalidations then, whether its tail was blind, and whether it is
+    a `refresh`, which computes whatever else is under way."""
 
     began: float
     known: tuple[int, int, int]
     blind: bool
+    refresh: bool = False
 
 
 _call: contextvars.ContextVar[_Call] = contextvars.ContextVar("sim_call")
@@ -38,8 +40,9 @@ _NO_CALL = _Call(0.0, (0, 0, 0), True)
 class Once:
     """Judges each run of a function without a lease.
 
-    - No other such run of this key is under way in its process, unless something was invalidated or read anew
-      since their calls began, or they have waited so long for others that nothing is joined any more.
+    - No other such run of this key is under way in its process, unless it is a `refresh`, or something was
+      invalidated or read anew since their calls began, or they have waited so long for others that nothing is
+      joined any more.
     - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary, or
       something is wrong with the process or with the primary.
     """
@@ -54,9 +57,9 @@ class Once:
     def __repr__(self) -> str:
         return f"<Once {len(self._running)} without a lease>"
 
-    def call_begins(self, process: Any) -> None:
+    def call_begins(self, process: Any, *, refresh: bool = False) -> None:
         """A call begins in the present task."""
-        _call.set(self._call_of(process))
+        _call.set(replace(self._call_of(process), refresh=refresh))
 
     def _call_of(self, process: Any) -> _Call:
         state = process.engine.state
@@ -76,7 +79,7 @@ class Once:
                 continue
             old = (present.blind or call.blind) and now - its.began > world.max_staleness
             unshared = began - self._ended.get((process, run.key), -1.0) < _AT_ONCE
-            if not old and not unshared and now - began < _WAITED and computed < _WAITED:
+            if not call.refresh and not old and not unshared and now - began < _WAITED and computed < _WAITED:
                 oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
         self._running[run] = (now, call)
         journal = process.engine.state.journal

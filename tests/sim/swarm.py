@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 from tests.sim import troubles
@@ -126,8 +126,12 @@ def draw(seed: int, callers: str | None = None) -> Plan:
     if seed % 4 != 3:
         return with_callers(_drawn(seed, ()), callers)
     pairs, turn = _seldom(), seed // 4
-    plan = _drawn(seed, (*pairs[turn % len(pairs)], *pairs[(turn + len(pairs) // 2) % len(pairs)]))
-    return with_callers(plan, callers)
+    one: tuple[str, ...]
+    other: tuple[str, ...]
+    one, other = (pairs[(turn + begin) % len(pairs)] for begin in (0, len(pairs) // 2))
+    if any(frozenset(pair) in EXCLUDED for pair in product(one, other)):
+        other = ()
+    return with_callers(_drawn(seed, (*one, *other)), callers)
 
 
 def parts_of(plan: Plan) -> set[str]:
@@ -228,7 +232,10 @@ def _with_night(plan: Plan, number: int, r: random.Random) -> Plan:
 
 
 def _consistent(plan: Plan) -> Plan:
-    """Without what cannot be: replicas of a server that has none."""
+    """Without what cannot be: replicas of a server that has none, a handler of a signal in a thread."""
+    interrupted = {fault.args["process"] for fault in plan.faults if fault.kind == "interrupt"}
+    threads = tuple(slot for slot in plan.workload["threads"] if slot not in interrupted)
+    plan = replace(plan, workload={**plan.workload, "threads": threads})
     if plan.servers.get("kind") == "standalone":
         plan = replace(plan, servers={**plan.servers, "nodes": 1})
         gone = [f.number for f in plan.faults if f.kind in (*_OF_REPLICAS, *_OF_SENTINELS)]
