@@ -24,7 +24,7 @@ _AT_ONCE = 0.002
 @dataclass(frozen=True, slots=True)
 class _Call:
     """When a call began, what its process knew of invalidations then, whether its tail was blind, and whether it is
-    a `refresh`, which computes whatever else is under way."""
+    a `refresh`."""
 
     began: float
     known: tuple[int, int, int]
@@ -40,16 +40,19 @@ _NO_CALL = _Call(0.0, (0, 0, 0), True)
 class Once:
     """Judges each run of a function without a lease.
 
-    - No other such run of this key is under way in its process, unless it is a `refresh`, or something was
+    - No other such run of this key is under way in its process, unless something was
       invalidated or read anew since their calls began, or they have waited so long for others that nothing is
       joined any more.
-    - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary, or
-      something is wrong with the process or with the primary.
+      A `refresh` computes by itself, and nobody joins it.
+    - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary,
+      the entry is of a later version, or something is wrong with the process or with the primary.
     """
 
     def __init__(self, world: World, warmth: Warmth) -> None:
         self._world, self._warmth = world, warmth
         self._running: dict[Running, tuple[float, _Call]] = {}
+        #: Entries of a later version of the library were put in their place: they are left alone.
+        self.left_alone: set[str] = set()
         #: When a run of a key ended last in a process. Where it gave nothing that can be shared (a batch left the
         #: key out), each caller that waited for it computes.
         self._ended: dict[tuple[Any, str], float] = {}
@@ -73,17 +76,24 @@ class Once:
         world, oracle, now = self._world, self._world.oracle, self._world.now
         process, call = run.process, _call.get(_NO_CALL)
         present = self._call_of(process)
-        for other, (began, its) in self._running.items():
+        for other, (began, its) in self._running.items() if not call.refresh else ():
             same = its.known == call.known == present.known
             if not same or (other.process, other.key) != (process, run.key):
                 continue
             old = (present.blind or call.blind) and now - its.began > world.max_staleness
             unshared = began - self._ended.get((process, run.key), -1.0) < _AT_ONCE
-            if not call.refresh and not old and not unshared and now - began < _WAITED and computed < _WAITED:
+            if not old and not unshared and now - began < _WAITED and computed < _WAITED:
                 oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
-        self._running[run] = (now, call)
+        if not call.refresh:
+            self._running[run] = (now, call)
         journal = process.engine.state.journal
-        spared = computed >= _WAITED or journal.pending or journal.suspended or self._warmth.held(now - 1)
+        spared = (
+            run.key in self.left_alone
+            or computed >= _WAITED
+            or journal.pending
+            or journal.suspended
+            or self._warmth.held(now - 1)
+        )
         if not spared and oracle.undisturbed(process, now - _BEFORE, now):
             oracle.bad("once", f"{process.name} computes {run.key} without a lease")
 

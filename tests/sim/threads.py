@@ -24,7 +24,7 @@ from unittest import mock
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from evercache.client import waits
-from evercache.process import THREADS
+from evercache.process import LOGGING, THREADS
 from evercache.wire import blocking, connection
 from tests.sim.loop import SimHandle, Tag, tag_of_task
 
@@ -442,6 +442,7 @@ class Threads:
             replace(mock.patch.object(THREADS, name, getattr(self, name)))
         for module in (waits, blocking, connection):
             replace(mock.patch.object(module, "monotonic", self.clock))
+        LOGGING.entered()  # what it does the first time takes more lines
         # No frame is dropped without a word here, and the collector takes its time.
         replace(mock.patch.object(blocking, "collect_dropped"))
 

@@ -57,6 +57,8 @@ def refuse(world: World, process: int, what: str, for_: float) -> bool:
     end, name = world.now + for_, f"p{process}"
     for node in world.nodes:
         node.refusals.append((end, name, RIGHTS[what]))
+    if what == "log":
+        world.oracle.stalled(name, world.now, end)
     if what == "scripts":  # nothing can be asked of the master
         world.oracle.troubled(name, world.now, end)
     return bool(world.processes[process].tag.alive)
@@ -82,6 +84,8 @@ def spoil(world: World, which: float, how: str) -> bool:
     effect = ("set", 0, key, value, expiry)
     master.data.apply(effect)
     master.record([effect])
+    if how == "newer":
+        world.oracle.judges.once.left_alone.add(key.decode())
     world.note(f"{key.decode()} is {how}")
     return True
 
