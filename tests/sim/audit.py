@@ -103,7 +103,7 @@ class Audit:
             return []
         for key, place in self._keys().items():
             kept = state.near.look(place)
-            if kept is None or kept.until <= process.clock():
+            if kept is None or kept.until <= process.clock() or kept.envelope.error:
                 continue
             envelope = kept.envelope
             if state.marks.fresh(envelope.stamp, Subject(place, function_of(place)), envelope.tags):
