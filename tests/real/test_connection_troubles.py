@@ -142,7 +142,7 @@ def test_a_password_changed_under_way(caplog: pytest.LogCaptureFixture) -> None:
 
         def told() -> list[str]:
             lines = [record.getMessage() for record in caplog.records]
-            about = [line for line in lines if line.startswith(("the master", "the log"))]
+            about = [line for line in lines if ": the master" in line or ": the log" in line]
             return [line for line in about if str(server.address) in line and "the password in the URL" in line]
 
         wait_for(told, 3, "the log to say so")

@@ -94,7 +94,7 @@ def test_the_command_finds_the_local_deployment(
     assert main(["doctor", "--from", str(file), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["state"] == "sound"
-    assert len(document["checks"]) == 29
+    assert len(document["checks"]) == 31
     assert main(["doctor", "redis://127.0.0.1:" + str(free_port())]) == 3
     assert "could not look" in capsys.readouterr().out
 

@@ -217,11 +217,6 @@ def _mget(w: Writer, *keys: bytes) -> Any:
     return [v if isinstance(v := w.find(key), bytes) else None for key in keys]
 
 
-@command("DBSIZE")
-def _dbsize(w: Writer, *_: bytes) -> int:
-    return len(w.data.dbs[w.db])
-
-
 @command("EXISTS")
 def _exists(w: Writer, key: bytes) -> Any:
     return int(w.find(key) is not None)

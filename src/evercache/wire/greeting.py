@@ -14,7 +14,7 @@ from typing import Any
 from evercache.errors import AccessDenied, AuthenticationFailed, ProtocolError, ServerError
 from evercache.wire.types import Command, ConnectionOptions, Credentials, Greeting, Reply
 
-__all__ = ["Greeter", "greet", "parse_time"]
+__all__ = ["Greeter", "UnexpectedServer", "greet", "parse_time"]
 
 #: Of a time in seconds, or a part of a version; seven more are ours.
 _MOST_DIGITS = 12
@@ -25,6 +25,10 @@ try:
     _LIBRARY_VERSION = version("evercache")
 except PackageNotFoundError:  # run from a source tree that is not installed
     _LIBRARY_VERSION = "0"
+
+
+class UnexpectedServer(ProtocolError):
+    """It answered as it should, and is not of the kind that the URL asks for."""
 
 
 def greet(options: ConnectionOptions) -> Greeter:
@@ -86,11 +90,11 @@ def _understood(options: ConnectionOptions, replies: dict[str, Any], received: f
     server = _fields(replies["INFO server"])
     mode = server.get("redis_mode") or server.get("server_mode")
     if options.sentinel and mode != "sentinel":
-        raise ProtocolError("a data node answers where a sentinel was expected: check the port in the URL")
+        raise UnexpectedServer("a data node answers where a sentinel was expected: check the port in the URL")
     if mode == "sentinel" and not options.sentinel:
-        raise ProtocolError("a sentinel answers where a data node was expected: use a sentinel:// URL")
+        raise UnexpectedServer("a sentinel answers where a data node was expected: use a sentinel:// URL")
     if mode == "cluster":
-        raise ProtocolError(
+        raise UnexpectedServer(
             "a node of a Redis Cluster answers, and Cluster is not supported: give sentinels, one server that is "
             "no cluster node, or a primary with ?replicas="
         )

@@ -48,6 +48,8 @@ class Book:
 
     tip: int = 0
     star: int = 0
+    #: Whether the mark of everything was raised without a line in the log.
+    silent: bool = False
     tagfloor: int = 0
     gens: list[tuple[str, int]] = field(default_factory=list)
     last: bytes = b"0-0"
@@ -255,7 +257,7 @@ class Call:
             unknown = self.newest > book.tip  # the caller knows of a life that is not known here
             book.tip = max(book.tip, tip, self.newest + 1 if unknown else 0)
             if unknown:
-                book.star = book.tip
+                book.star, book.silent = book.tip, True
 
     def fold(self, cap: int, most: int) -> None:
         """Fold the oldest marks, when there are too many, into a wider one."""

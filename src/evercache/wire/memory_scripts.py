@@ -257,9 +257,10 @@ def _restore(call: Call) -> Reply:
     book = call.book
     call.ensure_generation(life)
     call.keep_marks(limit.marks_ms)
-    if knew_another and book.star <= call.newest + 1:
+    if knew_another and (book.silent or book.star < call.newest):
         call.raise_tip(call.newest + 1, life)
         call.mark(b"*", b"", life, False, limit, life)
+        book.silent = False
     tip = max(call.newest, star, tagfloor)
     for member, score in pairs:
         book.marks[member] = max(score, book.marks.get(member, 0))

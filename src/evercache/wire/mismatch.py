@@ -13,6 +13,8 @@ import ssl
 from typing import Final
 
 from evercache.clock import monotonic
+from evercache.errors import DeadlineExceeded
+from evercache.wire.greeting import UnexpectedServer
 from evercache.wire.names import resolver
 from evercache.wire.sockets import known_records, new_socket
 from evercache.wire.types import Address, ConnectionOptions
@@ -29,7 +31,7 @@ _RESP_REPLIES: Final = (b"+", b"-")
 
 def find_mismatch(address: Address, options: ConnectionOptions, error: BaseException, deadline: float) -> str:
     """Return a sentence for the error message, or "" if the two sides agree or nothing could be found out."""
-    if not _is_puzzling(address, error):
+    if not _is_puzzling(address, options, error):
         return ""
     try:
         records = known_records(address) or resolver.records(address, deadline)
@@ -46,7 +48,7 @@ async def afind_mismatch(
     address: Address, options: ConnectionOptions, error: BaseException, deadline: float
 ) -> str:
     """The same for tasks."""
-    if not _is_puzzling(address, error):
+    if not _is_puzzling(address, options, error):
         return ""
     loop, limit = asyncio.get_running_loop(), min(deadline, monotonic() + LONGEST)
     try:
@@ -61,9 +63,17 @@ async def afind_mismatch(
         return ""
 
 
-def _is_puzzling(address: Address, error: BaseException) -> bool:
-    """Whether an error may come of a mismatch: a refused connection or a wrong certificate does not."""
-    clear = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
+def _is_puzzling(address: Address, options: ConnectionOptions, error: BaseException) -> bool:
+    """Whether an error may come of a mismatch: a refused connection, a wrong certificate or an answer that was
+    understood does not. Nor does silence, unless TLS is spoken: a TLS server closes a plain connection at once."""
+    clear: tuple[type[BaseException], ...] = (
+        ConnectionRefusedError,
+        socket.gaierror,
+        ssl.SSLCertVerificationError,
+        UnexpectedServer,
+    )
+    if options.tls is None:
+        clear += (TimeoutError, DeadlineExceeded)
     causes = (error, error.__cause__)
     return address.path is None and not any(isinstance(one, clear) for one in causes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from evercache.client import telling
 from evercache.client._async.batch_reads import AsyncBatchReads
@@ -42,6 +42,10 @@ from evercache.protocol.scope import Scope, Subject
 from evercache.results import Ack, Explanation, NodeHealth
 
 __all__ = ["AsyncOperations"]
+
+
+#: For the first look at the replicas a report waits so long (seconds) after the process has begun.
+_FIRST_LOOK: Final = 1.0
 
 
 def _lasting(lifetime: tuple[int, int], name: str, why: str) -> tuple[int, int]:
@@ -424,7 +428,7 @@ class AsyncOperations:
         if engine.start() and not engine.state.ready:
             await self._reads.until_ready(engine.settings.budget * 4)
         # A process that has just begun: nobody has looked at the replicas yet, which is no trouble.
-        state, patience = engine.state, engine.settings.budget * 4
+        state, patience = engine.state, min(engine.settings.budget * 4, _FIRST_LOOK)
         while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
             await AsyncWaits.pause(0.01)
         return [await self._node(address, role) for address, role in members(engine)]

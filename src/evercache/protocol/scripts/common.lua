@@ -315,10 +315,8 @@ end
 -- Whether entries may remain of a life whose state is missing: after a FLUSHALL there is nothing but the state.
 local function entries_remain()
   local own = DATA_DB == BOOK_DB and redis.call('EXISTS', STATE) or 0
-  data()
-  local keys = redis.pcall('DBSIZE')
-  book()
-  return type(keys) ~= 'number' or keys > own
+  local keys = string.match(redis.call('INFO', 'keyspace'), 'db' .. DATA_DB .. ':keys=(%d+)')
+  return tonumber(keys or 0) > own
 end
 
 -- Before any other write: names the generation, with the tip that it started from. What an earlier generation
@@ -381,6 +379,7 @@ local function raise_tip(state, tip, life)
     redis.call('HSET', STATE, 'tip', exact(state.tip))
     if unknown then
       outdate(state)
+      redis.call('HSET', STATE, 'silent', '1') -- no line in the log says so yet
     end
   end
 end

@@ -15,10 +15,12 @@ local state = read_state()
 ensure_generation(state, life)
 replace_lost_marks(state, limit, life)
 keep_marks(state, limit.marks_ms)
-if knew_another and state.star <= NEWEST + 1 then -- equal: the resync of this caller wrote it, but no line for others
+book()
+if knew_another and (state.star < NEWEST or redis.call('HGET', STATE, 'silent')) then
   -- Begun by somebody who did not know the newest of the one before: entries of that may still be there.
   raise_tip(state, NEWEST + 1, life) -- so that the mark is above that, and the next caller sees that it was issued
   mark(state, '*', '', life, false, limit, life)
+  redis.call('HDEL', STATE, 'silent')
 end
 local tip = math.max(NEWEST, star, tagfloor)
 for i, member in ipairs(members) do
