@@ -23,12 +23,13 @@ _AT_ONCE = 0.002
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """When a call began, what its process knew of invalidations then, whether its tail was blind, and whether it is
-    a `refresh`."""
+    """When a call began, what its process knew of invalidations then, whether its tail was blind, whether some of
+    them waited for the primary, and whether the call is a `refresh`."""
 
     began: float
     known: tuple[int, int, int]
     blind: bool
+    pending: bool = False
     refresh: bool = False
 
 
@@ -67,7 +68,9 @@ class Once:
     def _call_of(self, process: Any) -> _Call:
         state = process.engine.state
         known = state.marks.version, state.journal.sequence, state.resyncs
-        return _Call(self._world.now, known, state.blind(process.clock()) or not state.ready)
+        return _Call(
+            self._world.now, known, state.blind(process.clock()) or not state.ready, bool(state.journal.pending)
+        )
 
     def began(self, run: Running, computed: float) -> None:
         """A function begins; `computed`: seconds of the last one in which anybody had this key to compute."""
@@ -91,6 +94,8 @@ class Once:
             run.key in self.left_alone
             or computed >= _WAITED
             or journal.pending
+            or call.pending
+            or call.known[1] != present.known[1]  # one began since, and may have been pending
             or journal.suspended
             or self._warmth.held(now - 1)
         )

@@ -16,6 +16,7 @@ from tests.sim.world import Result, World, run
 
 #: Seeds that once showed a defect, with what it was.
 REGRESSIONS: dict[int, str] = {
+    9: "nobody joined a run whose flight had been replaced by a later one, which had ended",
     387: "a batch that was blocked until the mark of its key was forgotten got what its process had invalidated",
     435: "the same by one key, which another process had invalidated",
     208: "a write that a clock set back by 5 s let in after 0.7 s",

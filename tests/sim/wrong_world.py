@@ -54,8 +54,8 @@ WORLD = [
                 AsyncLeads,
                 "_refresh_now",
                 (
-                    "seen = entry.id.hex()",
-                    "return self._hit(request, entry, self._state.resyncs, reply.marks.tip)",
+                    "entry = self._readable(request, reply)",
+                    "return self._hit(request, self._readable(request, reply), state.resyncs, reply.marks.tip)",
                 ),
             ),
         ),

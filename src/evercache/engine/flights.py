@@ -214,6 +214,11 @@ class Flights:
         self._by_key[subject.key] = flight
         return flight
 
+    def resume(self, flight: Flight) -> None:
+        """Make one that is under way the flight of its key again, after the later one has ended."""
+        if flight in self._under_way:
+            self._by_key[flight.subject.key] = flight
+
     def end(self, flight: Flight) -> None:
         """It landed."""
         self._under_way.discard(flight)
