@@ -119,7 +119,7 @@ WORLD = [
                 AsyncComputing,
                 "_raised",
                 (
-                    "policy.error_lifetime(error, self._state.rng.random())",
+                    "policy.error_lifetime(error, draw_of(bytes.fromhex(token)))",
                     "policy.error_lifetime(error, 0.0) and policy.lifetime(None, 0.0)",
                 ),
             ),
