@@ -94,7 +94,10 @@ class Warmth:
         if mark.kind != "*":  # a change whose block ended without a word is ended by the background
             return bool(self._world.plan.workload["changes"])
         # A life of the bookkeeping gives it its own name, which is longer than that of an invalidation.
-        return self._lost() if len(mark.id) > _ID else limits["journal"] < 1000
+        if len(mark.id) > _ID:
+            return self._lost()
+        # What the journal forgot, for want of room or after its time, may have been lost (rule 20).
+        return limits["journal"] < 1000 or bool(self._world.happened["night"])
 
     def _removed(self, node: Any, name: str, words: list[bytes], key: bytes) -> None:
         own = words[3 : 3 + int(words[2])] if words[0].upper() in (b"EVALSHA", b"EVAL") else []

@@ -52,7 +52,7 @@ class Written:
         if it.id not in self._executed:  # a replay of it has a later stamp, which says nothing of what it outdated
             self._executed.add(it.id)
             for key in it.wanted.keys() & WRITTEN:
-                it.wanted[key] = max(it.wanted[key], stamp)
+                it.wanted[key] = stamp  # that of a former master may be lower than what the present one has issued
         if name != "set":
             return
         self._stamps[self._values[it]] = stamp
