@@ -19,18 +19,21 @@ _BEFORE = 1.2
 _WAITED = 0.7
 #: Whoever waited for a run goes on so soon after its end (seconds).
 _AT_ONCE = 0.002
+#: The share of its budget for which a batch waits for others, at least.
+_PATIENCE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
     """When a call began, what its process knew of invalidations then, whether its tail was blind, whether some of
-    them waited for the primary, and whether the call is a `refresh`."""
+    them waited for the primary, and whether the call is a `refresh`, or one of many ids."""
 
     began: float
     known: tuple[int, int, int]
     blind: bool
     pending: bool = False
     refresh: bool = False
+    many: bool = False
 
 
 _call: contextvars.ContextVar[_Call] = contextvars.ContextVar("sim_call")
@@ -61,9 +64,9 @@ class Once:
     def __repr__(self) -> str:
         return f"<Once {len(self._running)} without a lease>"
 
-    def call_begins(self, process: Any, *, refresh: bool = False) -> None:
+    def call_begins(self, process: Any, *, refresh: bool = False, many: bool = False) -> None:
         """A call begins in the present task."""
-        _call.set(replace(self._call_of(process), refresh=refresh))
+        _call.set(replace(self._call_of(process), refresh=refresh, many=many))
 
     def _call_of(self, process: Any) -> _Call:
         state = process.engine.state
@@ -85,6 +88,8 @@ class Once:
                 continue
             old = (present.blind or call.blind) and now - its.began > world.max_staleness
             unshared = began - self._ended.get((process, run.key), -1.0) < _AT_ONCE
+            # A batch whose budget is over computes what it waited for; who it waited for may do so at that moment.
+            unshared |= call.many and now - call.began > _PATIENCE * world.budget
             if not old and not unshared and now - began < _WAITED and computed < _WAITED:
                 oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
         if not call.refresh:

@@ -91,8 +91,10 @@ class Warmth:
         limits = self._world.plan.limits
         if "~" in mark.id:  # several that waited were merged
             return limits["pending"] < 1000
-        if mark.kind != "*":  # a change whose block ended without a word is ended by the background
-            return bool(self._world.plan.workload["changes"])
+        if mark.kind != "*":
+            # A change whose block ended without a word is ended by the background; and a handler may raise where
+            # an invalidation has just begun.
+            return bool(self._world.plan.workload["changes"] or self._world.happened["interrupt"])
         # A life of the bookkeeping gives it its own name, which is longer than that of an invalidation.
         if len(mark.id) > _ID:
             return self._lost()
@@ -164,8 +166,9 @@ class Warmth:
         self._bad(f"{process.name} computed {key} under {token}, and did not store it")
 
     def _waits(self, process: Any) -> bool:
-        """Whether a strict write of the process holds up what is behind it on its connection (`WAIT`)."""
-        return any(
+        """Whether a strict write of the process holds up what is behind it on its connection (`WAIT`), or did so
+        until its time was over: then the process takes its primary for one that does not answer."""
+        return process.unacknowledged > self._world.now - self._world.budget or any(
             session.client.tag is process.tag and session.queue[0][0].commands[-1][0] == b"WAIT"
             for node in self._world.nodes
             for session in node.parked

@@ -134,7 +134,7 @@ def _watch_reads(process: Process, reads: Any) -> None:
 
     async def fetched_many(batch: Any) -> Any:
         began = world.now
-        once.call_begins(process)
+        once.call_begins(process, many=True)
         outcomes = await fetch_many(batch)
         for request, outcome in zip(batch.requests, outcomes, strict=False):
             if outcome.source in ("near", "replica", "master"):
