@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,6 +113,40 @@ def test_a_failover(tasks: bool) -> None:
 
 def _offsets(deployment: Deployment) -> list[Any]:
     return [node.info("replication")["master_repl_offset"] for node in deployment.nodes]
+
+
+def test_what_was_sent_to_the_database_that_was_left_is_sent_again(
+    fresh_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a flush another process may be the first to say where the bookkeeping is; one command comes later."""
+    site, late = Site(), threading.Event()
+    with Cache(fresh_server.url, budget=10.0) as one, ThreadPoolExecutor() as pool:
+        page = site.on(one)
+        assert page.invalidate_all()
+        engine: Any = one._find().engine
+        endpoint = engine.endpoint_sync(fresh_server.address)
+        execute, built = endpoint.execute, threading.Event()
+
+        def slow(*arguments: Any, **options: Any) -> Any:
+            built.set()
+            assert late.wait(10)
+            return execute(*arguments, **options)
+
+        monkeypatch.setattr(engine, "endpoint_sync", lambda address: SimpleNamespace(execute=slow))
+        version = site.change()
+        sent = pool.submit(page.invalidate, 1)
+        assert built.wait(5)
+        claim = [("FLUSHALL",), ("SELECT", 1), ("HSET", "evercache~state", "data", "0")]
+        fresh_server.cli_many(claim)
+        wait_for(lambda: engine.bookkeeping.book_db == 1 and engine.state.ready, 5, "the bookkeeping to be found")
+        site.truth[1] = version - 1  # as one that began to compute before the change
+        with Cache(fresh_server.url, bookkeeping_db=1) as two:
+            other = site.on(two, near=60)
+            assert other(1) == other(1) == version - 1
+            site.truth[1] = version
+            late.set()
+            assert sent.result(10).done
+            sees(other, version)
 
 
 @pytest.mark.parametrize("db", [-1, "1", 1.0, True])

@@ -99,13 +99,14 @@ class Oracle:
         self.clock_at = -inf
         self.entries = Entries(world)
         self._ticks = 0
-        self._stamps: dict[str, int] = {}
+        #: The newest stamp of a generation, in a database of bookkeeping.
+        self._stamps: dict[tuple[str, bytes], int] = {}
         #: Generations whose state was evicted, and its stamps with it.
         self._evicted: set[str] = set()
         #: When bookkeeping was evicted, and the processes that had heard of a mark by then.
         self._evictions: list[tuple[float, set[Any]]] = []
         #: The first stamp of the generation that came after this one.
-        self._next: dict[str, int] = {}
+        self._next: dict[tuple[str, bytes], int] = {}
         self.counts: dict[str, int] = defaultdict(int)
         self.leases = Leases(self)
         self.written = Written(self)
@@ -396,29 +397,32 @@ class Oracle:
 
     def _script_invalidate(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         if reply[0] == b"ok":
-            self._issued(node, int(reply[3]), int(words[11]))
+            self._issued(node, int(reply[3]), words)
             if words[12] == b"k":
                 self.leases.drop(node, words[5])
 
     def _script_set(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         if reply[0] == b"ok":
-            self._issued(node, int(reply[3]), int(words[11]))
+            self._issued(node, int(reply[3]), words)
             self.leases.drop(node, words[5])
 
-    def _issued(self, node: Any, stamp: int, known: int) -> None:
+    def _issued(self, node: Any, stamp: int, words: list[bytes]) -> None:
         """Stamps of one generation only grow; a former master that goes on stays below those of the next one.
 
         Who does not know the newest of those that were evicted cannot stay above it; whoever does mends that
-        within milliseconds.
+        within milliseconds. Each bookkeeping counts for itself: after a flush the first process may find it in
+        another database, and what was sent before that still names the former one.
         """
-        if node.replid in self._evicted and known < self._stamps.get(node.replid, 0):
+        book, known = words[10], int(words[11])
+        here, before = (node.replid, book), (node.replid2, book)
+        if node.replid in self._evicted and known < self._stamps.get(here, 0):
             return
-        if stamp <= self._stamps.get(node.replid, 0):
-            self.bad("stamps", f"node {node.index} issued {stamp} after {self._stamps[node.replid]}")
-        if node.replid not in self._stamps:
-            self._next[node.replid2] = stamp
-        self._stamps[node.replid] = stamp
-        for former in (node.replid, node.replid2):
+        if stamp <= self._stamps.get(here, 0):
+            self.bad("stamps", f"node {node.index} issued {stamp} after {self._stamps[here]}")
+        if here not in self._stamps:
+            self._next[before] = stamp
+        self._stamps[here] = stamp
+        for former in (here, before):
             newest, first = self._stamps.get(former, 0), self._next.get(former, inf)
-            if newest >= first and self.clock_at == -inf and former not in self._evicted:
+            if newest >= first and self.clock_at == -inf and former[0] not in self._evicted:
                 self.bad("stamps", f"a former master issued {newest}, and the next one had begun with {first}")

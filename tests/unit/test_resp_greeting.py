@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from evercache.errors import AuthenticationFailed, Loading, ProtocolError, ServerError
-from evercache.wire.greeting import Greeter, greet
+from evercache.wire.greeting import Greeter, UnexpectedServer, greet
 from evercache.wire.resp import error_from
 from evercache.wire.types import ConnectionOptions, Credentials, Greeting
 
@@ -91,7 +91,7 @@ def test_sentinels_are_asked_less() -> None:
 def test_what_goes_wrong(replies: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message) as caught:
         answer(greet(ConnectionOptions(Credentials("u", "hush"), db=1)), **replies)
-    assert type(caught.value) is kind or kind is ServerError
+    assert type(caught.value) in (kind, UnexpectedServer) or kind is ServerError
     assert "hush" not in repr(caught.value)
 
 

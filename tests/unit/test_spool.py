@@ -254,3 +254,14 @@ def test_a_file_that_cannot_be_read_is_said_and_does_not_stop_the_cache(
     (tmp_path / "spool").mkdir()
     assert Spool(str(tmp_path / "spool")).load() == []
     assert "check spool=" in caplog.text
+
+
+def test_two_lines_of_one_id_are_both_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_text(
+        '{"v": 1, "id": "ab", "kind": "k", "name":"ns:a"}\n{"v": 1, "id": "ab", "kind": "k", "name": "ns:a"}\n'
+    )
+    spool = Spool(str(path))
+    assert len(spool.load()) == 2
+    spool.settle([])
+    assert not path.exists()

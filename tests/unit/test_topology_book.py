@@ -214,6 +214,21 @@ def test_a_planned_failover_is_no_lower_epoch(book: SentinelBook) -> None:
     assert book.view.master == B
 
 
+def test_time_in_which_nobody_was_asked_does_not_lower_the_epoch(book: SentinelBook) -> None:
+    """The process is suspended during a planned failover: what it wakes with is from before."""
+    told(book, says(S1, B, 1, 2.0), says(S2, A, 0, 2.0), says(S3, A, 0, 2.0))
+    book.role(RoleReport(A, 2.1, "master"), 2.2)
+    book.role(RoleReport(A, 2.3, "master"), 4.9)
+    assert (book.view.master, book.view.epoch) == (B, 1), "asleep until 4.9"
+    book.role(RoleReport(A, 4.9, "master"), 5.0)
+    told(book, says(S2, A, 0, 4.6))
+    assert book.view.master == B, "sent before the time was over"
+    told(book, says(S2, A, 0, 4.9))
+    assert book.view.master == B, "one of three is no majority"
+    told(book, says(S3, A, 0, 5.0))
+    assert (book.view.master, book.view.epoch) == (A, 0), "it has lasted: they were created anew"
+
+
 def test_a_lower_epoch_without_role_is_never_taken(book: SentinelBook) -> None:
     told(book, says(S1, B, 1, 2.0))
     for now in range(3, 20):
@@ -364,6 +379,15 @@ def test_the_veto_of_a_sentinel_that_fell_silent_ends(book: SentinelBook) -> Non
         book.heard(SentinelAnswer(S3, now, error=ConnectionFailed("dead")), now)
         told(book, says(S1, A, 0, now), says(S2, A, 0, now))
         assert book.confirmed_since(A) == expected
+
+
+def test_a_veto_that_ended_while_nobody_was_asked_stands_for_its_time(book: SentinelBook) -> None:
+    """The process is suspended: what others said beside the veto is no truer when it wakes."""
+    leads = frozenset({"master", "failover_in_progress"})
+    told(book, says(S3, A, 0, 2.0, flags=leads), says(S1, A, 0, 2.0), says(S2, A, 0, 2.0))
+    book.role(RoleReport(A, 9.0, "master"), 9.0)
+    assert book.confirmed_since(A) == 1.0
+    assert without(book, S3, says(S1, A, 0, 9.0), says(S2, A, 0, 9.0)) == 9.0
 
 
 def without(book: SentinelBook, lost: Address, *answers: SentinelAnswer) -> float:

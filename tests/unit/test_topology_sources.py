@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +59,17 @@ def test_a_primary_that_is_silent_may_come_back() -> None:
     assert topology.view.master == A
     assert "reachable master" in str(topology.view.problem)
     assert not topology._judge([silent(A), node(B, "slave")]), "the same trouble is the same view"
+
+
+def test_a_stranger_is_not_believed_for_time_in_which_nobody_was_asked() -> None:
+    """The process is suspended, and the first question after that fails."""
+    topology = listed(B)
+    stranger = replace(node(B, "master"), replication=Replication("master", "another"))
+    topology._judge([node(A, "master"), node(B, "slave")])
+    for now, sent, believed in ((60.0, 2.0, False), (61.0, 61.0, False), (64.0, 62.0, False), (64.1, 64.0, True)):
+        topology._clock = partial(float, now)
+        topology._judge([replace(silent(A), sent=sent), replace(stranger, sent=sent)])
+        assert topology.view.master == (B if believed else A), sent
 
 
 def test_a_primary_that_says_it_is_a_replica_is_none() -> None:

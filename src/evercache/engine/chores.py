@@ -201,10 +201,11 @@ class Chores:
         master = self._engine.view.master
         if master is None:
             raise UnavailableError("no master is known")
-        endpoint = self._engine.async_endpoints.get(master)
+        endpoint, book = self._engine.async_endpoints.get(master), self._engine.bookkeeping
         replies = await endpoint.execute([call.evalsha() for call in calls], deadline)
         if any(isinstance(reply, NoScript) for reply in replies):
             replies = await endpoint.execute(in_full(calls), deadline)
+        self._engine.still_kept_in(book)
         for reply in replies:
             if isinstance(reply, ServerError):
                 raise reply

@@ -26,7 +26,7 @@ from evercache.engine.spool import Spool, owner_of
 from evercache.engine.state import Hold, State
 from evercache.engine.tail import Tail
 from evercache.engine.watch import Watch
-from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerError, UnavailableError
+from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerChanged, ServerError, UnavailableError
 from evercache.observe import Counters, EventHub, events
 from evercache.policy import Settings
 from evercache.process import living, notice_fork
@@ -297,6 +297,11 @@ class Engine:
             self.events.emit(events.BookkeepingFound(db))
         else:
             self.events.emit(events.BookkeepingElsewhere(namespace, repr(own), db, self.bookkeeping.state))
+
+    def still_kept_in(self, book: Bookkeeping) -> None:
+        """Raise where another bookkeeping is used by now: nobody hears what was logged in the one that was left."""
+        if self.bookkeeping is not book:
+            raise ServerChanged(f"the bookkeeping is in database {self.bookkeeping.book_db} now", maybe_run=True)
 
     def leave_master(self, old: View, view: View) -> None:
         """The master of the old view is another one's now, or nobody's."""

@@ -59,8 +59,8 @@ class Spool:
         self._path = None if path is None else os.path.abspath(path)
         self._emit = emit or EventHub().emit
         self._owner = owner
-        #: What was read and may not be delivered yet, by its id: the scope, and the line.
-        self._read: dict[str, tuple[Scope, bytes]] = {}
+        #: The lines that were read and may not be delivered yet: the id and the scope of each. Two may have one id.
+        self._read: dict[bytes, tuple[str, Scope]] = {}
         #: Another process kept the file locked when it was to be read.
         self.late = False
 
@@ -87,7 +87,7 @@ class Spool:
         for _, line in lines:
             item = self._parsed(line)
             if item is not None:
-                self._read[item.id] = item.scope, line
+                self._read[line] = item.id, item.scope
                 items.append(item)
         if items:
             self._emit(events.SpoolRead(len(items)))
@@ -121,22 +121,22 @@ class Spool:
         ids, scopes = {item.id for item in items}, {item.scope for item in items}
         # Past a bound, pending ones merge into wider ones; nothing here says of which function a key is.
         all_wait, keys_wait = EVERYTHING in scopes, any(scope.kind == FUNCTION for scope in scopes)
-        scopes |= {s for s, _ in self._read.values() if all_wait or (keys_wait and s.kind == KEY)}
+        scopes |= {s for _, s in self._read.values() if all_wait or (keys_wait and s.kind == KEY)}
         # One that waits for the same scope may have taken the place of another, and is nowhere but here.
-        done = {id: line for id, (scope, line) in self._read.items() if id not in ids and scope not in scopes}
+        done = {line for line, (id, scope) in self._read.items() if id not in ids and scope not in scopes}
         if not done:
             return
         try:
             with self._locked(os.O_RDWR, _PATIENCE) as file:
-                self._mark(file, set(done.values()))
+                self._mark(file, done)
         except FileNotFoundError:
             pass  # another process of this owner had marked them all
         except TimeoutError:
             return  # the next time
         except OSError as error:
             self._emit(events.SpoolUnreadable(f"{error}: what was brought to the master will be brought again"))
-        for id in done:
-            del self._read[id]
+        for line in done:
+            del self._read[line]
 
     def _mark(self, file: int, done: set[bytes]) -> None:
         left = False
@@ -156,10 +156,11 @@ class Spool:
         if self._path is None:
             return "set spool= to a file path to keep them"
         owner = {} if self._owner is None else {"of": self._owner}
+        there = {id for id, _ in self._read.values()}
         lines = [
             json.dumps({"v": 1, "id": item.id, "kind": item.scope.kind, "name": item.scope.name, **owner}) + "\n"
             for item in items
-            if item.id not in self._read
+            if item.id not in there
         ]
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND

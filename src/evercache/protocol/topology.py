@@ -119,7 +119,7 @@ class SentinelBook:
         self._note_promotion(key, answer)
         self._decide(now, closing=False)
         self._weigh(key, answer)
-        self._confirm(now)
+        self._confirm()
 
     def _meet(self, answer: SentinelAnswer) -> None:
         """Add the sentinels that this one names, each under one address only."""
@@ -155,7 +155,7 @@ class SentinelBook:
         self._decide(now, closing=False)
         if report.role == "master" and report.address != self.view.master:
             self._retract(self._not_master_at.get(report.address, -inf))
-        self._confirm(now)
+        self._confirm()
 
     def discovered(self, replicas: Iterable[Address]) -> None:
         """The replicas that the master itself lists: known at once, not after a sentinel's INFO (10 s)."""
@@ -170,7 +170,7 @@ class SentinelBook:
         asked = {*self.nodes, self.view.master}
         self._roles = {a: r for a, r in self._roles.items() if a in asked}
         self._decide(now, closing=True)
-        self._confirm(now)
+        self._confirm()
 
     # -- what comes out
 
@@ -318,7 +318,10 @@ class SentinelBook:
         wait = HELLO
         if self.view.master is not None and self.view.master != master and self._is_master(self.view.master):
             wait = max(HELLO, 2 * max(a.failover_timeout for a in claims))
-        if now - self._lower[2] < wait or self._roles[master].sent < self._lower[2]:
+        # Asked again after that time: in between, the process may have been suspended and have heard of nothing.
+        lasted = self._lower[2] + wait
+        again = sum(a.sent >= lasted for a in claims if (a.master, a.epoch) == (master, epoch))
+        if again < self.majority or self._roles[master].sent < lasted:
             return None
         self._lower = None
         return master, epoch
@@ -398,7 +401,7 @@ class SentinelBook:
         if moment < confirmed:
             self.confirmed = (address, moment)
 
-    def _confirm(self, now: float) -> None:
+    def _confirm(self) -> None:
         master, epoch = self.view.master, self.view.epoch
         if master is None:
             return
@@ -409,14 +412,14 @@ class SentinelBook:
         if master in self._roles and not self._is_master(master):
             return
         clean: dict[str, SentinelAnswer] = {}
+        vetoed = -inf  # until when
         for key, a in self._answers.items():
             if self._vetoes(a):
-                if now - a.sent <= 2 * a.failover_timeout:
-                    return
+                vetoed = max(vetoed, a.sent + 2 * a.failover_timeout)
             elif a.epoch == epoch:
                 clean[key] = a
         for moment in sorted((a.sent for a in clean.values()), reverse=True):
-            if moment <= self.confirmed[1]:
+            if moment <= max(vetoed, self.confirmed[1]):
                 return
             # Nobody of those leads a failover at that moment; each of the others might.
             innocent = {key for key, a in clean.items() if a.sent >= moment}

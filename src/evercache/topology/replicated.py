@@ -82,7 +82,8 @@ class ReplicatedTopology:
         self._resolved_at = -inf
         self._life = ("", "")
         self._confirmed = -inf
-        self._master_seen = -inf
+        #: When the first round was over that found no master, since one was found; inf: none was missing.
+        self._missed_since = inf
         self._errors: dict[Address, UnavailableError] = {}
 
     def __repr__(self) -> str:
@@ -92,7 +93,7 @@ class ReplicatedTopology:
         """Ask every node for its role each second, and at once when nudged; until cancelled."""
         self._bell.attach()
         endpoints = Endpoints(self._wire, self._options)
-        self._master_seen = self._clock()
+        self._missed_since = inf
         changed(self.view)
         try:
             while True:
@@ -143,19 +144,21 @@ class ReplicatedTopology:
 
     def _judge(self, facts: Sequence[NodeFacts]) -> bool:
         """Take in one round; True when the view changed."""
-        now = self._clock()
         self._errors = {f.address: f.error for f in facts if f.error is not None}
         old = self.view
-        doubtful = bool(self._life[1]) and now - self._master_seen < DOUBT
+        # By the times of the questions: while the process is suspended nobody is missed.
+        asked = min(f.sent for f in facts)
+        doubtful = bool(self._life[1]) and asked - self._missed_since < DOUBT
         master = elect(facts, old.master, self._life[1], doubtful)
         if master is None:
+            self._missed_since = min(self._missed_since, self._clock())
             view = self._without_master(facts)
         else:
             assert master.replication is not None
             life = (master.run_id, master.replication.replid)
             moved = master.address != old.master or (life != self._life and self._life != ("", ""))
             self._life = life
-            self._master_seen = now
+            self._missed_since = inf
             ids = {master.run_id}
             replicas: list[Address] = []
             for node in facts:

@@ -113,7 +113,7 @@ class AsyncLink:
         state = engine.state
         # Only now: before the master is followed, its replicas are not known.
         replicas = engine.routing.replicas_to_wait_for() if replicated else 0
-        generation, newest = state.generation, state.marks.newest
+        generation, newest, book = state.generation, state.marks.newest, engine.bookkeeping
         calls = [build(generation, newest) for build in builds]
         sent = state.now()
         given = deadline - sent
@@ -136,6 +136,7 @@ class AsyncLink:
             raise
         for reply in replies[: len(calls)]:
             self._check(master, generation, reply, sent)
+        engine.still_kept_in(book)
         if replicated:
             have = replies.pop() if wait else 0
             replies.append(isinstance(have, int) and have >= replicas)

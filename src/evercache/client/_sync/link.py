@@ -114,7 +114,7 @@ class SyncLink:
         state = engine.state
         # Only now: before the master is followed, its replicas are not known.
         replicas = engine.routing.replicas_to_wait_for() if replicated else 0
-        generation, newest = state.generation, state.marks.newest
+        generation, newest, book = state.generation, state.marks.newest, engine.bookkeeping
         calls = [build(generation, newest) for build in builds]
         sent = state.now()
         given = deadline - sent
@@ -137,6 +137,7 @@ class SyncLink:
             raise
         for reply in replies[: len(calls)]:
             self._check(master, generation, reply, sent)
+        engine.still_kept_in(book)
         if replicated:
             have = replies.pop() if wait else 0
             replies.append(isinstance(have, int) and have >= replicas)
