@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -18,8 +19,10 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 __all__ = [
     "LOGGING",
+    "THREADS",
     "ForkGate",
     "Lock",
+    "Threads",
     "Wakeup",
     "background_trouble",
     "close_at_exit",
@@ -50,6 +53,51 @@ class Lock(Protocol):
     def _is_owned(self) -> bool: ...
 
 
+class Threads:
+    """How threads wait, and how they are told apart; the client and the blocking wire use nothing else for that.
+
+    A program that puts other functions in the place of these (on `THREADS`) decides which thread runs when. It does
+    so before it makes a cache: locks and polls stay what they were made as. The names are looked up late, since
+    gevent may replace them after the import.
+    """
+
+    def lock(self) -> Any:
+        """Make a re-entrant lock, for `new_lock`."""
+        return threading.RLock()
+
+    def gate(self) -> Any:
+        """Make a lock that any thread may release, for `Wakeup`."""
+        return threading.Lock()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for so long."""
+        time.sleep(seconds)
+
+    def poll(self) -> Any:
+        """Make what waits for descriptors."""
+        return select.poll()
+
+    def ident(self) -> int:
+        """Return the number of the thread that runs."""
+        return threading.get_ident()
+
+    def current(self) -> Any:
+        """Return the thread that runs."""
+        return threading.current_thread()
+
+    def main(self) -> Any:
+        """Return the thread on which signal handlers run."""
+        return threading.main_thread()
+
+    def new(self, work: Callable[[], object], name: str) -> Any:
+        """Make a daemon thread that runs a function; `start_thread` starts it."""
+        return threading.Thread(target=work, name=name, daemon=True)
+
+
+#: Those of the system, unless replaced.
+THREADS: Final = Threads()
+
+
 class _Forked(Protocol):
     def after_fork(self) -> None: ...
 
@@ -76,7 +124,7 @@ def new_lock() -> Lock:
     not deadlock. It is CPython's own type, whose `with` statement cannot be interrupted between acquiring the lock
     and entering the block. Every lock of the package comes from here.
     """
-    lock: Any = threading.RLock()
+    lock: Any = THREADS.lock()
     _locks.add(lock)
     return cast(Lock, lock)
 
@@ -141,7 +189,7 @@ class Wakeup:
     __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = THREADS.gate()
         self._lock.acquire()
 
     def __repr__(self) -> str:
@@ -149,7 +197,8 @@ class Wakeup:
 
     def wait(self, seconds: float) -> bool:
         """Wait for so long at most; whether it was woken."""
-        return self._lock.acquire(timeout=max(0.0, seconds))
+        woken: bool = self._lock.acquire(timeout=max(0.0, seconds))
+        return woken
 
     def wake(self) -> None:
         """Wake the thread that waits, or the next one that will."""
@@ -182,7 +231,7 @@ def start_thread(thread: threading.Thread) -> None:
     the new thread needs stays held, and it never gets to work. Handlers run on the main thread only, so there
     another thread starts it.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if THREADS.current() is not THREADS.main():
         thread.start()
         return
     failed: list[RuntimeError | MemoryError] = []

@@ -302,3 +302,39 @@ def test_replies_and_arguments_of_the_future(valkey: Server, monkeypatch: pytest
             assert site.on(two)(1) == version
             assert site.runs == runs
             assert two.get("n") == 3
+
+
+@pytest.mark.parametrize("how", ["call", "refresh", "batch", "refresh of a batch"])
+def test_a_damaged_entry_is_replaced(valkey: Server, how: str) -> None:
+    """Its header is well, so the server takes it for fresh; what follows cannot be read."""
+    runs: list[int] = []
+    with Cache(valkey.url) as cache:
+
+        @cache.cached(name="page", ttl=3600)
+        def page(number: int) -> str:
+            runs.append(number)
+            return f"page {number}"
+
+        @cache.cached_many(name="page", ttl=3600)
+        def pages(numbers: list[int]) -> dict[int, str]:
+            runs.extend(numbers)
+            return {number: f"page {number}" for number in numbers}
+
+        page(1)
+        key = page.key(1)
+        entry = valkey.cli("GET", key, decode=False)
+        valkey.cli("SET", key, entry[:-1] + bytes([entry[-1] ^ 1]), "PX", HOUR_MS)
+        match how:
+            case "call":
+                assert page(1) == "page 1"
+            case "refresh":
+                assert page.refresh(1) == "page 1"
+            case "batch":
+                assert pages([1]) == {1: "page 1"}
+            case _:
+                assert pages.refresh([1]) == {1: "page 1"}
+        assert runs == [1, 1]
+        assert cache.stats().counters.corrupt >= 1
+        assert page(1) == "page 1"
+        assert pages([1]) == {1: "page 1"}
+        assert runs == [1, 1], "it was stored"

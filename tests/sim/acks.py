@@ -55,6 +55,7 @@ class Acks:
         in_sync, lives = self._begun[it.id]
         wanted = max(1, min(in_sync, self._in_sync(process)))
         nodes = self._world.nodes
+        wanted = min(wanted, len(nodes) - 1)
         here = max(sum(self._issued.has(n, mark) for n in nodes if n is not mark.node) for mark in marks)
         lost = sum(before != now for before, now in zip(lives, self._lives(), strict=True))
         oracle.counts["strict acks looked at"] += 1

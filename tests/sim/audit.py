@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sys import maxsize
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import msgspec
 
@@ -19,6 +21,8 @@ __all__ = ["Audit", "function_of", "version_in"]
 _FUNCTIONS = "sim:f:"
 #: Before the payload, if there are no tags.
 _HEADER = 38
+#: The flag of a cached error.
+_ERROR = 16
 
 
 def function_of(key: str) -> str:
@@ -27,7 +31,10 @@ def function_of(key: str) -> str:
 
 
 def version_in(entry: Entry) -> int:
-    """The version of the row in an entry: the last number of its value."""
+    """The version of the row in an entry: the last number of its value. Of a cached error, or of what is damaged,
+    which is served to nobody: more than any invalidation wants."""
+    if entry.raw[3] & _ERROR or crc32(entry.raw[_HEADER:]) != int.from_bytes(entry.raw[_HEADER - 4 : _HEADER]):
+        return maxsize
     start = _HEADER + 1 + 8 * len(entry.tags) if entry.tags else _HEADER
     value = msgspec.msgpack.decode(entry.raw[start + 1 :])
     return int(value[-1])
@@ -96,7 +103,7 @@ class Audit:
             return []
         for key, place in self._keys().items():
             kept = state.near.look(place)
-            if kept is None or kept.until <= process.clock():
+            if kept is None or kept.until <= process.clock() or kept.envelope.error:
                 continue
             envelope = kept.envelope
             if state.marks.fresh(envelope.stamp, Subject(place, function_of(place)), envelope.tags):

@@ -27,11 +27,11 @@ class Batches:
         self._process, self._world = process, process.world
         self._rng = random.Random(f"batches {process.world.plan.seed} {process.slot} {process.born}")
 
-        @process.cache.cached_many(name="f", tags=(lambda k: f"t{k % 3}",), **options)
         async def many(ks: list[int]) -> dict[int, list[int]]:
             return await self._compute(ks)
 
-        self.many: Any = many
+        decorator = process.cache.cached_many(name="f", tags=(lambda k: f"t{k % 3}",), **options)
+        self.many: Any = process.decorated(decorator, many)
 
     def __repr__(self) -> str:
         return f"<Batches of {self._process!r}>"

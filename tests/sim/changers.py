@@ -11,7 +11,10 @@ from tests.sim.watch import invalidation_of_task
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-__all__ = ["Changer"]
+__all__ = ["SCOPES", "Changer"]
+
+#: What a change covers at most, where it covers several things.
+SCOPES = 3
 
 KEYS = ("f0", "f1", "f2", "f3", "g4", "g5")
 
@@ -44,28 +47,27 @@ class Changer:
         """Begin, commit some time later, end some time after that, or die before."""
         rng, world, process = self._rng, self._world, self._process
         oracle, work = world.oracle, world.plan.workload
-        key = rng.choice([k for k in KEYS if k[0] in work["changed"]])
-        kind = rng.choice(work["changed_by"])
-        name = {"k": key, "f": key[0], "t": str(int(key[1:]) % 3)}[kind]
-        scope = f"{kind}:{name}"
+        count = work.get("scopes", 1)
+        chosen = [self._chosen() for _ in range(rng.randint(1, count) if count > 1 else 1)]
         at_most = rng.choice(work["at_most"])
-        functions = process.functions
-        what: Any = {
-            "k": lambda: functions[name[0]].key(int(name[1:])),
-            "f": lambda: functions[name],
-            "t": lambda: (),
-        }[kind]()
-        around = process.cache.achanging(
-            *(() if kind == "t" else (what,)), tag=f"t{name}" if kind == "t" else (), at_most=at_most
-        )
+        chosen.sort(key=lambda one: one[0][0] == "t")  # tags are named after all else
+        scopes = dict(chosen)
+        what = [
+            process.functions[name[0]].key(int(name[1:])) if kind == "k" else process.functions[name]
+            for kind, _, name in (scope.partition(":") for scope in scopes)
+            if kind != "t"
+        ]
+        tags = [f"t{scope[2:]}" for scope in scopes if scope[0] == "t"]
+        around = process.cache.achanging(*what, tag=tags, at_most=at_most)
         began, tag = world.now, process.tag
         change = await around.__aenter__()
         try:
             await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 0.02), rng.uniform(0, 0.3)]))
-            version = oracle.commit(key)
-            world.note(f"{process.name} commits {key} v{version} in a change of {scope}, held: {change.held}")
-            if change.held:
-                oracle.held(process, tag, scope, key, began)
+            for scope, key in scopes.items():
+                version = oracle.commit(key)
+                world.note(f"{process.name} commits {key} v{version} in a change of {scope}, held: {change.held}")
+                if change.held:
+                    oracle.held(process, tag, scope, key, began)
             if rng.random() < work["dies"]:
                 world.kill(process.slot)
                 world.later(rng.uniform(0.01, 0.2), lambda: world.be_born(process.slot))
@@ -73,15 +75,24 @@ class Changer:
             await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 0.01), rng.uniform(0, 0.1)]))
         finally:
             if tag.alive and not oracle.over:
-                await self._end(around, change, scope)
+                await self._end(around, change, list(scopes))
         if rng.random() < 0.6:
-            await process.read(key)
+            await process.read(next(iter(scopes.values())))
 
-    async def _end(self, around: Any, change: Any, scope: str) -> None:
-        it = self._process.beginning(scope)
-        reset = invalidation_of_task.set(it)
+    def _chosen(self) -> tuple[str, str]:
+        """One scope, and the key of it whose row is changed."""
+        rng, work = self._rng, self._world.plan.workload
+        key = rng.choice([k for k in KEYS if k[0] in work["changed"]])
+        kind = rng.choice(work["changed_by"])
+        name = {"k": key, "f": key[0], "t": str(int(key[1:]) % 3)}[kind]
+        return f"{kind}:{name}", key
+
+    async def _end(self, around: Any, change: Any, scopes: list[str]) -> None:
+        its = [self._process.beginning(scope) for scope in scopes]
+        reset = invalidation_of_task.set(its)
         try:
             await around.__aexit__(None, None, None)
         finally:
             invalidation_of_task.reset(reset)
-        self._process.over(it, change.acks[0])
+        for it, ack in zip(its, change.acks, strict=True):
+            self._process.over(it, ack)

@@ -7,9 +7,9 @@ import contextlib
 import sys
 
 from tests.sim.mutations import MUTATIONS
-from tests.sim.plan import make_plan
 from tests.sim.runner import run_many, run_matrix
 from tests.sim.shrink import shrink
+from tests.sim.swarm import draw
 from tests.sim.world import run
 
 __all__ = ["main"]
@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=0, help="over so many processes (0: one for each core)")
     parser.add_argument("--keep-going", action="store_true", help="go on after a failing seed")
     parser.add_argument("--matrix", action="store_true", help="then look for every wrong change, from five seeds")
+    parser.add_argument("--callers", choices=("threads", "tasks"), help="in every process; default: as drawn")
     parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--without", default="", help="numbers of faults to leave out, as 1,2")
     parser.add_argument("--shrink", action="store_true", help="leave out all faults that do not matter")
@@ -35,7 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         well = _one_by_one(options)
     else:
         well = not options.count or run_many(
-            options.seed, options.count, options.jobs, keep_going=options.keep_going
+            options.seed,
+            options.count,
+            options.jobs,
+            keep_going=options.keep_going,
+            callers=options.callers,
         )
     if options.matrix:
         well = run_matrix(options.jobs, (options.mutation,) if options.mutation else ()) and well
@@ -48,7 +53,8 @@ def _one_by_one(options: argparse.Namespace) -> bool:
     well = True
     with mutation.applied() if mutation else contextlib.nullcontext() as lua:
         for seed in range(options.seed, options.seed + options.count):
-            plan = (mutation.plan if mutation else make_plan)(seed).without(left_out)
+            plan = mutation.plan(seed) if mutation else draw(seed, options.callers)
+            plan = plan.without(left_out)
             result = run(plan, trace=options.trace, lua=lua)
             if options.trace:
                 print("\n".join(result.trace))
@@ -57,13 +63,14 @@ def _one_by_one(options: argparse.Namespace) -> bool:
                 continue
             well = False
             wrong = f" --mutation {options.mutation}" if mutation else ""
+            wrong += f" --callers {options.callers}" if options.callers else ""
             print(f"  replay: python -m tests.sim {seed} --trace{wrong}")
             if options.shrink:
                 small = shrink(plan, lambda p: run(p, lua=lua))
                 gone = sorted(left_out | {f.number for f in plan.faults} - {f.number for f in small.faults})
                 print(f"  shrunk: --without {','.join(map(str, gone))}")
                 print("".join(f"    {fault}\n" for fault in small.faults), end="")
-                print(f"    {small.settings} {small.limits} {small.workload}")
+                print(f"    {small.settings} {small.limits} {small.servers} {small.workload}")
             if not options.keep_going:
                 break
     return well

@@ -21,6 +21,8 @@ COUNTERS = ("c", "e")
 #: Of clocks and of the way of an answer (seconds): by so much a process may be wrong about the master's time.
 _SLACK = 0.06
 _HEADER = 38
+#: And the version, of which there is one.
+_MAGIC = b"\xe7\xca\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Entry:
     @classmethod
     def of(cls, raw: Any) -> Entry | None:
         """What lies on a server; None for nothing."""
-        if not isinstance(raw, bytes) or len(raw) < _HEADER:
-            return None
+        if not isinstance(raw, bytes) or len(raw) < _HEADER or raw[:3] != _MAGIC:
+            return None  # what else is there the library treats as nothing, or only reads its stamp
         flags, stamp = raw[3], int.from_bytes(raw[4:12], "big")
         soft, span = int.from_bytes(raw[12:18], "big"), int.from_bytes(raw[18:22], "big")
         count = raw[_HEADER] if flags & 2 else 0
@@ -118,6 +120,8 @@ class Entries:
         if now is not None and reply[0] == b"ok":
             soft, hard = self._expiries.get(now.id, (0, 0))
             self._expiries[now.id] = max(soft, now.soft), max(hard, now.hard)
+        if name in ("store", "set") and now is not None and node.full_until > self._world.now and now != was:
+            self._bad("memory", f"{key} was stored on a server that is above maxmemory")
         if key.startswith("sim:k:") and key[6:] in COUNTERS:
             self._value(node.replid, key[6:], was, now)
         if name in ("set", "touch", "incr", "sweep"):
@@ -128,11 +132,12 @@ class Entries:
         until = self._asked.get(token)
         if reply[0] != b"lead" or not not_after or until is None:
             return
-        if self._world.now > until + 0.002 and not self._clocks_changed(until - 3):
+        if self._world.now > until + 0.002 and not self.clocks_changed(until - 3):
             ago = self._world.now - until
             self._bad("late", f"a lease on {key} for {token}, whose caller gave up {ago:.3f} s ago")
 
-    def _clocks_changed(self, since: float) -> bool:
+    def clocks_changed(self, since: float) -> bool:
+        """Whether a clock of a server stepped since: what is late is then told by a wrong clock."""
         return self._world.oracle.clock_at > since or self.master_clock_at > since
 
     def _set(
@@ -196,7 +201,7 @@ class Entries:
             self._bad("counter", f"the increment of {key} by {delta} was executed twice")
         self._counted[delta] = value
         until = self._until.get(delta, inf)
-        if self._world.now > until + 0.002 and not self._clocks_changed(until - 3):
+        if self._world.now > until + 0.002 and not self.clocks_changed(until - 3):
             late = self._world.now - until
             self._bad("late", f"the increment of {key} by {delta} was executed {late:.3f} s late")
 

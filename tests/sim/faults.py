@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.sim import troubles
 from tests.sim.entries import Entry
 from tests.sim.loop import Tag
 from tests.sim.node import Node
@@ -24,19 +25,19 @@ CHOSEN = 0.06
 
 def bring_about(world: World, kind: str, args: dict[str, Any]) -> bool:
     """Begin a fault now; False if it found nothing to disturb (a master that is down cannot be flushed)."""
-    return globals()[f"_{kind}"](world, **args) is not False
+    return (getattr(troubles, kind, None) or globals()[f"_{kind}"])(world, **args) is not False
 
 
 def _node(world: World, which: int | str) -> Node:
-    return world.master if which == "m" else world.nodes[int(which)]
+    return world.master if which == "m" else world.nodes[int(which) % len(world.nodes)]
 
 
 def _lag(world: World, node: int, for_: float, seconds: float) -> None:
-    world.nodes[node].lags.append((world.now, world.now + for_, seconds))
+    _node(world, node).lags.append((world.now, world.now + for_, seconds))
 
 
 def _link_cut(world: World, node: int, for_: float, seen: bool) -> None:
-    world.nodes[node].cuts.append((world.now, world.now + for_, seen))
+    _node(world, node).cuts.append((world.now, world.now + for_, seen))
 
 
 def _wall(world: World, process: int, server: int | str | None, way: str, for_: float) -> None:
@@ -56,11 +57,16 @@ def _wall(world: World, process: int, server: int | str | None, way: str, for_: 
         world.oracle.troubled(name, world.now, end)
 
 
-def _sentinel_wall(world: World, process: int, sentinel: int, for_: float) -> None:
-    """One process and one sentinel do not reach each other; that excuses nothing."""
-    name, host = f"p{process}", world.sentinels[sentinel].address.host
+def _sentinel_wall(world: World, process: int, sentinel: int, for_: float) -> bool:
+    """One process and one sentinel do not reach each other; that excuses nothing where there are others."""
+    if not world.sentinels:
+        return False
+    if len(world.sentinels) == 1:
+        world.oracle.troubled(f"p{process}", world.now, world.now + for_)
+    name, host = f"p{process}", world.sentinels[sentinel % len(world.sentinels)].address.host
     for pair in ((name, host), (host, name)):
         world.network.walls.append((world.now, world.now + for_, *pair))
+    return True
 
 
 def _tail_stall(world: World, process: int, for_: float) -> bool:
@@ -161,21 +167,25 @@ def _script_flush(world: World) -> None:
     world.master.known_scripts.clear()
 
 
-def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> None:
-    it = world.sentinels[sentinel]
+def _sentinel_down(world: World, sentinel: int, for_: float, frozen: bool) -> bool:
+    if not world.sentinels:
+        return False
+    it = world.sentinels[sentinel % len(world.sentinels)]
     world.oracle.disturbed(world.now, world.now + for_)
     if frozen:
         it.frozen_until = world.now + for_
-        return
+        return True
     it.alive, it.died = False, world.now
     for session in sorted(it.sessions, key=lambda s: s.number):
         session.reset()
     world.later(for_, lambda: setattr(it, "alive", True))
+    return True
 
 
 def _clock_step(world: World, node: int, seconds: float) -> None:
-    world.nodes[node].skew_us += int(seconds * 1e6)
-    world.oracle.clock_stepped(world.now, of_master=world.nodes[node] is world.master)
+    it = _node(world, node)
+    it.skew_us += int(seconds * 1e6)
+    world.oracle.clock_stepped(world.now, of_master=it is world.master)
 
 
 def _flush(world: World) -> bool:
@@ -205,7 +215,7 @@ def _evict(world: World, keys: list[str]) -> bool:
 
 
 def _replica_restart(world: World, node: int, down: float, lost: float | None, sync: float) -> bool:
-    it = world.nodes[node]
+    it = _node(world, node)
     if it.role != "slave" or not it.alive:
         return False
     it.stop()
@@ -234,7 +244,7 @@ def _restart_master(world: World, down: float, lost: float | None, sync: list[fl
         it.restart(lost=lost, as_master=True)
         for replica in world.nodes:
             if replica.alive and replica.role == "slave" and replica.source is it and not replica.follow(it):
-                world.copy_later(replica, sync[replica.index])
+                world.copy_later(replica, sync[replica.index % len(sync)])
         window.complete = True
 
     world.later(down, up)
@@ -254,11 +264,16 @@ def _failover(
     clock: float,
 ) -> bool:
     old = world.master
-    if not old.alive or world.failing_over:
+    if not old.alive or world.failing_over or len(world.nodes) < 2:
         return False
+    if mode == "mistaken" and not world.sentinels:
+        mode = "planned"
     world.failing_over, world.mistaken = True, mode == "mistaken"
+    sync = [sync[i % len(sync)] for i in range(len(world.nodes))]
+    repoint = [repoint[i % len(repoint)] for i in range(len(world.nodes))]
+    late = [late[i % len(late)] for i in range(len(world.sentinels))]
     wait = 0.0 if mode == "planned" else detect
-    last = world.now + wait + CHOSEN + max(*late, back + max(sync), max(repoint) + max(sync))
+    last = world.now + wait + CHOSEN + max(0.0, *late, back + max(sync), max(repoint) + max(sync))
     window = world.oracle.lost_data("failover", world.now, last + GRACE)
     if mode == "crash":
         old.stop()
@@ -270,8 +285,9 @@ def _failover(
                 node.cuts.append((world.now, world.now + detect + CHOSEN + 0.01, True))
     epoch = world.epoch + 1
     # The sentinel that knows first leads the failover: who asks it can know before it does.
-    leader = min(zip(late, world.sentinels, strict=True), key=lambda pair: (not pair[1].alive, pair[0]))[1]
-    if wait:
+    pairs = zip(late, world.sentinels, strict=True)
+    leader = min(pairs, key=lambda pair: (not pair[1].alive, pair[0]), default=(0.0, None))[1]
+    if wait and leader is not None:
         world.later(wait * 0.6, lambda: _down(world, old, leader, epoch, alone=mode == "mistaken"))
 
     def select() -> None:
@@ -292,7 +308,8 @@ def _failover(
         for node in able:
             node.pull()
         new = max(able, key=lambda n: n.offset) if best else able[pick % len(able)]
-        leader.choose(epoch, new.address)
+        if leader is not None:
+            leader.choose(epoch, new.address)
         world.later(CHOSEN, lambda: promote(new))
 
     def promote(new: Node) -> None:
@@ -311,7 +328,8 @@ def _failover(
         world.note(f"node {new.index} promoted at offset {new.offset}, {old.index} was at {old.offset} ({mode})")
         for sentinel, seconds in zip(world.sentinels, late, strict=True):
             world.later(seconds, lambda s=sentinel: s.believe(epoch, new.address))
-        world.told[epoch] = world.now + min(late)
+        if world.sentinels:
+            world.told[epoch] = world.now + min(late)
         for node in world.nodes:
             if node is not new and node is not old:
                 world.later(repoint[node.index], lambda n=node: world.repoint(n, new, sync[n.index]))

@@ -10,7 +10,9 @@ from unittest import mock
 
 from evercache.engine.engine import Engine
 from evercache.engine.flights import Alive, Owner
+from evercache.process import THREADS
 from evercache.protocol.landing import Landing
+from tests.sim.threads import SimLock
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -22,10 +24,13 @@ _OWN = {"settings", "now", "rng", "_token", "lock", "change", "_readiness", "beg
 _OWN |= {"hear_former"}
 #: And reads under way, whose futures are the parent's, and where they go: `after_fork` of the library forgets them.
 _OWN |= {"reading", "joining", "route", "turn"}
+#: What the topologies learn: by sentinels; from a list of nodes; of one server.
+_LEARNT = {"_book", "view", "_nodes", "_life", "_confirmed", "_master_seen", "_resolved_at"}
 #: Copied as new ones: what a fork leaves behind is replaced by the library's own `after_fork`.
 _NEW = {
     type(threading.Lock()): lambda _: (threading.Lock, ()),
     type(threading.RLock()): lambda _: (threading.RLock, ()),
+    SimLock: lambda _: (THREADS.lock, ()),
     Landing: lambda _: (Landing, ()),
     Alive: lambda _: (Alive, (Owner(),)),
 }
@@ -45,13 +50,16 @@ def inherit(child: Process, parent: Process) -> None:
     # Bound methods are not copied: in a real fork they lead to the child's own dicts.
     near = mine.state.near
     near.look, near.by_arguments = near._entries.get, near._by_arguments.get
-    child.clients.asynchronous.hits.serving.attach(mine)
+    for client in (child.clients.asynchronous, child.clients.sync):
+        client.hits.serving.attach(mine)
     _topology(mine, theirs)
     mine.monitor.table = _copied(theirs.monitor.table)
     child.epoch = parent.epoch
 
 
 def _topology(mine: Engine, theirs: Engine) -> None:
-    mine.topology._book = _copied(theirs.topology._book)  # type: ignore[attr-defined]
+    for name, value in vars(theirs.topology).items():
+        if name in _LEARNT:
+            setattr(mine.topology, name, _copied(value))
     mine.deployment.view = theirs.view
     mine.replicas.keep([replica.address for replica in theirs.replicas.members])

@@ -19,7 +19,7 @@ class Tag:
     background goes on.
     """
 
-    __slots__ = ("alive", "asleep", "asleep_until", "name", "parts", "stopped_until", "whole")
+    __slots__ = ("alive", "asleep", "asleep_until", "name", "parts", "stopped_until", "thread", "whole")
 
     def __init__(self, name: str, whole: Tag | None = None) -> None:
         self.name = name
@@ -28,6 +28,8 @@ class Tag:
         #: Of the machine: until when it is suspended, and for how long (seconds) it has been in all.
         self.asleep_until = self.asleep = 0.0
         self.whole = self if whole is None else whole
+        #: The thread that runs the steps with this tag, in a process that has others (`tests.sim.threads`).
+        self.thread: Any = None
         self.parts: list[Tag] = []
         self.whole.parts.append(self)
 
@@ -112,6 +114,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.neutral = contextvars.copy_context()
         #: Asked before each step of a process: for how long (seconds) it is held back; None: never.
         self.preempt: Callable[[SimHandle, Tag], float] | None = None
+        #: Asked for a thread that runs a new task, where there are threads; and what ends those.
+        self.make_thread: Callable[[Coroutine[Any, Any, Any]], Any] | None = None
+        self.ending: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<SimLoop t={self.now:.6f} ready={len(self._ready)} timers={len(self._timers)}>"
@@ -146,6 +151,9 @@ class SimLoop(asyncio.AbstractEventLoop):
                 ):
                     continue
                 self.steps += 1
+                if tag is not None and tag.thread is not None:
+                    tag.thread.take(handle)
+                    continue
                 try:
                     context.run(handle.callback, *handle.args)
                 except Exception as error:
@@ -167,6 +175,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             return False
         return True
 
+    def next_due(self) -> float:
+        """When the next step is due."""
+        return self.now if self._ready or not self._timers else self._timers[0][0]
+
     def forget_done(self) -> None:
         """Let go of tasks that have ended well: memory that is used again is faster."""
         self._tasks = [t for t in self._tasks if not t.done() or not (t.cancelled() or t.exception() is None)]
@@ -174,6 +186,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     def wind_up(self) -> None:
         """End every task, those of dead processes too, and close: nothing is left to the collector."""
         self.preempt = None
+        for end in self.ending:
+            end()
         for tag in self.tags:
             tag.alive, tag.stopped_until = True, 0.0
         # Steps that were put off, because their process stood still or they were held back.
@@ -247,6 +261,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
+        if self.make_thread is not None and context is None and (thread := self.make_thread(coro)) is not None:
+            return thread  # type: ignore[no-any-return]
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # a killed process leaves them so
         self._tasks.append(task)

@@ -15,11 +15,26 @@ import lupa.luajit21
 from evercache.errors import ServerError
 from evercache.protocol.scripts import SCRIPTS
 from evercache.wire.resp import error_from
+from tests.edits import swapped
 
 __all__ = ["LuaHost", "Refused"]
 
 #: Runs one command of a script: name (upper case) and arguments as bytes; raises `Refused`.
 Call = Callable[[bytes, list[bytes]], Any]
+
+
+#: Numbers in scripts that no schedule would reach: script ("*": all), and what stands for it.
+SMALL = {
+    "*": (
+        ("'LIMIT', 0, 100", "'LIMIT', 0, 2"), ("'LIMIT', 0, 20", "'LIMIT', 0, 2"), ("#gens > 32", "#gens > 6"),
+        ("math.min(excess, 100)", "math.min(excess, 2)"), ("limit.marks, 100)", "limit.marks, 2)"),
+    ),
+    "set": (("'COUNT', 100", "'COUNT', 2"), ("#lines < 100", "#lines < 2"), ("seen < 2000", "seen < 8")),
+}  # fmt: skip
+
+
+def _both(first: Callable[[str], str] | None, pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
+    return lambda text: swapped(first(text) if first is not None else text, pairs)
 
 
 class Refused(Exception):
@@ -35,6 +50,8 @@ class LuaHost:
     def __init__(
         self, changes: Mapping[str, Callable[[str], str]] | None = None, *, module: Any = lupa.luajit21
     ) -> None:
+        self._changes, self._module = changes or {}, module
+        self._small: LuaHost | None = None
         self._runtime = lua = module.LuaRuntime(encoding=None, register_eval=False)
         lua.execute(b"if jit then jit.off() end")
         # Their order is that of memory addresses: no schedule would replay.
@@ -54,12 +71,11 @@ class LuaHost:
         globals_[b"__unpack"] = lambda fmt, data, at=1: self._table(_unpack(fmt, data, int(at)))
         self._runtime.execute(b"struct.unpack = function(f, d, a) return unpack(__unpack(f, d, a or 1)) end")
         self._by_sha: dict[str, Any] = {}
-        changes = changes or {}
         for name, script in SCRIPTS.items():
             text = script.text
             for which in ("*", name):
-                if which in changes:
-                    text = changes[which](text)
+                if which in self._changes:
+                    text = self._changes[which](text)
             self._by_sha[script.sha] = self._compile(text)
 
     def _compile(self, text: str) -> Any:
@@ -69,6 +85,15 @@ class LuaHost:
             + text.encode("latin-1")
             + b"\nend"
         )
+
+    def small(self) -> LuaHost:
+        """The same scripts with pages and bounds so small that a schedule reaches them."""
+        if self._small is None:
+            changes = dict(self._changes)
+            for name, pairs in SMALL.items():
+                changes[name] = _both(self._changes.get(name), pairs)
+            self._small = LuaHost(changes, module=self._module)
+        return self._small
 
     def has(self, sha: str) -> bool:
         """Whether a script of this hash exists."""

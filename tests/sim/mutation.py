@@ -14,13 +14,15 @@ from typing import Any
 from tests.edits import Change, edit, put, swapped
 from tests.sim.lua import LuaHost
 from tests.sim.plan import Plan, make_plan
+from tests.sim.swarm import with_parts
 from tests.sim.world import Result, run
 
 __all__ = ["Mutation", "edit", "hunt", "never", "no", "nothing", "put", "yes"]
 
 
-#: A wrong change shows soonest where all processes have the same settings, unless it is about them.
-SAME_SETTINGS = {"short": 0.0, "other_db": False}
+#: A wrong change shows soonest where all processes have the same settings, unless it is about them, and where they
+#: run the code that it is made in: that for tasks, mostly.
+SAME_SETTINGS = {"short": 0.0, "other_db": False, "threads": ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Mutation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     workload: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    #: Parts of the world that such a schedule has beside what it draws (`swarm.PARTS`, kinds of faults).
+    parts: tuple[str, ...] = ()
     #: Faults on top of those of the schedule: (kind, seconds from the end of the writes, arguments).
     scene: tuple[tuple[str, float, dict[str, Any]], ...] = ()
 
@@ -48,7 +52,7 @@ class Mutation:
 
     def plan(self, seed: int) -> Plan:
         """A schedule in which it may show."""
-        plan = make_plan(seed, self.focus)
+        plan = with_parts(make_plan(seed, self.focus), self.parts, self.name)
         return replace(
             plan,
             settings={**plan.settings, **self.settings},

@@ -105,9 +105,15 @@ class Request:
     __slots__ = ("commands", "deadline", "first", "future", "heard", "replies", "tag", "timer")
 
     def __init__(
-        self, commands: list[list[bytes]], deadline: float, future: asyncio.Future[Any], heard: int
+        self,
+        commands: list[list[bytes]],
+        deadline: float = inf,
+        future: asyncio.Future[Any] | None = None,
+        heard: int = 0,
     ) -> None:
-        self.commands, self.deadline, self.future, self.heard = commands, deadline, future, heard
+        self.commands, self.deadline, self.heard = commands, deadline, heard
+        #: None: its replies are read from a socket.
+        self.future: Any = future
         #: Who waits for it.
         self.tag = tag_of_task.get()
         self.replies: list[Any] = []
@@ -172,13 +178,17 @@ class Session:
     def _go_on(self) -> None:
         while self.queue and self.parked is None and self.alive:
             request, index = self.queue.popleft()
-            reply = self.server.execute(self, request.commands[index])
+            reply = self.execute(request.commands[index])
             if reply is not self:
                 self._answer(request, index, reply)
             else:
                 self.queue.appendleft((request, index))
                 if request.first is not None and request.replies:
                     self.client.reply_first(request)
+
+    def execute(self, words: list[bytes]) -> Any:
+        """One command."""
+        return self.server.execute(self, words)
 
     def _answer(self, request: Request, index: int, reply: Any) -> None:
         request.replies.append(reply)

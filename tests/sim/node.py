@@ -64,6 +64,9 @@ class Node:
         self.sessions: set[Session] = set()
         self.parked: set[Session] = set()
         self.priority = 100
+        #: Until when it is above `maxmemory`; and (until, process, commands): what it refuses to whom.
+        self.full_until = 0.0
+        self.refusals: list[tuple[float, str, frozenset[bytes]]] = []
         #: Told of the effects of each command before they are in the history.
         self.took: Callable[[Node, list[bytes], list[Effect]], None] = lambda *_: None
 
@@ -217,7 +220,9 @@ class Node:
     followers: Callable[[], list[Node]] = staticmethod(list)
 
     def writer(self, db: int, emit: Callable[[Effect], None]) -> Writer:
-        return Writer(self.data, db, self.now_us(), self.role != "master", emit, self.info)
+        return Writer(
+            self.data, db, self.now_us(), self.role != "master", emit, self.info, self.full_until > self.now
+        )
 
     def execute(self, session: Session, words: list[bytes]) -> Any:
         """One command at the present moment; the reply, or None for a read that is parked."""
@@ -225,6 +230,13 @@ class Node:
         name = words[0].upper()
         if self.loading and name not in (b"INFO", b"ROLE", b"PING"):
             return error_from("LOADING Valkey is loading the dataset in memory")
+        if self.refusals and any(
+            self.now < until and session.client.tag.name == who and name in names
+            for until, who, names in self.refusals
+        ):
+            return error_from(
+                f"NOPERM User default has no permissions to run the '{name.decode().lower()}' command"
+            )
         effects: list[Effect] = []
 
         def emit(effect: Effect) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,15 +19,21 @@ _BEFORE = 1.2
 _WAITED = 0.7
 #: Whoever waited for a run goes on so soon after its end (seconds).
 _AT_ONCE = 0.002
+#: The share of its budget for which a batch waits for others, at least.
+_PATIENCE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """When a call began, what its process knew of invalidations then, and whether its tail was blind."""
+    """When a call began, what its process knew of invalidations then, whether its tail was blind, whether some of
+    them waited for the primary, and whether the call is a `refresh`, or one of many ids."""
 
     began: float
     known: tuple[int, int, int]
     blind: bool
+    pending: bool = False
+    refresh: bool = False
+    many: bool = False
 
 
 _call: contextvars.ContextVar[_Call] = contextvars.ContextVar("sim_call")
@@ -38,15 +44,19 @@ _NO_CALL = _Call(0.0, (0, 0, 0), True)
 class Once:
     """Judges each run of a function without a lease.
 
-    - No other such run of this key is under way in its process, unless something was invalidated or read anew
-      since their calls began, or they have waited so long for others that nothing is joined any more.
-    - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary, or
-      something is wrong with the process or with the primary.
+    - No other such run of this key is under way in its process, unless something was
+      invalidated or read anew since their calls began, or they have waited so long for others that nothing is
+      joined any more.
+      A `refresh` computes by itself, and nobody joins it.
+    - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary,
+      the entry is of a later version, or something is wrong with the process or with the primary.
     """
 
     def __init__(self, world: World, warmth: Warmth) -> None:
         self._world, self._warmth = world, warmth
         self._running: dict[Running, tuple[float, _Call]] = {}
+        #: Entries of a later version of the library were put in their place: they are left alone.
+        self.left_alone: set[str] = set()
         #: When a run of a key ended last in a process. Where it gave nothing that can be shared (a batch left the
         #: key out), each caller that waited for it computes.
         self._ended: dict[tuple[Any, str], float] = {}
@@ -54,14 +64,16 @@ class Once:
     def __repr__(self) -> str:
         return f"<Once {len(self._running)} without a lease>"
 
-    def call_begins(self, process: Any) -> None:
+    def call_begins(self, process: Any, *, refresh: bool = False, many: bool = False) -> None:
         """A call begins in the present task."""
-        _call.set(self._call_of(process))
+        _call.set(replace(self._call_of(process), refresh=refresh, many=many))
 
     def _call_of(self, process: Any) -> _Call:
         state = process.engine.state
         known = state.marks.version, state.journal.sequence, state.resyncs
-        return _Call(self._world.now, known, state.blind(process.clock()) or not state.ready)
+        return _Call(
+            self._world.now, known, state.blind(process.clock()) or not state.ready, bool(state.journal.pending)
+        )
 
     def began(self, run: Running, computed: float) -> None:
         """A function begins; `computed`: seconds of the last one in which anybody had this key to compute."""
@@ -70,17 +82,28 @@ class Once:
         world, oracle, now = self._world, self._world.oracle, self._world.now
         process, call = run.process, _call.get(_NO_CALL)
         present = self._call_of(process)
-        for other, (began, its) in self._running.items():
+        for other, (began, its) in self._running.items() if not call.refresh else ():
             same = its.known == call.known == present.known
             if not same or (other.process, other.key) != (process, run.key):
                 continue
             old = (present.blind or call.blind) and now - its.began > world.max_staleness
             unshared = began - self._ended.get((process, run.key), -1.0) < _AT_ONCE
+            # A batch whose budget is over computes what it waited for; who it waited for may do so at that moment.
+            unshared |= call.many and now - call.began > _PATIENCE * world.budget
             if not old and not unshared and now - began < _WAITED and computed < _WAITED:
                 oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
-        self._running[run] = (now, call)
+        if not call.refresh:
+            self._running[run] = (now, call)
         journal = process.engine.state.journal
-        spared = computed >= _WAITED or journal.pending or journal.suspended or self._warmth.held(now - 1)
+        spared = (
+            run.key in self.left_alone
+            or computed >= _WAITED
+            or journal.pending
+            or call.pending
+            or call.known[1] != present.known[1]  # one began since, and may have been pending
+            or journal.suspended
+            or self._warmth.held(now - 1)
+        )
         if not spared and oracle.undisturbed(process, now - _BEFORE, now):
             oracle.bad("once", f"{process.name} computes {run.key} without a lease")
 

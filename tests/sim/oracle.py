@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim.entries import Entries
 from tests.sim.judges import Judges
 from tests.sim.leases import Leases
+from tests.sim.written import WRITTEN, Written
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -108,6 +109,7 @@ class Oracle:
         self._next: dict[tuple[str, bytes], int] = {}
         self.counts: dict[str, int] = defaultdict(int)
         self.leases = Leases(self)
+        self.written = Written(self)
         self.judges = Judges(world)
 
     def __repr__(self) -> str:
@@ -221,6 +223,7 @@ class Oracle:
         wanted = {k: len(self.versions[k]) for k in keys}
         if "a" in wanted:  # of several that are under way, any may win after this
             wanted["a"] = min((wanted["a"], *self._world.adding.values()))
+        wanted |= {key: self.written.next() for key in WRITTEN if key in wanted}
         it = Invalidation(scope, process, wanted, self.now)
         self.invalidations.append(it)
         for key in keys:
@@ -230,6 +233,10 @@ class Oracle:
     def named(self, it: Invalidation, id: str) -> None:
         it.id = id
         self._by_id[id] = it
+
+    def by_id(self, id: str) -> Invalidation | None:
+        """The invalidation, or write, of an id."""
+        return self._by_id.get(id)
 
     def acknowledged(self, process: Any, id: str) -> None:
         it = self._by_id.get(id)
@@ -285,15 +292,23 @@ class Oracle:
         lost = any(w.begin <= self.now and w.end >= it.held_since - 0.3 for w in self.windows)
         return self.clock_at >= it.held_since - 0.3 or (lost and not it.holder.alive)
 
+    def _may_be_lost(self, it: Invalidation) -> bool:
+        """Whether its master, or the bookkeeping there, may have been lost: else it is there, whoever died."""
+        return any(w.begin <= self.now and w.end >= it.began - 0.3 for w in self.windows) or any(
+            at >= it.began - 0.3 for at, _ in self._evictions
+        )
+
     # -- reads
 
     def outdating(self, key: str, version: int) -> Iterator[Invalidation]:
         """Those that want a newer version of a key, newest first: what began earlier wants no more."""
+        if key in WRITTEN:  # the master's order is not that in which they began
+            return filter(lambda it: version < it.wanted[key], reversed(self._by_key[key]))
         return takewhile(lambda it: version < it.wanted[key], reversed(self._by_key[key]))
 
     def keys(self) -> list[str]:
         """All that was ever invalidated."""
-        return list(self._by_key)
+        return [key for key in self._by_key if key not in WRITTEN]
 
     @property
     def evicted_at(self) -> float:
@@ -315,6 +330,8 @@ class Oracle:
         """A call that began at `began`, as event `number`, returned this version now."""
         self.counts["reads"] += 1
         self.counts[f"from {how}"] += 1
+        if key not in WRITTEN and version > self.version(key):
+            return self.bad("value", f"{process.name} got {key} v{version} from {how}, which there never was")
         now = self.now
         for it in self.outdating(key, version):
             wanted = it.wanted[key]
@@ -325,7 +342,7 @@ class Oracle:
             heard = it.heard.get(process)
             if heard is not None and heard < number:
                 return self.bad("P2", f"{what}, heard before it began")
-            if it.acknowledged is None or it.exempt:
+            if it.acknowledged is None or (it.exempt and self._may_be_lost(it)):
                 continue
             if it.holder is not None and (not how.startswith(_CACHES) or self._unheld(it)):
                 continue
@@ -365,6 +382,7 @@ class Oracle:
         if words[5:6]:
             self.entries.ran(node, name, reply, words, before)
         self.leases.ran(node, name, reply, words)
+        self.written.ran(name, reply, words)
         self.judges.script(node, name, reply, words, before)
         handler: Callable[..., None] | None = getattr(self, f"_script_{name}", None)
         if handler is not None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["HOLDS", "KINDS", "Fault", "Plan", "make_plan"]
+__all__ = ["HOLDS", "KINDS", "Fault", "Plan", "arguments_of", "make_plan", "with_callers", "with_faults"]
 
 PROCESSES = 3
 NODES = 3
@@ -46,6 +46,8 @@ class Plan:
     limits: dict[str, int]
     workload: dict[str, Any]
     faults: tuple[Fault, ...] = field(repr=False)
+    #: How the servers are arranged where it is not as usual: `kind`, `nodes`, `sentinels`; see `swarm`.
+    servers: dict[str, Any] = field(default_factory=dict)
 
     def without(self, numbers: Collection[int]) -> Plan:
         """The same with some faults left out."""
@@ -88,11 +90,25 @@ KINDS = (
 )  # fmt: skip
 
 
-def make_plan(seed: int, focus: str | None = None) -> Plan:
+def make_plan(seed: int, focus: str | None = None, callers: str | None = None) -> Plan:
     """The schedule of a seed; `focus`: a kind of fault that it certainly has.
 
-    Every fourth seed is a calm schedule with few preemptions.
+    `callers`: "threads" or "tasks" in every process; None: as drawn. Every fourth seed is a calm schedule with few
+    preemptions.
     """
+    return with_callers(_made(seed, focus), callers)
+
+
+def with_callers(plan: Plan, callers: str | None) -> Plan:
+    """The plan with "threads" or "tasks" in every process; None: as drawn."""
+    if callers == "tasks":
+        return replace(plan, workload={**plan.workload, "threads": ()})
+    if callers == "threads" and not plan.workload["threads"]:
+        return replace(plan, workload={**plan.workload, "threads": tuple(range(PROCESSES))})
+    return plan
+
+
+def _made(seed: int, focus: str | None) -> Plan:
     if focus in HOLDS or (focus is None and seed % 4 == 3):
         plan = _few_preemptions(_drawn(seed, None), focus)
     else:
@@ -130,11 +146,11 @@ def _with_suspended_machines(plan: Plan, focus: str | None) -> Plan:
         )
         for i in range(r.choice([1, 1, 2]))
     )
-    return _plus_quiet(plan, sleeps)
+    return with_faults(plan, sleeps)
 
 
-def _plus_quiet(plan: Plan, faults: Sequence[Fault]) -> Plan:
-    """With some more faults, and as much more time after them."""
+def with_faults(plan: Plan, faults: Sequence[Fault]) -> Plan:
+    """The plan with some more faults, and with as much more time after them."""
     over = max(fault.at + _lasts(fault.args) for fault in faults) - plan.length
     return replace(
         plan,
@@ -175,7 +191,7 @@ def _with_blocked_loops(plan: Plan, focus: str | None) -> Plan:
             blocks += [
                 Fault(number + 1 + node, "lag", max(0.0, at - 0.2), {"node": node, **lag}) for node in range(NODES)
             ]
-    return _plus_quiet(replace(plan, settings=settings, workload=workload), blocks)
+    return with_faults(replace(plan, settings=settings, workload=workload), blocks)
 
 
 def _few_preemptions(plan: Plan, focus: str | None) -> Plan:
@@ -242,6 +258,7 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         # One process has a shorter `max_ttl` (seconds; 0: as the others), and one another `bookkeeping_db`.
         "short": random.Random(f"short {seed}").choice([0.0, 0.0, 0.3]),
         "other_db": random.Random(f"other db {seed}").random() < 0.3,
+        **_threads(random.Random(f"threads {seed}")),
     }
     chosen: list[tuple[str, float]] = []
 
@@ -276,7 +293,7 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         chosen.append(("evict", evicted.uniform(0.5, length)))
     if focus is not None and focus not in [kind for kind, _ in chosen]:
         chosen.append((focus, r.uniform(0.5, length)))
-    arguments = [(kind, at, _arguments(kind, evicted if kind == "evict" else r)) for kind, at in chosen]
+    arguments = [(kind, at, arguments_of(kind, evicted if kind == "evict" else r)) for kind, at in chosen]
     for kind, at in chosen:
         if kind == "failover" and r.random() < 0.5:
             # The replicas are behind when it comes: what was acknowledged last is lost.
@@ -295,6 +312,20 @@ def _drawn(seed: int, focus: str | None) -> Plan:
     return Plan(seed, length, calm, quiet, settings, limits, workload, tuple(faults))
 
 
+def _threads(r: random.Random) -> dict[str, Any]:
+    """Which processes have threads in the place of tasks or (`both`) of half of them; how often others run at a
+    point of theirs, and before a line of theirs; how many connections to a server each process has."""
+    everybody = tuple(range(PROCESSES))
+    some = r.choice([everybody, everybody, everybody, tuple(r.sample(everybody, r.randint(1, 2)))])
+    return {
+        "threads": some if r.random() < 0.6 else (),  # some schedules leave them out again (`swarm.py`)
+        "switches": r.choice([0.02, 0.1, 0.1, 0.3]),
+        "pool": r.choice([1, 2, 50, 50]),
+        "lines": r.choice([0.0] * 10 + [0.002, 0.02]),
+        "both": r.random() < 0.3,
+    }
+
+
 def _lasts(args: dict[str, Any]) -> float:
     spells = (args.get(name, 0.0) for name in ("for_", "down", "sync"))
     return sum(spell for spell in spells if isinstance(spell, float))
@@ -304,7 +335,7 @@ def _spell(r: random.Random) -> float:
     return r.choice([r.uniform(0.02, 0.3), r.uniform(0.2, 1.5)])
 
 
-def _arguments(kind: str, r: random.Random) -> dict[str, Any]:
+def arguments_of(kind: str, r: random.Random) -> dict[str, Any]:
     match kind:
         case "evict":
             return {"keys": r.choice([BOOKKEEPING, r.sample(BOOKKEEPING, r.randint(1, len(BOOKKEEPING)))])}

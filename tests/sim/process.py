@@ -6,23 +6,31 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent
 
 from evercache.cache import Cache, _Clients
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine
 from evercache.protocol.freshness import Marks
 from evercache.protocol.journal import Journal
-from evercache.topology import SentinelTopology
 from evercache.url import Location
-from evercache.wire.types import ConnectionOptions
 from tests.sim.batches import Batches, Failed
+from tests.sim.blocking import AsTasks, Blocking, Both, blocking_function
+from tests.sim.callers import MORE_KEYS, Callers, is_covered
 from tests.sim.changers import Changer
 from tests.sim.extras import Extras
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.oracle import Invalidation
-from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch
+from tests.sim.servers import topology_of, url_of
+from tests.sim.sockets import BlockingSimWire
+from tests.sim.threads import LoopThread, SimThread
+from tests.sim.troubles import Interrupted
+from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch, watch_parts
 from tests.sim.wire import SimWire
 
 if TYPE_CHECKING:
@@ -38,8 +46,11 @@ KEYS = ("f0", "f1", "f2", "f3", "g4", "g5", "s")
 EXPLICIT = ("s", "a", "d")
 
 
-def covered(scope: str) -> list[str]:
-    """The keys that an invalidation covers: `k:f0`, `f:f`, `t:1` or `*`."""
+@lru_cache
+def covered(scope: str, more: bool = False) -> list[str]:
+    """The keys that an invalidation covers: `k:f0`, `f:f`, `t:1`, `u:0` or `*`; with those of `Callers`?"""
+    if more:
+        return covered(scope) + [k for k in MORE_KEYS if is_covered(k, scope)]
     kind, _, name = scope.partition(":")
     match kind:
         case "k":
@@ -48,6 +59,8 @@ def covered(scope: str) -> list[str]:
             return [k for k in KEYS if k[0] == name]
         case "t":
             return [k for k in KEYS if k != "s" and int(k[1]) % 3 == int(name)]
+        case "u":
+            return []
         case _:
             return [*KEYS, "a", "d"]
 
@@ -56,14 +69,17 @@ class SimBackground:
     """The background of an engine, as tasks of the simulated loop."""
 
     running = True
-    #: On a thread of its own, as it were.
-    here = False
 
     def __init__(
         self, process: Process, jobs: Callable[[], Sequence[Callable[[], Coroutine[Any, Any, None]]]]
     ) -> None:
         self._process, self._jobs = process, jobs
         self._begun = False
+
+    @property
+    def here(self) -> bool:
+        """Whether its thread runs; where tasks are simulated it is on one of its own, as it were."""
+        return self._process.tag.thread is not None and self._process.tag.thread is getcurrent()
 
     def ensure(self) -> None:
         if not self._begun:
@@ -96,12 +112,23 @@ class Process:
     the application, `behind` that of the background.
     """
 
-    def __init__(self, world: World, slot: int, life: int) -> None:
+    def __init__(self, world: World, slot: int, life: int, threaded: bool = False) -> None:
         self.world, self.slot = world, slot
+        #: Those of it, where it has threads in the place of tasks.
+        self.threads = world.threads if threaded else None
+        #: Whether every other one is a task all the same, of one event loop.
+        self.both = threaded and world.plan.workload["both"]
+        self._spawned = 0
         self.name = f"p{slot}"
         self._tagged()
         self.born = world.now
         self.epoch = 0
+        #: When a strict write of it was not acknowledged last.
+        self.unacknowledged = -1.0
+        #: It ends in order (`troubles.close_process`).
+        self.closing = False
+        #: Its tasks into which a signal handler may raise.
+        self.visitors: set[asyncio.Task[Any]] = set()
         self.rng = random.Random(f"process {world.plan.seed} {slot} {life}")
         self._make()
 
@@ -111,46 +138,52 @@ class Process:
     def _tagged(self) -> None:
         self.tag = Tag(self.name)
         self.app = Tag(self.name, self.tag)
+        crew = self.crew = self.app
+        if self.threads is not None:
+            self.tag.thread = LoopThread(self.threads, self.tag)
+            if self.both:
+                self.app.thread = LoopThread(self.threads, self.app)
+                crew = self.crew = Tag(self.name, self.tag)
         self.world.loop.tags += self.tag.parts
         self.context, self.behind = contextvars.copy_context(), contextvars.copy_context()
         self.context.run(tag_of_task.set, self.app)
         self.behind.run(tag_of_task.set, self.tag)
+        #: That of its threads.
+        self.beside = contextvars.copy_context()
+        self.beside.run(tag_of_task.set, crew)
 
     def _make(self) -> None:
         world, plan = self.world, self.world.plan
-        addresses = ",".join(f"{s.address.host}:{s.address.port}" for s in world.sentinels)
         settings, work = dict(plan.settings), plan.workload
         short = work["short"] if self.slot == 0 else 0.0
         if short:
             settings |= {"max_ttl": short, "default_ttl": min(short, settings["default_ttl"])}
         if work["other_db"] and self.slot == 2:
             settings["bookkeeping_db"] = 1 if settings["bookkeeping_db"] is None else None
-        self.cache = cache = SimCache(
-            f"sentinel://{addresses}/shop", namespace="sim", budget=world.budget, **settings
-        )
+        url = url_of(world, work["pool"] if self.threads is not None else None)
+        cache = SimCache(url, namespace="sim", budget=world.budget, spool=world.spool, **settings)
         wire = self.wire = SimWire(world.network, self.tag)
         location = cache.location
-        options = location.node_options
-        topology = SentinelTopology(
-            wire, "shop", [s.address for s in world.sentinels], ConnectionOptions(sentinel=True), options,
-            clock=self.clock,
-        )  # fmt: skip
+        topology = topology_of(location, wire, self.clock)
+        limits = plan.limits
         rng = random.Random(self.rng.random())
         tokens = random.Random(self.rng.random())
         deployment = Deployment(
-            location, topology, wire, wire,  # type: ignore[arg-type]
+            location, topology, BlockingSimWire(self), wire,  # type: ignore[arg-type]
             now=self.clock, rng=rng,
             background=lambda name, jobs: SimBackground(self, jobs),  # type: ignore[arg-type,return-value]
         )  # fmt: skip
         deployment._atexit = lambda: None  # a simulated process ends without a word
+        #: As the simulator's coroutines use it: in a thread, its blocking methods.
+        self.cache: Any = self._used(cache, cache)
         self.engine = engine = cache.engine = Engine(
-            deployment, replace(cache.settings, journal_time=60.0), token=lambda: f"{tokens.getrandbits(64):016x}"
+            deployment,
+            replace(cache.settings, journal_time=limits.get("journal_time", 60.0)),
+            token=lambda: f"{tokens.getrandbits(64):016x}",
         )
-        limits = plan.limits
-        engine.commands = replace(
-            engine.commands,
-            limits=replace(engine.commands.limits, log_lines=limits["log_lines"], max_marks=limits["max_marks"]),
-        )
+        here = replace(engine.commands.limits, log_lines=limits["log_lines"], max_marks=limits["max_marks"])
+        here = replace(here, max_holds=limits.get("holds", here.max_holds))
+        engine.commands = replace(engine.commands, limits=here)
         if short:
             # The longest of the functions may run for so long.
             longest = short + (1.6 if work["slow_compute"] else 0.03)
@@ -159,34 +192,61 @@ class Process:
         engine.state.marks = Marks(limit=limits["marks"])
         engine.state.journal = Journal(limit=limits["journal"], pending_limit=limits["pending"])
         near, stale = work["near"], work["stale"]
-        options = {"stale_if_error": work["stale_if_error"]}
+        options: dict[str, Any] = {"stale_if_error": work["stale_if_error"]}
         if work["budget"] is not None:
             options["budget"] = work["budget"]
 
-        @cache.cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
+        def cached(**how: Any) -> Callable[..., Any]:
+            return partial(self.decorated, cache.cached(**how))
+
+        @cached(name="f", tags=(lambda k: f"t{k % 3}",), near=near, stale=stale, **options)
         async def f(k: int) -> list[int]:
             return await self._compute(f"f{k}", k)
 
-        @cache.cached(name="g", tags_from=lambda value: [f"t{value[0] % 3}"], near=near / 2)
+        @cached(name="g", tags_from=lambda value: [f"t{value[0] % 3}"], near=near / 2)
         async def g(k: int) -> list[int]:
             return await self._compute(f"g{k}", k)
 
         self.functions: dict[str, Any] = {"f": f, "g": g}
         self.batches = Batches(self, stale=stale, near=near, **options)
+        self.callers = Callers(self) if Callers.wanted(work) else None
         self._entries: dict[str, str] = {}
         clients = cache._find()
         assert clients is not None
         self.clients: Any = clients
-        self.link = clients.asynchronous.reads._link
+        self.link: Any = self._used(clients.sync.reads._link, clients.asynchronous.reads._link)
         watch(self, clients)
+        if self.threads is not None:
+            watch_parts(self, AsTasks(clients.sync, clients.asynchronous))
+
+    def _used(self, blocking: Any, asynchronous: Any) -> Any:
+        """Something of the library, as the simulator's coroutines use it in this process."""
+        if self.threads is None:
+            return asynchronous
+        return Both(Blocking(blocking), asynchronous) if self.both else Blocking(blocking)
+
+    def decorated(self, decorator: Callable[..., Any], function: Callable[..., Any]) -> Any:
+        """A cached function made of a coroutine function: one that blocks, where threads call it."""
+        blocking = None if self.threads is None else decorator(blocking_function(function))
+        asynchronous = decorator(function) if self.threads is None or self.both else None
+        return self._used(blocking, asynchronous)
+
+    def callable(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A coroutine function, as who runs now hands it to the library."""
+        return blocking_function(function) if type(getcurrent()) is SimThread else function
 
     def clock(self) -> float:
         """The clock of the process, in seconds."""
+        if self.threads is not None:
+            self.threads.tick()
         behind = self.tag.behind()
         return round(self.world.now - behind, 9) if behind else self.world.now  # else what is left never gets to 0
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of the application."""
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """A task of the application, or a thread of it."""
+        self._spawned += 1
+        if self.threads is not None and (not self.both or self._spawned % 2):
+            return self.threads.spawn(work, self.beside.copy())
         return self.world.loop.create_task(work, context=self.context.copy())
 
     def start(self) -> None:
@@ -194,8 +254,9 @@ class Process:
         self.spawn(self._begin())
 
     async def _begin(self) -> None:
-        for _ in range(VISITORS):
-            self.spawn(self._visitor())
+        self.visitors = {self.spawn(self._visitor()) for _ in range(VISITORS)}
+        if self.callers is not None:
+            self.visitors.add(self.spawn(self.callers.run()))
         if self.world.plan.workload["changes"]:
             self.spawn(Changer(self).run())
         if self.world.plan.workload["extras"]:
@@ -232,7 +293,9 @@ class Process:
         """The key of an entry on the server."""
         found = self._entries.get(key)
         if found is None:
-            found = f"sim:k:{key}" if key in EXPLICIT else str(self.functions[key[0]].key(int(key[1:])))
+            found = (
+                f"sim:k:{key}" if key[0] not in self.functions else str(self.functions[key[0]].key(int(key[1:])))
+            )
             self._entries[key] = found
         return found
 
@@ -264,7 +327,8 @@ class Process:
             if not quiet and rng.random() < work["cancels"]:
                 await self._cancelled(action)
             else:
-                await action
+                with suppress(Interrupted):
+                    await action
             await asyncio.sleep(rng.uniform(0.0, 2 * self.pace()))
 
     async def _cancelled(self, action: Coroutine[Any, Any, Any]) -> None:
@@ -308,7 +372,7 @@ class Process:
             world.writing = self
             try:
                 await self._write()
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, Interrupted):
                 world.written_later(self)
                 raise
             world.writing = None
@@ -326,7 +390,8 @@ class Process:
 
     def beginning(self, scope: str) -> Invalidation:
         """Tell the oracle that an invalidation of functions' entries begins."""
-        return self.world.oracle.begin(self, scope, [k for k in covered(scope) if k != "s" or scope == "*"])
+        keys = covered(scope, self.callers is not None)
+        return self.world.oracle.begin(self, scope, [k for k in keys if k != "s" or scope == "*"])
 
     async def invalidate(self, scope: str) -> None:
         """Invalidate, and tell the oracle."""
@@ -339,8 +404,8 @@ class Process:
                     ack = await self.functions[name[0]].ainvalidate(int(name[1:]))
                 case "f":
                     ack = await self.functions[name].ainvalidate_all()
-                case "t":
-                    ack = await self.cache.ainvalidate_tag(f"t{name}")
+                case "t" | "u":
+                    ack = await self.cache.ainvalidate_tag(f"{kind}{name}")
                 case _:
                     ack = await self.cache.aclear()
         finally:
@@ -353,6 +418,8 @@ class Process:
         it.told = ack.done
         strict = " under strict" if self.world.strict else ""
         self.world.oracle.counts[("acknowledged" if ack.done else "not acknowledged") + strict] += 1
+        if strict and not ack.done:
+            self.unacknowledged = self.world.now
         if ack.done:
             self.world.oracle.judges.acks.acknowledged(self, it, ack)
         if ack.done and it.acknowledged is None:
@@ -389,6 +456,14 @@ class Process:
         name: Any = "s" if key == "s" else self.functions[key[0]].key(int(key[1:]))
         await self.cache.atouch(name, ttl=self.rng.choice([0.2, 30.0]))
 
+    def last_thing(self) -> None:
+        """Change and invalidate much at once."""
+        scope = self.rng.choice(["f:f", "t:0", "t:1", "t:2", "*"])
+        for key in covered(scope):
+            if key in KEYS and key != "s":
+                self.world.oracle.commit(key)
+        self.spawn(self.invalidate(scope))
+
     def burst(self, count: int) -> None:
         """Many invalidations at once."""
 
@@ -411,5 +486,7 @@ class Process:
 
     def begin_as_child(self) -> None:
         """What is first done in the child of a fork."""
+        if self.threads is not None:
+            self.threads.forked()
         self.context.copy().run(self.engine.deployment.after_fork)
         self.start()

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from tests.sim.mutations import MUTATIONS, hunt
-from tests.sim.plan import KINDS, make_plan
+from tests.sim.swarm import ALL_KINDS, Pairs, draw, parts_of
 from tests.sim.world import run
 
 __all__ = ["BOUND", "FIRSTS", "NEEDED", "Tally", "block", "run_many", "run_matrix"]
@@ -25,9 +25,19 @@ FIRSTS = (5000, 20_000, 40_000, 60_000, 80_000)
 LEAST_EVENTS = 150
 RAREST = 40
 #: What only matters where it happens: at least once in two schedules on average.
-NEEDED = ("acknowledged under strict", "from replica", "from near", "from gutter", "stores", "held commits")
+NEEDED = (
+    "acknowledged under strict",
+    "from replica",
+    "from near",
+    "from gutter",
+    "stores",
+    "held commits",
+    "preempted",
+)
 #: That says something from so many schedules on.
 ENOUGH = 1000
+#: Any two parts of the world must meet in so many schedules, in a run of so many.
+PAIRS, ENOUGH_FOR_PAIRS = 20, 20_000
 
 #: Schedules that a process runs between two reports, and seconds between two lines of progress.
 _BLOCK = 20
@@ -45,6 +55,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
     schedules_with: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    pairs: Pairs = field(default_factory=Pairs)
     #: (seed, what was violated)
     failures: list[tuple[int, str]] = field(default_factory=list)
 
@@ -56,6 +67,7 @@ class Tally:
         self.faults.update(other.faults)
         self.schedules_with.update(other.schedules_with)
         self.counts.update(other.counts)
+        self.pairs.seen.update(other.pairs.seen)
         self.failures = sorted([*self.failures, *other.failures])
 
     def complaints(self) -> list[str]:
@@ -69,7 +81,7 @@ class Tally:
             least = self.schedules // RAREST
             wrong += [
                 f"{kind} occurred in {self.schedules_with[kind]} schedules only, fewer than {least}"
-                for kind in KINDS
+                for kind in ALL_KINDS
                 if self.schedules_with[kind] < least
             ]
             wrong += [
@@ -77,6 +89,10 @@ class Tally:
                 for name in NEEDED
                 if self.counts[name] < self.schedules // 2
             ]
+        if self.schedules >= ENOUGH_FOR_PAIRS:
+            ((pair, seen), *_) = self.pairs.rarest(1)
+            if seen < PAIRS:
+                wrong.append(f"{' and '.join(pair)} met in {seen} schedules only, fewer than {PAIRS}")
         return wrong
 
     def table(self, seconds: float) -> str:
@@ -87,17 +103,19 @@ class Tally:
             f"{self.events:,} events: {self.events / max(self.schedules, 1):,.0f} a schedule,"
             f" {self.least:,} at least",
             f"{'kind of fault':<18}{'occurred':>10}{'schedules':>11}",
-            *(f"{kind:<18}{self.faults[kind]:>10,}{self.schedules_with[kind]:>11,}" for kind in KINDS),
+            *(f"{kind:<18}{self.faults[kind]:>10,}{self.schedules_with[kind]:>11,}" for kind in ALL_KINDS),
             "checked: " + ", ".join(f"{name} {n:,}" for name, n in sorted(self.counts.items())),
+            self.pairs.table(),
         ]
         return "\n".join(lines)
 
 
-def block(first: int, count: int) -> Tally:
-    """Run some schedules, to the last whatever fails."""
+def block(first: int, count: int, callers: str | None = None) -> Tally:
+    """Run some schedules, to the last whatever fails. `callers` as in `draw`."""
     tally = Tally()
     for seed in range(first, first + count):
-        result = run(make_plan(seed))
+        plan = draw(seed, callers)
+        result = run(plan)
         gc.collect(0)  # its world is garbage all at once; several of them fit no cache of the processor
         tally.schedules += 1
         tally.events += result.steps
@@ -105,6 +123,7 @@ def block(first: int, count: int) -> Tally:
         tally.faults.update(result.faults)
         tally.schedules_with.update(result.faults.keys())
         tally.counts.update(result.counts)
+        tally.pairs.add(parts_of(plan))
         if result.violations:
             tally.failures.append((seed, str(result.violations[0])))
     return tally
@@ -119,12 +138,12 @@ def _blocks(first: int, count: int) -> Iterator[tuple[int, int]]:
         yield at, min(_BLOCK, first + count - at)
 
 
-def run_many(first: int, count: int, jobs: int, *, keep_going: bool = False) -> bool:
+def run_many(first: int, count: int, jobs: int, *, keep_going: bool = False, callers: str | None = None) -> bool:
     """`count` schedules over `jobs` processes (0: one for each core), with a table; whether all is well."""
     began = told = time.perf_counter()
     tally = Tally()
     with _pool(jobs) as pool:
-        futures = [pool.submit(block, *part) for part in _blocks(first, count)]
+        futures = [pool.submit(block, *part, callers) for part in _blocks(first, count)]
         for future in as_completed(futures):
             more = future.result()
             tally.add(more)

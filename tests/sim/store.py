@@ -18,6 +18,8 @@ __all__ = ["Data", "Effect", "Stream", "Writer", "command"]
 Effect = tuple[Any, ...]
 Id = tuple[int, int]
 
+#: Commands that a server above `maxmemory` refuses (`denyoom`).
+GROWING = frozenset((b"SET", b"SETRANGE", b"HSET", b"ZADD", b"XADD"))
 #: Lines of a stream are trimmed by whole blocks of so many (`~`).
 BLOCK = 4
 
@@ -121,7 +123,7 @@ def parse_id(text: bytes) -> Id:
 class Writer:
     """Runs commands against one server's data, by its clock; `emit` takes the effects."""
 
-    __slots__ = ("data", "db", "emit", "info", "now_us", "readonly")
+    __slots__ = ("data", "db", "dirty", "emit", "full", "info", "now_us", "readonly")
 
     def __init__(
         self,
@@ -131,9 +133,12 @@ class Writer:
         readonly: bool,
         emit: Callable[[Effect], None],
         info: Callable[[], bytes],
+        full: bool = False,
     ) -> None:
         self.data, self.db, self.now_us, self.readonly = data, db, now_us, readonly
         self.emit, self.info = emit, info
+        #: Above `maxmemory`; a script that has written before is denied nothing.
+        self.full, self.dirty = full, False
 
     def call(self, name: bytes, args: list[bytes]) -> Any:
         """One command; raises `Refused`."""
@@ -143,6 +148,9 @@ class Writer:
         function, writes = run
         if writes and self.readonly:
             raise Refused("READONLY You can't write against a read only replica.")
+        if self.full and name in GROWING and not self.dirty:
+            raise Refused("OOM command not allowed when used memory > 'maxmemory'.")
+        self.dirty = self.dirty or writes
         return function(self, *args)
 
     def find(self, key: bytes) -> Any:

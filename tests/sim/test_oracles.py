@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.world import run
 
@@ -30,5 +32,17 @@ def test_rule_17_the_first_strict_write_of_a_process_waits_for_a_replica() -> No
 def test_rule_17_a_short_staleness_bound_leaves_a_strict_process_its_cache() -> None:
     """The primary was confirmed once a second: with a bound of a quarter of that most calls computed, unleased."""
     result = run(_strict(writes=0.0, max_staleness=0.25))
+    assert not result.violations, result.violations[0]
+    assert result.counts["computations"] < result.counts["reads"] / 10
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut"])
+def test_a_damaged_entry_is_computed_once_under_a_lease_and_replaced(how: str) -> None:
+    """The lease script handed it out as fresh: each call computed until its time was over, and stored nothing."""
+    plan = _strict(writes=0.0)
+    plan = replace(plan, settings={**plan.settings, "consistency": "available"})
+    spoilt = [Fault(i, "spoil", 0.5 + 0.02 * i, {"which": 0.1 * i, "how": how}) for i in range(10)]
+    result = run(replace(plan, faults=tuple(spoilt)))
+    assert result.faults["spoil"] == 10
     assert not result.violations, result.violations[0]
     assert result.counts["computations"] < result.counts["reads"] / 10

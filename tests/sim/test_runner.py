@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from itertools import combinations
 
-from tests.sim.plan import KINDS
-from tests.sim.runner import NEEDED, Tally, block
+import pytest
+
+from tests.sim.plan import make_plan
+from tests.sim.runner import ENOUGH_FOR_PAIRS, NEEDED, PAIRS, Tally, block
+from tests.sim.swarm import ALL_KINDS, NAMES, Pairs, draw, parts_of, with_parts
+from tests.sim.troubles import TROUBLES
+from tests.sim.world import run
+
+
+def _met(times: int) -> Pairs:
+    return Pairs(Counter(dict.fromkeys(combinations(sorted(NAMES), 2), times)))
 
 
 def _well() -> Tally:
     counts = Counter(dict.fromkeys(NEEDED, 10_000))
-    return Tally(20_000, 9_000_000, 150, schedules_with=Counter(dict.fromkeys(KINDS, 500)), counts=counts)
+    return Tally(
+        20_000, 9_000_000, 150, schedules_with=Counter(dict.fromkeys(ALL_KINDS, 500)), counts=counts, pairs=_met(20)
+    )
 
 
 def test_enough_of_everything_is_well() -> None:
@@ -27,6 +40,40 @@ def test_what_was_never_looked_at_is_a_complaint() -> None:
     tally = _well()
     tally.counts["acknowledged under strict"] = 9_999
     assert tally.complaints() == ["'acknowledged under strict' was counted 9,999 times only, fewer than 10,000"]
+
+
+def test_two_parts_that_seldom_meet_are_a_complaint() -> None:
+    tally = _well()
+    tally.pairs.seen["flush", "near"] -= 1
+    assert tally.complaints() == ["flush and near met in 19 schedules only, fewer than 20"]
+
+
+def test_any_two_parts_of_the_world_meet_often_enough() -> None:
+    """The plans of 1,500 schedules, drawn and not run; in a run of 20,000 each pair must meet in 20."""
+    pairs, count = Pairs(), 1500
+    for seed in range(1_000_000, 1_000_000 + count):
+        pairs.add(parts_of(draw(seed)))
+    ((pair, met), *_) = pairs.rarest(1)
+    assert met >= PAIRS * count / ENOUGH_FOR_PAIRS, f"{pair} met {met} times"
+
+
+def test_a_plan_is_drawn_from_its_seed_alone() -> None:
+    assert draw(4711) == draw(4711)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_part_can_be_asked_for(name: str) -> None:
+    plan = draw(1000)
+    plan = with_parts(replace(plan, servers={}, faults=()), [name])
+    assert name in parts_of(plan)
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_each_further_kind_of_fault_by_itself(kind: str) -> None:
+    plan = with_parts(make_plan(1000).only(()), [kind])
+    result = run(plan)
+    assert result.faults[kind], "it found nothing to disturb"
+    assert not result.violations, f"{result.violations[0]}: {plan}"
 
 
 def test_a_small_schedule_fails() -> None:

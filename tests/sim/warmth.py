@@ -29,6 +29,9 @@ _ID = 16
 #: Scripts that may remove their entry; sweeps are judged elsewhere.
 _REMOVE = ("invalidate", "sweep")
 
+#: Faults after which the server may refuse what was computed, or its call never sends it.
+_UNSTORED = ("full", "refuse", "spoil", "interrupt", "close_process", "night")
+
 
 class Warmth:
     """Judges five things.
@@ -88,10 +91,15 @@ class Warmth:
         limits = self._world.plan.limits
         if "~" in mark.id:  # several that waited were merged
             return limits["pending"] < 1000
-        if mark.kind != "*":  # a change whose block ended without a word is ended by the background
-            return bool(self._world.plan.workload["changes"])
+        if mark.kind != "*":
+            # A change whose block ended without a word is ended by the background; and a handler may raise where
+            # an invalidation has just begun.
+            return bool(self._world.plan.workload["changes"] or self._world.happened["interrupt"])
         # A life of the bookkeeping gives it its own name, which is longer than that of an invalidation.
-        return self._lost() if len(mark.id) > _ID else limits["journal"] < 1000
+        if len(mark.id) > _ID:
+            return self._lost()
+        # What the journal forgot, for want of room or after its time, may have been lost (rule 20).
+        return limits["journal"] < 1000 or bool(self._world.happened["night"])
 
     def _removed(self, node: Any, name: str, words: list[bytes], key: bytes) -> None:
         own = words[3 : 3 + int(words[2])] if words[0].upper() in (b"EVALSHA", b"EVAL") else []
@@ -144,8 +152,11 @@ class Warmth:
         """What was computed under a lease was to be stored: its call goes on only after that."""
         world, oracle = self._world, self._world.oracle
         grant = oracle.leases.grants.get(token)
-        if grant is None or grant.stored:
+        if grant is None or grant.stored or any(world.happened[kind] for kind in _UNSTORED):
             return
+        work = world.plan.workload
+        if function_of(key) == "h" and (work.get("picky") or work.get("errors")):
+            return  # it says itself what is not cached, and for how long
         since = grant.granted - 0.1
         if not oracle.undisturbed(process, since, world.now) or self.held(grant.granted) or self._waits(process):
             return
@@ -155,8 +166,9 @@ class Warmth:
         self._bad(f"{process.name} computed {key} under {token}, and did not store it")
 
     def _waits(self, process: Any) -> bool:
-        """Whether a strict write of the process holds up what is behind it on its connection (`WAIT`)."""
-        return any(
+        """Whether a strict write of the process holds up what is behind it on its connection (`WAIT`), or did so
+        until its time was over: then the process takes its primary for one that does not answer."""
+        return process.unacknowledged > self._world.now - self._world.budget or any(
             session.client.tag is process.tag and session.queue[0][0].commands[-1][0] == b"WAIT"
             for node in self._world.nodes
             for session in node.parked

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from evercache.client.serving import Unserved
 from evercache.protocol.envelope import unpack
 from tests.sim.oracle import Invalidation
+from tests.sim.troubles import take_spooled
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch"]
+__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch", "watch_parts"]
 
-#: The invalidation that a task issues, the lease under which it computes, and where the answer to its read goes.
-invalidation_of_task: contextvars.ContextVar[Invalidation | None] = contextvars.ContextVar(
+#: The invalidation that a task issues (or several, in order), the lease under which it computes, and where the
+#: answer to its read goes.
+invalidation_of_task: contextvars.ContextVar[Invalidation | list[Invalidation] | None] = contextvars.ContextVar(
     "sim_invalidation", default=None
 )
 token_of_task: contextvars.ContextVar[str] = contextvars.ContextVar("sim_token", default="")
@@ -26,10 +28,28 @@ source_of_task: contextvars.ContextVar[list[str] | None] = contextvars.ContextVa
 def watch(process: Process, clients: Any) -> None:
     """Wrap what a process was just given."""
     _watch_state(process)
-    _watch_leads(process, clients.asynchronous.leads)
-    _watch_reads(process, clients.asynchronous.reads)
-    _watch_hits(process, clients.asynchronous.hits)
-    process.world.oracle.judges.budgets.watch(process, clients.asynchronous)
+    watch_parts(process, clients.asynchronous)
+    if process.world.spool is not None:
+        _watch_spool(process)
+
+
+def _watch_spool(process: Process) -> None:
+    chores: Any = process.engine.chores
+    take = chores.take_spooled
+
+    def taken() -> None:
+        take()
+        take_spooled(process)
+
+    chores.take_spooled = taken
+
+
+def watch_parts(process: Process, client: Any) -> None:
+    """Wrap one client of it."""
+    _watch_leads(process, client.leads)
+    _watch_reads(process, client.reads)
+    _watch_hits(process, client.hits)
+    process.world.oracle.judges.budgets.watch(process, client)
 
 
 def _watch_state(process: Process) -> None:
@@ -40,9 +60,11 @@ def _watch_state(process: Process) -> None:
     def began(scope: Any, *rest: Any, **more: Any) -> Any:
         item = begin(scope, *rest, **more)
         oracle.judges.began(process, item)
-        it = invalidation_of_task.get()
-        if it is not None and not it.id:
-            oracle.named(it, item.id)
+        its = invalidation_of_task.get()
+        for it in its if isinstance(its, list) else [its]:  # of several, in their order
+            if it is not None and not it.id:
+                oracle.named(it, item.id)
+                break
         return item
 
     def was_acknowledged(item: Any, stamp: int, generation: str) -> None:
@@ -112,7 +134,7 @@ def _watch_reads(process: Process, reads: Any) -> None:
 
     async def fetched_many(batch: Any) -> Any:
         began = world.now
-        once.call_begins(process)
+        once.call_begins(process, many=True)
         outcomes = await fetch_many(batch)
         for request, outcome in zip(batch.requests, outcomes, strict=False):
             if outcome.source in ("near", "replica", "master"):

@@ -80,11 +80,8 @@ class Connection:
             if server.frozen_until > loop.now:
                 loop.call_at(server.frozen_until, knock, context=loop.neutral)
                 return
-            answer: Any
-            if not server.alive:
-                answer = ConnectionFailed(f"{self.address}: connection refused")
-            else:
-                answer = server.greet() if hasattr(server, "greet") else self._node_greeting()
+            refused = ConnectionFailed(f"{self.address}: connection refused")
+            answer: Any = self._greet() if server.alive else refused
             loop.call_at(self._in(), arrived, answer, context=loop.neutral)
 
         def arrived(answer: Any) -> None:
@@ -105,10 +102,15 @@ class Connection:
         if not server.alive or server.run_id != run_id:
             raise ConnectionFailed(f"{self.address}: the connection was reset")
         self.greeting = Greeting(run_id, role, replid, "valkey", (9, 1, 2), time_us, loop.now - self.tag.behind())
-        self.session = Session(self.network, server, self, self.options.db)
+        self.session = self._accept()
 
-    def _node_greeting(self) -> Any:
+    def _accept(self) -> Session:
+        return Session(self.network, self.server, self, self.options.db)
+
+    def _greet(self) -> Any:
         node = self.server
+        if hasattr(node, "greet"):
+            return node.greet()
         node.pull()
         if node.loading:
             return Loading("LOADING Valkey is loading the dataset in memory (at INFO server)")
@@ -139,6 +141,15 @@ class Connection:
         words = [[w if type(w) is bytes else str(w).encode() for w in command] for command in commands]
         request = Request(words, deadline, loop.create_future(), self._heard)
         self.inflight.append(request)
+        self.travel(request)
+        request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
+        if self.network.shares is not None:
+            self.network.shares.sent(self, request)
+        return request
+
+    def travel(self, request: Request) -> None:
+        """It is on its way to the server."""
+        loop, words = self.network.loop, request.commands
         assert self.session is not None
         if self.network.breaking and self.network.rng.random() < self.network.breaking:
             # It breaks around this request: before or after the server has it, or with the answer on its way.
@@ -152,12 +163,8 @@ class Connection:
             loop.call_later(self.network.rng.random() * 0.02, self.session.reset, context=loop.neutral)
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
-        request.timer = loop.call_at(deadline, self._late, request, context=loop.neutral)
-        if self.network.shares is not None:
-            self.network.shares.sent(self, request)
         for look in list(self.network.sending):
             look(request.tag, self.server, words[0])
-        return request
 
     def _late(self, request: Request) -> None:
         if request.future.done():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import random
 import signal
 import threading
@@ -26,10 +27,12 @@ from tests.sim.plan import HOLDS, NODES, PROCESSES, SENTINELS, Fault, Plan
 from tests.sim.preemption import Points, chosen, kind_of_point, step_name
 from tests.sim.process import Process
 from tests.sim.sentinels import Sentinel
+from tests.sim.threads import SimThread, Threads
+from tests.sim.troubles import no_more_signals, spool_file
 
 __all__ = ["Result", "World", "run"]
 
-#: Seconds of real time that a schedule may take; it takes a fraction of one.
+#: Seconds of processor time that a schedule may take; it takes a fraction of one. (A busy machine takes longer.)
 LONGEST = 30.0
 
 _lua: LuaHost | None = None
@@ -64,7 +67,8 @@ class World:
         self.oracle = Oracle(self)
         self.network.shares = self.oracle.judges.shares
         server_rng = random.Random(f"servers {seed}")
-        self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(NODES)]
+        count = plan.servers.get("nodes", NODES)
+        self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(count)]
         self.master, self.epoch = self.nodes[0], 1
         self.failing_over = False
         #: Whether it is one of the sentinels' mistakes: the old master lives on beside the new one.
@@ -79,16 +83,29 @@ class World:
                 node.source, node.linked = self.master, True
             self.network.servers[node.address] = node
         addresses = [n.address for n in self.nodes]
-        self.sentinels = [Sentinel(i, self.loop, server_rng, addresses, "shop") for i in range(SENTINELS)]
+        #: How processes find their master: "sentinel", "fixed" or "standalone".
+        self.kind = plan.servers.get("kind", "sentinel")
+        count = plan.servers.get("sentinels", SENTINELS) if self.kind == "sentinel" else 0
+        self.sentinels = [Sentinel(i, self.loop, server_rng, addresses, "shop") for i in range(count)]
         for sentinel in self.sentinels:
             sentinel.others = [s for s in self.sentinels if s is not sentinel]
             self.network.servers[sentinel.address] = sentinel
+        #: The file of `spool=` that all processes share, where they have one; and the invalidations in it.
+        self.spool = spool_file(plan)
+        self.spooled: set[str] = set()
+        #: Until when nobody does anything.
+        self.night_until = 0.0
         self.calls = 0
         self.writing: Process | None = None
         #: Who deletes the key of `add`, and the versions of the adds under way.
         self.releasing: Process | None = None
         self.adding: dict[Any, int] = {}
         self._lives: dict[int, int] = defaultdict(int)
+        #: The slots of processes with threads.
+        self._threaded = set(plan.workload["threads"])
+        self.threads: Threads | None = None
+        if plan.workload["threads"]:
+            self.threads = Threads(self, plan.workload["switches"], plan.workload["lines"])
         self.processes: list[Any] = [None] * PROCESSES
         self._everyone: list[Process] = []
         #: Kind -> how many faults of it have begun.
@@ -99,6 +116,8 @@ class World:
                 self.network.points, self.network.held = points, self._held
             if "task" in points.kinds:
                 self.loop.preempt = self._preempt
+                if self.threads is not None:
+                    self.threads.preempt = self._preempt_thread
 
     def __repr__(self) -> str:
         return f"<World seed={self.plan.seed} t={self.now:.3f}>"
@@ -122,8 +141,11 @@ class World:
         """A process starts."""
         if self.processes[slot] is not None and self.processes[slot].tag.alive:
             return
+        if self.now < self.night_until:
+            self.later(self.night_until - self.now, lambda: self.be_born(slot))
+            return
         self._lives[slot] += 1
-        process = self.processes[slot] = Process(self, slot, self._lives[slot])
+        process = self.processes[slot] = Process(self, slot, self._lives[slot], slot in self._threaded)
         self._everyone.append(process)
         process.start()
 
@@ -163,7 +185,9 @@ class World:
             return
         number = len(self.processes)
         self._lives[number] += 1  # whoever is born there after it draws other numbers
-        child = Process(self, number, self._lives[number])
+        if slot in self._threaded:
+            self._threaded.add(number)
+        child = Process(self, number, self._lives[number], slot in self._threaded)
         inherit(child, process)
         self.oracle.forked(process, child)
         self.processes.append(child)
@@ -174,8 +198,12 @@ class World:
 
     def _preempt(self, handle: SimHandle, tag: Tag) -> float:
         what = step_name(handle.callback)
-        if what is None:
-            return 0.0
+        return 0.0 if what is None else self._hold(what, tag)
+
+    def _preempt_thread(self, thread: SimThread, what: str) -> float:
+        return self._hold(what, thread.tag)
+
+    def _hold(self, what: str, tag: Tag) -> float:
         assert self.points is not None
         fault = self.points.at("task", what)
         if fault is None:
@@ -257,7 +285,7 @@ class World:
                 for told, since in self.told.items():
                     self.oracle.epoch_heard(process, told, since)
         self.oracle.look_at_windows()
-        self.later(0.02, self._tick)
+        self.later(max(0.02, self.night_until - self.now), self._tick)
 
     def run(self) -> None:
         """From the beginning to the last check."""
@@ -267,7 +295,7 @@ class World:
         step = 0.25
         settled = False
         while self.now < end and not self.oracle.violations and not self.loop.errors and not settled:
-            self.loop.run_until(self.now + step)
+            self.loop.run_until(max(self.now + step, min(soonest, self.loop.next_due())))
             self.loop.forget_done()
             settled = self.now >= soonest and not self._unsettled()
         for error in self.loop.errors[:3]:
@@ -279,18 +307,28 @@ class World:
                 self.oracle.bad(promise, text)
         if not self.oracle.violations:
             self._check_tasks()
-        self.oracle.over = True
-        self.loop.wind_up()
+            if self.threads is not None:
+                self.threads.check()
+        self._end()
 
     def count_points(self) -> None:
         """Up to the end of the writes, without a check: which points there are."""
         self._begin()
         self.loop.run_until(self.plan.length)
+        self._end()
+
+    def _end(self) -> None:
         self.oracle.over = True
         self.loop.wind_up()
+        no_more_signals()
+        if self.spool is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.spool)
 
     def _begin(self) -> None:
         plan = self.plan
+        if self.threads is not None:
+            self.threads.begin()
         for slot in range(PROCESSES):
             self.later(0.01 * slot, lambda s=slot: self.be_born(s))  # type: ignore[misc]
         for fault in plan.faults:
@@ -370,15 +408,15 @@ def _watched(world: World) -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise StandsStill(f"no end after {LONGEST:.0f} s")
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST, LONGEST)
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST, LONGEST)
     try:
         yield
     except StandsStill:
         world.oracle.bad("liveness", traceback.format_exc())
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Result:
@@ -393,11 +431,13 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
-    lines, tail.COUNT = tail.COUNT, plan.limits["count"]
+    sizes, tail.COUNT, tail.PAGE = (tail.COUNT, tail.PAGE), plan.limits["count"], plan.limits.get("page", tail.PAGE)
+    if "page" in plan.limits:
+        lua = lua.small()
     collecting = gc.isenabled()
     gc.disable()
     try:
-        points = None
+        points = world = None
         if plan.holds:
             kinds = {kind_of_point(hold) for hold in plan.holds}
             calm = World(plan.without([f.number for f in plan.holds]), lua, points=Points(kinds))
@@ -409,7 +449,9 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
         with _watched(world):
             world.run()
     finally:
-        tail.COUNT = lines
+        if world is not None and world.threads is not None:
+            world.threads.end()
+        tail.COUNT, tail.PAGE = sizes
         random.setstate(kept)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

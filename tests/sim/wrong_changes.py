@@ -14,7 +14,7 @@ from evercache.results import Ack
 from tests.sim.mutation import Mutation, put
 from tests.sim.scenes import CALM
 
-__all__ = ["CHANGES"]
+__all__ = ["CHANGES", "DEADLY"]
 
 #: Much is changed, and who changes it often dies after its commit.
 DEADLY = {"changes": 3.0, "dies": 0.5, "writes": 0.0, "pace": 0.02, "near": 0.0, "stale": 0.0}

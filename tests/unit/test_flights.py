@@ -14,7 +14,9 @@ from evercache import Cache
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._sync.leads import SyncLeads
 from evercache.clock import monotonic
+from evercache.engine.flights import Owner
 from evercache.errors import DeadlineExceeded
+from evercache.protocol.scope import Subject
 
 #: Far over any stall of a machine: only a caller that waits for the wrong thing comes here.
 LONG = 20
@@ -107,9 +109,9 @@ def test_to_wait_for_a_computation_elsewhere_costs_no_budget(monkeypatch: pytest
     asked: list[float] = []
     ask = SyncLeads._ask
 
-    def waits_at_first(self: SyncLeads, request: Any, need: int, token: str, deadline: float) -> Any:
+    def waits_at_first(self: SyncLeads, request: Any, need: int, token: str, deadline: float, seen: str) -> Any:
         asked.append(deadline - monotonic())
-        reply = ask(self, request, need, token, deadline)
+        reply = ask(self, request, need, token, deadline, seen)
         return replace(reply, status="wait", left_ms=1000, elapsed_ms=len(asked)) if len(asked) < 5 else reply
 
     monkeypatch.setattr(SyncLeads, "_ask", waits_at_first)
@@ -118,3 +120,18 @@ def test_to_wait_for_a_computation_elsewhere_costs_no_budget(monkeypatch: pytest
     assert len(asked) == 5
     assert min(asked) > LONG / 2
     assert asked[0] - asked[-1] < 2.5, "only what a server is late by is gone"
+
+
+def test_a_flight_takes_its_place_back_once_a_later_one_of_its_key_has_ended() -> None:
+    subject, caller = Subject("key", "f"), Owner()
+    with Cache("memory://") as cache:
+        cache.get("warm")
+        state: Any = cache._client_sync().engine.state
+        first, leads = state.join_or_lead(subject, 0, caller, joinable=True)
+        assert leads
+        later, leads = state.join_or_lead(subject, 0, caller, joinable=True, overdue=first)
+        assert leads
+        state.landed(later, None)
+        assert not state.overtaken(first)
+        assert state.join_or_lead(subject, 0, caller, joinable=True) == (first, False)
+        state.landed(first, None)

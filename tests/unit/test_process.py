@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.interrupting import python
 
 import evercache
 from evercache import process
+from evercache.client.waits import SyncWaits
 from evercache.codecs import TypeRegistry
 
 SOURCES = Path(evercache.__file__).parent
@@ -52,6 +54,46 @@ def test_every_lock_of_the_package_comes_from_new_lock() -> None:
                 if name in kinds and module in ("", "threading", "_thread"):
                     found.add((path.relative_to(SOURCES).as_posix(), name))
     assert found <= allowed, found - allowed
+
+
+def test_the_client_and_the_blocking_wire_wait_by_what_can_be_replaced_only() -> None:
+    """See `process.Threads`: a wait that goes around it is one that no simulated thread can be in."""
+    waits = {
+        "sleep",
+        "poll",
+        "select",
+        "get_ident",
+        "current_thread",
+        "Thread",
+        "Event",
+        "Condition",
+        "SimpleQueue",
+    }
+    # `in_thread` is of tasks.
+    allowed = {("client/waits.py", "Thread"), ("client/waits.py", "sleep")}
+    files = [*SOURCES.glob("client/**/*.py"), SOURCES / "engine/flights.py", SOURCES / "engine/state.py"]
+    files += [SOURCES / "wire" / f"{name}.py" for name in ("blocking", "connection", "places", "sockets")]
+    found = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in waits:
+                module = getattr(node.func.value, "id", "")
+                if module in ("time", "select", "threading", "queue", "asyncio"):
+                    found.add((path.relative_to(SOURCES).as_posix(), node.func.attr))
+    assert found <= allowed, found - allowed
+
+
+def test_what_threads_wait_by_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    slept: list[float] = []
+    monkeypatch.setattr(process.THREADS, "lock", lambda: made.append("lock") or threading.RLock())
+    monkeypatch.setattr(process.THREADS, "gate", lambda: made.append("gate") or threading.Lock())
+    monkeypatch.setattr(process.THREADS, "sleep", slept.append)
+    process.new_lock()
+    process.Wakeup()
+    SyncWaits.pause(3.0)
+    assert made == ["lock", "gate"]
+    assert slept == [3.0]
 
 
 def test_a_fork_while_another_thread_reads_annotations_does_not_hang_the_child() -> None:

@@ -8,7 +8,6 @@ import contextvars
 import math
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
@@ -19,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from evercache.clock import monotonic
 from evercache.engine.flights import Owner
 from evercache.observe.labelled import labelled
-from evercache.process import Wakeup, new_lock, start_thread, thread_runs
+from evercache.process import THREADS, Wakeup, new_lock, start_thread, thread_runs
 from evercache.protocol.landing import Landing
 from evercache.wire.loops import running_loop
 from evercache.wire.types import AsyncExchange, SyncExchange
@@ -108,7 +107,7 @@ class SyncWaits:
     @staticmethod
     def pause(seconds: float) -> None:
         """Sleep."""
-        time.sleep(max(0.0, seconds))
+        THREADS.sleep(max(0.0, seconds))
 
     @staticmethod
     def owner() -> Owner:
@@ -152,13 +151,13 @@ class SyncWaits:
                 return None
             try:
                 if poll is None:
-                    poll = select.poll()
+                    poll = THREADS.poll()
                     for exchange in exchanges:
                         poll.register(exchange.fileno(), select.POLLIN)
                 poll.poll(math.ceil(left * 1000))
             except (OSError, MemoryError):  # the kernel, or this process, has no memory for it
                 poll = None
-                time.sleep(min(left, 0.002))
+                THREADS.sleep(min(left, 0.002))
 
 
 class AsyncWaits:
@@ -249,7 +248,7 @@ class SyncSpawner:
                 # Counted by looking: whatever ended a thread, or kept one from starting, leaves no gap.
                 self._threads = {thread for thread in list(self._threads) if thread_runs(thread)}
                 if len(self._threads) < self._limit:
-                    thread = threading.Thread(target=self._work, name="evercache-refresh", daemon=True)
+                    thread = THREADS.new(self._work, "evercache-refresh")
                     start_thread(thread)  # under the lock, so that it cannot end before it is known
                     self._threads.add(thread)
             except (RuntimeError, MemoryError):
@@ -267,7 +266,7 @@ class SyncSpawner:
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._threads.discard(threading.current_thread())
+                    self._threads.discard(THREADS.current())
                     return
                 context, job, over = self._waiting.popleft()
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, final
 
+from evercache.process import THREADS
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.landing import Landing
 from evercache.protocol.scope import Scope, Subject
@@ -61,7 +61,7 @@ class Owner:
     def __init__(self, loop: AbstractEventLoop | None = None, keys: frozenset[str] = frozenset()) -> None:
         self.loop = loop
         self.keys = keys
-        self.thread = threading.get_ident()
+        self.thread = THREADS.ident()
         #: Set when the call ends: a traceback that somebody stores keeps the frame, and so this object.
         self.over = False
 
@@ -214,6 +214,11 @@ class Flights:
         self._by_key[subject.key] = flight
         return flight
 
+    def resume(self, flight: Flight) -> None:
+        """Make one that is under way the flight of its key again, after the later one has ended."""
+        if flight in self._under_way:
+            self._by_key[flight.subject.key] = flight
+
     def end(self, flight: Flight) -> None:
         """It landed."""
         self._under_way.discard(flight)
@@ -239,7 +244,7 @@ class Flights:
         """
         mine = tuple(one for one in _computing.get() if one())
         leader = flight.led.owner()
-        if leader is not None and leader.loop is None and leader.thread == threading.get_ident():
+        if leader is not None and leader.loop is None and leader.thread == THREADS.ident():
             return None
         if mine or stops is not None:
             if self._leads_to(flight, mine, stops, holders):

@@ -535,9 +535,14 @@ class State:
         return [one.run for one in list(self.leases.values()) if one.key == key and one.run is not None]
 
     def overtaken(self, flight: Flight) -> bool:
-        """Whether a later flight of the key runs the function: of a caller whose budget ended sooner."""
+        """Whether a later flight of the key runs the function: of a caller whose budget ended sooner.
+
+        If that one has ended, this flight takes its place back: later callers join it.
+        """
         with self.lock:
             other = self.flights.get(flight.subject.key)
+            if other is None:
+                self.flights.resume(flight)
             return other is not None and other is not flight and other.phase == "running"
 
     def landed(self, flight: Flight, outcome: Outcome | None) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "Envelope",
     "Header",
     "draw_of",
+    "own_id",
     "pack",
     "peek_header",
     "repack",
@@ -49,6 +50,8 @@ MAX_TAGS = 255
 
 _HEADER = Struct(">2sBBQHII8sBHBI")
 _FIXED = Struct(">2sBBQHII")
+#: Where the id is.
+_ID = slice(_FIXED.size, _FIXED.size + 8)
 HEADER_BYTES = _HEADER.size
 _MAX_STAMP = 1 << 53
 #: Milliseconds between the soft and the hard expiry.
@@ -213,6 +216,12 @@ def peek_header(data: bytes) -> Header | None:
     _, version, _, stamp, soft_hi, soft_lo, span = _FIXED.unpack_from(data)
     soft_ms = soft_hi << 32 | soft_lo
     return Header(version, stamp, soft_ms, soft_ms + span)
+
+
+def own_id(data: bytes) -> str:
+    """The id of an entry of this version, in hexadecimal digits, even if it is damaged; "" for all other bytes."""
+    header = peek_header(data)
+    return data[_ID].hex() if header is not None and 0 < header.version <= VERSION else ""
 
 
 def repack(envelope: Envelope) -> bytes:

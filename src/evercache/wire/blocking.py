@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from weakref import ref
 
 from evercache.clock import monotonic
@@ -19,7 +19,7 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
-from evercache.process import Wakeup, new_lock
+from evercache.process import THREADS, Wakeup, new_lock
 from evercache.wire.backoff import Backoff
 from evercache.wire.connection import LATE, Connection, open_socket
 from evercache.wire.greeting import greet
@@ -38,6 +38,8 @@ _QUIET = 0.005
 _LOOK: Final = 0.05
 #: No connection was fit to be asked.
 _UNASKED: Final = object()
+#: Connects to a server before a moment, as `open_socket` does.
+Dial: TypeAlias = Callable[[Address, ConnectionOptions, float], socket.socket]
 
 
 class BlockingWire:
@@ -158,8 +160,9 @@ class BlockingEndpoint:
     list.
     """
 
-    def __init__(self, address: Address, options: ConnectionOptions) -> None:
+    def __init__(self, address: Address, options: ConnectionOptions, dial: Dial = open_socket) -> None:
         check_options(address, options)
+        self._dial = dial
         self.address = address
         self.options = options
         self._epoch = 0
@@ -412,7 +415,7 @@ class BlockingEndpoint:
         with self._lock:
             pause = self._backoff.check(now, deadline)
         if pause:
-            time.sleep(pause)
+            THREADS.sleep(pause)
             return self._connect(deadline, place)
         try:
             connection = self._open(now, deadline, place)
@@ -431,7 +434,7 @@ class BlockingEndpoint:
         connection: Connection | None = None
         epoch = self._epoch
         try:
-            connection = Connection(self.address, open_socket(self.address, self.options, limit), epoch, place)
+            connection = Connection(self.address, self._dial(self.address, self.options, limit), epoch, place)
             with self._lock:
                 self._all = [made for made in self._all if made() is not None] + [ref(connection)]
             self._greet(connection, limit)

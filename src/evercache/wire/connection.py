@@ -25,6 +25,7 @@ from hiredis import PushNotification
 
 from evercache.clock import monotonic
 from evercache.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, ProtocolError
+from evercache.process import THREADS
 from evercache.wire.names import resolver
 from evercache.wire.places import Place, Places
 from evercache.wire.resp import NOT_RESP, PENDING, Decoder, not_resp, too_much
@@ -287,7 +288,7 @@ class Connection:
             try:
                 return self._send(data, _DONT_WAIT)
             except BlockingIOError:
-                room = select.poll()
+                room = THREADS.poll()
                 room.register(self.sock, select.POLLOUT)
                 room.poll(ceil(min(self._left(limit), _LONG) * 1e3))
 

@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 from evercache.errors import ConfigurationError
+from evercache.process import THREADS
 from evercache.wire.types import Address, ConnectionOptions, TLSOptions
 
 __all__ = [
@@ -125,9 +126,10 @@ def input_check(sock: Any, *, closed_only: bool = False) -> Callable[[int], list
     If it has (a non-empty list), the peer has most likely closed it. `closed_only` asks, where the system can
     tell, for the end of the stream only.
     """
-    poll = select.poll()
+    poll = THREADS.poll()
     poll.register(sock, _CLOSED if closed_only else select.POLLIN)
-    return poll.poll
+    check: Callable[[int], list[Any]] = poll.poll
+    return check
 
 
 class _Receive(NamedTuple):

@@ -22,7 +22,7 @@ from evercache.engine.flights import PROMPT, Flight, Outcome, Owner
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.canonical import shown
-from evercache.protocol.envelope import Envelope, unpack
+from evercache.protocol.envelope import Envelope, own_id, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 from evercache.protocol.scope import Subject
@@ -34,13 +34,15 @@ __all__ = ["Answer", "AsyncLeads"]
 class Answer:
     """What an answer of the lease script is good for.
 
-    `useless`: an entry of a later version, neither read nor overwritten. `outdated`: a mark was heard while it was
-    on its way; ask again, with what is `known`. `hit`, `stale`: the entry may be served. `none`: compute or wait.
+    `useless`: an entry of a later version, neither read nor overwritten. `damaged`: an entry of this version that
+    cannot be read; ask again, as one who has `seen` it. `outdated`: a mark was heard while it was on its way; ask
+    again, with what is `known`. `hit`, `stale`: the entry may be served. `none`: compute or wait.
     """
 
-    verdict: Literal["useless", "outdated", "hit", "stale", "none"]
+    verdict: Literal["useless", "damaged", "outdated", "hit", "stale", "none"]
     known: int
     entry: Envelope | None = None
+    seen: str = ""
 
 
 class AsyncLeads(AsyncComputing):
@@ -63,7 +65,7 @@ class AsyncLeads(AsyncComputing):
         state, subject, policy = self._state, request.subject, request.policy
         token = state.ask_for(flight)
         waiting = Waiting()
-        waited = 0.0
+        waited, seen = 0.0, ""
         left: float | None = None
         # A lease came with an answer that proved nothing: it is ours, and others would wait for it to run out.
         granted = False
@@ -72,7 +74,7 @@ class AsyncLeads(AsyncComputing):
                 break  # nothing a server says can be believed, and nothing can be stored
             resyncs, asked = state.resyncs, state.now()
             try:
-                reply = await self._ask(request, need, token, deadline)
+                reply = await self._ask(request, need, token, deadline, seen)
             except UnavailableError as error:
                 self._engine.failed(error, request.counters)
                 if policy.on_error == "raise":
@@ -87,6 +89,9 @@ class AsyncLeads(AsyncComputing):
                 break
             if answer.verdict == "outdated":
                 need = max(need, answer.known)
+                continue
+            if answer.verdict == "damaged":
+                seen = answer.seen
                 continue
             entry = answer.entry
             if answer.verdict == "hit" and entry is not None:
@@ -202,6 +207,8 @@ class AsyncLeads(AsyncComputing):
         if entry is not None and not state.marks.remembers(entry.stamp, reply.marks.tip):
             known = max(known, state.marks.horizon)  # a mark came after the answer, and was forgotten
         if reply.status == "entry":
+            if entry is None and (seen := own_id(reply.entry or b"")):
+                return Answer("damaged", known, seen=seen)
             if entry is None or covered:
                 return Answer("useless", known)
             return Answer("outdated" if entry.stamp < known else "hit", known, entry)
@@ -354,9 +361,9 @@ class AsyncLeads(AsyncComputing):
                 return await self.compute_leased(request, token, reply.stamp, deadline - state.now())
             if reply.status == "entry":
                 entry = self._readable(request, reply)
-                if entry is None or waited > self._engine.settings.max_compute:
+                seen = own_id(reply.entry or b"") if entry is None else entry.id.hex()
+                if not seen or waited > self._engine.settings.max_compute:
                     return await self.compute_plain(request)
-                seen = entry.id.hex()
                 continue
             if reply.status == "held":
                 return await self.compute_plain(request, held=True)

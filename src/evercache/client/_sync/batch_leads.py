@@ -12,7 +12,7 @@ from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.canonical import shown
-from evercache.protocol.envelope import Envelope
+from evercache.protocol.envelope import Envelope, own_id
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 
@@ -40,7 +40,7 @@ class SyncBatchLeads(SyncBatchComputing):
         state, requests = self._state, batch.requests
         policy, counters = requests[0].policy, requests[0].counters
         tokens = {index: state.ask_for(flight) for index, flight in flights.items()}
-        waiting, waited = Waiting(), 0.0
+        waiting, waited, seen = Waiting(), 0.0, dict[int, str]()
         rest = list(flights)
         # As in `lead`: those whose lease came with an answer that proved nothing.
         ours: set[int] = set()
@@ -57,7 +57,7 @@ class SyncBatchLeads(SyncBatchComputing):
             resyncs, sent = state.resyncs, state.now()
             if asked:
                 try:
-                    replies = self._ask_many(batch, asked, needs, tokens, deadline)
+                    replies = self._ask_many(batch, asked, needs, tokens, deadline, seen)
                 except UnavailableError as error:
                     self._engine.failed(error, counters)
                     if policy.on_error == "raise":
@@ -79,6 +79,9 @@ class SyncBatchLeads(SyncBatchComputing):
                     alone = [*alone, index]
                 elif answer.verdict == "outdated":
                     needs[index] = max(needs[index], answer.known)
+                    again.append(index)
+                elif answer.verdict == "damaged":
+                    seen[index] = answer.seen
                     again.append(index)
                 elif answer.verdict == "hit" and answer.entry is not None:
                     outcomes[index] = self._hit(request, answer.entry, resyncs, reply.marks.tip)
@@ -284,10 +287,10 @@ class SyncBatchLeads(SyncBatchComputing):
                     granted[index] = Grant(tokens[index], reply)
                 elif reply.status == "entry":
                     entry = self._readable(requests[index], reply)
-                    if entry is None or turns >= _ROUNDS:
+                    seen[index] = own_id(reply.entry or b"") if entry is None else entry.id.hex()
+                    if not seen[index] or turns >= _ROUNDS:
                         alone.append(index)
                     else:
-                        seen[index] = entry.id.hex()
                         entries.append(index)
                 elif reply.status == "held" or waited > limit:
                     held |= {index} if reply.status == "held" else set()
