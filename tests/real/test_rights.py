@@ -30,6 +30,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rendered]:
         yield made
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Rendered]:
+    """For a test after which a node is gone."""
+    with Rendered.running(tmp_path, described(tmp_path, "valkey", **QUEUES)) as made:
+        yield made
+
+
 def state(made: Rendered) -> list[list[str]]:
     """What the sentinels have written down of epochs, votes and masters."""
     words = ("current-epoch", "leader-epoch", "config-epoch", "monitor")
@@ -121,27 +128,27 @@ def test_after_all_that_a_failover_works(running: Rendered) -> None:
     assert running.master() != old
 
 
-def test_epochs_that_were_used_up_are_found_and_repaired(running: Rendered) -> None:
+def test_epochs_that_were_used_up_are_found_and_repaired(own: Rendered) -> None:
     """By the commands of the runbook. Before that, the doctor, `failover --check` and `status` saw nothing."""
-    running.wait_whole()
-    master, port = running.master(), running.description.ports.node
-    vote = ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", running.address(master), port, HIGHEST, "x" * 40)
-    running.command("cache-1", *vote, sentinel=True)  # a person may
-    wait_for(lambda: "electable" in [name for name, _ in running.fired()], 20, "the doctor to see it")
+    own.wait_whole()
+    master, port = own.master(), own.description.ports.node
+    vote = ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", own.address(master), port, HIGHEST, "x" * 40)
+    own.command("cache-1", *vote, sentinel=True)  # a person may
+    wait_for(lambda: "electable" in [name for name, _ in own.fired()], 20, "the doctor to see it")
     with pytest.raises(FailoverRefused, match="none is elected any more"):
-        Failover(targets_of(running.url("operator"))).check()
+        Failover(targets_of(own.url("operator"))).check()
     page = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```bash\n(.*?)^```$", page.split("\n## Epochs\n")[1].split("\n## ")[0], re.M | re.S)
     for line in block.splitlines():
-        for host in running.hosts:
-            words = shlex.split(line.replace("/var/lib/evercache", f"{running.folder}/var/{host}"))
+        for host in own.hosts:
+            words = shlex.split(line.replace("/var/lib/evercache", f"{own.folder}/var/{host}"))
             if words[0] == "supervisorctl":
-                running.control(host, *words[1:])
+                own.control(host, *words[1:])
             else:
                 subprocess.run(words, check=True)
-    running.wait_whole()
-    assert running.master() == master
-    assert "electable" not in [name for name, _ in running.fired()]
-    assert Failover(targets_of(running.url("operator"))).check().master is not None
-    running.kill(master)
-    wait_for(lambda: running.master() != master, 40, "another master")
+    own.wait_whole()
+    assert own.master() == master
+    assert "electable" not in [name for name, _ in own.fired()]
+    assert Failover(targets_of(own.url("operator"))).check().master is not None
+    own.kill(master)
+    wait_for(lambda: own.master() != master, 40, "another master")
