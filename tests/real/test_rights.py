@@ -31,9 +31,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rendered]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Rendered]:
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rendered]:
     """For a test after which a node is gone."""
-    with Rendered.running(tmp_path, described(tmp_path, "valkey", **QUEUES)) as made:
+    folder = tmp_path_factory.mktemp("r")
+    with Rendered.running(folder, described(folder, "valkey", **QUEUES)) as made:
         yield made
 
 
