@@ -113,10 +113,10 @@ class Warmth:
             return
         begun = any(e[0] == "hset" and b"life" in e[3] for e in effects)
         folded = stamp <= self._issued.newest_folded and any(e[0] == "zrem" for e in effects)
-        # The leap of a promoted node is lost if it is demoted at once. If its clock was ahead, the next primary
-        # cannot tell the stamps that a process has from it from those of a life that was evicted.
-        leap_lost = self._world.happened["failover"] > 1
-        if not folded and not ((begun or leap_lost) and self._lost()):
+        # The caller knew of stamps that are not known here: of a life that was evicted or flushed, or of a leap
+        # that was lost as its node was demoted at once and whose clock was ahead.
+        unknown = any(e[0] == "hset" and b"silent" in e[3] for e in effects)
+        if not folded and not ((begun or unknown) and self._lost()):
             self._bad(f"{name} at node {node.index} invalidated everything below {stamp}, and nobody asked for it")
         known["*", ""] = stamp
 
