@@ -357,7 +357,7 @@ def workers() -> str:
 
 def _workers_wanted() -> int:
     """The number of workers on the command line, which worker processes inherit, or in the environment."""
-    words = " ".join(sys.argv)
+    words = " ".join(map(str, getattr(sys, "argv", ())))  # an embedded interpreter may have none
     found = re.search(r"--workers[ =](\d{1,6})", words)
     number = found[1] if found else os.environ.get("WEB_CONCURRENCY", "")
     return int(number) if number.isdecimal() else 1

@@ -193,6 +193,11 @@ class Rendered:
         for pattern in ("*/supervisor/supervisord.pid", "*/*/server.pid", "*/*/server.pid"):
             for path in var.glob(pattern):
                 _kill(path, str(self.folder) if "supervisor" in path.name else f":{self._port(path)}")
+        # One that was started just before its Supervisor ended has yet to write its id down.
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{self.folder}/".encode() in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
 
     def _port(self, path: Path) -> int:
         ports = self.description.ports

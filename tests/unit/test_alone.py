@@ -20,7 +20,7 @@ from evercache.process import workers
 def no_url(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("EVERCACHE_URL", raising=False)
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
-    monkeypatch.setattr(alone, "_told", set())
+    monkeypatch.setattr(alone, "_warned", set())
     for name in ("gunicorn.arbiter", "uwsgi", "mod_wsgi", "uvicorn", "hypercorn", "granian"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     caplog.set_level(logging.WARNING, "evercache")

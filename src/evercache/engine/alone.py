@@ -11,7 +11,7 @@ from evercache.process import workers
 __all__ = ["Alone"]
 
 #: The processes and namespaces that were warned about: an application factory may make hundreds of caches.
-_told: Final[set[tuple[int, str]]] = set()
+_warned: Final[set[tuple[int, str]]] = set()
 _MOST: Final = 1_000
 
 
@@ -53,7 +53,7 @@ class Alone:
 
     def _tell(self) -> None:
         key = os.getpid(), self._namespace
-        if key in _told or len(_told) >= _MOST:
+        if key in _warned or len(_warned) >= _MOST:
             return
-        _told.add(key)
+        _warned.add(key)
         self._events.emit(events.OnlyThisProcess(self.others()))
