@@ -49,7 +49,8 @@ class Once:
       joined any more.
       A `refresh` computes by itself, and nobody joins it.
     - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary,
-      the entry is of a later version, or something is wrong with the process or with the primary.
+      the entry is of a later version, a strict write holds up the connection, or something is wrong with the
+      process or with the primary.
     """
 
     def __init__(self, world: World, warmth: Warmth) -> None:
@@ -103,6 +104,7 @@ class Once:
             or call.known[1] != present.known[1]  # one began since, and may have been pending
             or journal.suspended
             or self._warmth.held(now - 1)
+            or self._warmth.waits(process)
         )
         if not spared and oracle.undisturbed(process, now - _BEFORE, now):
             oracle.bad("once", f"{process.name} computes {run.key} without a lease")

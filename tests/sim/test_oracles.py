@@ -46,3 +46,18 @@ def test_a_damaged_entry_is_computed_once_under_a_lease_and_replaced(how: str) -
     assert result.faults["spoil"] == 10
     assert not result.violations, result.violations[0]
     assert result.counts["computations"] < result.counts["reads"] / 10
+
+
+def _writes_that_wait(seed: int) -> Plan:
+    """Strict writes of counters and of `add`, while the replicas lag by more than a budget for a second."""
+    plan = _strict(writes=0.0)
+    workload = {**plan.workload, "extras": True, "slow_compute": True, "threads": ()}
+    lags = tuple(Fault(i, "lag", 0.7, {"node": i, "for_": 1.0, "seconds": 0.6}) for i in range(3))
+    return replace(plan, seed=seed, settings={**plan.settings, "default_ttl": 0.2}, workload=workload, faults=lags)
+
+
+@pytest.mark.parametrize("seed", [6, 45, 101])
+def test_any_strict_write_that_waits_in_vain_excuses_what_is_behind_it(seed: int) -> None:
+    """Only those of visitors were looked at: not `add`, not a counter that is set."""
+    result = run(_writes_that_wait(seed))
+    assert not result.violations, result.violations[0]
