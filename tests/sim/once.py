@@ -17,8 +17,6 @@ __all__ = ["Once"]
 _BEFORE = 1.2
 #: Whoever has waited so long (seconds of one) for others computes by himself.
 _WAITED = 0.7
-#: Whoever waited for a run goes on so soon after its end (seconds).
-_AT_ONCE = 0.002
 #: The share of its budget for which a batch waits for others, at least.
 _PATIENCE = 0.7
 
@@ -58,9 +56,6 @@ class Once:
         self._running: dict[Running, tuple[float, _Call]] = {}
         #: Entries of a later version of the library were put in their place: they are left alone.
         self.left_alone: set[str] = set()
-        #: When a run of a key ended last in a process. Where it gave nothing that can be shared (a batch left the
-        #: key out), each caller that waited for it computes.
-        self._ended: dict[tuple[Any, str], float] = {}
 
     def __repr__(self) -> str:
         return f"<Once {len(self._running)} without a lease>"
@@ -88,9 +83,8 @@ class Once:
             if not same or (other.process, other.key) != (process, run.key):
                 continue
             old = (present.blind or call.blind) and now - its.began > world.max_staleness
-            unshared = began - self._ended.get((process, run.key), -1.0) < _AT_ONCE
             # A batch whose budget is over computes what it waited for; who it waited for may do so at that moment.
-            unshared |= call.many and now - call.began > _PATIENCE * world.budget
+            unshared = call.many and now - call.began > _PATIENCE * world.budget
             if not old and not unshared and now - began < _WAITED and computed < _WAITED:
                 oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
         if not call.refresh:
@@ -112,4 +106,3 @@ class Once:
     def ended(self, run: Running) -> None:
         """It ended, or its process did."""
         self._running.pop(run, None)
-        self._ended[run.process, run.key] = self._world.now

@@ -61,3 +61,10 @@ def test_any_strict_write_that_waits_in_vain_excuses_what_is_behind_it(seed: int
     """Only those of visitors were looked at: not `add`, not a counter that is set."""
     result = run(_writes_that_wait(seed))
     assert not result.violations, result.violations[0]
+
+
+@pytest.mark.parametrize("seed", [47, 99])
+def test_what_a_batch_left_out_is_computed_under_a_lease(seed: int) -> None:
+    """A call of one key that had waited for the batch computed it by itself."""
+    result = run(_writes_that_wait(seed))
+    assert not result.violations, result.violations[0]
