@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextvars
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
+
+from tests.sim.sentinels import FAILOVER_TIMEOUT
 
 if TYPE_CHECKING:
     from tests.sim.leases import Running
@@ -17,6 +20,8 @@ __all__ = ["Once"]
 _BEFORE = 1.2
 #: Whoever has waited so long (seconds of one) for others computes by himself.
 _WAITED = 0.7
+#: A process that reaches a sentinel asks it this often (seconds), and takes so long to ask.
+_ROUND, _ON_ITS_WAY = 1.25, 0.1
 #: The share of its budget for which a batch waits for others, at least.
 _PATIENCE = 0.7
 
@@ -99,9 +104,25 @@ class Once:
             or journal.suspended
             or self._warmth.held(now - 1)
             or self._warmth.waits(process)
+            or self._unconfirmed(process)
         )
         if not spared and oracle.undisturbed(process, now - _BEFORE, now):
             oracle.bad("once", f"{process.name} computes {run.key} without a lease")
+
+    def _unconfirmed(self, process: Any) -> bool:
+        """Whether a strict process cannot have its primary confirmed (rule 17): a sentinel is silent for it, and too
+        few of the others have been followed since that one last answered, or for twice `failover-timeout`."""
+        world, now, tag = self._world, self._world.now, process.tag
+        silent = [s for s in world.sentinels if s.asked.get(tag, -inf) < now - _ROUND]
+        if not world.strict or not silent:
+            return False
+        answered = min(s.asked.get(tag, -inf) for s in silent)
+
+        def counts(since: float) -> bool:
+            return since < answered - _ON_ITS_WAY or since < now - 2 * FAILOVER_TIMEOUT - _ROUND
+
+        talking = [s for s in world.sentinels if s not in silent]
+        return sum(counts(s.followed.get(tag, inf)) for s in talking) <= len(world.sentinels) // 2
 
     def ended(self, run: Running) -> None:
         """It ended, or its process did."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from evercache.protocol.topology import SentinelBook
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.world import run
 
@@ -68,3 +69,28 @@ def test_what_a_batch_left_out_is_computed_under_a_lease(seed: int) -> None:
     """A call of one key that had waited for the batch computed it by itself."""
     result = run(_writes_that_wait(seed))
     assert not result.violations, result.violations[0]
+
+
+def _without_a_sentinel(at: float) -> Plan:
+    """A process is born after 0.3 s, and one of three sentinels is lost for it."""
+    plan = _strict(writes=0.0)
+    born = Fault(0, "kill_process", 0.3, {"process": 1, "after": 0.0})
+    wall = Fault(1, "sentinel_wall", at, {"process": 1, "sentinel": 0, "for_": 3.0})
+    return replace(plan, length=3.0, calm=1.5, workload={**plan.workload, "threads": ()}, faults=(born, wall))
+
+
+def test_rule_17_who_is_born_right_before_a_sentinel_is_lost_is_not_sure_for_a_while() -> None:
+    """It follows the votes of the others, but not since the lost one answered last: it computes without a lease."""
+    for seed in range(1, 5):
+        result = run(replace(_without_a_sentinel(0.36), seed=seed))
+        assert not result.violations, result.violations[0]
+
+
+def test_rule_17_who_followed_the_votes_before_a_sentinel_was_lost_has_its_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not run(_without_a_sentinel(0.9)).violations
+    binds = SentinelBook._binds
+    monkeypatch.setattr(SentinelBook, "_binds", lambda *args: len(args[-1]) == 3 and binds(*args))
+    (violation, *_) = run(_without_a_sentinel(0.9)).violations
+    assert violation.promise == "once"
