@@ -110,8 +110,8 @@ class Once:
             oracle.bad("once", f"{process.name} computes {run.key} without a lease")
 
     def _unconfirmed(self, process: Any) -> bool:
-        """Whether a strict process cannot have its primary confirmed (rule 17): a sentinel is silent for it, and too
-        few of the others have been followed since that one last answered, or for twice `failover-timeout`."""
+        """Whether a strict process cannot have its primary confirmed (rule 17): a sentinel is silent for it, and
+        too few of the others have been followed since that one last answered, or for twice `failover-timeout`."""
         world, now, tag = self._world, self._world.now, process.tag
         silent = [s for s in world.sentinels if s.asked.get(tag, -inf) < now - _ROUND]
         if not world.strict or not silent:
