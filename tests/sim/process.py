@@ -123,7 +123,7 @@ class Process:
         self._tagged()
         self.born = world.now
         self.epoch = 0
-        #: When a strict write of it was not acknowledged last.
+        #: When a write of it was given up last, whoever sent it.
         self.unacknowledged = -1.0
         #: It ends in order (`troubles.close_process`).
         self.closing = False
@@ -418,8 +418,6 @@ class Process:
         it.told = ack.done
         strict = " under strict" if self.world.strict else ""
         self.world.oracle.counts[("acknowledged" if ack.done else "not acknowledged") + strict] += 1
-        if strict and not ack.done:
-            self.unacknowledged = self.world.now
         if ack.done:
             self.world.oracle.judges.acks.acknowledged(self, it, ack)
         if ack.done and it.acknowledged is None:

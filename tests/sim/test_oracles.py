@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from evercache.protocol.topology import SentinelBook
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.world import run
 
@@ -46,3 +47,50 @@ def test_a_damaged_entry_is_computed_once_under_a_lease_and_replaced(how: str) -
     assert result.faults["spoil"] == 10
     assert not result.violations, result.violations[0]
     assert result.counts["computations"] < result.counts["reads"] / 10
+
+
+def _writes_that_wait(seed: int) -> Plan:
+    """Strict writes of counters and of `add`, while the replicas lag by more than a budget for a second."""
+    plan = _strict(writes=0.0)
+    workload = {**plan.workload, "extras": True, "slow_compute": True, "threads": ()}
+    lags = tuple(Fault(i, "lag", 0.7, {"node": i, "for_": 1.0, "seconds": 0.6}) for i in range(3))
+    return replace(plan, seed=seed, settings={**plan.settings, "default_ttl": 0.2}, workload=workload, faults=lags)
+
+
+@pytest.mark.parametrize("seed", [6, 45, 101])
+def test_any_strict_write_that_waits_in_vain_excuses_what_is_behind_it(seed: int) -> None:
+    """Only those of visitors were looked at: not `add`, not a counter that is set."""
+    result = run(_writes_that_wait(seed))
+    assert not result.violations, result.violations[0]
+
+
+@pytest.mark.parametrize("seed", [47, 99])
+def test_what_a_batch_left_out_is_computed_under_a_lease(seed: int) -> None:
+    """A call of one key that had waited for the batch computed it by itself."""
+    result = run(_writes_that_wait(seed))
+    assert not result.violations, result.violations[0]
+
+
+def _without_a_sentinel(at: float) -> Plan:
+    """A process is born after 0.3 s, and one of three sentinels is lost for it."""
+    plan = _strict(writes=0.0)
+    born = Fault(0, "kill_process", 0.3, {"process": 1, "after": 0.0})
+    wall = Fault(1, "sentinel_wall", at, {"process": 1, "sentinel": 0, "for_": 3.0})
+    return replace(plan, length=3.0, calm=1.5, workload={**plan.workload, "threads": ()}, faults=(born, wall))
+
+
+def test_rule_17_who_is_born_right_before_a_sentinel_is_lost_is_not_sure_for_a_while() -> None:
+    """It follows the votes of the others, but not since the lost one answered last: it computes without a lease."""
+    for seed in range(1, 5):
+        result = run(replace(_without_a_sentinel(0.36), seed=seed))
+        assert not result.violations, result.violations[0]
+
+
+def test_rule_17_who_followed_the_votes_before_a_sentinel_was_lost_has_its_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not run(_without_a_sentinel(0.9)).violations
+    binds = SentinelBook._binds
+    monkeypatch.setattr(SentinelBook, "_binds", lambda *args: len(args[-1]) == 3 and binds(*args))
+    (violation, *_) = run(_without_a_sentinel(0.9)).violations
+    assert violation.promise == "once"

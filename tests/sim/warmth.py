@@ -158,16 +158,18 @@ class Warmth:
         if function_of(key) == "h" and (work.get("picky") or work.get("errors")):
             return  # it says itself what is not cached, and for how long
         since = grant.granted - 0.1
-        if not oracle.undisturbed(process, since, world.now) or self.held(grant.granted) or self._waits(process):
+        if not oracle.undisturbed(process, since, world.now) or self.held(grant.granted) or self.waits(process):
             return
         tags = [scope[1] for scope in self._issued.newest if scope[0] == "t"]
         if self._issued.covering(key, function_of(key), tags) > grant.stamp:
             return
         self._bad(f"{process.name} computed {key} under {token}, and did not store it")
 
-    def _waits(self, process: Any) -> bool:
+    def waits(self, process: Any) -> bool:
         """Whether a strict write of the process holds up what is behind it on its connection (`WAIT`), or did so
         until its time was over: then the process takes its primary for one that does not answer."""
+        if not self._world.strict:
+            return False
         return process.unacknowledged > self._world.now - self._world.budget or any(
             session.client.tag is process.tag and session.queue[0][0].commands[-1][0] == b"WAIT"
             for node in self._world.nodes

@@ -77,11 +77,15 @@ class FormerMasters:
                         task = asyncio.ensure_future(self._listen(one))
                         listening.add(task)
                         task.add_done_callback(listening.discard)
+        except GeneratorExit:  # the loop was dropped with its tasks: nothing can be awaited any more
+            listening.clear()
+            raise
         finally:
             ending = list(listening)
             for task in ending:
                 task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            if ending:
+                await asyncio.gather(*ending, return_exceptions=True)
 
     async def _listen(self, left: _Left) -> None:
         engine, state = self._engine, self._engine.state

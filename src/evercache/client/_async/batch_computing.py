@@ -94,7 +94,10 @@ class AsyncBatchComputing(AsyncLeads):
             if self._engine.events.open:
                 self._engine.events.emit(events.FunctionSucceeds(requests[0].subject.label))
             for index in mine:
-                mine[index].land(outcomes[index])
+                if outcomes[index].value is ABSENT:
+                    state.landed(mine[index], outcomes[index])  # ended: a call of one key begins its own
+                else:
+                    mine[index].land(outcomes[index])
             await self._store_many(batch, granted, outcomes, resyncs, now + left)
             state.let_go(*held)
         except MemoryError:
