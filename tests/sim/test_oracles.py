@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.sim.plan import Fault, Plan, make_plan
+from tests.sim.scenes import CRASH
 from tests.sim.world import run
 
 
@@ -46,3 +47,21 @@ def test_a_damaged_entry_is_computed_once_under_a_lease_and_replaced(how: str) -
     assert result.faults["spoil"] == 10
     assert not result.violations, result.violations[0]
     assert result.counts["computations"] < result.counts["reads"] / 10
+
+
+def test_bookkeeping_that_was_begun_beside_entries_is_outdated_by_the_next_generation() -> None:
+    """The promoted replica has entries and no bookkeeping, which is begun anew there. The next one invalidates
+    everything by rule 18: the oracle of warmth asked who had wanted that."""
+    plan = make_plan(1).only(())
+    failover = {**CRASH, "mode": "planned"}
+    faults = [
+        *(Fault(i, "lag", 0.0, {"node": i, "for_": 0.8, "seconds": 0.45}) for i in range(3)),
+        Fault(3, "burst", 0.4, {"process": 1, "count": 3}),
+        Fault(4, "failover", 0.55, failover),
+        Fault(5, "failover", 1.3, failover),
+    ]
+    workload = {**plan.workload, "writes": 0.0, "pace": 0.02, "changes": 0.0, "extras": False, "other_db": False}
+    settings = {**plan.settings, "consistency": "available", "default_ttl": 60.0}
+    result = run(replace(plan, faults=tuple(faults), settings=settings, workload=workload, quiet=3.6))
+    assert result.faults["failover"] == 2
+    assert not result.violations, result.violations[0]
