@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.world import run
@@ -94,3 +95,25 @@ def test_rule_17_who_followed_the_votes_before_a_sentinel_was_lost_has_its_cache
     monkeypatch.setattr(SentinelBook, "_binds", lambda *args: len(args[-1]) == 3 and binds(*args))
     (violation, *_) = run(_without_a_sentinel(0.9)).violations
     assert violation.promise == "once"
+
+
+def test_a_peek_has_the_budget_of_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the cache was asked of it."""
+    plan = make_plan(1).only(())
+    settings = {**plan.settings, "consistency": "available", "max_staleness": 0.8}
+    workload = {**plan.workload, "near": 0.0, "pace": 0.02, "writes": 0.0, "changes": 0.0, "extras": False}
+    walls = tuple(
+        Fault(10 * process + node, "wall", 0.5, {"process": process, "server": node, "way": "out", "for_": 0.6})
+        for node in (1, 2)
+        for process in range(3)
+    )
+    workload |= {"budget": 3.0, "peeks": True, "threads": ()}
+    plan = replace(plan, settings=settings, workload=workload, faults=walls)
+    for seed in (5, 6):
+        result = run(replace(plan, seed=seed))
+        assert not result.violations, result.violations[0]
+    # One function has that budget, and the other one that of the cache.
+    peek = AsyncReads.peek
+    monkeypatch.setattr(AsyncReads, "peek", lambda self, subject, _, *rest: peek(self, subject, 3.0, *rest))
+    (violation, *_) = run(replace(plan, seed=6)).violations
+    assert violation.promise == "budget"
