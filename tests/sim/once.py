@@ -52,8 +52,8 @@ class Once:
       joined any more.
       A `refresh` computes by itself, and nobody joins it.
     - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary,
-      the entry is of a later version, a strict write holds up the connection, or something is wrong with the
-      process or with the primary.
+      the entry is of a later version, strict writes have the connections of a small pool, or something is wrong
+      with the process or with the primary.
     """
 
     def __init__(self, world: World, warmth: Warmth) -> None:

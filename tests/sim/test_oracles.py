@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
@@ -113,3 +114,25 @@ def test_bookkeeping_that_was_begun_beside_entries_is_outdated_by_the_next_gener
     result = run(replace(plan, faults=tuple(faults), settings=settings, workload=workload, quiet=3.6))
     assert result.faults["failover"] == 2
     assert not result.violations, result.violations[0]
+
+
+def test_a_peek_has_the_budget_of_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the cache was asked of it."""
+    plan = make_plan(1).only(())
+    settings = {**plan.settings, "consistency": "available", "max_staleness": 0.8}
+    workload = {**plan.workload, "near": 0.0, "pace": 0.02, "writes": 0.0, "changes": 0.0, "extras": False}
+    walls = tuple(
+        Fault(10 * process + node, "wall", 0.5, {"process": process, "server": node, "way": "out", "for_": 0.6})
+        for node in (1, 2)
+        for process in range(3)
+    )
+    workload |= {"budget": 3.0, "peeks": True, "threads": ()}
+    plan = replace(plan, settings=settings, workload=workload, faults=walls)
+    for seed in (5, 6):
+        result = run(replace(plan, seed=seed))
+        assert not result.violations, result.violations[0]
+    # One function has that budget, and the other one that of the cache.
+    peek = AsyncReads.peek
+    monkeypatch.setattr(AsyncReads, "peek", lambda self, subject, _, *rest: peek(self, subject, 3.0, *rest))
+    (violation, *_) = run(replace(plan, seed=6)).violations
+    assert violation.promise == "budget"

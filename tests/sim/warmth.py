@@ -29,6 +29,8 @@ _ID = 16
 #: Scripts that may remove their entry; sweeps are judged elsewhere.
 _REMOVE = ("invalidate", "sweep")
 
+#: Threads of a process may have to wait for one of so many connections.
+_SMALL_POOL = 2
 #: Faults after which the server may refuse what was computed, or its call never sends it.
 _UNSTORED = ("full", "refuse", "spoil", "interrupt", "close_process", "night")
 
@@ -168,9 +170,9 @@ class Warmth:
         self._bad(f"{process.name} computed {key} under {token}, and did not store it")
 
     def waits(self, process: Any) -> bool:
-        """Whether a strict write of the process holds up what is behind it on its connection (`WAIT`), or did so
-        until its time was over: then the process takes its primary for one that does not answer."""
-        if not self._world.strict:
+        """Whether a strict write of the process has a connection of a pool so small that others want it, while it
+        waits for replicas (`WAIT`), or had until its time was over. Those of tasks have one of their own."""
+        if not self._world.strict or process.threads is None or self._world.plan.workload["pool"] > _SMALL_POOL:
             return False
         return process.unacknowledged > self._world.now - self._world.budget or any(
             session.client.tag is process.tag and session.queue[0][0].commands[-1][0] == b"WAIT"

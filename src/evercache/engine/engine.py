@@ -358,6 +358,15 @@ class Engine:
         """The asynchronous endpoint of an address."""
         return self.async_endpoints.get(address)
 
+    def waiting_async(self, address: Address) -> AsyncEndpoint:
+        """The asynchronous endpoint of an address for what waits there for replicas."""
+        return self.deployment.waiting_endpoints.get(address)
+
+    def disconnect(self, address: Address) -> None:
+        """Close the connections to an address once their calls are done."""
+        for endpoints in (self.sync_endpoints, self.async_endpoints, self.deployment.waiting_endpoints):
+            endpoints.disconnect(address)
+
     # -- what callers and the background meet
 
     def changed_generation(self, replid: str = "") -> None:
