@@ -10,6 +10,7 @@ from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
+from tests.sim.swarm import draw
 from tests.sim.world import run
 
 
@@ -136,3 +137,10 @@ def test_a_peek_has_the_budget_of_its_function(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(AsyncReads, "peek", lambda self, subject, _, *rest: peek(self, subject, 3.0, *rest))
     (violation, *_) = run(replace(plan, seed=6)).violations
     assert violation.promise == "budget"
+
+
+def test_without_sentinels_a_process_may_go_back_to_the_former_master_with_stamps_of_the_next() -> None:
+    """Nobody numbers the masters of a fixed list; the replicas of the former one decide while they still follow it."""
+    result = run(draw(7001124))
+    assert result.faults["failover"] == 1
+    assert not result.violations, result.violations[0]
