@@ -15,7 +15,7 @@ __all__ = ["Promptness"]
 
 #: Seconds within which an undisturbed process has heard a mark, beside what the network takes for its messages.
 PROMPT = 0.045
-#: And where other threads of the process take turns with its background, at each lock that this takes for each line.
+#: And where other threads of the process take turns with its background, at each lock that it takes.
 _TURNS = 0.03
 #: A process has been undisturbed for so long (seconds) before that.
 _BEFORE = 0.6

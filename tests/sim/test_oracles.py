@@ -140,7 +140,7 @@ def test_a_peek_has_the_budget_of_its_function(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_sentinels_a_process_may_go_back_to_the_former_master_with_stamps_of_the_next() -> None:
-    """Nobody numbers the masters of a fixed list; the replicas of the former one decide while they still follow it."""
+    """Nobody numbers the masters of a fixed list; the replicas of the former one decide while they follow it."""
     result = run(draw(7001124))
     assert result.faults["failover"] == 1
     assert not result.violations, result.violations[0]

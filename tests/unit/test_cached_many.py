@@ -251,7 +251,7 @@ async def test_the_other_kind_of_methods(cache: Cache) -> None:
 
 
 def test_a_refresh_that_waited_for_another_call_still_computes_under_a_lease(cache: Cache) -> None:
-    """It asked eight times while the other one computed, took that for eight renewals, and its result was not kept."""
+    """It took eight polls for eight renewals of the entry by others, and its result was not kept."""
     run = Doubles()
     doubled = cache.cached_many(name="doubled")(lambda ids: run(ids))
     run.seconds = 0.4  # with a poll every 50 ms at least
