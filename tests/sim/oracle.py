@@ -409,8 +409,8 @@ class Oracle:
             self.leases.drop(node, words[5])
 
     def _script_resync(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
-        """Where no sentinels number the masters, a process may go back to the former one, whose replicas still follow
-        it, and brings the stamps of the next one along."""
+        """Where no sentinels number the masters, a process may go back to the former one, whose replicas still
+        follow it, and brings the stamps of the next one along."""
         here = (node.replid, words[8])
         if self._world.kind == "fixed" and int(words[9]) >= self._next.get(here, inf):
             self._returned.add(here)
