@@ -71,8 +71,8 @@ class World:
         self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(count)]
         self.master, self.epoch = self.nodes[0], 1
         self.failing_over = False
-        #: Whether it is one of the sentinels' mistakes: the old master lives on beside the new one.
-        self.mistaken = False
+        #: Whether the old master lives on beside the new one, which it does not reach.
+        self.two_masters = False
         #: Epoch -> since when a sentinel names it.
         self.told: dict[int, float] = {}
         for node in self.nodes:
