@@ -129,6 +129,8 @@ class Process:
         self.closing = False
         #: Its tasks into which a signal handler may raise.
         self.visitors: set[asyncio.Task[Any]] = set()
+        #: The owners of its parent's calls at the fork (`forking.py`).
+        self.frames: list[Any] = []
         self.rng = random.Random(f"process {world.plan.seed} {slot} {life}")
         self._make()
 

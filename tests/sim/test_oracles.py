@@ -9,6 +9,7 @@ import pytest
 from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
 from tests.sim.plan import Fault, Plan, make_plan
+from tests.sim.scenes import CRASH
 from tests.sim.world import run
 
 
@@ -95,6 +96,24 @@ def test_rule_17_who_followed_the_votes_before_a_sentinel_was_lost_has_its_cache
     monkeypatch.setattr(SentinelBook, "_binds", lambda *args: len(args[-1]) == 3 and binds(*args))
     (violation, *_) = run(_without_a_sentinel(0.9)).violations
     assert violation.promise == "once"
+
+
+def test_bookkeeping_that_was_begun_beside_entries_is_outdated_by_the_next_generation() -> None:
+    """The promoted replica has entries and no bookkeeping, which is begun anew there. The next one invalidates
+    everything by rule 18: the oracle of warmth asked who had wanted that."""
+    plan = make_plan(1).only(())
+    failover = {**CRASH, "mode": "planned"}
+    faults = [
+        *(Fault(i, "lag", 0.0, {"node": i, "for_": 0.8, "seconds": 0.45}) for i in range(3)),
+        Fault(3, "burst", 0.4, {"process": 1, "count": 3}),
+        Fault(4, "failover", 0.55, failover),
+        Fault(5, "failover", 1.3, failover),
+    ]
+    workload = {**plan.workload, "writes": 0.0, "pace": 0.02, "changes": 0.0, "extras": False, "other_db": False}
+    settings = {**plan.settings, "consistency": "available", "default_ttl": 60.0}
+    result = run(replace(plan, faults=tuple(faults), settings=settings, workload=workload, quiet=3.6))
+    assert result.faults["failover"] == 2
+    assert not result.violations, result.violations[0]
 
 
 def test_a_peek_has_the_budget_of_its_function(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,9 +118,9 @@ class Warmth:
         # The caller knew of stamps that are not known here: of a life that was evicted or flushed, or of a leap
         # that was lost as its node was demoted at once and whose clock was ahead.
         unknown = any(e[0] == "hset" and b"silent" in e[3] for e in effects)
-        # The first new generation of a life that was begun over remaining entries invalidates everything once.
-        unknown |= any(e[0] == "hdel" and b"anew" in e[3] for e in effects)
-        if not folded and not ((begun or unknown) and self._lost()):
+        # The bookkeeping was begun anew beside entries of a life before it, and this is the next generation.
+        remained = any(e[0] == "hdel" and b"anew" in e[3] for e in effects)
+        if not folded and not ((begun or unknown or remained) and self._lost()):
             self._bad(f"{name} at node {node.index} invalidated everything below {stamp}, and nobody asked for it")
         known["*", ""] = stamp
 

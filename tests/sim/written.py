@@ -44,6 +44,8 @@ class Written:
         """A script ran on a node."""
         if name not in ("set", "invalidate") or reply[0] != b"ok":
             return
+        if name == "set" and not int(words[16]) <= int(reply[1]) <= int(words[17]):
+            self._oracle.bad("late", f"a write for {words[16:18]} was executed at {reply[1]} by the server's clock")
         stamp = int(reply[3])
         it = self._oracle.by_id(words[15 if name == "set" else 14].decode())
         if it is None or it.wanted.keys().isdisjoint(WRITTEN):
