@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from evercache.codecs import STRICT, Encoder
 from evercache.observe import Counters
 from evercache.policy import Policy
@@ -83,8 +85,7 @@ class Request:
     plan: Plan | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """One call that asks for many values: `requests[i]` is about `ids[i]`; they differ in the subject only.
 
     `compute` takes a list of ids and returns a mapping from id to value, which may leave some out.

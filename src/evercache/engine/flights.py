@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, final
 
+from msgspec import Struct
+
 from evercache.process import THREADS
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.landing import Landing
@@ -170,8 +172,7 @@ class Flight:
         self.done.set(outcome)
 
 
-@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
-class Wait:
+class Wait(Struct, frozen=True, eq=False, weakref=True):
     """A computation, or a blocking call on the thread of an event loop, waits for a flight.
 
     Referenced by the frame that waits only.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from evercache.client._async.client import AsyncClient
 from evercache.client._async.hits import AsyncHits
@@ -32,8 +33,7 @@ def _nothing() -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where the entries of a cache are, as far as it says whether two caches have the same ones."""
 
     #: For messages; without a password.

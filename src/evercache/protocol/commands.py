@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from evercache.errors import ConfigurationError, CorruptEnvelope
 from evercache.protocol.scope import FUNCTION, KEY, TAG, Scope, Subject
 from evercache.protocol.scripts import SCRIPTS, Script
@@ -75,8 +77,7 @@ class Bookkeeping:
         return self.absent, self.state, self.marks, self.log, self.ids
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation; the longest
     of any process of the namespace counts."""
 
@@ -87,8 +88,7 @@ class Limits:
     max_holds: int = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptCall:
+class ScriptCall(Struct, frozen=True):
     """One call of a script. Sent by hash first; whole, with the same arguments, after `NOSCRIPT`."""
 
     script: Script

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from evercache.protocol.landing import Landing
 from evercache.protocol.scope import ALL, EVERYTHING, FUNCTION, KEY, TAG, Scope, Subject
 
@@ -18,8 +20,7 @@ Generations = Sequence[tuple[str, int]]
 _KNOWN_KINDS = frozenset((KEY, FUNCTION, TAG, ALL))
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """An invalidation that a master had: its stamp, and the generation of that master."""
 
     id: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+from msgspec import Struct
+
 from evercache.errors import UnavailableError
 from evercache.wire.types import Address
 
@@ -24,8 +26,7 @@ class View:
     problem: UnavailableError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaSeen:
+class ReplicaSeen(Struct, frozen=True):
     """A replica as a sentinel lists it."""
 
     address: Address
@@ -33,8 +34,7 @@ class ReplicaSeen:
     priority: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelSeen:
+class SentinelSeen(Struct, frozen=True):
     """Another sentinel as a sentinel lists it."""
 
     address: Address
@@ -73,8 +73,7 @@ class SentinelAnswer:
     down_after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
+class Promotion(Struct, frozen=True):
     """A replica that the leader of a failover has chosen: master at `epoch`, once it says itself that it is one.
 
     The leader finds out by its next INFO only (a second), and the other sentinels after it.
@@ -87,8 +86,7 @@ class Promotion:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class RoleReport:
+class RoleReport(Struct, frozen=True):
     """What ROLE on a data node said; an empty role: it did not answer."""
 
     address: Address

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from evercache.errors import PoolExhausted, ServerError, UnavailableError
 
 if TYPE_CHECKING:
@@ -42,8 +44,7 @@ Reply: TypeAlias = Any
 OnReply: TypeAlias = Callable[[Reply | ServerError], None]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
+class Address(Struct, frozen=True, order=True):
     """Where a server listens: host and port, or the path of a unix socket."""
 
     host: str
