@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import time
 import weakref
 from collections import Counter
@@ -53,7 +53,7 @@ def use(location: Location, settings: Settings, address_map: AddressMap | None, 
     """
     if location.kind == "memory":
         server = MemoryServer(
-            lambda: time.time_ns() // 1000, secrets.token_hex(20), max_entries=location.max_entries
+            lambda: time.time_ns() // 1000, os.urandom(20).hex(), max_entries=location.max_entries
         )
         return user(memory_engine(location, settings, server))
     mapping: object = address_map

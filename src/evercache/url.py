@@ -5,7 +5,6 @@ Messages of errors name the part and the mend; they never repeat the part of a U
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
@@ -199,6 +198,8 @@ def _like(name: str, known: Collection[str]) -> str:
     """` 'nmae' (did you mean 'name'?)`; an odd name is not repeated."""
     if re.fullmatch(r"[A-Za-z0-9_+.-]{1,40}", name) is None:
         return ""
+    import difflib  # only for this message
+
     close = difflib.get_close_matches(name, known, 1)
     return f" {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import secrets
+import os
 import threading
 import time
 import weakref
@@ -67,7 +67,7 @@ class Engine:
         *,
         wires: tuple[SyncWire, AsyncWire] | None = None,
         now: Callable[[], float] | None = None,
-        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        token: Callable[[], str] = lambda: os.urandom(8).hex(),
     ) -> None:
         self.deployment = deployment
         self.location = location = deployment.location

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
@@ -128,7 +128,7 @@ class State:
         settings: Settings,
         now: Callable[[], float],
         rng: random.Random,
-        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        token: Callable[[], str] = lambda: os.urandom(8).hex(),
     ) -> None:
         self.settings = settings
         self.now = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha1
-from importlib.resources import files
+from pkgutil import get_data
 from types import MappingProxyType
 
 __all__ = ["SCRIPTS", "Script"]
@@ -36,12 +36,18 @@ class Script:
     sha: str
 
 
+def _read(name: str) -> str:
+    # Not by `importlib.resources`, which takes ten milliseconds to import.
+    data = get_data(__name__, f"{name}.lua")
+    assert data is not None  # only a loader that cannot read files returns None
+    return data.decode()
+
+
 def _load() -> Mapping[str, Script]:
-    folder = files(__name__)
-    prelude = (folder / "common.lua").read_text("utf-8")
+    prelude = _read("common")
     scripts = {}
     for name in _NAMES:
-        text = prelude + (folder / f"{name}.lua").read_text("utf-8")
+        text = prelude + _read(name)
         scripts[name] = Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     return MappingProxyType(scripts)
 
