@@ -8,9 +8,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote, unquote_to_bytes
+
+from msgspec import Struct, field
 
 from evercache.errors import URLError
 from evercache.wire.types import Address, ConnectionOptions, Credentials, TLSOptions
@@ -54,8 +55,7 @@ _DATABASES: Final = "a server has 16 of them, 0 to 15, unless its `databases` se
 _ENCODE: Final = "in a user name or password write @ as %40, / as %2F, ? as %3F, # as %23, : as %3A"
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """What a URL says. `nodes` is the server or primary (empty for sentinels, which know it)."""
 
     kind: Kind

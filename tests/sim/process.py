@@ -7,11 +7,11 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
+from msgspec.structs import replace
 
 from evercache.cache import Cache, _Clients
 from evercache.engine.deployment import Deployment

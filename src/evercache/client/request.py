@@ -66,8 +66,7 @@ class Plan:
         object.__setattr__(self, "plain", STRICT if self.encoder.ordinary else -1)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One call: what it is about, how it is cached, and how to compute it.
 
     `result_tags` gives the hashes of the tags that the result carries. `background` wraps a refresh that runs

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import zstandard
+from msgspec import Struct
 
 from evercache.errors import CorruptEnvelope
 
@@ -23,8 +23,7 @@ class _Local(threading.local):
 _local = _Local()
 
 
-@dataclass(frozen=True, slots=True)
-class Compression:
+class Compression(Struct, frozen=True):
     """When to compress and how far to trust what comes back. Sizes in bytes."""
 
     #: Payloads of this size and above are tried; None: never.

@@ -10,8 +10,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from evercache.engine.alone import Alone
 from evercache.engine.background import Job

@@ -117,8 +117,7 @@ def computes_here(key: str) -> bool:
     return any((owner := one.owner()) is not None and key in owner.keys for one in _computing.get())
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a flight brought home.
 
     `envelope` is the form that can be shared (each caller decodes a copy of its own), `value` the object that

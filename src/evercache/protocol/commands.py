@@ -6,7 +6,6 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from msgspec import Struct
@@ -26,8 +25,7 @@ _HEADER = 38
 _MAGIC = b"\xe7\xca"
 
 
-@dataclass(frozen=True, slots=True)
-class Bookkeeping:
+class Bookkeeping(Struct, frozen=True):
     """The names of the bookkeeping keys of a namespace, and the databases of entries and bookkeeping.
 
     Namespaces are plain (`[a-z0-9_.-]`), so that `~` keeps these apart from entries (`namespace:...`).
@@ -149,8 +147,7 @@ def _envelope(envelope: bytes) -> bytes:
     return envelope
 
 
-@dataclass(slots=True)
-class Commands:
+class Commands(Struct):
     """Builds the script calls of one namespace.
 
     `life` names the bookkeeping if a call creates it: never the same twice, so that who created it before sees that

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 
 from msgspec import Struct
@@ -13,8 +12,7 @@ from evercache.wire.types import Address
 __all__ = ["Promotion", "ReplicaSeen", "RoleReport", "SentinelAnswer", "SentinelSeen", "View"]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """Who is who now. A new epoch may be lower than the last one (sentinels created anew): compare with `!=`.
 
     `master` stays the last known one while nobody can be asked; `problem` then says what is wrong.
@@ -46,8 +44,7 @@ class SentinelSeen(Struct, frozen=True):
     vote_epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelAnswer:
+class SentinelAnswer(Struct, frozen=True):
     """What one sentinel said to one question (one pipeline), or the error with which it failed."""
 
     sentinel: Address

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.errors import (
     AuthenticationFailed,

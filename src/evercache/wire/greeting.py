@@ -7,8 +7,9 @@ time of the receipt, and returns a `Greeting`. One round trip with RESP3, two wi
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from evercache.errors import AccessDenied, AuthenticationFailed, ProtocolError, ServerError
 from evercache.version import __version__

@@ -65,8 +65,7 @@ class Credentials:
     password: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TLSOptions:
+class TLSOptions(Struct, frozen=True):
     """TLS of one group of servers; paths of PEM files."""
 
     ca_certs: str | None = None
@@ -76,8 +75,7 @@ class TLSOptions:
     verify: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
+class ConnectionOptions(Struct, frozen=True):
     """How to talk to one group of servers (nodes, or sentinels). Times are in seconds."""
 
     credentials: Credentials = Credentials()
@@ -90,8 +88,7 @@ class ConnectionOptions:
     sentinel: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(Struct, frozen=True):
     """What a server said of itself when a connection to it was made."""
 
     run_id: str

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
