@@ -7,10 +7,9 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from evercache.process import THREADS
 from evercache.protocol.envelope import Envelope
@@ -136,8 +135,7 @@ class Outcome(Struct, frozen=True):
     batch: frozenset[str] | None = None
 
 
-@dataclass(eq=False, slots=True)
-class Flight:
+class Flight(Struct, eq=False):
     """One leader's request for a key; it lands once, with an outcome or None (ask again)."""
 
     subject: Subject
@@ -155,7 +153,7 @@ class Flight:
     spent: float = 0.0
     #: Until when nothing will come of it: the end of a leader's pause, or a moment after its next question.
     idle: float = 0.0
-    done: Landing[Outcome] = field(default_factory=Landing, repr=False)
+    done: Landing[Outcome] = field(default_factory=Landing)
 
     def waits(self, until: float) -> None:
         """Another process runs the function; the leader asks again then."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha1
 from pkgutil import get_data
 from types import MappingProxyType
+
+from msgspec import Struct
 
 __all__ = ["SCRIPTS", "Script"]
 
@@ -27,13 +28,15 @@ _NAMES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(Struct, frozen=True):
     """A script by its name, whole text, and the SHA-1 under which servers keep it."""
 
     name: str
-    text: str = field(repr=False)
+    text: str
     sha: str
+
+    def __repr__(self) -> str:
+        return f"<Script {self.name} {self.sha}>"
 
 
 def _read(name: str) -> str:
