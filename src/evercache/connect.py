@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine, User
@@ -26,12 +27,12 @@ from evercache.topology import (
     Topology,
 )
 from evercache.url import Location
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
-from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import AsyncWire
 
-__all__ = ["health", "memory_engine", "use"]
+if TYPE_CHECKING:
+    from evercache.wire.memory import MemoryServer
+
+__all__ = ["health", "memory_engine", "prepare", "use"]
 
 
 U = TypeVar("U", bound=User)
@@ -45,6 +46,15 @@ _deployments: Final[weakref.WeakValueDictionary[_Servers, Deployment]] = weakref
 _engines: Final[weakref.WeakValueDictionary[tuple[_Servers, Settings], Engine]] = weakref.WeakValueDictionary()
 
 
+def prepare(location: Location) -> None:
+    """Import what the URL needs beyond this module. A later call of `use` imports nothing."""
+    if location.kind == "memory":
+        importlib.import_module("evercache.wire.memory")
+    else:
+        importlib.import_module("evercache.wire.blocking")
+        importlib.import_module("evercache.wire.pipelined")
+
+
 def use(location: Location, settings: Settings, address_map: AddressMap | None, user: Callable[[Engine], U]) -> U:
     """Make a user of the engine for these servers and settings; nothing is opened yet.
 
@@ -52,6 +62,8 @@ def use(location: Location, settings: Settings, address_map: AddressMap | None, 
     own store.
     """
     if location.kind == "memory":
+        from evercache.wire.memory import MemoryServer
+
         server = MemoryServer(
             lambda: time.time_ns() // 1000, os.urandom(20).hex(), max_entries=location.max_entries
         )
@@ -82,6 +94,8 @@ def memory_engine(
     location: Location, settings: Settings, server: MemoryServer, now: Callable[[], float] | None = None
 ) -> Engine:
     """An engine on a store inside the process. One background serves those of all stores."""
+    from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
+
     key = Location("memory"), None
     with _lock:
         deployment = _deployments.get(key)
@@ -97,6 +111,9 @@ def memory_engine(
 
 
 def _deployment(location: Location, address_map: AddressMap | None) -> Deployment:
+    from evercache.wire.blocking import BlockingWire
+    from evercache.wire.pipelined import PipelinedWire
+
     wire, hub = PipelinedWire(), EventHub()
     return Deployment(location, _topology(location, wire, address_map, hub), BlockingWire(), wire, hub=hub)
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from msgspec import Struct
 
 from evercache.client.request import Plan
 from evercache.codecs import PLAIN, SMALL, STRICT, decode_plain
-from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
 from evercache.near import NearEntry, copier
 from evercache.observe import Counters
@@ -24,6 +23,9 @@ from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, TAGGED,
 from evercache.protocol.lease import refresh_early
 from evercache.protocol.scope import Subject
 from evercache.wire.types import Address
+
+if TYPE_CHECKING:
+    from evercache.engine.engine import Engine
 
 __all__ = ["NOT_ASKED", "Serving", "Unserved"]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 from msgspec import Struct, field
 
@@ -15,6 +14,9 @@ from evercache.process import THREADS
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.landing import Landing
 from evercache.protocol.scope import Scope, Subject
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = [
     "ABSENT",

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from evercache.client._async.client import AsyncClient
-from evercache.client._async.hits import AsyncHits
-from evercache.client._sync.client import SyncClient
-from evercache.client._sync.hits import SyncHits
 from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
 from evercache.errors import WrongCache
@@ -22,6 +18,12 @@ from evercache.protocol.keys import Naming
 from evercache.protocol.scope import Subject, tag_hash
 from evercache.results import Ack, Health
 from evercache.url import Location
+
+if TYPE_CHECKING:
+    from evercache.client._async.client import AsyncClient
+    from evercache.client._async.hits import AsyncHits
+    from evercache.client._sync.client import SyncClient
+    from evercache.client._sync.hits import SyncHits
 
 __all__ = ["UNCONDITIONAL", "Hot", "Key", "Keyspace"]
 
