@@ -40,6 +40,10 @@ U = TypeVar("U", bound=User)
 #: What makes two caches share a deployment: the URL with its options, and the address map.
 _Servers: TypeAlias = tuple[Location, object]
 
+#: What is imported for a store in the process, and for servers. Python encodes each host name by `encodings.idna`.
+_MEMORY: Final = ("evercache.wire.memory",)
+_SERVERS: Final = ("evercache.wire.blocking", "evercache.wire.pipelined", "encodings.idna")
+
 #: Guards the two below. Both are weak: a deployment lives while an engine of it does, an engine while it is needed.
 _lock = new_lock()
 _deployments: Final[weakref.WeakValueDictionary[_Servers, Deployment]] = weakref.WeakValueDictionary()
@@ -47,12 +51,9 @@ _engines: Final[weakref.WeakValueDictionary[tuple[_Servers, Settings], Engine]] 
 
 
 def prepare(location: Location) -> None:
-    """Import what the URL needs beyond this module. A later call of `use` imports nothing."""
-    if location.kind == "memory":
-        importlib.import_module("evercache.wire.memory")
-    else:
-        importlib.import_module("evercache.wire.blocking")
-        importlib.import_module("evercache.wire.pipelined")
+    """Import what the URL needs beyond this module, so that no call imports anything later."""
+    for name in _MEMORY if location.kind == "memory" else _SERVERS:
+        importlib.import_module(name)
 
 
 def use(location: Location, settings: Settings, address_map: AddressMap | None, user: Callable[[Engine], U]) -> U:
