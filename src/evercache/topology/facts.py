@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
 from evercache.protocol.shapes import to_address, whole
@@ -16,8 +17,7 @@ __all__ = ["NodeFacts", "Replication", "ask", "parse_replication"]
 _LISTED = re.compile(r"^slave\d+$")
 
 
-@dataclass(frozen=True, slots=True)
-class Replication:
+class Replication(Struct, frozen=True):
     """The parts of `INFO replication` that matter. `role` is "master" or "slave", as ROLE says it."""
 
     role: str
@@ -35,8 +35,7 @@ class Replication:
     master: Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(Struct, frozen=True):
     """One answer of one node, or the error in its place. Times are monotonic seconds."""
 
     address: Address

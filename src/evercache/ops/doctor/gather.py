@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import msgspec
+
 from evercache.clock import monotonic
 from evercache.errors import (
     AccessDenied,
@@ -75,7 +77,7 @@ class _Talk:
 
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
         self.address = address
-        self.options = replace(
+        self.options = msgspec.structs.replace(
             options, connect_timeout=0.75 * PATIENCE, client_name="evercache-doctor", max_connections=1
         )
         self.hidden: dict[str, str] = {}
@@ -357,7 +359,7 @@ def _open(address: Address, options: ConnectionOptions, talk: _Talk) -> bool | N
     """Whether a stranger is answered."""
     if options.credentials == Credentials():
         return True
-    stranger = _Talk(address, replace(options, credentials=Credentials()))
+    stranger = _Talk(address, msgspec.structs.replace(options, credentials=Credentials()))
     stranger.end = monotonic() + PATIENCE / 2
     try:
         stranger.ask(("PING",))
