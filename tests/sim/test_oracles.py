@@ -8,6 +8,7 @@ import pytest
 
 from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
+from tests.sim import sentinels
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
 from tests.sim.swarm import draw
@@ -99,6 +100,26 @@ def test_rule_17_who_followed_the_votes_before_a_sentinel_was_lost_has_its_cache
     assert violation.promise == "once"
 
 
+def _a_sentinel_is_lost_with_old_news() -> Plan:
+    """One of three sentinels learns late of a failover, and is lost for a process before that."""
+    plan = _strict(writes=0.0)
+    switch = Fault(0, "failover", 0.3, {**CRASH, "mode": "planned", "late": [0.0, 0.0, 0.9]})
+    wall = Fault(1, "sentinel_wall", 1.0, {"process": 1, "sentinel": 2, "for_": 4.0})
+    return replace(plan, length=4.0, calm=1.5, workload={**plan.workload, "threads": ()}, faults=(switch, wall))
+
+
+def test_rule_17_a_sentinel_that_was_lost_with_old_news_speaks_against_the_primary_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who is asked for the last time names the former primary: its word counts for twice `failover-timeout`."""
+    for seed in range(1, 5):
+        result = run(replace(_a_sentinel_is_lost_with_old_news(), seed=seed))
+        assert not result.violations, result.violations[0]
+    monkeypatch.setattr(sentinels, "FAILOVER_TIMEOUT", 3.0)  # as the library is told
+    (violation, *_) = run(_a_sentinel_is_lost_with_old_news()).violations
+    assert violation.promise == "once"
+
+
 def test_bookkeeping_that_was_begun_beside_entries_is_outdated_by_the_next_generation() -> None:
     """The promoted replica has entries and no bookkeeping, which is begun anew there. The next one invalidates
     everything by rule 18: the oracle of warmth asked who had wanted that."""
@@ -143,4 +164,22 @@ def test_without_sentinels_a_process_may_go_back_to_the_former_master_with_stamp
     """Nobody numbers the masters of a fixed list; the replicas of the former one decide while they follow it."""
     result = run(draw(7001124))
     assert result.faults["failover"] == 1
+    assert not result.violations, result.violations[0]
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_who_did_a_resync_before_a_flush_does_not_take_what_is_stored_right_after_it(seed: int) -> None:
+    """Nothing is known of the life that was flushed, so what is computed has no stamp at all. Who starts from a
+    resync asks for a newer one."""
+    plan = make_plan(1).only(())
+    settings = {**plan.settings, "consistency": "available", "default_ttl": 60.0, "bookkeeping_db": None}
+    workload = {**plan.workload, "near": 0.0, "pace": 0.02, "writes": 0.0, "changes": 0.0, "extras": False}
+    faults = (
+        Fault(0, "burst", 0.2, {"process": 0, "count": 3}),
+        Fault(1, "kill_process", 0.4, {"process": 1, "after": 0.0}),
+        Fault(2, "flush", 0.8, {}),
+        *(Fault(3 + i, "tail_stall", 0.79, {"process": i, "for_": 0.1}) for i in range(3)),
+    )
+    workload |= {"other_db": False, "threads": ()}
+    result = run(replace(plan, seed=seed, settings=settings, workload=workload, faults=faults))
     assert not result.violations, result.violations[0]
