@@ -243,7 +243,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> SimHandle:
-        """Run it in the thread of the event loop that a future among `args` belongs to: here one loop is for all."""
+        """Run it in the thread of the event loop that a future among `args` is of: here one loop is for all."""
         tag = next((it.tag for it in args if isinstance(it, _Future)), None)
         if tag is not None:
             context = contextvars.copy_context() if context is None else context
