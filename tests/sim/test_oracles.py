@@ -9,10 +9,11 @@ import pytest
 from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
 from tests.sim import sentinels
+from tests.sim.lua import LuaHost
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
 from tests.sim.swarm import draw
-from tests.sim.world import run
+from tests.sim.world import World, run
 
 
 def _strict(writes: float, max_staleness: float = 0.8) -> Plan:
@@ -183,3 +184,11 @@ def test_who_did_a_resync_before_a_flush_does_not_take_what_is_stored_right_afte
     workload |= {"other_db": False, "threads": ()}
     result = run(replace(plan, seed=seed, settings=settings, workload=workload, faults=faults))
     assert not result.violations, result.violations[0]
+
+
+def test_a_hold_counts_to_the_end_of_its_millisecond() -> None:
+    """The servers compare whole milliseconds: a lease of the one in which a hold ends is refused its store."""
+    warmth = World(make_plan(1).only(()), LuaHost()).oracle.judges.warmth
+    warmth._held_until = 1_700_000_000_664
+    assert warmth.held(0.6642)
+    assert not warmth.held(0.6651)

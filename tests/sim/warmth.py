@@ -186,7 +186,7 @@ class Warmth:
 
     def held(self, since: float) -> bool:
         """Whether fills were refused at some moment since then."""
-        return self._released >= since or self._held_until >= (EPOCH + since) * 1000
+        return self._released >= since or self._held_until >= int((EPOCH + since) * 1000)  # as the server counts
 
     # -- processes
 
