@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,3 +193,22 @@ def test_a_hold_counts_to_the_end_of_its_millisecond() -> None:
     warmth._held_until = 1_700_000_000_664
     assert warmth.held(0.6642)
     assert not warmth.held(0.6651)
+
+
+def test_a_write_that_no_master_has_is_worth_what_the_write_in_its_place_is() -> None:
+    """A process that has not heard of the failover writes twice: in vain, and then at the former master, which
+    issues lower stamps than the present one. It reads what it wrote last."""
+    world = World(make_plan(1).only(()), LuaHost())
+    oracle, process, other = world.oracle, SimpleNamespace(name="p0"), SimpleNamespace(name="p1")
+    oracle.written._newest = 2000
+    in_vain, foreign, later = (oracle.begin(who, "k:w", ["w"]) for who in (process, other, process))
+    for it, id in ((in_vain, "1"), (foreign, "2"), (later, "3")):
+        oracle.named(it, id)
+        it.returned = oracle.tick()
+    words = [b""] * 14 + [b"3"]
+    oracle.written.ran("invalidate", [b"ok", 0, b"", 1000], words)
+    assert [it.wanted["w"] for it in (in_vain, foreign, later)] == [1000, 2001, 1000]
+    oracle.read(process, "w", 1000, world.now, oracle.tick(), "a get")
+    assert not oracle.violations
+    oracle.read(process, "w", 999, world.now, oracle.tick(), "a get")
+    assert oracle.violations[0].promise == "P3 own"
