@@ -240,6 +240,10 @@ class Oracle:
         """The invalidation, or write, of an id."""
         return self._by_id.get(id)
 
+    def of_key(self, key: str) -> list[Invalidation]:
+        """All that outdate a key, in the order in which they began."""
+        return self._by_key[key]
+
     def acknowledged(self, process: Any, id: str) -> None:
         it = self._by_id.get(id)
         if it is not None:
