@@ -502,7 +502,7 @@ def test_a_cache_that_is_late_is_no_fault_of_the_machine(
     local: LocalDeployment, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(LATE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
     running = begin("--step", "freeze-replica")
     assert running.end() == "exit code 1"
     assert "BROKEN: No page waits longer for the cache than its budget" in "".join(running.said)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from evercache.errors import DrillRefused, PackageMissing
-from evercache.ops.config import disk_errors
 from evercache.ops.drill.charts import LEGEND, chart
 from evercache.ops.drill.client import FUNCTION
 from evercache.ops.drill.document import Report, as_json
 from evercache.ops.drill.measure import BUDGET, STALE
 from evercache.ops.drill.records import EDITED, KEYS
 from evercache.ops.drill.verdict import seconds
+from evercache.ops.files import disk_errors
 
 _TONES = {"kept": "good", "interrupted": "warn", "nothing": "warn", "unjudged": "warn"}
 
