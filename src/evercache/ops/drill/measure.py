@@ -237,7 +237,8 @@ class _Judge:
         waits = sorted(wait for wait in self._written.cpu_waits if _within(wait.at, phases))
         if not waits or (lasted := waits[-1].at - waits[0].at) <= 0:
             return None
-        return min(1.0, (getattr(waits[-1], name) - getattr(waits[0], name)) / lasted)
+        spent: float = getattr(waits[-1], name) - getattr(waits[0], name)
+        return min(1.0, spent / lasted)
 
     def _hits(self, reads: Sequence[Call]) -> float:
         return sum(not self._own.waited(call) for call in reads) / len(reads) if reads else 0.0
