@@ -7,7 +7,7 @@ import re
 from msgspec import Struct
 
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
-from evercache.protocol.shapes import to_address, whole
+from evercache.protocol.shapes import to_address, to_fields, whole
 from evercache.topology.base import Clock
 from evercache.wire.greeting import parse_time
 from evercache.wire.types import Address, AsyncEndpoint, Greeting
@@ -58,7 +58,7 @@ def parse_replication(text: bytes | str) -> Replication:
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     try:
-        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        fields = to_fields(text)
         role = "master" if fields["role"] == "master" else "slave"
         listed = [_pairs(v) for k, v in fields.items() if _LISTED.match(k)]
         return Replication(

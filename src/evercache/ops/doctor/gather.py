@@ -32,12 +32,11 @@ from evercache.ops.doctor.facts import (
     NodeFacts,
     SentinelFacts,
     address_of,
-    to_whole,
-    whole,
 )
 from evercache.ops.doctor.loading import QUESTIONS, left_out, reads_as_default
 from evercache.ops.doctor.secrets import masked, scrubbed
 from evercache.ops.greetings import current_epochs
+from evercache.ops.replies import lines, text, texts, to_whole, whole
 from evercache.ops.strain import COUNTERS
 from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
@@ -391,23 +390,3 @@ def _kept(info: Mapping[str, str]) -> dict[str, str]:
 def _why(error: Exception, address: Address) -> str:
     text = str(error).partition("\n")[0].removeprefix(f"{address}: ")
     return text[:200] or type(error).__name__
-
-
-def text(value: Any) -> str:
-    """A reply as text."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, dict) and "txt" in value:  # a verbatim string
-        return text(value["txt"])
-    return str(value)
-
-
-def texts(reply: Any) -> dict[str, str]:
-    """A map reply (RESP3) or a flat list of pairs (RESP2) as a dictionary of texts."""
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {text(name): text(value) for name, value in pairs}
-
-
-def lines(reply: Any) -> dict[str, str]:
-    """The reply to INFO."""
-    return dict(line.split(":", 1) for line in text(reply).splitlines() if ":" in line)
