@@ -48,6 +48,16 @@ if TYPE_CHECKING:
 
         def __get__(self, instance: Any, owner: Any = None) -> CachedFunction[..., Any]: ...
 
+    #: A coroutine function of that kind.
+    A = TypeVar("A", bound=Callable[..., Coroutine[Any, Any, _Anything]])
+
+    class GenericCoroutine(AsyncCachedFunction[..., Any], Generic[A]):
+        """The same for a coroutine function. Its methods are `Any` too: mypy cannot bind a generic method."""
+
+        __call__: A
+
+        def __get__(self, instance: Any, owner: Any = None) -> AsyncCachedFunction[..., Any]: ...
+
 
 class Decorator(Protocol):
     """What `cache.cached(...)` returns: takes a function, gives a cached one."""
@@ -56,6 +66,8 @@ class Decorator(Protocol):
     # and a coroutine function is a function that returns one.
     @overload
     def __call__(self, fn: F, /) -> GenericFunction[F]: ...
+    @overload
+    def __call__(self, fn: A, /) -> GenericCoroutine[A]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
@@ -106,6 +118,8 @@ class Decorators(Keyspace):
     # In the order of `Decorator`.
     @overload
     def cached(self, fn: F, /) -> GenericFunction[F]: ...
+    @overload
+    def cached(self, fn: A, /) -> GenericCoroutine[A]: ...  # type: ignore[overload-overlap]
     @overload
     def cached(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /

@@ -65,10 +65,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class SentinelFacts:
-    """One sentinel. `error` says why it told nothing at all; `hidden` says what it did not tell, and why."""
+    """One sentinel. `error` says why it did not answer; `hidden` lists what it did not answer, and why."""
 
     address: Address
     error: str = ""
+    #: Whether it runs, and refuses the user or the password.
+    refused: bool = False
     myid: str = ""
     groups: tuple[Group, ...] = ()
     config: Texts = field(default_factory=dict)
@@ -87,10 +89,11 @@ class SentinelFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """One data node; `error` and `hidden` as for a sentinel."""
+    """One data node; `error`, `refused` and `hidden` as for a sentinel."""
 
     address: Address
     error: str = ""
+    refused: bool = False
     #: The first word of ROLE: master, slave, or empty.
     role: str = ""
     info: Texts = field(default_factory=dict)

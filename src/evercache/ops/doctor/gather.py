@@ -66,6 +66,8 @@ SENTINEL_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("SCRIPT", "KILL"),
 )
 _SINCE_VALKEY_9: tuple[tuple[str, ...], ...] = (("FAILOVER", "ABORT"), ("CLIENT", "PAUSE", "1", "WRITE"))
+#: A server that answers so runs, and does not let us look.
+_REFUSALS = (AuthenticationFailed, AccessDenied)
 
 _T = TypeVar("_T")
 Tables = tuple[dict[str, str], ...]
@@ -265,7 +267,7 @@ def _sentinel(address: Address, place: Location) -> SentinelFacts:
             clock=_clock(known, sent, received),
         )
     except UnavailableError as error:
-        return SentinelFacts(address, error=_why(error, address))
+        return SentinelFacts(address, error=_why(error, address), refused=isinstance(error, _REFUSALS))
     finally:
         talk.close()
     is_open = _open(address, place.sentinel_options, talk)
@@ -314,7 +316,7 @@ def _node(address: Address, place: Location) -> NodeFacts:
         )
         facts = replace(facts, left_out=_left_out(talk, facts))
     except UnavailableError as error:
-        return NodeFacts(address, error=_why(error, address))
+        return NodeFacts(address, error=_why(error, address), refused=isinstance(error, _REFUSALS))
     finally:
         talk.close()
     is_open = _open(address, place.node_options, talk)

@@ -213,6 +213,16 @@ def _silent(one: Check, facts: Facts) -> Iterator[Finding]:
         yield Finding("cannot see", "no server is known", silent=True)
 
 
-def verdict(results: Iterable[Result]) -> Severity | None:
-    """The gravest of all; None when all is sound as far as can be seen."""
-    return max((one.severity for one in results if one.severity is not None), default=None)
+def verdict(facts: Facts, results: Iterable[Result]) -> tuple[str, str]:
+    """The state of the deployment ("sound", "unseen" or a severity), and the reason where no server answered.
+
+    A deployment of which no server answers is critical. It is "unseen" only if the question could not be asked: a
+    server runs but refuses the user or the password, or no server was named.
+    """
+    if not facts.up_servers:
+        refusal = next((one.error for one in facts.servers if one.refused), "")
+        if refusal or not facts.servers:
+            return "unseen", refusal or "no server was asked"
+        return "critical", f"no server answers ({facts.servers[0].error})"
+    gravest = max((one.severity for one in results if one.severity is not None), default=None)
+    return "sound" if gravest is None else gravest.name, ""
