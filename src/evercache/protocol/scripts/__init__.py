@@ -1,7 +1,9 @@
-"""The Lua scripts that decide on the master, each with the shared prelude `common.lua` in front."""
+"""The Lua scripts that decide on the primary: each one is made of its own file and of the parts of `common.lua` that it
+includes, when this module is imported."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -36,12 +38,28 @@ class Script:
     sha: str
 
 
+_PART = re.compile(r"^--## (\w+)\n", re.MULTILINE)
+_INCLUDE = re.compile(r"^( *)--@ (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n|^ *\n| +--.*$", re.MULTILINE)
+
+
+def _assemble(text: str, parts: Mapping[str, str]) -> str:
+    """The text with the parts that it includes, and those that they include."""
+    return _INCLUDE.sub(lambda found: _indented(_assemble(parts[found[2]], parts), found[1]), text)
+
+
+def _indented(text: str, indent: str) -> str:
+    return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
 def _load() -> Mapping[str, Script]:
     folder = files(__name__)
-    prelude = (folder / "common.lua").read_text("utf-8")
+    words = _PART.split((folder / "common.lua").read_text("utf-8"))
+    parts = dict(zip(words[1::2], words[2::2], strict=True))
     scripts = {}
     for name in _NAMES:
-        text = prelude + (folder / f"{name}.lua").read_text("utf-8")
+        # Without comments: servers keep the text, and are sent it again after each restart.
+        text = _COMMENT.sub("", _assemble((folder / f"{name}.lua").read_text("utf-8"), parts))
         scripts[name] = Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     return MappingProxyType(scripts)
 
