@@ -42,9 +42,8 @@ class _Connection:
         return f"<_Connection {self._socket!r}>"
 
     def send(self, commands: Sequence[Sequence[Any]]) -> None:
-        self._socket.sendall(b"".join(
-            self._hiredis.pack_command(tuple(str(w) if isinstance(w, int) else w for w in words)) for words in commands
-        ))  # fmt: skip
+        plain = (tuple(str(word) if isinstance(word, int) else word for word in words) for words in commands)
+        self._socket.sendall(b"".join(map(self._hiredis.pack_command, plain)))
 
     def many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         self.send(commands)
@@ -108,7 +107,8 @@ class _Worker:
         if self._one_by_one:
             replies = [self._connection.one(*words) for words in commands]
         else:
-            replies = [r for at in range(0, len(commands), 100) for r in self._connection.many(commands[at : at + 100])]
+            parts = [commands[at : at + 100] for at in range(0, len(commands), 100)]
+            replies = [reply for part in parts for reply in self._connection.many(part)]
         _, usec, cpu = (b - a for a, b in zip(before, _figures(self._connection), strict=True))
         for listener in self._listeners:
             listener.many([])
@@ -199,7 +199,8 @@ def _measure(old: str, rounds: int, keys: int, **options: Any) -> dict[str, list
         }
         for _ in range(rounds):
             for name, worker in workers.items():
-                assert worker.stdin is not None and worker.stdout is not None
+                assert worker.stdin is not None
+                assert worker.stdout is not None
                 worker.stdin.write(f"{keys}\n")
                 worker.stdin.flush()
                 found[name].append(json.loads(worker.stdout.readline()))
@@ -224,7 +225,8 @@ def main() -> None:
         options.old, options.rounds, options.keys,
         kind=options.server, listeners=options.listeners, one_by_one=options.one,
     )  # fmt: skip
-    print(f"{'us for each operation':24}{'script: old':>12}{'new':>8}{'ratio':>7}{'server: old':>14}{'new':>8}{'ratio':>7}")
+    columns = f"{'new':>8}{'ratio':>7}"
+    print(f"{'us for each operation':24}{'script: old':>12}{columns}{'server: old':>14}{columns}")
     for name in _OPERATIONS:
         line = f"{name:24}"
         for which, width in ((0, 12), (1, 14)):

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from tests.real.script_servers import FAR, Client, Memory, Rig, envelope, fields, server, wait_for
 
-from evercache.protocol.replies import parse_incr, parse_invalidate, parse_lease, parse_store, parse_sweep, parse_touch
+from evercache.protocol.replies import (
+    parse_incr,
+    parse_invalidate,
+    parse_lease,
+    parse_store,
+    parse_sweep,
+    parse_touch,
+)
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 
 KEY = "ns:k"

@@ -11,7 +11,14 @@ from tests.real.script_servers import Client, Rig, envelope, server, wait_for
 
 from evercache.errors import OutOfMemory, ReadOnly, ServerError
 from evercache.protocol.commands import Bookkeeping, ScriptCall
-from evercache.protocol.replies import parse_invalidate, parse_lease, parse_log, parse_resync, parse_set, parse_store
+from evercache.protocol.replies import (
+    parse_invalidate,
+    parse_lease,
+    parse_log,
+    parse_resync,
+    parse_set,
+    parse_store,
+)
 from evercache.protocol.scope import EVERYTHING, Scope, Subject
 
 KEY = "ns:k"

@@ -18,7 +18,8 @@ def singles(name: str, reply: list[Any], words: list[bytes], entries: list[Any])
 
     lease: least, function, number of tags, tags, token, lease_ms, seen, expected_ms, take, life, not_after_us; the
     reply is status, time, replid, [tip, everything, function, tagfloor, [tags and marks]], ...
-    set: least, function, mode, id, not_before_us, not_after_us, since, soft_ms, span_ms, envelope, number of tags, tags
+    set: least, function, mode, id, not_before_us, not_after_us, since, soft_ms, span_ms, envelope, number of tags,
+    tags
     invalidate: kind, name, id
     """
     single = {"lease": _lease, "store": _store, "set": _set, "invalidate": _invalidate}.get(name)

@@ -37,14 +37,16 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 def _changed(changes: Mapping[str, Pairs]) -> dict[str, str]:
-    """The texts by the SHA of what they stand for. What is to change in all scripts ("*") changes in those that have
-    it, one at least."""
+    """The texts by the SHA of what they stand for. What is to change in all scripts ("*") changes in those that
+    have it, one at least."""
     texts = {name: script.text for name, script in SCRIPTS.items()}
     for name, pairs in changes.items():
         for pair in pairs:
             having = [name] if name != "*" else [each for each, text in texts.items() if pair[0] in text]
             if not having:
-                raise LookupError(f"the scripts have changed: {pair[0]!r} is in none; bring this mutation up to date")
+                raise LookupError(
+                    f"the scripts have changed: {pair[0]!r} is in none; bring this mutation up to date"
+                )
             for each in having:
                 texts[each] = swapped(texts[each], (pair,))
     return {SCRIPTS[name].sha: text for name, text in texts.items()}

@@ -140,9 +140,7 @@ ENTRIES = [
         "late requests for a lease are granted",
         11,
         lua={
-            "lease": (
-                ("local late = asks and not_after_us > 0 and now_us > not_after_us", "local late = false"),
-            )
+            "lease": (("local late = asks and not_after_us > 0 and now_us > not_after_us", "local late = false"),)
         },
         scene=(("freeze_node", -0.9, {"node": "m", "for_": 0.8}),),
     ),

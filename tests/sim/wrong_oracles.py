@@ -89,7 +89,7 @@ ORACLES = [
     Mutation(
         "only values that are newer than every mark are stored",
         0,
-        lua={"store": (("soft_ms + span_ms <= 0", "tonumber(stamp_told) < tonumber(call('HGET', STATE, 'tip') or 0)"),)},
+        lua={"store": (("soft_ms + span_ms <= 0", "stamp_told + 0 < (call('HGET', STATE, 'tip') or 0) + 0"),)},
     ),
     Mutation(
         "entries are computed again before their time",

@@ -47,9 +47,7 @@ SLIPS = [
         settings=CALM,
         workload={"same_key": True, "near": 0.0, "pace": 0.02},
     ),
-    Mutation(
-        "an invalidation leaves the entry", 0, lua={"invalidate": (("call('UNLINK', unpack(removed))", ""),)}
-    ),
+    Mutation("an invalidation leaves the entry", 0, lua={"invalidate": (("call('UNLINK', unpack(removed))", ""),)}),
     Mutation(
         "an invalidation leaves the lease",
         0,

@@ -55,7 +55,9 @@ def test_a_script_is_made_of_what_it_runs() -> None:
 def test_a_script_creates_no_function_that_it_does_not_call(name: str) -> None:
     text = SCRIPTS[name].text
     for function in re.findall(r"function (\w+)\(", text):
-        assert len(re.findall(rf"\b{function}\(", text)) > len(re.findall(rf"function {function}\(", text)), function
+        assert len(re.findall(rf"\b{function}\(", text)) > len(re.findall(rf"function {function}\(", text)), (
+            function
+        )
 
 
 def globals_of(code: bytes) -> Iterator[str]:
@@ -93,9 +95,10 @@ def globals_of(code: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_knows_all_names_that_it_uses(name: str) -> None:
-    """A name out of its scope, in a branch that is seldom run, would be looked up as a global one and fail there."""
-    compiled = lua51.LuaRuntime(encoding=None).eval(b"function(text) return string.dump(assert(loadstring(text))) end")
-    known = set("KEYS ARGV redis struct string math table type tonumber unpack ipairs".split())
+    """A name out of its scope, in a branch that is seldom run, would be looked up as a global one, and fail."""
+    lua = lua51.LuaRuntime(encoding=None)
+    compiled = lua.eval(b"function(text) return string.dump(assert(loadstring(text))) end")
+    known = {"KEYS", "ARGV", "redis", "struct", "string", "math", "table", "type", "tonumber", "unpack", "ipairs"}
     assert set(globals_of(compiled(SCRIPTS[name].text.encode("latin-1")))) <= known
 
 

@@ -18,11 +18,17 @@ HEAD = [123, b"ab12"]
 MARKS = [9, 1, 2, 3]
 TAGS = [RED.hex().encode(), 4]
 KNOWN = r.KnownMarks(9, 1, 2, 3, ((RED, 4),))
+
+
+def second(parse: Callable[[Any, int], list[Any]]) -> Callable[[Any], Any]:
+    return lambda reply: parse(reply, 2)[1]
+
+
 MANY = ("parse_leases", "parse_stores", "parse_sets", "parse_invalidates")
 PARSERS: dict[str, Callable[[Any], Any]] = {
     name: getattr(r, name) for name in r.__all__ if name.startswith("parse_") and name not in MANY
 }
-PARSERS |= {name: lambda reply, parse=getattr(r, name): parse(reply, 2)[1] for name in MANY}
+PARSERS |= {name: second(getattr(r, name)) for name in MANY}
 SCRIPT_PARSERS = {n: p for n, p in PARSERS.items() if n not in ("parse_log", "parse_marks")}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 from evercache.errors import ServerError
 from evercache.protocol.loglines import LogLine, parse_log, parse_marks
@@ -194,12 +194,12 @@ class _Fields:
     def str(self) -> str:
         return to_str(self.next())
 
-    def rest(self, count: int) -> list[Any]:
+    def rest(self, count: SupportsIndex) -> list[Any]:
         """The elements that stand for each of so many entries."""
-        rest = list(self._left)[:count]
-        if len(rest) < count:
+        rest = list(self._left)
+        if len(rest) < count.__index__():
             raise wrong("more", self.head)
-        return rest
+        return rest[:count]
 
 
 def _item(value: Any, least: int) -> list[Any]:
@@ -309,7 +309,9 @@ def parse_invalidates(reply: Reply, count: int) -> list[InvalidateReply]:
             replies.append(InvalidateReply("dup", now_us, replid, item))
         else:
             stamp, existed, line = _item(item, 3)[:3]
-            replies.append(InvalidateReply("ok", now_us, replid, to_int(stamp), bool(to_int(existed)), to_str(line)))
+            replies.append(
+                InvalidateReply("ok", now_us, replid, to_int(stamp), bool(to_int(existed)), to_str(line))
+            )
     return replies
 
 

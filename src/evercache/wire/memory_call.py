@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -144,22 +145,31 @@ class View:
 class Call:
     """One call of a script: its arguments and what all scripts do. Lives under the server's lock."""
 
-    __slots__ = ("_left", "book", "entries", "entry_key", "head", "lease_key", "newest", "now_ms", "now_us", "server")
+    __slots__ = (
+        "_entries", "_left", "book", "count", "entry_key", "head", "lease_key", "newest", "now_ms", "now_us",
+        "server",
+    )  # fmt: skip
 
     def __init__(self, server: MemoryServer, keys: tuple[bytes, ...], argv: list[bytes], now_us: int) -> None:
         self.server = server
         self.head = argv[:5]
         self._left = iter(argv[5:])
         self.book = server.book(keys[1])
-        count = (len(keys) - 5) // 2
-        #: The entries and their leases; the first one is at hand.
-        self.entries = list(zip(keys[5 : 5 + count], keys[5 + count :], strict=True))
-        self.entry_key, self.lease_key = self.entries[0] if self.entries else (b"", b"")
+        self.count = (len(keys) - 5) // 2
+        self._entries = list(zip(keys[5 : 5 + self.count], keys[5 + self.count :], strict=True))
+        #: The entry that the script is about at the moment, and its lease.
+        self.entry_key, self.lease_key = self._entries[0] if self._entries else (b"", b"")
         self.newest = int(argv[4])
         self.now_us, self.now_ms = now_us, now_us // 1000
 
     def __repr__(self) -> str:
         return f"<Call on {self.entry_key!r} at {self.now_us}>"
+
+    def entries(self) -> Iterator[None]:
+        """Go through the entries: in each turn the script is about the next one."""
+        for keys in self._entries:
+            self.entry_key, self.lease_key = keys
+            yield
 
     def text(self, *otherwise: bytes) -> bytes:
         """The next argument; what is given instead, where there is none."""

@@ -30,7 +30,7 @@ def _lease(call: Call) -> Reply:
     not_after_us, marks_ms, life = call.number(), call.number(), call.text()
     late = asks and 0 < not_after_us < call.now_us
     items: list[Reply] = []
-    for call.entry_key, call.lease_key in call.entries:
+    for _ in call.entries():
         least, token, seen, tags = call.number(), call.text(), call.text(), call.words()
         view = call.look(least, name, tags)
         entry, take = view.entry, asks and not late
@@ -105,7 +105,7 @@ def _release(call: Call) -> Reply:
 
 def _store(call: Call) -> Reply:
     items: list[Reply] = []
-    for call.entry_key, call.lease_key in call.entries:
+    for _ in call.entries():
         token, stamp, soft_ms, span_ms, envelope = (
             call.text(), call.number(), call.number(), call.number(), call.text(),
         )  # fmt: skip
@@ -130,13 +130,13 @@ def _store(call: Call) -> Reply:
 
 def _invalidate(call: Call) -> Reply:
     limit, life = call.limits(), call.text()
-    keys, items = iter(call.entries), list[Reply]()
+    keys, items = call.entries(), list[Reply]()
     while (kind := call.text(b"")) != b"":
         name, id, function = call.texts(3)
         if kind not in (b"k", b"f", b"t", b"*"):
             return ServerError("ERR a kind of invalidation that this script does not know")
         if kind == b"k":
-            call.entry_key, call.lease_key = next(keys)
+            next(keys)
         if id in call.book.ids:
             items.append(call.book.tip)
             continue
@@ -195,11 +195,10 @@ def _set(call: Call) -> Reply:
     )  # fmt: skip
     if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
-    ids = call.texts(len(call.entries))
+    ids = call.texts(call.count)
     puts = [call.texts(7) for _ in ids]
     items: list[Reply] = []
-    for keys, id, (name, *rest, envelope, ntags) in zip(call.entries, ids, puts, strict=True):
-        call.entry_key, call.lease_key = keys
+    for _, id, (name, *rest, envelope, ntags) in zip(call.entries(), ids, puts, strict=True):
         tags = call.texts(int(ntags))
         if id in call.book.ids:
             items.append(b"cancelled")

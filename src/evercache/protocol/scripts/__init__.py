@@ -1,5 +1,7 @@
-"""The Lua scripts that decide on the primary: each one is made of its own file and of the parts of `common.lua` that it
-includes, when this module is imported."""
+"""The Lua scripts that decide on the primary.
+
+Each one is made of its own file and of the parts of `common.lua` that it includes, when this module is imported.
+"""
 
 from __future__ import annotations
 
