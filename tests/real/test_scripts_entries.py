@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from tests.real.script_servers import FAR, Client, Memory, Rig, envelope, fields, server, wait_for
 
-from evercache.protocol.replies import parse_incr, parse_lease, parse_store, parse_sweep, parse_touch
+from evercache.protocol.replies import (
+    parse_incr,
+    parse_invalidate,
+    parse_lease,
+    parse_store,
+    parse_sweep,
+    parse_touch,
+)
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 
 KEY = "ns:k"
@@ -214,7 +221,7 @@ def test_rule_2_a_dead_entry_is_absent_also_as_a_stale_one(rig: Rig, scope: Scop
 
 def test_rule_2_the_marks_are_told(rig: Rig) -> None:
     marks = [
-        rig.invalidate(scope, id=rig.new_id())[3]
+        parse_invalidate(rig.invalidate(scope, id=rig.new_id())).stamp
         for scope in (EVERYTHING, Scope.of_function("m.f"), Scope.of_tag("red"))
     ]
     rig.put(KEY, marks[-1], tags=(TAG,))
@@ -296,7 +303,7 @@ def test_a_store_does_not_overwrite_a_newer_version_but_frees_the_lease(rig: Rig
 
 def test_the_user_may_invalidate_and_set_over_a_newer_version(rig: Rig) -> None:
     rig.put(KEY, version=2)
-    assert rig.invalidate(Scope.of_key(KEY), id=rig.new_id())[4] == 1
+    assert parse_invalidate(rig.invalidate(Scope.of_key(KEY), id=rig.new_id())).existed
     assert rig.client("GET", KEY) is None
     rig.put(KEY, version=2)
     write = {"not_after_us": rig.late(), "soft_ms": 1000, "span_ms": 0, "envelope": envelope()}
@@ -326,7 +333,7 @@ def add(rig: Rig, delta: int, **named: Any) -> Any:
 
 
 def test_rule_9_a_counter_is_made_kept_and_bounded(rig: Rig) -> None:
-    tip = rig.invalidate(Scope.of_function("m.f"), id=rig.new_id())[3]
+    tip = parse_invalidate(rig.invalidate(Scope.of_function("m.f"), id=rig.new_id())).stamp
     assert add(rig, 5, initial=10).value == 15
     made = rig.client("GET", KEY)
     assert (made[:4], made[22:30].hex(), made[38:]) == (b"\xe7\xca\x01\x01", TOKEN, b"15")
@@ -347,7 +354,7 @@ def test_rule_9_a_dead_counter_begins_anew(rig: Rig) -> None:
     rig.client.raw_put(KEY, raw)
     assert add(rig, 1).value == 42
     assert rig.client("GET", KEY) == raw[:-2] + b"42", "tags, stamp and expiry stay"
-    tip = rig.invalidate(Scope.of_tag("red"), id=rig.new_id())[3]
+    tip = parse_invalidate(rig.invalidate(Scope.of_tag("red"), id=rig.new_id())).stamp
     assert add(rig, 1).value == 1
     assert fields(rig.client("GET", KEY))[0] == tip
     assert add(rig, 1, least=FAR).value == 1

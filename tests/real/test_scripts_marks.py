@@ -112,8 +112,8 @@ def test_existed_means_a_live_entry(rig: Rig) -> None:
     assert invalidate(rig, Scope.of_key(KEY)).existed
     rig.client("SET", KEY, "foreign")
     assert invalidate(rig, Scope.of_key(KEY)).existed
-    rig.client("RPUSH", KEY, "a list")
-    assert invalidate(rig, Scope.of_key(KEY)).existed
+    rig.client("RPUSH", KEY, "a list")  # no string: it goes, and does not count
+    assert not invalidate(rig, Scope.of_key(KEY)).existed
     assert rig.client("EXISTS", KEY) == 0
 
 

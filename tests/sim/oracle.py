@@ -13,6 +13,7 @@ from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.calls import singles
 from tests.sim.entries import Entries
 from tests.sim.judges import Judges
 from tests.sim.leases import Leases
@@ -382,17 +383,19 @@ class Oracle:
     # -- at the master
 
     def script(self, node: Any, name: str, reply: Any, words: list[bytes], before: Any) -> None:
-        """A script has run on a node; `before`: what its entry and the tip were."""
+        """A script has run on a node; `before`: what its entries and the tip were."""
         if not isinstance(reply, list) or reply[0] == b"GEN":
             return
-        if words[5:6]:
-            self.entries.ran(node, name, reply, words, before)
-        self.leases.ran(node, name, reply, words)
-        self.written.ran(name, reply, words)
-        self.judges.script(node, name, reply, words, before)
+        entries, tip = before
         handler: Callable[..., None] | None = getattr(self, f"_script_{name}", None)
-        if handler is not None:
-            handler(node, reply, words)
+        for told, asked, entry in singles(name, reply, words, entries):
+            if entries:
+                self.entries.ran(node, name, told, asked, (entry, tip))
+            self.leases.ran(node, name, told, asked)
+            self.written.ran(name, told, asked)
+            self.judges.script(node, name, told, asked, (entry, tip))
+            if handler is not None:
+                handler(node, told, asked)
 
     def evicted(self, node: Any, state: bool) -> None:
         """Bookkeeping of a node is gone, perhaps its state with it."""

@@ -197,7 +197,7 @@ WORLD = [
     Mutation(
         "marks leave with the journal",
         18,
-        lua={"*": (("state.lifetime * 1000)", "limit.journal_ms * 1000)"),)},
+        lua={"*": (("lifetime * 1000)", "journal_ms * 1000)"),)},
         parts=("night",),
         settings={"max_ttl": 30 * 86_400.0, "default_ttl": 20_000.0},
         workload=NIGHT,

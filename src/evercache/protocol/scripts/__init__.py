@@ -1,7 +1,11 @@
-"""The Lua scripts that decide on the master, each with the shared prelude `common.lua` in front."""
+"""The Lua scripts that decide on the primary.
+
+Each one is made of its own file and of the parts of `common.lua` that it includes, when this module is imported.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import sha1
 from pkgutil import get_data
@@ -46,11 +50,27 @@ def _read(name: str) -> str:
     return data.decode()
 
 
+_PART = re.compile(r"^--## (\w+)\n", re.MULTILINE)
+_INCLUDE = re.compile(r"^( *)--@ (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n|^ *\n| +--.*$", re.MULTILINE)
+
+
+def _assemble(text: str, parts: Mapping[str, str]) -> str:
+    """The text with the parts that it includes, and those that they include."""
+    return _INCLUDE.sub(lambda found: _indented(_assemble(parts[found[2]], parts), found[1]), text)
+
+
+def _indented(text: str, indent: str) -> str:
+    return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
 def _load() -> Mapping[str, Script]:
-    prelude = _read("common")
+    words = _PART.split(_read("common"))
+    parts = dict(zip(words[1::2], words[2::2], strict=True))
     scripts = {}
     for name in _NAMES:
-        text = prelude + _read(name)
+        # Without comments: servers keep the text, and are sent it again after each restart.
+        text = _COMMENT.sub("", _assemble(_read(name), parts))
         scripts[name] = Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     return MappingProxyType(scripts)
 
