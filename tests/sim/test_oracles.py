@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
 from tests.sim import sentinels
+from tests.sim.ledger import Ledger
+from tests.sim.loop import Tag
 from tests.sim.lua import LuaHost
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
@@ -199,7 +203,7 @@ def test_a_write_that_no_master_has_is_worth_what_the_write_in_its_place_is() ->
     """A process that has not heard of the failover writes twice: in vain, and then at the former master, which
     issues lower stamps than the present one. It reads what it wrote last."""
     world = World(make_plan(1).only(()), LuaHost())
-    oracle, process, other = world.oracle, SimpleNamespace(name="p0"), SimpleNamespace(name="p1")
+    oracle, process, other = world.oracle, Tag("p0"), Tag("p1")
     oracle.written._newest = 2000
     in_vain, foreign, later = (oracle.begin(who, "k:w", ["w"]) for who in (process, other, process))
     for it, id in ((in_vain, "1"), (foreign, "2"), (later, "3")):
@@ -212,3 +216,16 @@ def test_a_write_that_no_master_has_is_worth_what_the_write_in_its_place_is() ->
     assert not oracle.violations
     oracle.read(process, "w", 999, world.now, oracle.tick(), "a get")
     assert oracle.violations[0].promise == "P3 own"
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "counted", "well"), [(0, 1, True), (0, 2, False), (1, 3, True), (1, 4, False), (1, 0, False)]
+)
+def test_a_run_that_a_signal_handler_kept_from_beginning_may_be_counted(
+    interrupts: int, counted: int, well: bool
+) -> None:
+    counters = SimpleNamespace(computed=counted, stored=0)
+    process: Any = Mock(tag=Tag("p0"), cache=Mock(stats=lambda: SimpleNamespace(counters=counters)))
+    ledger = Ledger(Mock(processes=[process], happened={"interrupt": interrupts}))
+    ledger.ran(process)
+    assert (not ledger.final()) is well
