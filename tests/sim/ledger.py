@@ -10,9 +10,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
-#: Keys that one call which may be interrupted computes at most: a refresh of two.
-_AT_ONCE = 2
-
 
 class Ledger:
     """Judges the counters of each living process at the end: `computed` is the number of runs of its functions
@@ -49,8 +46,7 @@ class Ledger:
             counters = process.cache.stats().counters
             runs, stored = self._runs[process], len(self._stored[process])
             # A handler may raise between the count and the function.
-            kept = _AT_ONCE * self._world.happened["interrupt"]
-            if not runs <= counters.computed <= runs + kept:
+            if not runs <= counters.computed <= runs + self._world.happened["interrupt"]:
                 found.append(("stats", f"{process.name} computed {runs} times and counts {counters.computed}"))
             if counters.stored > stored:
                 found.append(("stats", f"{process.name} stored {stored} results and counts {counters.stored}"))
