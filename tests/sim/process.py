@@ -7,13 +7,14 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
+from msgspec.structs import replace
 
-from evercache.cache import Cache, _Clients
+from evercache.cache import Cache
+from evercache.clients import Clients
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine
 from evercache.protocol.freshness import Marks
@@ -101,8 +102,8 @@ class SimCache(Cache):
 
     engine: Engine
 
-    def _connect(self, location: Location) -> _Clients:
-        return _Clients(self.engine)
+    def _connect(self, location: Location) -> Clients:
+        return Clients(self.engine)
 
 
 class Process:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import secrets
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from evercache.engine.alone import Alone
 from evercache.engine.background import Job
@@ -67,7 +68,7 @@ class Engine:
         *,
         wires: tuple[SyncWire, AsyncWire] | None = None,
         now: Callable[[], float] | None = None,
-        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        token: Callable[[], str] = lambda: os.urandom(8).hex(),
     ) -> None:
         self.deployment = deployment
         self.location = location = deployment.location

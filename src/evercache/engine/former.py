@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from evercache.engine.listening import Source, listen
 from evercache.errors import UnavailableError
@@ -29,8 +30,7 @@ _PAUSE = 0.25
 _MOST = 4
 
 
-@dataclass(slots=True)
-class _Left:
+class _Left(Struct):
     """A master that was left, and how far its log has been heard. On the background's loop only."""
 
     source: Source

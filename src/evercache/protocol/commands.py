@@ -6,8 +6,9 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from evercache.errors import ConfigurationError, CorruptEnvelope
 from evercache.protocol.scope import FUNCTION, KEY, TAG, Scope, Subject
@@ -24,8 +25,7 @@ _HEADER = 38
 _MAGIC = b"\xe7\xca"
 
 
-@dataclass(frozen=True, slots=True)
-class Bookkeeping:
+class Bookkeeping(Struct, frozen=True):
     """The names of the bookkeeping keys of a namespace, and the databases of entries and bookkeeping.
 
     Namespaces are plain (`[a-z0-9_.-]`), so that `~` keeps these apart from entries (`namespace:...`).
@@ -75,8 +75,7 @@ class Bookkeeping:
         return self.absent, self.state, self.marks, self.log, self.ids
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation; the longest
     of any process of the namespace counts."""
 
@@ -87,8 +86,7 @@ class Limits:
     max_holds: int = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptCall:
+class ScriptCall(Struct, frozen=True):
     """One call of a script. Sent by hash first; whole, with the same arguments, after `NOSCRIPT`."""
 
     script: Script
@@ -149,8 +147,7 @@ def _envelope(envelope: bytes) -> bytes:
     return envelope
 
 
-@dataclass(slots=True)
-class Commands:
+class Commands(Struct):
     """Builds the script calls of one namespace.
 
     `life` names the bookkeeping if a call creates it: never the same twice, so that who created it before sees that

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from evercache.client import telling
 from evercache.client._async.link import AsyncLink, Build

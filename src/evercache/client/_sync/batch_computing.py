@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
@@ -23,8 +25,7 @@ from evercache.protocol.replies import LeaseReply
 __all__ = ["Grant", "SyncBatchComputing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """A lease that this call holds, and the entry that it was granted over, if that may still be of use."""
 
     token: str
