@@ -10,7 +10,9 @@ from unittest.mock import Mock
 import pytest
 
 from evercache.client._async.reads import AsyncReads
+from evercache.errors import ConnectionFailed
 from evercache.protocol.topology import SentinelBook
+from evercache.wire.types import ConnectionOptions
 from tests.sim import sentinels
 from tests.sim.ledger import Ledger
 from tests.sim.loop import Tag
@@ -18,6 +20,7 @@ from tests.sim.lua import LuaHost
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
 from tests.sim.swarm import draw
+from tests.sim.wire import Connection
 from tests.sim.world import World, run
 
 
@@ -229,3 +232,21 @@ def test_a_run_that_a_signal_handler_kept_from_beginning_may_be_counted(
     ledger = Ledger(Mock(processes=[process], happened={"interrupt": interrupts}))
     ledger.ran(process)
     assert (not ledger.final()) is well
+
+
+def test_nothing_overtakes_what_is_lost_on_a_connection() -> None:
+    """The answer to a later request had the lost one forgotten: its caller waited for its whole budget."""
+    world = World(make_plan(1).only(()), LuaHost())
+    loop, network = world.loop, world.network
+    connection = Connection(network, Tag("p0"), world.nodes[0].address, ConnectionOptions())
+    loop.create_task(connection.open(1.0))
+    loop.run_until(0.5)
+    network.rng = Mock(random=Mock(return_value=0.8))
+    network.breaking = 1.0
+    lost = connection.send([("PING",)], 9.0)
+    network.breaking = 0.0
+    later = connection.send([("PING",)], 9.0)
+    loop.run_until(0.6)
+    loop.wind_up()
+    for request in (lost, later):
+        assert isinstance(request.future.exception(), ConnectionFailed)
