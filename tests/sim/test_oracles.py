@@ -250,3 +250,20 @@ def test_nothing_overtakes_what_is_lost_on_a_connection() -> None:
     loop.wind_up()
     for request in (lost, later):
         assert isinstance(request.future.exception(), ConnectionFailed)
+
+
+@pytest.mark.parametrize(("sleeps", "well"), [((0.5, 2.0), True), ((1.1, 2.0), False), ((0.5, 0.9), False)])
+def test_who_is_suspended_while_it_is_cut_off_is_cut_off_until_it_wakes(
+    sleeps: tuple[float, float], well: bool
+) -> None:
+    """It goes on with what it computed without a server a moment before, as it knows of no server yet."""
+    world = World(make_plan(1).only(()), LuaHost())
+    oracle, process, other = world.oracle, Tag("p0"), Tag("p1")
+    oracle.versions["f0"] = [0.0]
+    oracle.troubled("p0", 0.2, 1.0)
+    oracle.suspended("p0", *sleeps)
+    it = oracle.begin(other, "k:f0", ["f0"])
+    it.acknowledged = world.loop.now = 0.6
+    world.loop.now = 2.2
+    oracle.read(process, "f0", 0, 2.1, oracle.tick(), "gutter")
+    assert (not oracle.violations) is (well or world.max_staleness > 2.1 - 1.0)
