@@ -299,6 +299,10 @@ class Oracle:
         lost = any(w.begin <= self.now and w.end >= it.held_since - 0.3 for w in self.windows)
         return self.clock_at >= it.held_since - 0.3 or (lost and not it.holder.alive)
 
+    def _awake(self, process: Any, end: float) -> float:
+        """When a trouble that ended then was over for a process: who was suspended in it learns so on waking."""
+        return max((e for b, e in self._asleep[process.name] if b <= end <= e), default=end)
+
     def _may_be_lost(self, it: Invalidation) -> bool:
         """Whether its master, or the bookkeeping there, may have been lost: else it is there, whoever died."""
         return any(w.begin <= self.now and w.end >= it.began - 0.3 for w in self.windows) or any(
@@ -358,8 +362,8 @@ class Oracle:
                 # What a process that cannot hear the present master may do: "available", or under "strict" with
                 # what was not acknowledged to its caller, and was brought to a master in the background.
                 for b, e in (*self._troubled[process.name], *self._disturbed):
-                    if b <= now and e >= it.began:
-                        since = max(since, e)
+                    if b <= now and (end := self._awake(process, e)) >= it.began:
+                        since = max(since, end)
                 for w in self.windows:
                     if w.begin <= now and w.end >= it.began - 0.3:
                         since = max(since, w.end)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from evercache.client._async.reads import AsyncReads
+from evercache.errors import ConnectionFailed
 from evercache.protocol.topology import SentinelBook
+from evercache.wire.types import ConnectionOptions
 from tests.sim import sentinels
+from tests.sim.ledger import Ledger
+from tests.sim.loop import Tag
 from tests.sim.lua import LuaHost
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
 from tests.sim.swarm import draw
+from tests.sim.wire import Connection
 from tests.sim.world import World, run
 
 
@@ -199,7 +206,7 @@ def test_a_write_that_no_master_has_is_worth_what_the_write_in_its_place_is() ->
     """A process that has not heard of the failover writes twice: in vain, and then at the former master, which
     issues lower stamps than the present one. It reads what it wrote last."""
     world = World(make_plan(1).only(()), LuaHost())
-    oracle, process, other = world.oracle, SimpleNamespace(name="p0"), SimpleNamespace(name="p1")
+    oracle, process, other = world.oracle, Tag("p0"), Tag("p1")
     oracle.written._newest = 2000
     in_vain, foreign, later = (oracle.begin(who, "k:w", ["w"]) for who in (process, other, process))
     for it, id in ((in_vain, "1"), (foreign, "2"), (later, "3")):
@@ -212,3 +219,51 @@ def test_a_write_that_no_master_has_is_worth_what_the_write_in_its_place_is() ->
     assert not oracle.violations
     oracle.read(process, "w", 999, world.now, oracle.tick(), "a get")
     assert oracle.violations[0].promise == "P3 own"
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "counted", "well"), [(0, 1, True), (0, 2, False), (1, 2, True), (1, 3, False), (1, 0, False)]
+)
+def test_a_run_that_a_signal_handler_kept_from_beginning_may_be_counted(
+    interrupts: int, counted: int, well: bool
+) -> None:
+    counters = SimpleNamespace(computed=counted, stored=0)
+    process: Any = Mock(tag=Tag("p0"), cache=Mock(stats=lambda: SimpleNamespace(counters=counters)))
+    ledger = Ledger(Mock(processes=[process], happened={"interrupt": interrupts}))
+    ledger.ran(process)
+    assert (not ledger.final()) is well
+
+
+def test_nothing_overtakes_what_is_lost_on_a_connection() -> None:
+    """The answer to a later request had the lost one forgotten: its caller waited for its whole budget."""
+    world = World(make_plan(1).only(()), LuaHost())
+    loop, network = world.loop, world.network
+    connection = Connection(network, Tag("p0"), world.nodes[0].address, ConnectionOptions())
+    loop.create_task(connection.open(1.0))
+    loop.run_until(0.5)
+    network.rng = Mock(random=Mock(return_value=0.8))
+    network.breaking = 1.0
+    lost = connection.send([("PING",)], 9.0)
+    network.breaking = 0.0
+    later = connection.send([("PING",)], 9.0)
+    loop.run_until(0.6)
+    loop.wind_up()
+    for request in (lost, later):
+        assert isinstance(request.future.exception(), ConnectionFailed)
+
+
+@pytest.mark.parametrize(("sleeps", "well"), [((0.5, 2.0), True), ((1.1, 2.0), False), ((0.5, 0.9), False)])
+def test_who_is_suspended_while_it_is_cut_off_is_cut_off_until_it_wakes(
+    sleeps: tuple[float, float], well: bool
+) -> None:
+    """It goes on with what it computed without a server a moment before, as it knows of no server yet."""
+    world = World(make_plan(1).only(()), LuaHost())
+    oracle, process, other = world.oracle, Tag("p0"), Tag("p1")
+    oracle.versions["f0"] = [0.0]
+    oracle.troubled("p0", 0.2, 1.0)
+    oracle.suspended("p0", *sleeps)
+    it = oracle.begin(other, "k:f0", ["f0"])
+    it.acknowledged = world.loop.now = 0.6
+    world.loop.now = 2.2
+    oracle.read(process, "f0", 0, 2.1, oracle.tick(), "gutter")
+    assert (not oracle.violations) is (well or world.max_staleness > 2.1 - 1.0)

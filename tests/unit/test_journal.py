@@ -388,6 +388,23 @@ def test_rule_5_suspended_the_recorded_cover(scope: Scope) -> None:
     assert not journal.covers(ONE)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_rule_5_suspended_the_recorded_do_not_outdate_what_is_computed_here_after_them(late: bool) -> None:
+    journal = Journal()
+    acked(journal, "x")
+    journal.suspended = True
+    before = journal.sequence
+    assert journal.covers(ONE)
+    assert not journal.covers(ONE, after=before)
+    if late:
+        assert not journal.heard_late("y", KEY, 11, "g1", 1.0, 2.0)
+    else:
+        hear(journal, "y", stamp=11)
+    assert journal.covers(ONE, after=before)
+    assert not journal.covers(OTHER, after=before)
+    assert not journal.covers(ONE, after=journal.sequence)
+
+
 def test_rule_5_kinds_of_a_later_version_cover_everything() -> None:
     journal = Journal()
     hear(journal, "x", Scope("zone", "eu"))

@@ -174,6 +174,8 @@ class Journal:
         #: How often pending ones were widened.
         self.merges = 0
         self._proved_before = float("-inf")
+        #: The sequence when something was last recorded while suspended.
+        self._recorded_at = 0
 
     def __repr__(self) -> str:
         state = " suspended" if self.suspended else ""
@@ -318,11 +320,14 @@ class Journal:
     # -- questions
 
     def covers(self, subject: Subject, tags: Iterable[bytes] = (), *, after: int = -1) -> bool:
-        """Whether something pending (begun after sequence `after`) outdates what servers say of the subject;
-        `tags` are those of the envelope in question (rule 16)."""
+        """Whether something pending outdates what servers say of the subject; `tags` are those of the envelope in
+        question (rule 16). With the sequence `after` which this process began to compute it without a lease: only
+        what was begun or recorded since counts."""
         if self.pending and any(item.sequence > after for item in self.pending.covering(subject, tags)):
             return True
-        return self.suspended and any(self._scopes[scope] for scope in _scopes_over(subject, tags))
+        if not self.suspended or self._recorded_at <= after:
+            return False
+        return any(self._scopes[scope] for scope in _scopes_over(subject, tags))
 
     def covering(self, subject: Subject) -> list[Pending]:
         """What is pending for the subject, oldest first."""
@@ -391,6 +396,9 @@ class Journal:
             self._drop(item)
 
     def _record(self, item: Recorded) -> None:
+        if self.suspended:  # its stamp may be of a former master, and below what was known when a computation began
+            self.sequence += 1
+            self._recorded_at = self.sequence
         if item.id in self._recorded:  # heard before its own reply came
             self._unrecord(self._recorded[item.id])
         before = self._newest.get((item.generation, item.scope))
