@@ -226,10 +226,19 @@ WORLD = [
     Mutation(
         "the first page of marks is the last",
         18,
-        (edit(Tail, "_marks", ("if len(page) < count:", "if True:")),),
+        (edit(Tail, "_page", ("if len(marks) == count:", "if False:")),),
         parts=("page",),
         settings=CALM,
         workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.15, "sets": 0.0},
+        scene=BORN_ANEW,
+    ),
+    Mutation(
+        "replicas are read before all marks are",
+        14,
+        (edit(State, "resynced", ('float("-inf") if unread else began', "began")),),
+        parts=("page",),
+        settings=CALM,
+        workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.05, "sets": 0.0},
         scene=BORN_ANEW,
     ),
     Mutation(

@@ -441,7 +441,8 @@ class Engine:
 
     def heard_lately(self) -> bool:
         """Whether the tail hears the master well."""
-        return self.state.local or self.state.now() - self.state.covers < 2 * self.settings.block
+        state = self.state
+        return state.local or state.unread or state.now() - state.covers < 2 * self.settings.block
 
     def observe_time(self, time_us: int, generation: str, sent: float) -> None:
         """The master's time came with a reply to what was sent at that moment."""

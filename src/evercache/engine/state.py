@@ -163,6 +163,8 @@ class State:
         self.route = NOWHERE
         self.turn = object()
         self.ready = False
+        #: Whether marks of the bookkeeping have still to be read: then only the master can judge what is cached.
+        self.unread = False
         self.local = False
         self.resyncs = 0
         #: Told with the next resync.
@@ -273,7 +275,7 @@ class State:
             # Of several reasons that tell most which came first; but that the data is another, of any.
             if self.ready or why == "fork" or (self.unready_why in _UNHEARD and why not in _UNHEARD):
                 self.unready_why = why
-            self.ready = False
+            self.ready = self.unread = False
             if master:
                 self.master_down = False
             self.tau = float("inf")
@@ -283,8 +285,19 @@ class State:
             self.clock.reset()
             self.reading = {}
 
-    def resynced(self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float) -> int:
-        """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5)."""
+    def resynced(
+        self,
+        reply: ResyncReply,
+        run_id: str,
+        marks: Sequence[tuple[Scope, int]],
+        began: float,
+        *,
+        unread: bool = False,
+    ) -> int:
+        """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5).
+
+        `unread`: `marks` are not all. Until `learnt` the process counts as blind (rule 14).
+        """
         now = self.now()
         with self.lock, self.change:
             for scope, stamp in marks:
@@ -303,13 +316,33 @@ class State:
             self.resyncs += 1
             self.tau = now
             lost = self.journal.resynced(reply.gens, now, lambda: self.rng.uniform(0, REPLAY_JITTER), self.new_id)
-            self.covers = began
+            self.unread = unread
+            self.covers = float("-inf") if unread else began
             self.reading = {}  # after the count of resyncs: who joins looks at that first
             self.ready = True
             self.master_down = False
             self.leave_route()
             self._readiness.set(None)
         return lost
+
+    def hear_marks(self, marks: Sequence[tuple[Scope, int]], everything: int, tag_floor: int) -> None:
+        """Marks and floors that were read while none of what they cover is served without the master."""
+        now = self.now()
+        with self.lock, self.change:
+            for scope, stamp in marks:
+                self.marks.hear(scope, stamp, now)
+            self.marks.everything = max(self.marks.everything, everything)
+            self.marks.tag_floor = max(self.marks.tag_floor, tag_floor)
+
+    def learnt(self, began: float) -> None:
+        """No mark is `unread` any more, of those that were there when the resync began."""
+        with self.lock, self.change:
+            self.marks.version += 1
+            self.near.clear()
+            self.reading = {}
+            self.unread = False
+            self.covers = began
+            self.leave_route()
 
     # -- marks
 
