@@ -84,7 +84,7 @@ def doctor(
     if json_:
         click.echo(doctor_as_json(facts, results))
     else:
-        console().print(doctor_as_tables(facts, results, verbose=verbose))
+        console().print(doctor_as_tables(facts, results, verbose=verbose), crop=False)
     if not facts.up_servers:
         return UNSEEN
     gravest = verdict(results)
