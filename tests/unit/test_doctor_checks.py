@@ -286,7 +286,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "persistence",
         all_of(redis(1, "7.2.14", left_out=(KEYS,)), node(1, **NO_CONFIG)),
         "(Redis 7.2.14) reads its append-only file as the default user, who may not write every key: ",
-        "ACL SAVE || valkey-cli -h 10.0.0.2 -p 6379 CONFIG REWRITE",
+        "ACL SAVE\nvalkey-cli -h 10.0.0.2 -p 6379 CONFIG REWRITE",
     ),
     (
         "persistence",

@@ -100,6 +100,8 @@ def _found(result: Result, results: Sequence[Result]) -> RenderableType:
     rows: list[tuple[str, Text]] = [("want", Text(result.check.title))]
     for seen, steps in _alike(result.own):
         rows += [("seen", Text(one, style="bold")) for one in seen]
+        if steps and is_command(steps[0]):
+            rows.append(("mend", Text("run in a shell", style="green")))
         for step in steps:
             if not is_command(step):
                 rows.append(("mend", Text(step, style="green")))

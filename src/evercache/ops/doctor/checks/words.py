@@ -30,10 +30,12 @@ def changed(node: NodeFacts, *settings: str) -> str:
 
 
 def users_kept(node: NodeFacts) -> str:
-    """The command line that keeps changed users for the next start of a node."""
+    """The command line that keeps changed users for the next start of a node; both where it is not seen which one
+    the node needs, as the other one is refused and changes nothing.
+    """
     file = node.config.get("aclfile")
     if file is None:
-        return f"{cli(node.address, 'ACL SAVE')} || {cli(node.address, 'CONFIG REWRITE')}"
+        return f"{cli(node.address, 'ACL SAVE')}\n{cli(node.address, 'CONFIG REWRITE')}"
     return cli(node.address, "ACL SAVE" if file else "CONFIG REWRITE")
 
 
