@@ -48,7 +48,7 @@ def state(made: Rendered) -> list[list[str]]:
 
 
 def tried(made: Rendered, host: str, role: str, *words: str | int, sentinel: bool = False) -> object:
-    """A command in the name of a role; the user for replication has no URL, and is not known to sentinels."""
+    """A command in the name of a role; the user for replication has no URL."""
     if role != "replication":
         return made.command(host, *words, role=role, sentinel=sentinel)
     ports = made.description.ports

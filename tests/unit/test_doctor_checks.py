@@ -111,7 +111,7 @@ def valkey(place: int, version: str, **fields: object) -> Change:
 
 NOTHING = tuple(QUESTIONS)
 NO_DRYRUN = {"left_out": None, "hidden": {"ACL DRYRUN": "ACL DRYRUN: NOPERM"}}
-RIGHTS = "ACL SETUSER default reset allkeys allchannels +@all, then "
+RIGHTS = "ACL SETUSER default reset allkeys allchannels +@all\n"
 DENIED = {"FAILOVER ABORT": "User sentinel has no permissions to run the 'failover' command"}
 
 #: (check, what is changed, a part of what is said, a part of what mends it).
@@ -155,7 +155,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "own-myid",
         sentinel(2, myid="id1"),
         "10.0.0.2:26379 and 10.0.0.3:26379 have the same id",
-        "remove `sentinel myid`",
+        "sed -i '/^sentinel myid /d'",
     ),
     (
         "same-master",
@@ -267,32 +267,32 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "persistence",
         redis(1, "7.0.15", left_out=NOTHING, as_default=0),
         "10.0.0.2:6379 (Redis 7.0.15) reads its append-only file as the default user, who may not write at all: ",
-        f"valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}CONFIG REWRITE",
+        f"valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}valkey-cli -h 10.0.0.2 -p 6379 CONFIG REWRITE",
     ),
     (
         "persistence",
         redis(0, "8.4.6", left_out=(KEYS, "select"), as_default=2),
         "who may not write every key, nor use `select`: a restart",
-        f"whoever logs in as default do so as another user; then valkey-cli -h 10.0.0.1 -p 6379 {RIGHTS}",
+        f"log in as another user first\nvalkey-cli -h 10.0.0.1 -p 6379 {RIGHTS}",
     ),
     (
         "persistence",
         all_of(valkey(2, "8.0.1", left_out=NOTHING[:6], as_default=0), config(2, {"aclfile": "/etc/users.acl"})),
         "(Valkey 8.0.1) reads its append-only file as the default user, who may not use `decr`, `del`, "
         "`function|flush`, `getdel`, 2 more: ",
-        f"valkey-cli -h 10.0.0.3 -p 6379 {RIGHTS}ACL SAVE",
+        f"valkey-cli -h 10.0.0.3 -p 6379 {RIGHTS}valkey-cli -h 10.0.0.3 -p 6379 ACL SAVE",
     ),
     (
         "persistence",
         all_of(redis(1, "7.2.14", left_out=(KEYS,)), node(1, **NO_CONFIG)),
         "(Redis 7.2.14) reads its append-only file as the default user, who may not write every key: ",
-        f"as another user; then valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}ACL SAVE or CONFIG REWRITE",
+        "ACL SAVE\nvalkey-cli -h 10.0.0.2 -p 6379 CONFIG REWRITE",
     ),
     (
         "persistence",
         redis(1, "7.0.15", left_out=NOTHING, as_default=0, open=True),
         "(Redis 7.0.15)",
-        "have whoever logs in as default",
+        "have all clients that log in as default",
     ),
     ("saves-and-clocks", info(0, rdb_last_bgsave_status="err"), "save of a snapshot failed", "/var/lib/valkey"),
     (
@@ -328,7 +328,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "ckquorum",
         everyone(lambda place: sentinel(place, groups=(Group("other", {"name": "other"}),))),
         "10.0.0.1:26379 does not know 'shop'; it watches other",
-        "name other in the URL, or valkey-cli -h 10.0.0.1 -p 26379 SENTINEL MONITOR shop <host>",
+        "URL; or have it watch shop\nvalkey-cli -h 10.0.0.1 -p 26379 SENTINEL MONITOR shop <host>",
     ),
     ("foreground", process(1, 1, daemonized=True), "10.0.0.2:26379: daemonize yes", "/etc/valkey/sentinel.conf"),
     ("config-writable", info(1, config_file=""), "runs without a configuration file", "a file of its own"),
@@ -381,7 +381,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "maxmemory",
         info(1, total_system_memory="1200000000"),
         "leaves no room for a save",
-        "10.0.0.2: CONFIG SET maxmemory 801mb",
+        "valkey-cli -h 10.0.0.2 -p 6379 CONFIG SET maxmemory 801mb",
     ),
     ("kernel", host(1, overcommit="0"), "host1: vm.overcommit_memory is 0", "sysctl vm.overcommit_memory=1"),
     ("kernel", host(1, huge_pages="always"), "huge pages", "echo never"),

@@ -178,8 +178,10 @@ def _later(d: Description, host: Host, owner: str, node_live: str, sentinel_live
             files.append(sentinel_live)
         lines.append(f"chown {owner} {' '.join(files)}")
         text += (
-            "**If this host was lost with its disk**: it must come back as a replica of whoever is master now "
-            "(`evercache status` says it). Before the first start, write that address in the place of MASTER:\n\n"
+            "**If this host was lost with its disk**: it must come back as a replica of the present master. Its "
+            "data node asks the sentinels which one that is; `evercache status` says it, too. Before the first "
+            "start, write that address in the place of MASTER, for the sentinel, and for the case that too few "
+            "answer:\n\n"
             "```sh\n" + "\n".join(lines) + "\n```\n\n"
         )
     if len(d.hosts) > 1:

@@ -49,7 +49,7 @@ def lasting(mend: str, servers: Iterable[NodeFacts | SentinelFacts]) -> str:
         return mend
     where = ", ".join(dict.fromkeys(_DESCRIBED[name] for name in names if name in _DESCRIBED))
     if not where:
-        return f"{mend}; the next start sets what `evercache render` makes: render and install again"
+        return f"{mend}\nthe next start sets what `evercache render` makes: render and install again"
     return (
-        f"{mend}; the next start undoes that: set {where} in the description, run `evercache render` and install.sh"
+        f"{mend}\nthe next start undoes that: set {where} in the description, run `evercache render` and install.sh"
     )

@@ -19,6 +19,7 @@ __all__ = [
     "examine",
     "fine",
     "found",
+    "is_command",
     "registered",
     "unseen",
     "verdict",
@@ -44,7 +45,7 @@ class Finding:
     state: State
     #: What was seen, with addresses; or why nothing could be seen.
     seen: str
-    #: The command or the setting that mends it, filled in.
+    #: What mends it, one step a line: words, or a command that can be run as it stands (but for `<...>`).
     mend: str = ""
     #: Whether a shell on the host would show it.
     host: bool = False
@@ -56,6 +57,15 @@ class Finding:
     cause: str = ""
     #: The server that does not work because of it, as findings name it: what the check `explains` of it follows.
     disables: str = ""
+
+
+#: How a line begins that is a command.
+_PROGRAMS = ("valkey-cli ", "sed ", "sleep ", "chown ", "sysctl ", "echo ", "swapoff ")
+
+
+def is_command(line: str) -> bool:
+    """Whether a line of what mends something is to be run."""
+    return line.startswith(_PROGRAMS)
 
 
 def found(seen: str, mend: str, severity: Severity | None = None, *, disables: str = "") -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli
+from evercache.ops.doctor.checks.words import changed, cli, quoted, users_kept
 from evercache.ops.doctor.facts import Clock, Facts, NodeFacts, number, whole
 from evercache.ops.doctor.loading import KEYS, QUESTIONS, reads_as_default
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
@@ -53,7 +53,7 @@ def persistence(facts: Facts) -> Iterator[Finding]:
         )
         yield found(
             f"{where} has appendonly no and no save points{restart}",
-            f"{cli(node.address, 'CONFIG SET appendonly yes')}, then CONFIG REWRITE",
+            changed(node, "appendonly yes"),
         )
 
 
@@ -85,13 +85,11 @@ def _denied(names: tuple[str, ...]) -> str:
 
 def _rights(node: NodeFacts) -> str:
     """Off, so that the rights are nobody's; where somebody uses that user, another has to be made first."""
-    file = node.config.get("aclfile")
-    keep = "ACL SAVE or CONFIG REWRITE" if file is None else "ACL SAVE" if file else "CONFIG REWRITE"
     command = cli(node.address, "ACL SETUSER default reset allkeys allchannels +@all")
-    mend = f"{command}, then {keep}; nobody can log in as default then"
+    mend = f"{command}\n{users_kept(node)}\nnobody can log in as default then"
     if node.as_default == 0 and not node.open:
         return mend
-    return f"have whoever logs in as default do so as another user; then {mend}"
+    return f"have all clients that log in as default log in as another user first\n{mend}"
 
 
 def _appends(node: NodeFacts) -> bool:
@@ -143,7 +141,7 @@ def saves_and_clocks(facts: Facts) -> Iterator[Finding]:
         if syncs > 1 and syncs >= replicas > 0:
             yield found(
                 f"{facts.label(sentinel.address)}: parallel-syncs {syncs} with {replicas} replicas",
-                cli(sentinel.address, f"SENTINEL SET {group.name} parallel-syncs 1"),
+                cli(sentinel.address, f"SENTINEL SET {quoted(group.name)} parallel-syncs 1"),
                 Severity.warning,
             )
     yield from _clocks(facts)
@@ -164,8 +162,8 @@ def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
             folder = node.config.get("dir", "its folder")
             yield found(
                 f"{where}: {what}",
-                f"make room on the disk of {folder} (df -h {folder}), or mend its rights, as its log says; then "
-                f"{cli(node.address, command)}. Change no role and no password for it",
+                f"make room on the disk of {folder} (df -h {folder}), or fix its rights, as its log says\n"
+                f"{cli(node.address, command)}\nchange no role and no password for it",
                 disables=where if node.unwritten else "",
             )
     if "rdb_last_bgsave_status" not in node.info:

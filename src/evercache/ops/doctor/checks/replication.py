@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli, per_second, size
+from evercache.ops.doctor.checks.words import changed, cli, per_second, quoted, size
 from evercache.ops.doctor.facts import Facts, NodeFacts, flags_of, number
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
 
@@ -43,7 +43,7 @@ def replicas_follow(facts: Facts) -> Iterator[Finding]:
                 continue  # what is named takes no writes: nobody is better off following it
             yield found(
                 f"{where} follows {facts.label(source)}, not {facts.label(master)}",
-                cli(node.address, f"REPLICAOF {master.host} {master.port}"),
+                cli(node.address, f"REPLICAOF {quoted(master.host)} {master.port}"),
             )
         elif node.info.get("master_link_status") != "up":
             yield found(
@@ -70,8 +70,8 @@ def _since(node: NodeFacts) -> str:
 def _mend_of_link(node: NodeFacts, facts: Facts) -> str:
     top = facts.master_node
     if top is not None and not top.error and top.open is False and node.setting("masterauth") == "":
-        return cli(node.address, "CONFIG SET masterauth <password of the master>, then CONFIG REWRITE")
-    return f"see its log; {cli(node.address, 'INFO replication')}"
+        return changed(node, "masterauth <password>")
+    return f"see its log\n{cli(node.address, 'INFO replication')}"
 
 
 def _offset(node: NodeFacts | None, name: str) -> float:
@@ -103,7 +103,7 @@ def backlog(facts: Facts) -> Iterator[Finding]:
         elif kept < need:
             yield found(
                 f"{where}: repl-backlog-size {size(kept)} holds {_duration(kept, rate)}",
-                cli(node.address, f"CONFIG SET repl-backlog-size {_round(need)}mb"),
+                changed(node, f"repl-backlog-size {_round(need)}mb"),
             )
         limits = node.config.get("client-output-buffer-limit")
         if limits is None:
@@ -115,7 +115,7 @@ def backlog(facts: Facts) -> Iterator[Finding]:
             most = _round(max(least, 256 << 20))
             yield found(
                 f"{where}: the output buffer of a replica is cut at {size(hard)} ({size(soft)} for {seconds} s)",
-                cli(node.address, f'CONFIG SET client-output-buffer-limit "replica {most}mb {most // 4}mb 60"'),
+                changed(node, f'client-output-buffer-limit "replica {most}mb {most // 4}mb 60"'),
             )
 
 
@@ -177,10 +177,8 @@ def promotable(facts: Facts) -> Iterator[Finding]:
             f"start a replica on another host, with `{line}`",
         )
     elif priorities and all(value == 0 for value in priorities.values()):
-        address = next(iter(priorities))
-        yield found(
-            "every replica has priority 0: none may be promoted", cli(address, "CONFIG SET replica-priority 100")
-        )
+        first = next(iter(facts.replicas))
+        yield found("every replica has priority 0: none may be promoted", changed(first, "replica-priority 100"))
     for node in facts.up_nodes:
         least = node.setting("min-replicas-to-write")
         if least is None or not (least.isascii() and least.isdigit()) or len(least) > 9:
@@ -189,7 +187,7 @@ def promotable(facts: Facts) -> Iterator[Finding]:
             yield found(
                 f"{facts.label(node.address)}: min-replicas-to-write {least} with {len(known)} replicas: "
                 "the loss of one stops all writes",
-                cli(node.address, f"CONFIG SET min-replicas-to-write {max(0, len(known) - 1)}"),
+                changed(node, f"min-replicas-to-write {max(0, len(known) - 1)}"),
                 Severity.warning,
             )
     for sentinel, group in facts.groups():

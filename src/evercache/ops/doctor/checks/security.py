@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli
+from evercache.ops.doctor.checks.words import changed, cli, quoted, users_kept
 from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts, Texts, address_of, is_loopback, number
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
 from evercache.wire.types import Address
@@ -32,7 +32,7 @@ def passwords(facts: Facts) -> Iterator[Finding]:
         elif closed and node.open:
             yield found(
                 f"{where} asks for no password, {facts.label(closed[0].address)} does",
-                cli(node.address, "CONFIG SET requirepass <password>, then CONFIG REWRITE"),
+                changed(node, "requirepass <password>"),
             )
         if not closed or (len(facts.nodes) == 1 and not facts.watched):
             continue
@@ -42,7 +42,7 @@ def passwords(facts: Facts) -> Iterator[Finding]:
         elif not given:
             yield found(
                 f"{where} has no masterauth: it cannot follow {facts.label(_other(node, closed))}",
-                cli(node.address, "CONFIG SET masterauth <password>, then CONFIG REWRITE"),
+                changed(node, "masterauth <password>"),
             )
     yield from _refused(facts)
 
@@ -66,11 +66,10 @@ def _refused(facts: Facts) -> Iterator[Finding]:
         names = " and ".join(facts.label(one.address) for one, _ in refused)
         setting = "SENTINEL CONFIG SET sentinel-pass <password>"
         if kind == "node":
-            setting = f"SENTINEL SET {facts.client.service} auth-pass <password>"
-        first = refused[0][0].address
+            setting = f"SENTINEL SET {quoted(facts.client.service)} auth-pass <password>"
         yield found(
             f"{kind} {facts.label(address)} refuses {names}: errors for {refused[0][1]:.0f} s",
-            f"{cli(first)} {setting}" if len(refused) == 1 else f"on each of them: {setting}",
+            "\n".join(cli(one.address, setting) for one, _ in refused),
         )
 
 
@@ -107,18 +106,18 @@ def sentinel_acl(facts: Facts) -> Iterator[Finding]:
         for user, commands in node.sentinel_users.items():
             denied = [command for command, reply in commands.items() if reply != "OK"]
             if denied:
-                rules = " ".join(dict.fromkeys(_rule(command) for command in denied))
+                rules = " ".join(map(quoted, dict.fromkeys(one for command in denied for one in _rules(command))))
                 yield found(
                     f"{where}: the user {user} of the sentinels may not run {', '.join(denied)}",
-                    cli(node.address, f"ACL SETUSER {user} {rules}") + ", then ACL SAVE or CONFIG REWRITE",
+                    f"{cli(node.address, f'ACL SETUSER {quoted(user)} {rules}')}\n{users_kept(node)}",
                 )
 
 
-def _rule(command: str) -> str:
+def _rules(command: str) -> list[str]:
     words = command.lower().split()
     if words[0] in {"publish", "subscribe"}:
-        return f"allchannels +{words[0]}"
-    return f"+{words[0]}|{words[1]}" if words[0] in {"client", "config", "script"} else f"+{words[0]}"
+        return ["allchannels", f"+{words[0]}"]
+    return [f"+{words[0]}|{words[1]}" if words[0] in {"client", "config", "script"} else f"+{words[0]}"]
 
 
 @check(
@@ -150,8 +149,8 @@ def open_door(facts: Facts) -> Iterator[Finding]:
             seen = f"{where} asks for no password, and listens on {' '.join(bound) or 'every address'}"
         mend = "requirepass in its file, SENTINEL CONFIG SET sentinel-pass <password> on every sentinel"
         if isinstance(server, NodeFacts):
-            mend = cli(server.address, "CONFIG SET requirepass <password>")
-        yield found(seen, f"{mend}; or bind 127.0.0.1")
+            mend = changed(server, "requirepass <password>")
+        yield found(seen, f"{mend}\nor bind 127.0.0.1")
 
 
 def _bound(server: NodeFacts | SentinelFacts) -> list[str] | None:
