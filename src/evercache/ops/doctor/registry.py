@@ -123,8 +123,8 @@ class Result:
         return max(grave, default=None)
 
 
-#: Checks that fire for a server whose disk is full, since its sentinels hold it for dead.
-_FOLLOWS_FROM_THE_DISK = frozenset(
+#: Checks that fire for a server whose disk is full, or whose certificate is not accepted: it is held for dead.
+_FOLLOWS_FROM_IT = frozenset(
     {"one-master", "named-master", "reachable", "replicas-follow", "promotable", "passwords", "dead-remembered"}
 )
 
@@ -171,19 +171,29 @@ def examine(facts: Facts) -> tuple[Result, ...]:
             )
             for one in results
         ]
-    # A server that cannot write to its disk refuses writes and PING: all that follows from it is mended there.
-    sick = [facts.label(node.address) for node in facts.up_nodes if node.unwritten]
-    return tuple(
-        replace(result, findings=tuple(_explained(one, sick) for one in result.findings))
-        if sick and result.check.name in _FOLLOWS_FROM_THE_DISK
-        else result
-        for result in results
-    )
+    # A server that cannot write to its disk refuses writes and PING, and nobody reaches one whose certificate is
+    # not accepted: all that follows from it is mended there.
+    causes = {
+        "saves-and-clocks": [facts.label(node.address) for node in facts.up_nodes if node.unwritten],
+        "certificates": [
+            facts.label(one.address)
+            for one in facts.servers
+            if one.error and one.certificate is not None and not one.certificate.valid(facts.taken)
+        ],
+    }
+    for cause, sick in causes.items():
+        results = [
+            replace(one, findings=tuple(_explained(finding, cause, sick) for finding in one.findings))
+            if sick and one.check.name in _FOLLOWS_FROM_IT
+            else one
+            for one in results
+        ]
+    return tuple(results)
 
 
-def _explained(finding: Finding, sick: list[str]) -> Finding:
+def _explained(finding: Finding, cause: str, sick: list[str]) -> Finding:
     of_it = finding.state == "found" and any(label in finding.seen for label in sick)
-    return replace(finding, cause="saves-and-clocks") if of_it else finding
+    return replace(finding, cause=cause) if of_it else finding
 
 
 def _findings(one: Check, facts: Facts) -> tuple[Finding, ...]:
