@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -150,6 +151,7 @@ class Rendered:
         ports = self.description.ports
         port = ports.sentinel if sentinel else ports.node
         options = targets.sentinel_options if sentinel else targets.node_options
+        options = replace(options, connect_timeout=5.0)  # machines of tests are busy
         return ask(Address(self.address(host), port), options, words, timeout=5)[0]
 
     def survey(self) -> Survey:

@@ -1,4 +1,4 @@
-"""`reload.sh` of a rendered host: passwords change while a site reads, and nothing is restarted."""
+"""`reload.sh`: passwords and certificates change while a site reads, and nothing is restarted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.servers import find_server, wait_for
 
 from evercache import Cache
 from evercache.errors import AuthenticationFailed, UnavailableError
+from evercache.ops.doctor import gather
+from evercache.ops.doctor.facts import Certificate
 from evercache.ops.doctor.gather import lines
 
 pytestmark = pytest.mark.timeout(180)
@@ -54,6 +56,24 @@ def processes(made: Rendered) -> list[str]:
     return [lines(info)["run_id"] for info in infos]
 
 
+def workers(url: str, budget: float = 5.0) -> Cache:
+    """Of the site; a busy machine takes its time for handshakes."""
+    return Cache(
+        f"{url}{'&' if '?' in url else '?'}connect_timeout=2", namespace="shop", on_error="raise", budget=budget
+    )
+
+
+def certificates(made: Rendered) -> list[Certificate | None]:
+    """What nodes and sentinels present; nothing without TLS."""
+
+    def seen() -> list[Certificate | None]:
+        servers = sorted(gather(made.url("monitoring")).servers, key=lambda one: str(one.address))
+        found = [one.certificate for one in servers]
+        return found if len(found) == 2 * len(made.hosts) and all(found) else []
+
+    return wait_for(seen, 30, "all certificates") if made.description.tls.enabled else []
+
+
 def cut(made: Rendered) -> None:
     """Every connection between the servers breaks, and is made anew with what they have now."""
     for host in made.hosts:
@@ -84,16 +104,15 @@ def test_passwords_change_without_a_restart_while_a_site_reads(running: Rendered
     def step(lines: str, operator: str) -> None:
         for role in old:
             (tmp_path / "passwords" / role).write_text(lines.format(old=old[role], new=new[role]))
-        running.render()
+        running.render(certificates=running.description.tls.enabled)
         for host in running.hosts:
             said = reload(running, host, environment, operator)
             assert not any(password in said for password in (*old.values(), *new.values()))
 
-    old_url = running.url("application")
-    with (
-        Cache(old_url, namespace="shop", on_error="raise", budget=5.0) as workers,
-        reading(site.on(workers), 1) as answers,
-    ):
+    old_url, shown = running.url("application"), certificates(running)
+    for path in running.out.glob("*/tls/tls.crt"):
+        path.unlink()  # the first step brings new ones
+    with workers(old_url) as cache, reading(site.on(cache), 1) as answers:
         wait_for(lambda: len(answers.all) > 50, what="the site to read")
         step("{old}\n{new}\n", old["operator"])
         cut(running)
@@ -102,12 +121,7 @@ def test_passwords_change_without_a_restart_while_a_site_reads(running: Rendered
         running.wait_whole()
         new_url = running.url("application")
         assert new_url != old_url
-        with Cache(new_url, namespace="shop", on_error="raise", budget=5.0) as restarted:
-            assert site.on(restarted)(1) == 0
-        with (
-            Cache(new_url, namespace="shop", on_error="raise", budget=5.0) as restarted,
-            reading(site.on(restarted), 1) as later,
-        ):
+        with workers(new_url) as restarted, reading(site.on(restarted), 1) as later:
             wait_for(lambda: len(later.all) > 50, what="the restarted workers to read")
             step("{new}\n", new["operator"])
             cut(running)
@@ -118,14 +132,18 @@ def test_passwords_change_without_a_restart_while_a_site_reads(running: Rendered
     assert {value for _, _, value in (*answers.all, *later.all)} == {0}
     assert site.runs == 1, "all else was cached"
     assert processes(running) == before, "nothing was restarted"
-    with (
-        Cache(old_url, namespace="shop", on_error="raise", budget=2.0) as forgotten,
-        pytest.raises(UnavailableError),
-    ):
+    with workers(old_url, budget=2.0) as forgotten, pytest.raises(UnavailableError):
         site.on(forgotten)(2)
     for host in running.hosts:
         with pytest.raises(AuthenticationFailed):
             running.command(host, "PING", role="operator", password=old["operator"])
+    if running.description.tls.enabled:
+        changed = [new != old for new, old in zip(certificates(running), shown, strict=True)]
+        assert sorted(changed) == [False] * 3 + [True] * 3, "those of the nodes"
+        for host in running.hosts:
+            running.control(host, "restart", "sentinel")
+            running.wait_whole()
+        assert all(new != old for new, old in zip(certificates(running), shown, strict=True))
     # A failover needs all of them: the sentinels' at the nodes, at one another, and that of the replicas.
     master = running.master()
     running.kill(master)

@@ -448,6 +448,12 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "10.0.0.2:6379 (valkey 9.1) is older than its master (valkey 9.2)",
         "upgrade 10.0.0.2:6379",
     ),
+    (
+        "saves-and-clocks",
+        info(1, rdb_last_save_time=str(int(NOW) - 3 * 3600), rdb_changes_since_last_save="2"),
+        "its last snapshot is 3.0 h old, though 2 changes ask for one after 3600 s",
+        "-h 10.0.0.2 -p 6379 BGSAVE",
+    ),
     ("maxmemory", info(1, maxmemory_policy="volatile-ttl"), "its master has volatile-lru", "policy volatile-lru"),
     ("maxmemory", info(0, maxmemory="0"), "has no maxmemory", "CONFIG SET maxmemory 1073741824"),
     ("maxmemory", everyone(lambda p: info(p, maxmemory="0")), "has no maxmemory", "CONFIG SET maxmemory 2048mb"),
@@ -556,6 +562,8 @@ FINE: list[tuple[str, Change]] = [
         all_of(redis(1, "7.0.15", left_out=NOTHING), info(1, aof_enabled="0"), config(1, {"appendonly": "no"})),
     ),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 0.9, NOW, NOW + 0.02))),
+    ("saves-and-clocks", info(1, rdb_last_save_time=str(int(NOW) - 7000), rdb_changes_since_last_save="2")),
+    ("saves-and-clocks", info(1, rdb_last_save_time="1", rdb_changes_since_last_save="0")),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 4.0, NOW, NOW + 4.5))),
     ("restart-delay", program(0, restart_delay=0.0, autorestart=False)),
     ("stop-timeout", all_of(no_hosts, everyone(lambda place: config(place, {"save": ""})))),
@@ -592,13 +600,14 @@ def test_it_fires(name: str, change: Change, seen: str, mend: str) -> None:
     assert result.severity in (Severity.warning, Severity.critical)
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "seen"),
-    [
-        ("versions", info(1, valkey_version="9.2.0"), "the nodes run valkey 9.1 and valkey 9.2"),
-        ("libraries", node(1, libraries={"1.0": 3, "1.1": 2}), "1.0 (3 connections), 1.1 (2 connections)"),
-    ],
-)
+#: (check, what is changed, what it must say): no alarm.
+NOTED: list[tuple[str, Change, str]] = [
+    ("versions", info(1, valkey_version="9.2.0"), "the nodes run valkey 9.1 and valkey 9.2"),
+    ("libraries", node(1, libraries={"1.0": 3, "1.1": 2}), "1.0 (3 connections), 1.1 (2 connections)"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "seen"), NOTED)
 def test_a_rollout_is_no_alarm(name: str, change: Change, seen: str) -> None:
     result = result_of(name, change(sound()))
     assert result.severity is Severity.note
@@ -654,9 +663,9 @@ def test_only_a_plain_answer_about_the_default_user_counts() -> None:
 def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
     names = {one.name for one in registered()}
     assert len(registered()) == len(names) == 34
-    assert {name for name, *_ in FOUND} == names
-    # The client's own settings are always known, and whom we reach.
-    assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}
+    assert {name for name, *_ in FOUND} | {name for name, *_ in NOTED} == names
+    # The client's own settings are always known, whom we reach, and what those that answer are.
+    assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable", "versions"}
 
 
 def test_what_is_registered_reads_well() -> None:

@@ -11,6 +11,8 @@ from evercache.ops.doctor.registry import Finding, Severity, check, found, unsee
 
 __all__: list[str] = []
 
+#: Seconds by which a snapshot may be late: it takes its time, and one that failed is tried again.
+SAVE_OVERDUE = 3600.0
 #: Seconds that clocks may differ by.
 CLOCKS = 1.0
 #: How many commands that are left out a line names.
@@ -157,8 +159,29 @@ def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
                 f"make room on the disk of {folder} (df -h {folder}), or mend its rights, as its log says; then "
                 f"{cli(node.address, command)}. Change no role and no password for it",
             )
+    yield from _overdue(facts, node)
     if "rdb_last_bgsave_status" not in node.info:
         yield unseen(f"{where}: {node.hidden.get('INFO', 'INFO shows nothing of persistence')}")
+
+
+def _overdue(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
+    """A snapshot that its save points have asked for since long: a save that hangs fails never."""
+    words = node.config.get("save", "").strip('" ').split()
+    last, now = (
+        number(node.info, "rdb_last_save_time"),
+        node.clock.server if node.clock is not None else facts.taken,
+    )
+    if last is None or not all(map(str.isdigit, words)):
+        return
+    changes = whole(node.info, "rdb_changes_since_last_save")
+    due = [int(after) for after, count in zip(words[::2], words[1::2], strict=False) if changes >= int(count)]
+    if due and now - last > min(due) + SAVE_OVERDUE:
+        yield found(
+            f"{facts.label(node.address)}: its last snapshot is {(now - last) / 3600:.1f} h old, though {changes} "
+            f"changes ask for one after {min(due)} s",
+            f"see its log and its disk, then {cli(node.address, 'BGSAVE')}",
+            Severity.warning,
+        )
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:
