@@ -59,8 +59,9 @@ def _no_tags(self: Marks, stamp: int, subject: Any, tags: Any = ()) -> bool:
     return _original_fresh(self, stamp, subject, ())
 
 
-def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) -> None:
-    _original_prune(self, now, proved_before=float("inf"), keep=0.2)
+def _prune_all(self: Journal, now: float, *, keep: float) -> None:
+    _original_prune(self, now, keep=0.2)
+    self.forgotten.clear()
 
 
 #: The first life of the bookkeeping that somebody begins who knows of one before.

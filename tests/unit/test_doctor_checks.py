@@ -25,7 +25,7 @@ from tests.unit.doctor_facts import (
 )
 
 from evercache.ops.doctor import Facts, Result, Severity, examine, registered, verdict
-from evercache.ops.doctor.facts import Clock, Group, HostFacts
+from evercache.ops.doctor.facts import Certificate, Clock, Group, HostFacts
 from evercache.ops.doctor.loading import KEYS, QUESTIONS, left_out
 from evercache.wire.types import Address
 
@@ -45,6 +45,34 @@ def all_of(*changes: Change) -> Change:
 
 def result_of(name: str, facts: Facts) -> Result:
     return next(one for one in examine(facts) if one.check.name == name)
+
+
+AUTHORITY = "commonName=an authority"
+DAY = 86400.0
+
+
+def issued(days: float, *, since: float = -1.0, fits: bool = True, issuer: str = AUTHORITY) -> Certificate:
+    """A certificate for a host, with so many days left."""
+    return Certificate("commonName=cache-2", issuer, NOW + since * DAY, NOW + days * DAY, ("10.0.0.9",), fits)
+
+
+def authority(days: float, name: str = AUTHORITY, issuer: str = AUTHORITY) -> Certificate:
+    return Certificate(name, issuer, NOW - DAY, NOW + days * DAY)
+
+
+def secure(facts: Facts) -> Facts:
+    """By TLS everywhere, and everything good for long."""
+    nodes = [
+        replace(one, certificate=issued(300), config={**one.config, "tls-cert-file": "/etc/evercache/tls/tls.crt"})
+        for one in facts.nodes
+    ]
+    sentinels = [replace(one, certificate=issued(300)) for one in facts.sentinels]
+    facts = replace(facts, nodes=tuple(nodes), sentinels=tuple(sentinels))
+    return trusting(authority(900))(facts)
+
+
+def trusting(*authorities: Certificate, **fields: object) -> Change:
+    return client(secure=True, authorities=authorities, authorities_file="/etc/ca.crt", **fields)
 
 
 def later(place: int, **counters: str) -> Change:
@@ -366,6 +394,66 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "and listens on * -::*",
         "bind 127.0.0.1",
     ),
+    (
+        "certificates",
+        all_of(secure, node(1, certificate=issued(20))),
+        "10.0.0.2:6379: its certificate (/etc/evercache/tls/tls.crt) ends on 2026-10-11",
+        "-h 10.0.0.2 -p 6379 CONFIG SET tls-cert-file /etc/evercache/tls/tls.crt",
+    ),
+    (
+        "certificates",
+        all_of(secure, sentinel(1, certificate=issued(6))),
+        "10.0.0.2:26379: its certificate ends on 2026-09-27 14:13 UTC, in 6 days",
+        "restart this sentinel, one after the other",
+    ),
+    (
+        "certificates",
+        all_of(
+            secure,
+            sentinel(1, certificate=issued(6)),
+            process(1, 1, directives=(("tls-cert-file", "/etc/tls/sentinel.crt"),)),
+        ),
+        "its certificate (/etc/tls/sentinel.crt) ends",
+        "put a new one for 10.0.0.2 in /etc/tls/sentinel.crt and its key",
+    ),
+    ("certificates", all_of(secure, node(1, certificate=issued(-2), **GONE)), "ended on 2026-09-19", "CONFIG SET"),
+    ("certificates", all_of(secure, node(1, certificate=issued(90, since=0.5))), "begins on", "CONFIG SET"),
+    (
+        "certificates",
+        all_of(secure, node(1, certificate=issued(90, fits=False))),
+        "is for 10.0.0.9, not for 10.0.0.2",
+        "put a new one for 10.0.0.2",
+    ),
+    (
+        "certificates",
+        all_of(secure, client(certificate=issued(3), certificate_file="/etc/client.crt")),
+        "the client's certificate (/etc/client.crt) ends",
+        "read for the next connection",
+    ),
+    (
+        "certificates",
+        all_of(secure, trusting(authority(20), authority(-5, "commonName=used by nobody"))),
+        "the authority commonName=an authority (/etc/ca.crt) ends",
+        "beside the old",
+    ),
+    (
+        "certificates",
+        all_of(secure, trusting(authority(900, issuer="commonName=root"), authority(20, "commonName=root", "x"))),
+        "the authority commonName=root (/etc/ca.crt) ends",
+        "beside the old",
+    ),
+    (
+        "versions",
+        info(0, valkey_version="9.2.0"),
+        "10.0.0.2:6379 (valkey 9.1) is older than its master (valkey 9.2)",
+        "upgrade 10.0.0.2:6379",
+    ),
+    (
+        "saves-and-clocks",
+        info(1, rdb_last_save_time=str(int(NOW) - 3 * 3600), rdb_changes_since_last_save="2"),
+        "its last snapshot is 3.0 h old, though 2 changes ask for one after 3600 s",
+        "-h 10.0.0.2 -p 6379 BGSAVE",
+    ),
     ("maxmemory", info(1, maxmemory_policy="volatile-ttl"), "its master has volatile-lru", "policy volatile-lru"),
     ("maxmemory", info(0, maxmemory="0"), "has no maxmemory", "CONFIG SET maxmemory 1073741824"),
     ("maxmemory", everyone(lambda p: info(p, maxmemory="0")), "has no maxmemory", "CONFIG SET maxmemory 2048mb"),
@@ -439,6 +527,13 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("sentinel-acl", node(1, **HIDDEN), "CLIENT LIST: NOPERM", False),
     ("sentinel-acl", node(1, sentinel_users={}), "no sentinel is connected", False),
     ("open-door", node(1, **NOT_ASKED), "timed out", False),
+    (
+        "certificates",
+        all_of(secure, node(1, certificate=None, hidden={"certificate": "its certificate: timed out"})),
+        "10.0.0.2:6379: its certificate: timed out",
+        False,
+    ),
+    ("libraries", node(1, **HIDDEN), "CLIENT LIST: NOPERM", False),
     ("maxmemory", info(1, maxmemory=None), "no maxmemory", False),
     ("kernel", no_hosts, "the kernel of 10.0.0.1", True),
     ("kernel", host(1, hidden={"swap": "/proc/meminfo: no"}), "/proc/meminfo", True),
@@ -467,6 +562,8 @@ FINE: list[tuple[str, Change]] = [
         all_of(redis(1, "7.0.15", left_out=NOTHING), info(1, aof_enabled="0"), config(1, {"appendonly": "no"})),
     ),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 0.9, NOW, NOW + 0.02))),
+    ("saves-and-clocks", info(1, rdb_last_save_time=str(int(NOW) - 7000), rdb_changes_since_last_save="2")),
+    ("saves-and-clocks", info(1, rdb_last_save_time="1", rdb_changes_since_last_save="0")),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 4.0, NOW, NOW + 4.5))),
     ("restart-delay", program(0, restart_delay=0.0, autorestart=False)),
     ("stop-timeout", all_of(no_hosts, everyone(lambda place: config(place, {"save": ""})))),
@@ -474,6 +571,12 @@ FINE: list[tuple[str, Change]] = [
     ("passwords", everyone(lambda place: all_of(node(place, open=True), config(place, {"masterauth": ""})))),
     ("passwords", entry(1, "replicas", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "90000"})),
     ("open-door", all_of(on_one_loopback, node(1, open=True))),
+    ("certificates", secure),
+    ("certificates", all_of(secure, trusting(authority(-1), authority(900)))),
+    ("certificates", all_of(secure, trusting(authority(900), authority(-1, "commonName=used by nobody")))),
+    ("certificates", all_of(secure, node(1, certificate=issued(31)))),
+    ("versions", info(1, valkey_version="9.1.3")),
+    ("libraries", everyone(lambda place: node(place, libraries={"1.0": 3}))),
     ("foreground", all_of(config(1, {"daemonize": "yes"}), program(1, kind="systemd"))),
     ("kernel", lambda facts: replace(facts, hosts=(*facts.hosts, HostFacts("laptop", overcommit="0")))),
     ("kernel", host(1, huge_pages="madvise")),
@@ -495,6 +598,36 @@ def test_it_fires(name: str, change: Change, seen: str, mend: str) -> None:
     found = [one for one in result.findings if one.state == "found"]
     assert any(seen in one.seen and mend in one.mend for one in found), found
     assert result.severity in (Severity.warning, Severity.critical)
+
+
+#: (check, what is changed, what it must say): no alarm.
+NOTED: list[tuple[str, Change, str]] = [
+    ("versions", info(1, valkey_version="9.2.0"), "the nodes run valkey 9.1 and valkey 9.2"),
+    ("libraries", node(1, libraries={"1.0": 3, "1.1": 2}), "1.0 (3 connections), 1.1 (2 connections)"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "seen"), NOTED)
+def test_a_rollout_is_no_alarm(name: str, change: Change, seen: str) -> None:
+    result = result_of(name, change(sound()))
+    assert result.severity is Severity.note
+    assert any(seen in one.seen for one in result.findings)
+
+
+@pytest.mark.parametrize(("days", "severity"), [(7.1, Severity.warning), (7.0, Severity.critical)])
+def test_a_certificate_is_critical_a_week_before_its_end(days: float, severity: Severity) -> None:
+    facts = all_of(secure, sentinel(1, certificate=issued(days)))(sound())
+    assert result_of("certificates", facts).severity is severity
+
+
+def test_what_follows_from_a_certificate_is_mended_there() -> None:
+    """A node that is not accepted looks dead to every other check."""
+    ended = all_of(secure, node(1, certificate=issued(-2), **GONE))
+    reached = [one for one in result_of("reachable", ended(sound())).findings if one.state == "found"]
+    assert reached
+    assert all(one.cause == "certificates" for one in reached)
+    dead = all_of(secure, node(1, certificate=issued(90), **GONE))
+    assert all(not one.cause for one in result_of("reachable", dead(sound())).findings)
 
 
 @pytest.mark.parametrize(("name", "change", "why", "shell"), UNSEEN)
@@ -529,10 +662,10 @@ def test_only_a_plain_answer_about_the_default_user_counts() -> None:
 
 def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
     names = {one.name for one in registered()}
-    assert len(registered()) == len(names) == 31
-    assert {name for name, *_ in FOUND} == names
-    # The client's own settings are always known, and whom we reach.
-    assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}
+    assert len(registered()) == len(names) == 34
+    assert {name for name, *_ in FOUND} | {name for name, *_ in NOTED} == names
+    # The client's own settings are always known, whom we reach, and what those that answer are.
+    assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable", "versions"}
 
 
 def test_what_is_registered_reads_well() -> None:

@@ -34,7 +34,7 @@ def lines(text: str) -> list[str]:
 
 def test_each_host_gets_its_files() -> None:
     common = {"README.md", "valkey.conf", "sentinel.conf", "users.acl", "sentinel-users.acl"}
-    machine = common | {"install.sh", "kernel.sh", "99-evercache.conf", "firewall.nft"}
+    machine = common | {"install.sh", "reload.sh", "kernel.sh", "99-evercache.conf", "firewall.nft"}
     run = {"run-node.sh", "run-sentinel.sh"}
     wanted = {
         "supervisor": machine | run | {"supervisord.conf", "programs.conf"},

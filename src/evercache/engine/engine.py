@@ -319,10 +319,6 @@ class Engine:
         self.state.leave_route()
         self.tail_may_go_on()
 
-    def proved_before(self) -> float:
-        """What was heard before this moment is on every replica that could be promoted (rule 20)."""
-        return self.monitor.table.proved_before() if self.view.replicas else float("-inf")
-
     # -- endpoints, and the budgets of what is asked twice
 
     def may_hedge(self) -> bool:

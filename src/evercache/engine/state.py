@@ -315,7 +315,9 @@ class State:
             self.position = reply.last
             self.resyncs += 1
             self.tau = now
-            lost = self.journal.resynced(reply.gens, now, lambda: self.rng.uniform(0, REPLAY_JITTER), self.new_id)
+            lost = self.journal.resynced(
+                reply.gens, now, lambda: self.rng.uniform(0, REPLAY_JITTER), self.new_id, reply.tip
+            )
             self.unread = unread
             self.covers = float("-inf") if unread else began
             self.reading = {}  # after the count of resyncs: who joins looks at that first
@@ -412,12 +414,12 @@ class State:
             if self.ready and self.generation == generation:
                 self.observe_time(time_us, received, sent)
 
-    def expire(self, proved_before: float) -> None:
+    def expire(self) -> None:
         """Forget what is safe to forget; called by the background now and then."""
         now, settings = self.now(), self.settings
         with self.lock, self.change:
             self.marks.expire_keys(now, settings.lag_bound + 2 * settings.budget)
-            self.journal.prune(now, proved_before=proved_before, keep=settings.journal_time)
+            self.journal.prune(now, keep=settings.journal_time)
 
     # -- an invalidation's way
 

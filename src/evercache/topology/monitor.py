@@ -204,7 +204,6 @@ class Monitor:
                 said.offset,
                 facts.run_id,
                 facts.received,
-                said.priority,
             )
         # The standing first: once the breaker is closed, reads come.
         replica.standing = self.table.standing(replica.address)

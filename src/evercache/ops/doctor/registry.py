@@ -11,6 +11,7 @@ from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts
 from evercache.ops.doctor.lasting import lasting, rendered
 
 __all__ = [
+    "HELD_FOR_DEAD",
     "Check",
     "Finding",
     "Result",
@@ -136,6 +137,11 @@ class Result:
         ]
         return max(grave, default=None)
 
+
+#: Checks that fire as well for a server that is held for dead since it refuses everybody.
+HELD_FOR_DEAD = frozenset(
+    {"one-master", "named-master", "reachable", "replicas-follow", "promotable", "passwords", "dead-remembered"}
+)
 
 _CHECKS: list[Check] = []
 

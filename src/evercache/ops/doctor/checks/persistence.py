@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from evercache.ops.doctor.checks.words import changed, cli, quoted, users_kept
 from evercache.ops.doctor.facts import Clock, Facts, NodeFacts, number, whole
 from evercache.ops.doctor.loading import KEYS, QUESTIONS, reads_as_default
-from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
+from evercache.ops.doctor.registry import HELD_FOR_DEAD, Finding, Severity, check, found, unseen
 
 __all__: list[str] = []
 
+#: Seconds by which a snapshot may be late: it takes its time, and one that failed is tried again.
+SAVE_OVERDUE = 3600.0
 #: Seconds that clocks may differ by.
 CLOCKS = 1.0
 #: How many commands that are left out a line names.
@@ -114,15 +116,7 @@ def _persistent(node: NodeFacts) -> bool | None:
     "`SENTINEL SET <name> parallel-syncs 1`; a time service on each host",
     of="servers",
     # A server that cannot write to its disk refuses writes and PING, so the sentinels hold it for dead.
-    explains=(
-        "one-master",
-        "named-master",
-        "reachable",
-        "replicas-follow",
-        "promotable",
-        "passwords",
-        "dead-remembered",
-    ),
+    explains=HELD_FOR_DEAD,
 )
 def saves_and_clocks(facts: Facts) -> Iterator[Finding]:
     """The last save, the last rewrite, the last write; TILT; parallel-syncs; the clocks beside one another."""
@@ -166,8 +160,29 @@ def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
                 f"{cli(node.address, command)}\nchange no role and no password for it",
                 disables=where if node.unwritten else "",
             )
+    yield from _overdue(facts, node)
     if "rdb_last_bgsave_status" not in node.info:
         yield unseen(f"{where}: {node.hidden.get('INFO', 'INFO shows nothing of persistence')}")
+
+
+def _overdue(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
+    """A snapshot that its save points have asked for since long: a save that hangs fails never."""
+    words = node.config.get("save", "").strip('" ').split()
+    last, now = (
+        number(node.info, "rdb_last_save_time"),
+        node.clock.server if node.clock is not None else facts.taken,
+    )
+    if last is None or not all(map(str.isdigit, words)):
+        return
+    changes = whole(node.info, "rdb_changes_since_last_save")
+    due = [int(after) for after, count in zip(words[::2], words[1::2], strict=False) if changes >= int(count)]
+    if due and now - last > min(due) + SAVE_OVERDUE:
+        yield found(
+            f"{facts.label(node.address)}: its last snapshot is {(now - last) / 3600:.1f} h old, though {changes} "
+            f"changes ask for one after {min(due)} s",
+            f"see its log and its disk, then {cli(node.address, 'BGSAVE')}",
+            Severity.warning,
+        )
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:

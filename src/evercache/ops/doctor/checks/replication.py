@@ -198,3 +198,41 @@ def promotable(facts: Facts) -> Iterator[Finding]:
                 f"{facts.label(sentinel.address)} sees no replica that it could promote",
                 "see the checks `replicas-follow` and `dead-remembered`",
             )
+
+
+@check(
+    "versions",
+    "no replica is older than its master, and all run one version",
+    Severity.warning,
+    why="An older server cannot read the files and copies of a newer one. Such a replica follows until it must "
+    "copy everything anew, and never again after that. So an upgrade begins with the replicas, and a rollback is "
+    "possible until the master has the new version.",
+    mend="upgrade the replica; or make an older one master while it still follows: docs/care.md#rollback",
+    of="nodes",
+)
+def versions(facts: Facts) -> Iterator[Finding]:
+    """By the numbers before the last dot: releases that differ in the last one read each other."""
+    top = facts.primary
+    if top is None or not top.version[0]:
+        return
+    mixed = {_named_version(node) for node in facts.up_nodes if node.version[0]}
+    for node in facts.replicas:
+        kind, numbers = node.version
+        if kind == top.version[0] and numbers[:2] < top.version[1][:2]:
+            yield found(
+                f"{facts.label(node.address)} ({_named_version(node)}) is older than its master "
+                f"({_named_version(top)})",
+                f"upgrade {facts.label(node.address)}; its data goes with it",
+            )
+            mixed.clear()
+    if len(mixed) > 1:
+        yield found(
+            f"the nodes run {' and '.join(sorted(mixed))}",
+            "go on with the upgrade, the master last; or roll back: docs/care.md#rollback",
+            Severity.note,
+        )
+
+
+def _named_version(node: NodeFacts) -> str:
+    kind, numbers = node.version
+    return f"{kind} {'.'.join(map(str, numbers[:2]))}"

@@ -1,12 +1,24 @@
-"""Passwords: whether nodes can follow one another, sentinels can act, and strangers cannot."""
+"""Passwords and certificates: whether nodes can follow one another, sentinels can act, and strangers cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
+from evercache.ops.doctor.certificates import CRITICAL_DAYS, WARNING_DAYS
 from evercache.ops.doctor.checks.words import changed, cli, quoted, users_kept
-from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts, Texts, address_of, is_loopback, number
-from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
+from evercache.ops.doctor.facts import (
+    Certificate,
+    Facts,
+    NodeFacts,
+    SentinelFacts,
+    Texts,
+    address_of,
+    is_loopback,
+    number,
+)
+from evercache.ops.doctor.registry import HELD_FOR_DEAD, Finding, Severity, check, fine, found, unseen
 from evercache.wire.types import Address
 
 __all__: list[str] = []
@@ -167,3 +179,94 @@ def _bound(server: NodeFacts | SentinelFacts) -> list[str] | None:
 def _protected(server: NodeFacts | SentinelFacts) -> bool:
     """Whether it refuses strangers that are not on its machine; sentinels do not, unless told to."""
     return isinstance(server, NodeFacts) and server.config.get("protected-mode") == "yes"
+
+
+@check(
+    "certificates",
+    "certificates are for their servers, and do not end soon",
+    Severity.critical,
+    why="Once a certificate has ended, no client, replica or sentinel connects to its server any more. "
+    "Connections that are open go on, so nobody notices until they break: at the next failover, or all at once. "
+    "When an authority ends, all that it has issued ends with it. Found from 30 days before the end, critical "
+    "from 7.",
+    mend="renew it; at a node `CONFIG SET tls-cert-file <file>` reads certificate, key and authority again, a "
+    "sentinel needs a restart: docs/care.md#certificates",
+    of="servers",
+    explains=HELD_FOR_DEAD,  # nobody connects to a server whose certificate is not accepted
+)
+def certificates(facts: Facts) -> Iterator[Finding]:
+    """What each server presents, what the client presents, and the authorities of these."""
+    client = facts.client
+    if not client.secure:
+        yield fine("the URL asks for no TLS")
+        return
+    used: set[str] = set()
+    for server in facts.servers:
+        where, shown = facts.label(server.address), server.certificate
+        if shown is None:
+            if not server.error:
+                yield unseen(f"{where}: {server.hidden.get('certificate', 'its certificate was not asked for')}")
+            continue
+        used.add(shown.issuer)
+        file = _certificate_file(facts, server)
+        again = "then restart this sentinel, one after the other: it has no command for that"
+        if isinstance(server, NodeFacts):
+            again = "then " + cli(server.address, f"CONFIG SET tls-cert-file {file or '<file>'}")
+        place = f"in {file} and its key" if file else "in the file of its tls-cert-file and its key"
+        mend = f"put a new one for {server.address.host} {place}, {again}"
+        of_it = f"{where}: its certificate{f' ({file})' if file else ''}"
+        refused = where if server.error and not shown.valid(facts.taken) else ""
+        if not shown.fits:
+            yield found(
+                f"{of_it} is for {' '.join(shown.names) or 'nobody'}, not for {server.address.host}",
+                mend,
+                disables=refused,
+            )
+        for one in _ending(of_it, shown, facts.taken, mend):
+            yield replace(one, disables=refused)
+    if client.certificate is not None:
+        used.add(client.certificate.issuer)
+        mend = "put a new one and its key into the files that the URL names: they are read for the next connection"
+        yield from _ending(
+            f"the client's certificate ({client.certificate_file})", client.certificate, facts.taken, mend
+        )
+    yield from _authorities(facts, used)
+
+
+def _authorities(facts: Facts, used: set[str]) -> Iterator[Finding]:
+    """Those that issued what is used. Of several with one name, as while one replaces another, the last to end."""
+    known: dict[str, Certificate] = {}
+    for one in sorted(facts.client.authorities, key=lambda one: one.ends):
+        known[one.name] = one
+    for name, one in known.items():
+        if name in used or any(other.issuer == name for other in known.values() if other.name in used):
+            yield from _ending(
+                f"the authority {name} ({facts.client.authorities_file})",
+                one,
+                facts.taken,
+                "have the new one beside the old in the file of every server and client, then replace the "
+                "certificates: docs/care.md#certificates",
+            )
+
+
+def _ending(what: str, one: Certificate, now: float, mend: str) -> Iterator[Finding]:
+    days = (one.ends - now) / 86400
+    if now < one.begins:
+        yield found(f"{what} begins on {_date(one.begins)} only: a clock may be wrong", mend)
+    elif days <= 0:
+        yield found(f"{what} ended on {_date(one.ends)}", mend)
+    elif days <= WARNING_DAYS:
+        severity = Severity.critical if days <= CRITICAL_DAYS else Severity.warning
+        yield found(f"{what} ends on {_date(one.ends)}, in {days:.0f} days", mend, severity)
+
+
+def _date(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _certificate_file(facts: Facts, server: NodeFacts | SentinelFacts) -> str:
+    """Where it has its certificate; a sentinel does not tell, but a shell on its host does."""
+    if isinstance(server, NodeFacts):
+        return server.config.get("tls-cert-file", "")
+    process = facts.process(server.address)
+    return dict(process.directives).get("tls-cert-file", "") if process is not None else ""
