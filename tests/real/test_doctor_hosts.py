@@ -95,8 +95,10 @@ def test_the_command_finds_the_local_deployment(
     document = json.loads(capsys.readouterr().out)
     assert document["state"] == "sound"
     assert len(document["checks"]) == 31
-    assert main(["doctor", "redis://127.0.0.1:" + str(free_port())]) == 3
-    assert "could not look" in capsys.readouterr().out
+    assert main(["doctor", "redis://127.0.0.1:" + str(free_port())]) == 2
+    assert "critical: no server answers (Connection refused" in capsys.readouterr().out
+    assert main(["doctor", local.url.replace(local.config.sentinel_password, "wrong")]) == 3
+    assert "could not look: " in capsys.readouterr().out
 
 
 # -- servers that no harness starts

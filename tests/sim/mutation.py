@@ -41,6 +41,8 @@ class Mutation:
     parts: tuple[str, ...] = ()
     #: Faults on top of those of the schedule: (kind, seconds from the end of the writes, arguments).
     scene: tuple[tuple[str, float, dict[str, Any]], ...] = ()
+    #: Whether nothing goes wrong but the scene: where any other fault ends what it needs.
+    alone: bool = False
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[LuaHost | None]:
@@ -52,7 +54,8 @@ class Mutation:
 
     def plan(self, seed: int) -> Plan:
         """A schedule in which it may show."""
-        plan = with_parts(make_plan(seed, self.focus), self.parts, self.name)
+        plan = make_plan(seed, self.focus)
+        plan = with_parts(plan.only(()) if self.alone else plan, self.parts, self.name)
         return replace(
             plan,
             settings={**plan.settings, **self.settings},

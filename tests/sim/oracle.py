@@ -108,6 +108,8 @@ class Oracle:
         self._evictions: list[tuple[float, set[Any]]] = []
         #: The first stamp of the generation that came after this one.
         self._next: dict[tuple[str, bytes], int] = {}
+        #: Generations to which a process came back from the next one.
+        self._returned: set[tuple[str, bytes]] = set()
         self.counts: dict[str, int] = defaultdict(int)
         self.leases = Leases(self)
         self.written = Written(self)
@@ -238,6 +240,10 @@ class Oracle:
     def by_id(self, id: str) -> Invalidation | None:
         """The invalidation, or write, of an id."""
         return self._by_id.get(id)
+
+    def of_key(self, key: str) -> list[Invalidation]:
+        """All that outdate a key, in the order in which they began."""
+        return self._by_key[key]
 
     def acknowledged(self, process: Any, id: str) -> None:
         it = self._by_id.get(id)
@@ -409,6 +415,13 @@ class Oracle:
             self._issued(node, int(reply[3]), words)
             self.leases.drop(node, words[5])
 
+    def _script_resync(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
+        """Where no sentinels number the masters, a process may go back to the former one, while replicas still
+        follow it, and brings the stamps of the next one along."""
+        here = (node.replid, words[8])
+        if self._world.kind == "fixed" and int(words[9]) >= self._next.get(here, inf):
+            self._returned.add(here)
+
     def _issued(self, node: Any, stamp: int, words: list[bytes]) -> None:
         """Stamps of one generation only grow; a former master that goes on stays below those of the next one.
 
@@ -427,5 +440,6 @@ class Oracle:
         self._stamps[here] = stamp
         for former in (here, before):
             newest, first = self._stamps.get(former, 0), self._next.get(former, inf)
-            if newest >= first and self.clock_at == -inf and former[0] not in self._evicted:
+            returned = former[0] in self._evicted or former in self._returned
+            if newest >= first and self.clock_at == -inf and not returned:
                 self.bad("stamps", f"a former master issued {newest}, and the next one had begun with {first}")

@@ -197,7 +197,7 @@ def run_matrix(jobs: int, names: tuple[str, ...] = (), firsts: tuple[int, ...] =
             hunts[it.name, it.first] = it
             row = [hunts[it.name, first] for first in firsts if (it.name, first) in hunts]
             if len(row) == len(firsts):
-                shown = "".join(f"{it.tried if it.promise else '-':>7}" for it in row)
+                shown = "".join(f"{it.tried if it.promise else '!' if it.trouble else '-':>7}" for it in row)
                 broken = ", ".join(dict.fromkeys(it.promise for it in row if it.promise))
                 print(f"{it.name:<{width}}{MUTATIONS[it.name].rule or '':>4}{shown}  {broken}", flush=True)
     found = [it for it in hunts.values() if it.promise is not None]

@@ -71,8 +71,8 @@ class World:
         self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(count)]
         self.master, self.epoch = self.nodes[0], 1
         self.failing_over = False
-        #: Whether it is one of the sentinels' mistakes: the old master lives on beside the new one.
-        self.mistaken = False
+        #: Whether the old master lives on beside the new one, which it does not reach.
+        self.two_masters = False
         #: Epoch -> since when a sentinel names it.
         self.told: dict[int, float] = {}
         for node in self.nodes:
@@ -341,7 +341,8 @@ class World:
 
     def _bring(self, fault: Any) -> None:
         self.note(f"FAULT {fault}")
-        self.happened[fault.kind] += bring_about(self, fault.kind, fault.args)
+        self.happened[fault.kind] += 1  # before: what waits at a server may run within it, and is judged
+        self.happened[fault.kind] -= not bring_about(self, fault.kind, fault.args)
 
     def _check_tasks(self) -> None:
         for task in self.loop._tasks:

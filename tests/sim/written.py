@@ -44,6 +44,8 @@ class Written:
         """A script ran on a node."""
         if name not in ("set", "invalidate") or reply[0] != b"ok":
             return
+        if name == "set" and not int(words[16]) <= int(reply[1]) <= int(words[17]):
+            self._oracle.bad("late", f"a write for {words[16:18]} was executed at {reply[1]} by the server's clock")
         stamp = int(reply[3])
         it = self._oracle.by_id(words[15 if name == "set" else 14].decode())
         if it is None or it.wanted.keys().isdisjoint(WRITTEN):
@@ -53,12 +55,21 @@ class Written:
             self._executed.add(it.id)
             for key in it.wanted.keys() & WRITTEN:
                 it.wanted[key] = stamp  # that of a former master may be lower than what the present one has issued
+                for other in self._oracle.of_key(key):
+                    if self._replaced(other, it):
+                        other.wanted[key] = min(other.wanted[key], stamp)
         if name != "set":
             return
         self._stamps[self._values[it]] = stamp
         entries = self._oracle.entries
         if it.returned is not None and not entries.clocks_changed(it.began - 3):
             self._oracle.bad("late", f"a write of {it.scope} was executed after its call had returned")
+
+    def _replaced(self, other: Invalidation, by: Invalidation) -> bool:
+        """Whether a write that no master has executed waited for one, until a later one took its place (rule 4)."""
+        if other.scope != by.scope or other.began > by.began or other.id in self._executed:
+            return False
+        return by.process is other.process or by.process in other.heard
 
     def stamp(self, value: int) -> int | None:
         """Of the write of a value; None: no master has executed it."""

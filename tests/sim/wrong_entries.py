@@ -168,10 +168,11 @@ ENTRIES = [
         11,
         lua={"*": ((" or now_us < not_before_us", ""),)},
         settings=CALM,
-        workload={"sets": 0.5, "extras": True},
+        workload={"sets": 0.5, "writes": 0.5, "pace": 0.05, "extras": True},
+        # What is sent in between arrives when the wall is gone, by a clock that was set back.
         scene=(
-            ("wall", -1.0, {"process": 0, "server": "m", "way": "both", "for_": 0.7}),
-            ("clock_step", -0.9, {"node": 0, "seconds": -5.0}),
+            *(("wall", -1.0, {"process": p, "server": "m", "way": "both", "for_": 0.7}) for p in range(3)),
+            ("clock_step", -0.8, {"node": "m", "seconds": -5.0}),
         ),
     ),
 ]

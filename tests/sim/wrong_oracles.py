@@ -45,6 +45,14 @@ ORACLES = [
         workload=BUSY,
         scene=(("lag", -1.2, {"node": 1, "for_": 3.0, "seconds": 0.5}),),
     ),
+    Mutation(
+        "a strict write holds up what is behind it",
+        17,
+        (edit(AsyncLink, "_once", ("engine.waiting_async(master) if wait else ", "")),),
+        settings=STRICT,
+        workload={**BUSY, "slow_compute": True, "near": 0.0},
+        scene=lags(-1.2, 0.5),
+    ),
     # -- warmth
     Mutation(
         "a resync empties what the process knows",

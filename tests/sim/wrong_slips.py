@@ -171,9 +171,13 @@ SLIPS = [
         lua={"*": (("if NEWEST > 0 then", "if false then"),)},
         settings=CALM,
         workload={"writes": 0.5, "pace": 0.02},
+        # The clocks are set back. One process sleeps while the others invalidate. Then all is flushed, and only
+        # this process reaches the servers.
         scene=(
             *(("clock_step", -0.8, {"node": n, "seconds": -3600.0}) for n in range(3)),
-            *(("flush", -0.6 + 0.1 * i, {}) for i in range(6)),
+            ("stop_process", -0.35, {"process": 0, "for_": 0.3}),
+            *(("wall", -0.065, {"process": p, "server": None, "way": "both", "for_": 1.5}) for p in (1, 2)),
+            ("flush", -0.06, {}),
         ),
     ),
 ]

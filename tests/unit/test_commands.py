@@ -198,7 +198,7 @@ def test_bounds() -> None:
 
 def test_values_are_immutable() -> None:
     for value in (BOOK, COMMANDS.limits, COMMANDS.tip(**HEAD), SCRIPTS["tip"]):
-        for name in value.__dataclass_fields__:
+        for name in value.__struct_fields__:
             with pytest.raises(AttributeError):
                 setattr(value, name, None)
     with pytest.raises(TypeError):

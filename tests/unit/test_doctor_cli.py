@@ -28,13 +28,21 @@ def silent(facts: Facts) -> Facts:
     return replace(facts, nodes=nodes, sentinels=tuple(replace(one, error="silent") for one in facts.sentinels))
 
 
+def refusing(facts: Facts) -> Facts:
+    """The nodes are dead, and the sentinels do not take the password."""
+    sentinels = tuple(replace(one, error="WRONGPASS", refused=True) for one in facts.sentinels)
+    return replace(silent(facts), sentinels=sentinels)
+
+
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
         (lambda facts: facts, 0, "sound, as far as can be seen: 31 of 31 checks are fine"),
         (client(connect_timeout=9.0), 1, "1 warning; 30 of 31 checks are fine"),
         (config(0, {"masterauth": ""}), 2, "1 critical; 30 of 31 checks are fine"),
-        (silent, 3, "could not look: nobody answers"),
+        (silent, 2, "critical: no server answers (silent)"),
+        (refusing, 3, "could not look: WRONGPASS"),
+        (lambda facts: replace(facts, nodes=(), sentinels=()), 3, "could not look: no server was asked"),
     ],
 )
 def test_exit_codes(

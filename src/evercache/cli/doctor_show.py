@@ -166,28 +166,26 @@ def _end(facts: Facts, results: Sequence[Result]) -> Text:
     hidden = sum(result.state == "cannot see" for result in results)
     counts = {level: sum(result.severity is level for result in results if result.own) for level in Severity}
     rest = f"{fine} of {len(results)} checks are fine" + (f", {hidden} could not be seen" if hidden else "")
-    if not facts.up_servers:
-        return Text("could not look: nobody answers", style="bold red")
-    gravest = verdict(results)
-    if gravest is None:
+    state, reason = verdict(facts, results)
+    if reason:
+        words = f"could not look: {reason}" if state == "unseen" else f"critical: {reason}"
+        return Text(words, style="bold red")
+    if state == "sound":
         return Text(f"sound, as far as can be seen: {rest}", style="green")
-    words = {Severity.critical: "critical", Severity.warning: "warning", Severity.note: "note"}
-    told = [
-        f"{counts[level]} {word}" + "s" * (counts[level] > 1 and level is not Severity.critical)
-        for level, word in words.items()
+    totals = [
+        f"{counts[level]} {level.name}" + "s" * (counts[level] > 1 and level is not Severity.critical)
+        for level in sorted(Severity, reverse=True)
         if counts[level]
     ]
-    return Text(f"{', '.join(told)}; {rest}", style=_STYLES[gravest])
+    return Text(f"{', '.join(totals)}; {rest}", style=_STYLES[Severity[state]])
 
 
 def doctor_as_json(facts: Facts, results: Sequence[Result]) -> str:
     """One line of JSON. It holds no password."""
-    gravest = verdict(results)
-    state = "unseen" if not facts.up_servers else gravest.name if gravest is not None else "sound"
     document: dict[str, Any] = {
         "url": facts.client.url,
         "taken": facts.taken,
-        "state": state,
+        "state": verdict(facts, results)[0],
         "checks": [
             {
                 "name": result.check.name,

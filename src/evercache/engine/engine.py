@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import secrets
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from evercache.engine.alone import Alone
 from evercache.engine.background import Job
@@ -67,7 +68,7 @@ class Engine:
         *,
         wires: tuple[SyncWire, AsyncWire] | None = None,
         now: Callable[[], float] | None = None,
-        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        token: Callable[[], str] = lambda: os.urandom(8).hex(),
     ) -> None:
         self.deployment = deployment
         self.location = location = deployment.location
@@ -357,6 +358,15 @@ class Engine:
     def endpoint_async(self, address: Address) -> AsyncEndpoint:
         """The asynchronous endpoint of an address."""
         return self.async_endpoints.get(address)
+
+    def waiting_async(self, address: Address) -> AsyncEndpoint:
+        """The asynchronous endpoint of an address for what waits there for replicas."""
+        return self.deployment.waiting_endpoints.get(address)
+
+    def disconnect(self, address: Address) -> None:
+        """Close the connections to an address once their calls are done."""
+        for endpoints in (self.sync_endpoints, self.async_endpoints, self.deployment.waiting_endpoints):
+            endpoints.disconnect(address)
 
     # -- what callers and the background meet
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from math import inf
 from types import TracebackType
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from evercache.engine.flights import Alive, Flight, Flights, Outcome, Owner, Wait
 from evercache.engine.route import NOWHERE, Route
@@ -38,8 +39,7 @@ Why = Literal["start", "fork", "master", "generation", "flush", "gap", "life", "
 _UNHEARD: frozenset[Why] = frozenset({"gap", "life", "unreadable"})
 
 
-@dataclass(eq=False, slots=True)
-class HeldLease:
+class HeldLease(Struct, eq=False):
     """A lease that this process asks for or holds, renewed in the background while the function runs."""
 
     key: str
@@ -68,8 +68,7 @@ class HeldLease:
         return max(self.gap, now - self.seen) > self.lease
 
 
-@dataclass(eq=False, slots=True)
-class Hold:
+class Hold(Struct, eq=False):
     """What this process changes at present, so that nobody may fill it (rule 22). `until`: monotonic seconds."""
 
     id: str
@@ -129,7 +128,7 @@ class State:
         settings: Settings,
         now: Callable[[], float],
         rng: random.Random,
-        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        token: Callable[[], str] = lambda: os.urandom(8).hex(),
     ) -> None:
         self.settings = settings
         self.now = now

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from evercache.ops.replies import number
+
 __all__ = ["COUNTERS", "Strain", "strains"]
 
 #: The fields of INFO that are looked at.
@@ -72,9 +74,8 @@ def strains(before: Mapping[str, str], after: Mapping[str, str], seconds: float)
         )
 
 
-def _number(texts: Mapping[str, str], name: str) -> float:
-    text = texts.get(name, "0").removeprefix("count=")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0.0
+def _number(fields: Mapping[str, str], name: str) -> float:
+    return number(fields, name) or 0.0
 
 
 def _megabytes(count: float) -> int:

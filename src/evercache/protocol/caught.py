@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.wire.types import Address
 
@@ -22,8 +24,7 @@ NEVER = -inf
 MAX_TARGETS = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What is known of one replica: one value, so that a reader in another thread sees no mixture of two."""
 
     address: Address

@@ -6,8 +6,9 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
+
+from msgspec import Struct
 
 from evercache.errors import ConfigurationError, CorruptEnvelope
 from evercache.protocol.scope import FUNCTION, KEY, TAG, Scope, Subject
@@ -40,8 +41,7 @@ _CHUNK, _CHUNK_BYTES = 100, 256 * 1024
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Bookkeeping:
+class Bookkeeping(Struct, frozen=True):
     """The names of the bookkeeping keys of a namespace, and the databases of entries and bookkeeping.
 
     Namespaces are plain (`[a-z0-9_.-]`), so that `~` keeps these apart from entries (`namespace:...`).
@@ -91,8 +91,7 @@ class Bookkeeping:
         return self.absent, self.state, self.marks, self.log, self.ids
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation; the longest
     of any process of the namespace counts.
 
@@ -111,7 +110,7 @@ class Limits:
         return max(1, min(64, self.log_lines // 1000, self.max_marks // 1000))
 
 
-class Ask(NamedTuple):
+class Ask(Struct, frozen=True):
     """One entry that is asked for. `least`: the newest mark known to cover it; `token`: 16 hex digits that stay the
     same when the question is repeated; `seen`: the id of an entry that the caller does not want."""
 
@@ -121,7 +120,7 @@ class Ask(NamedTuple):
     seen: str = ""
 
 
-class Fill(NamedTuple):
+class Fill(Struct, frozen=True):
     """One computed value, with the token and the stamp of the lease under which it was computed."""
 
     key: str
@@ -132,7 +131,7 @@ class Fill(NamedTuple):
     envelope: bytes
 
 
-class Put(NamedTuple):
+class Put(Struct, frozen=True):
     """One explicit write. `since` counts in that mode only."""
 
     subject: Subject
@@ -144,7 +143,7 @@ class Put(NamedTuple):
     least: int = 0
 
 
-class Invalidation(NamedTuple):
+class Invalidation(Struct, frozen=True):
     """One invalidation; `function` only serves to say whether a key's entry was alive."""
 
     scope: Scope
@@ -152,8 +151,7 @@ class Invalidation(NamedTuple):
     function: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptCall:
+class ScriptCall(Struct, frozen=True):
     """One call of a script. Sent by hash first; whole, with the same arguments, after `NOSCRIPT`."""
 
     script: Script
@@ -231,8 +229,7 @@ def _envelope(envelope: bytes) -> bytes:
     return envelope
 
 
-@dataclass(slots=True)
-class Commands:
+class Commands(Struct):
     """Builds the script calls of one namespace.
 
     `life` names the bookkeeping if a call creates it: never the same twice, so that who created it before sees that
@@ -311,8 +308,8 @@ class Commands:
 
     def _read(self, asks: Sequence[Ask], replid: str, newest: int, rest: tuple[Argument, ...]) -> ScriptCall:
         words: list[Argument] = []
-        for subject, least, token, seen in asks:
-            words += (_stamp(least), token, seen, *_tags(subject.tags))
+        for ask in asks:
+            words += (_stamp(ask.least), ask.token, ask.seen, *_tags(ask.subject.tags))
         keys = [ask.subject.key for ask in asks]
         return self._call("lease", keys, replid, newest, asks[0].subject.function, *rest, *words)
 
@@ -346,8 +343,8 @@ class Commands:
     def store_many(self, fills: Sequence[Fill], *, replid: str, newest: int) -> ScriptCall:
         """The same for several values."""
         words: list[Argument] = []
-        for _, token, stamp, soft_ms, span_ms, envelope in fills:
-            words += (token, _stamp(stamp), soft_ms, span_ms, _envelope(envelope))
+        for fill in fills:
+            words += (fill.token, _stamp(fill.stamp), fill.soft_ms, fill.span_ms, _envelope(fill.envelope))
         return self._call("store", [fill.key for fill in fills], replid, newest, *words)
 
     def invalidate(self, scope: Scope, *, replid: str, newest: int, id: str, function: str = "") -> ScriptCall:
@@ -360,9 +357,9 @@ class Commands:
     def invalidate_many(self, items: Sequence[Invalidation], *, replid: str, newest: int) -> ScriptCall:
         """The same for several scopes."""
         words: list[Argument] = []
-        for scope, id, function in items:
-            words += (scope.kind, scope.name, id, function)
-        keys = [scope.name for scope, _, _ in items if scope.kind == KEY]
+        for item in items:
+            words += (item.scope.kind, item.scope.name, item.id, item.function)
+        keys = [item.scope.name for item in items if item.scope.kind == KEY]
         return self._call("invalidate", keys, replid, newest, *self._limits(), self.life(), *words)
 
     def hold(
@@ -416,17 +413,16 @@ class Commands:
         """The same for several values."""
         words: list[Argument] = [put.id for put in puts]
         tags: list[Argument] = []
-        for subject, _, soft_ms, span_ms, envelope, since, least in puts:
-            words += (
-                subject.function,
-                _stamp(least),
-                _stamp(since),
-                *_expiry(soft_ms, span_ms),
-                _envelope(envelope),
-            )
-            number, *more = _tags(subject.tags)
-            words.append(number)
+        for put in puts:
+            number, *more = _tags(put.subject.tags)
             tags += more
+            words += (
+                put.subject.function,
+                _stamp(put.least),
+                _stamp(put.since),
+                *_expiry(put.soft_ms, put.span_ms),
+            )
+            words += (_envelope(put.envelope), number)
         head = (mode, not_before_us, not_after_us, *self._limits(), self.life())
         return self._call("set", [put.subject.key for put in puts], replid, newest, *head, *words, *tags)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from evercache.protocol.landing import Landing
 from evercache.protocol.scope import ALL, EVERYTHING, FUNCTION, KEY, TAG, Scope, Subject
@@ -18,8 +19,7 @@ Generations = Sequence[tuple[str, int]]
 _KNOWN_KINDS = frozenset((KEY, FUNCTION, TAG, ALL))
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """An invalidation that a master had: its stamp, and the generation of that master."""
 
     id: str
@@ -37,8 +37,7 @@ class Sender(Protocol):
         """Whether it still does."""
 
 
-@dataclass(eq=False, slots=True)
-class Pending:
+class Pending(Struct, eq=False):
     """An invalidation that no master has acknowledged: an infinite mark. Guarded by the journal's owner."""
 
     id: str
@@ -55,9 +54,9 @@ class Pending:
     #: A master has it. One that leaves the list without this was replaced by another one, of another id.
     had: bool = False
     #: Set when the attempt under way ends, either way.
-    settled: Landing[None] = field(default_factory=Landing, repr=False)
+    settled: Landing[None] = field(default_factory=Landing)
     #: Who sends it while `due` is None; one without a sender is given up by nobody else.
-    sender: Sender | None = field(default=None, repr=False)
+    sender: Sender | None = None
 
 
 def is_lost(generation: str, stamp: int, generations: Generations) -> bool:

@@ -8,8 +8,9 @@ shape that can't be. Additional elements of a later version are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, SupportsIndex
+
+from msgspec import Struct
 
 from evercache.errors import ServerError
 from evercache.protocol.loglines import LogLine, parse_log, parse_marks
@@ -51,8 +52,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownMarks:
+class KnownMarks(Struct, frozen=True):
     """The marks that the master has for a subject: of everything, its function and its tags (0 = none)."""
 
     tip: int = 0
@@ -62,8 +62,7 @@ class KnownMarks:
     tags: tuple[tuple[bytes, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptReply:
+class ScriptReply(Struct, frozen=True):
     """What every script tells: its verdict, the server's time in µs, and its replication id."""
 
     status: str
@@ -71,8 +70,7 @@ class ScriptReply:
     replid: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseReply(ScriptReply):
+class LeaseReply(ScriptReply, frozen=True):
     """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes), `held` (compute, store
     nothing), `miss` (peek) or `late`.
 
@@ -88,16 +86,14 @@ class LeaseReply(ScriptReply):
     expected_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StoreReply(ScriptReply):
+class StoreReply(ScriptReply, frozen=True):
     """`ok`, or `refused` with a reason: `lease` (lost), `newer`, `expired`, `full` (out of memory) or `held`."""
 
     soft_expiry_ms: int = 0
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidateReply(ScriptReply):
+class InvalidateReply(ScriptReply, frozen=True):
     """`ok`, or `dup` (this id has been obeyed before; `stamp` is then the tip)."""
 
     stamp: int = 0
@@ -105,8 +101,7 @@ class InvalidateReply(ScriptReply):
     log_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SetReply(ScriptReply):
+class SetReply(ScriptReply, frozen=True):
     """`ok`, or `late`, `cancelled`, `exists` (add) or `outdated` (since)."""
 
     stamp: int = 0
@@ -114,22 +109,19 @@ class SetReply(ScriptReply):
     soft_expiry_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TouchReply(ScriptReply):
+class TouchReply(ScriptReply, frozen=True):
     """`ok`, `miss` or `late`."""
 
     soft_expiry_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class IncrReply(ScriptReply):
+class IncrReply(ScriptReply, frozen=True):
     """`ok`, `late`, `type` (no counter) or `range` (2**53 or more; nothing was changed)."""
 
     value: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ResyncReply(ScriptReply):
+class ResyncReply(ScriptReply, frozen=True):
     """The state: `gens` are (replication id, tip at its start) in order, `last` the id of the last log line.
 
     `life` is empty while there is no bookkeeping. `elsewhere`: nothing was read, since other processes of the
@@ -145,15 +137,13 @@ class ResyncReply(ScriptReply):
     book: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TipReply(ScriptReply):
+class TipReply(ScriptReply, frozen=True):
     """The newest stamp issued."""
 
     tip: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SweepReply(ScriptReply):
+class SweepReply(ScriptReply, frozen=True):
     """Whether the entry was removed."""
 
     removed: bool = False

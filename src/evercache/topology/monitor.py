@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random as _random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from evercache.clock import monotonic
 from evercache.observe import EventHub, events
@@ -26,8 +27,7 @@ __all__ = ["Monitor", "Round"]
 HURRY = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(Struct, frozen=True):
     """What one full round saw, for status and tests. `master` is None when there was none to ask."""
 
     sent: float

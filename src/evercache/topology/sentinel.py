@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Any
+
+from msgspec.structs import replace
 
 from evercache.clock import monotonic
 from evercache.errors import ServerError, UnavailableError
@@ -118,12 +119,16 @@ class SentinelTopology:
                 await self._round(sentinels, nodes)
                 if not await self._promoted(nodes):
                     await self._bell.pace(self._interval)
+        except GeneratorExit:  # the loop was dropped with its tasks: nothing can be awaited any more
+            self._listeners, self._pings = {}, set()
+            raise
         finally:
             ending = [*self._listeners.values(), *self._pings]
             self._listen_to(())
             for ping in self._pings:
                 ping.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            if ending:
+                await asyncio.gather(*ending, return_exceptions=True)
             sentinels.close()
             nodes.close()
 

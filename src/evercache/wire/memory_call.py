@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from evercache.wire.types import Reply
 
@@ -43,8 +44,7 @@ def _leapt(tip: int, by: int = LEAP) -> int:
     return max(tip, min(tip + by, LEAPT))
 
 
-@dataclass(slots=True)
-class Book:
+class Book(Struct):
     """The bookkeeping of one namespace; guarded by the lock of its server."""
 
     tip: int = 0
@@ -68,8 +68,7 @@ class Book:
     log: deque[tuple[bytes, bytes, bytes, int]] = field(default_factory=lambda: deque(maxlen=_SCAN))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much bookkeeping is kept."""
 
     lines: int
@@ -79,8 +78,7 @@ class Limits:
     every: int
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """A parsed value, for the length of one script. `raw` is empty for what is no envelope."""
 
     raw: bytes = b""
@@ -126,8 +124,7 @@ def patched(envelope: bytes, stamp: int, soft: int, span: int) -> bytes:
     return envelope[:4] + struct.pack(">Q", stamp) + expiries(soft, span) + envelope[22:]
 
 
-@dataclass(slots=True)
-class View:
+class View(Struct):
     """What covers an entry: marks, their maximum, and whether the entry is alive."""
 
     entry: Entry | None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.client import telling
 from evercache.client._async.leads import AsyncLeads
@@ -23,8 +25,7 @@ from evercache.protocol.replies import LeaseReply, parse_stores
 __all__ = ["AsyncBatchComputing", "Grant"]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """A lease that this call holds, and the entry that it was granted over, if that may still be of use."""
 
     token: str
@@ -95,7 +96,10 @@ class AsyncBatchComputing(AsyncLeads):
             if self._engine.events.open:
                 self._engine.events.emit(events.FunctionSucceeds(requests[0].subject.label))
             for index in mine:
-                mine[index].land(outcomes[index])
+                if outcomes[index].value is ABSENT:
+                    state.landed(mine[index], outcomes[index])  # ended: a call of one key begins its own
+                else:
+                    mine[index].land(outcomes[index])
             await self._store_many(batch, granted, outcomes, resyncs, now + left)
             state.let_go(*held)
         except MemoryError:

@@ -270,7 +270,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
         alone: list[int] = []
         held: set[int] = set()
         limit = wait_limit(requests[0].usual.seconds, self._engine.settings.max_compute)
-        turns = 0
+        renewed = 0
         while rest:
             waits: dict[int, LeaseReply] = {}
             entries: list[int] = []
@@ -287,7 +287,7 @@ class AsyncBatchLeads(AsyncBatchComputing):
                 elif reply.status == "entry":
                     entry = self._readable(requests[index], reply)
                     seen[index] = own_id(reply.entry or b"") if entry is None else entry.id.hex()
-                    if not seen[index] or turns >= _ROUNDS:
+                    if not seen[index] or renewed >= _ROUNDS:
                         alone.append(index)
                     else:
                         entries.append(index)
@@ -296,9 +296,9 @@ class AsyncBatchLeads(AsyncBatchComputing):
                     alone.append(index)
                 else:
                     waits[index] = reply  # computed now, but perhaps begun before what this caller wants to see
-            turns += 1
             rest = [*entries, *waits]
             if entries:
+                renewed += 1
                 continue
             if granted or alone:
                 left = deadline - state.now()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from evercache.client import telling
 from evercache.client._async.computing import AsyncComputing
@@ -31,8 +32,7 @@ from evercache.protocol.scope import Subject
 __all__ = ["Answer", "AsyncLeads"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What an answer of the lease script is good for.
 
     `useless`: an entry of a later version, neither read nor overwritten. `damaged`: an entry of this version that

@@ -271,7 +271,7 @@ class SyncBatchLeads(SyncBatchComputing):
         alone: list[int] = []
         held: set[int] = set()
         limit = wait_limit(requests[0].usual.seconds, self._engine.settings.max_compute)
-        turns = 0
+        renewed = 0
         while rest:
             waits: dict[int, LeaseReply] = {}
             entries: list[int] = []
@@ -288,7 +288,7 @@ class SyncBatchLeads(SyncBatchComputing):
                 elif reply.status == "entry":
                     entry = self._readable(requests[index], reply)
                     seen[index] = own_id(reply.entry or b"") if entry is None else entry.id.hex()
-                    if not seen[index] or turns >= _ROUNDS:
+                    if not seen[index] or renewed >= _ROUNDS:
                         alone.append(index)
                     else:
                         entries.append(index)
@@ -297,9 +297,9 @@ class SyncBatchLeads(SyncBatchComputing):
                     alone.append(index)
                 else:
                     waits[index] = reply  # computed now, but perhaps begun before what this caller wants to see
-            turns += 1
             rest = [*entries, *waits]
             if entries:
+                renewed += 1
                 continue
             if granted or alone:
                 left = deadline - state.now()

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from evercache.client import telling
 from evercache.client._sync.computing import SyncComputing
@@ -28,8 +29,7 @@ from evercache.protocol.scope import Subject
 __all__ = ["Answer", "SyncLeads"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What an answer of the lease script is good for.
 
     `useless`: an entry of a later version, neither read nor overwritten. `damaged`: an entry of this version that

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from evercache.client._sync.link import Build, SyncLink
 from evercache.client.shortage import ENOUGH_MEMORY
@@ -43,8 +44,7 @@ _FAILURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """An explicit write of one key. `lifetime`: milliseconds to the soft expiry, and from there to the hard one."""
 
     subject: Subject
@@ -54,8 +54,7 @@ class Write:
     since: int = 0
 
 
-@dataclass(slots=True)
-class Beside:
+class Beside(Struct):
     """A script that goes with invalidations in one write: before them, or after. Used by one call only."""
 
     build: Build

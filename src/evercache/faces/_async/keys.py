@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
-from evercache import connect
 from evercache.faces.keyspace import UNCONDITIONAL, Keyspace
 from evercache.policy import TTL, WAITED, OnError, Seconds, seconds
 from evercache.protocol.scope import EVERYTHING, Scope
@@ -196,4 +195,6 @@ class AsyncKeys(Keyspace):
         client = self._client_async()
         if client is None:
             return self._no_health()
-        return connect.health(client.engine, await client.operations.nodes())
+        from evercache.connect import health  # imported since the URL is known
+
+        return health(client.engine, await client.operations.nodes())

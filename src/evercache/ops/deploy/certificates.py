@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from evercache.errors import DeploymentError
-from evercache.ops.config import disk_errors, write_private
 from evercache.ops.deploy.description import Description, is_address
+from evercache.ops.files import disk_errors, write_private
 
 __all__ = ["make_certificates"]
 

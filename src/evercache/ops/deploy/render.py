@@ -7,21 +7,15 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from evercache.ops.deploy import readme
+from evercache.ops.deploy.conf import node_conf, sentinel_conf
 from evercache.ops.deploy.description import Description, Host
 from evercache.ops.deploy.layout import Layout, layout_of
-from evercache.ops.deploy.reading import size_text
 from evercache.ops.deploy.sound import check
 from evercache.ops.templates.acl import User, node_users, sentinel_users
 from evercache.ops.templates.containers import Container, compose_text, pod_text, policies_text
 from evercache.ops.templates.host import SYSCTL, Opening, firewall_text, install_text, kernel_text
-from evercache.ops.templates.servers import (
-    NodeConf,
-    SentinelConf,
-    node_text,
-    reboot_word,
-    sentinel_text,
-)
-from evercache.ops.templates.starting import after_boot, node_preparation, sentinel_preparation, waiting
+from evercache.ops.templates.servers import NodeConf, SentinelConf, node_text, sentinel_text
+from evercache.ops.templates.starting import Asking, after_boot, node_preparation, sentinel_preparation, waiting
 from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
 from evercache.ops.templates.systemd import Unit, kernel_unit, unit_text
 
@@ -137,7 +131,13 @@ class _Host:
             yield (
                 f"{run}-node.sh",
                 node_preparation(
-                    layout.rendered(layout.node_file), layout.node_live, layout.node, wait, d.restart_delay, start
+                    layout.rendered(layout.node_file),
+                    layout.node_live,
+                    layout.node,
+                    wait,
+                    d.restart_delay,
+                    start,
+                    self._asking(),
                 ),
             )
         if self.host.sentinel:
@@ -159,10 +159,10 @@ class _Host:
     def _node(self) -> NodeConf:
         d, host, layout = self.description, self.host, self.layout
         first = d.nodes[0]
-        persistence = d.persistence
-        return NodeConf(
+        return node_conf(
+            d,
             bind=layout.bind,
-            port=d.ports.node,
+            place=(host.address, d.ports.node),
             folder=layout.node,
             access=(
                 f"aclfile {layout.rendered('users.acl')}",
@@ -170,48 +170,46 @@ class _Host:
                 f"masterauth {self.passwords['replication']}",
             ),
             master=None if host is first else (first.address, d.ports.node),
-            memory=size_text(d.server.memory),
-            eviction=d.server.eviction,
-            append=persistence.mode in {"aof", "both"},
-            save=persistence.save if persistence.mode in {"rdb", "both"} else "",
-            min_replicas=d.min_replicas,
-            max_lag=d.replication.max_lag,
-            backlog=d.backlog,
-            sync_delay=2,
-            announce=(host.address, d.ports.node),
             priority=host.priority,
+            tls=layout.tls,
+        )
+
+    def _asking(self) -> Asking | None:
+        d, layout = self.description, self.layout
+        others = tuple((one.address, d.ports.node) for one in d.nodes if one is not self.host)
+        if not d.sentinels or not others:
+            return None
+        folder, slash, _ = layout.program.rpartition("/")
+        clients = f"{folder}{slash}{d.server.cli}", d.server.cli, "valkey-cli", "redis-cli"
+        return Asking(
+            clients=tuple(dict.fromkeys(clients)),
+            user=d.user_of("replication"),
+            service=d.name,
+            sentinels=tuple((one.address, d.ports.sentinel) for one in d.sentinels),
+            others=others,
             tls=layout.tls,
         )
 
     def _sentinel(self) -> SentinelConf:
         d, host, layout = self.description, self.host, self.layout
-        user, times = d.user_of("sentinel"), d.sentinel
-        first, *replicas = d.nodes
-        return SentinelConf(
+        user = d.user_of("sentinel")
+        return sentinel_conf(
+            d,
             bind=layout.bind,
-            port=d.ports.sentinel,
+            place=(host.address, d.ports.sentinel),
             folder=layout.sentinel,
             access=(f"aclfile {layout.rendered('sentinel-users.acl')}",),
-            service=d.name,
-            ident=host.ident(d.name),
-            master=(first.address, d.ports.node),
-            quorum=d.quorum,
             login=(
                 f"sentinel auth-user {d.name} {user}",
                 f"sentinel auth-pass {d.name} {self.passwords['sentinel']}",
                 f"sentinel sentinel-user {user}",
                 f"sentinel sentinel-pass {self.passwords['sentinel']}",
             ),
-            down_after_ms=times.down_after_ms,
-            failover_timeout_ms=d.failover_timeout_ms,
-            reboot_down_after_ms=times.reboot_down_after_ms,
-            reboot_word=reboot_word(d.server.numbers),
-            replicas=tuple((one.address, d.ports.node) for one in replicas),
+            ident=host.ident(d.name),
+            nodes=tuple((one.address, d.ports.node) for one in d.nodes),
             others=tuple(
                 ((one.address, d.ports.sentinel), one.ident(d.name)) for one in d.sentinels if one is not host
             ),
-            announce=(host.address, d.ports.sentinel),
-            names=d.by_name,
             tls=layout.tls,
         )
 

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import msgspec
+
 from evercache.clock import monotonic
 from evercache.errors import (
     AccessDenied,
@@ -30,12 +32,11 @@ from evercache.ops.doctor.facts import (
     NodeFacts,
     SentinelFacts,
     address_of,
-    to_whole,
-    whole,
 )
 from evercache.ops.doctor.loading import QUESTIONS, left_out, reads_as_default
 from evercache.ops.doctor.secrets import masked, scrubbed
 from evercache.ops.greetings import current_epochs
+from evercache.ops.replies import lines, text, texts, to_whole, whole
 from evercache.ops.strain import COUNTERS
 from evercache.protocol.shapes import understood
 from evercache.url import Location, parse_url
@@ -65,6 +66,8 @@ SENTINEL_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("SCRIPT", "KILL"),
 )
 _SINCE_VALKEY_9: tuple[tuple[str, ...], ...] = (("FAILOVER", "ABORT"), ("CLIENT", "PAUSE", "1", "WRITE"))
+#: A server that answers so runs, and does not let us look.
+_REFUSALS = (AuthenticationFailed, AccessDenied)
 
 _T = TypeVar("_T")
 Tables = tuple[dict[str, str], ...]
@@ -75,7 +78,7 @@ class _Talk:
 
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
         self.address = address
-        self.options = replace(
+        self.options = msgspec.structs.replace(
             options, connect_timeout=0.75 * PATIENCE, client_name="evercache-doctor", max_connections=1
         )
         self.hidden: dict[str, str] = {}
@@ -264,7 +267,7 @@ def _sentinel(address: Address, place: Location) -> SentinelFacts:
             clock=_clock(known, sent, received),
         )
     except UnavailableError as error:
-        return SentinelFacts(address, error=_why(error, address))
+        return SentinelFacts(address, error=_why(error, address), refused=isinstance(error, _REFUSALS))
     finally:
         talk.close()
     is_open = _open(address, place.sentinel_options, talk)
@@ -313,7 +316,7 @@ def _node(address: Address, place: Location) -> NodeFacts:
         )
         facts = replace(facts, left_out=_left_out(talk, facts))
     except UnavailableError as error:
-        return NodeFacts(address, error=_why(error, address))
+        return NodeFacts(address, error=_why(error, address), refused=isinstance(error, _REFUSALS))
     finally:
         talk.close()
     is_open = _open(address, place.node_options, talk)
@@ -357,7 +360,7 @@ def _open(address: Address, options: ConnectionOptions, talk: _Talk) -> bool | N
     """Whether a stranger is answered."""
     if options.credentials == Credentials():
         return True
-    stranger = _Talk(address, replace(options, credentials=Credentials()))
+    stranger = _Talk(address, msgspec.structs.replace(options, credentials=Credentials()))
     stranger.end = monotonic() + PATIENCE / 2
     try:
         stranger.ask(("PING",))
@@ -389,23 +392,3 @@ def _kept(info: Mapping[str, str]) -> dict[str, str]:
 def _why(error: Exception, address: Address) -> str:
     text = str(error).partition("\n")[0].removeprefix(f"{address}: ")
     return text[:200] or type(error).__name__
-
-
-def text(value: Any) -> str:
-    """A reply as text."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, dict) and "txt" in value:  # a verbatim string
-        return text(value["txt"])
-    return str(value)
-
-
-def texts(reply: Any) -> dict[str, str]:
-    """A map reply (RESP3) or a flat list of pairs (RESP2) as a dictionary of texts."""
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {text(name): text(value) for name, value in pairs}
-
-
-def lines(reply: Any) -> dict[str, str]:
-    """The reply to INFO."""
-    return dict(line.split(":", 1) for line in text(reply).splitlines() if ":" in line)

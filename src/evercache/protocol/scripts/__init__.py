@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha1
-from importlib.resources import files
+from pkgutil import get_data
 from types import MappingProxyType
+
+from msgspec import Struct
 
 __all__ = ["SCRIPTS", "Script"]
 
@@ -31,37 +32,44 @@ _NAMES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(Struct, frozen=True):
     """A script by its name, whole text, and the SHA-1 under which servers keep it."""
 
     name: str
-    text: str = field(repr=False)
+    text: str
     sha: str
+
+    def __repr__(self) -> str:
+        return f"<Script {self.name} {self.sha}>"
+
+
+def _read(name: str) -> str:
+    # Not by `importlib.resources`, which takes ten milliseconds to import.
+    data = get_data(__name__, f"{name}.lua")
+    assert data is not None  # only a loader that cannot read files returns None
+    return data.decode()
 
 
 _PART = re.compile(r"^--## (\w+)\n", re.MULTILINE)
-_INCLUDE = re.compile(r"^( *)--@ (\w+)\n", re.MULTILINE)
-_COMMENT = re.compile(r"^ *--.*\n|^ *\n| +--.*$", re.MULTILINE)
-
-
-def _assemble(text: str, parts: Mapping[str, str]) -> str:
-    """The text with the parts that it includes, and those that they include."""
-    return _INCLUDE.sub(lambda found: _indented(_assemble(parts[found[2]], parts), found[1]), text)
-
-
-def _indented(text: str, indent: str) -> str:
-    return "".join(indent + line for line in text.splitlines(keepends=True))
+_INCLUDE = re.compile(r"^ *--@ (\w+)\n", re.MULTILINE)
+#: Comments, empty lines and indentation: servers keep the text, and are sent it anew after each restart.
+_IDLE = re.compile(r"^ *--(?!@|##).*\n|^ *\n|^ +| +--.*$", re.MULTILINE)
 
 
 def _load() -> Mapping[str, Script]:
-    folder = files(__name__)
-    words = _PART.split((folder / "common.lua").read_text("utf-8"))
+    words = _PART.split(_IDLE.sub("", _read("common")))
     parts = dict(zip(words[1::2], words[2::2], strict=True))
+    whole: dict[str, str] = {}
+
+    def part(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in whole:
+            whole[name] = _INCLUDE.sub(part, parts[name])
+        return whole[name]
+
     scripts = {}
     for name in _NAMES:
-        # Without comments: servers keep the text, and are sent it again after each restart.
-        text = _COMMENT.sub("", _assemble((folder / f"{name}.lua").read_text("utf-8"), parts))
+        text = _INCLUDE.sub(part, _IDLE.sub("", _read(name)))
         scripts[name] = Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     return MappingProxyType(scripts)
 

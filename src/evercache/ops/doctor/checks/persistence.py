@@ -115,6 +115,16 @@ def _persistent(node: NodeFacts) -> bool | None:
     mend="room and rights for the server's folder, then `BGSAVE` or `BGREWRITEAOF`; "
     "`SENTINEL SET <name> parallel-syncs 1`; a time service on each host",
     of="servers",
+    # A server that cannot write to its disk refuses writes and PING, so the sentinels hold it for dead.
+    explains=(
+        "one-master",
+        "named-master",
+        "reachable",
+        "replicas-follow",
+        "promotable",
+        "passwords",
+        "dead-remembered",
+    ),
 )
 def saves_and_clocks(facts: Facts) -> Iterator[Finding]:
     """The last save, the last rewrite, the last write; TILT; parallel-syncs; the clocks beside one another."""
@@ -156,6 +166,7 @@ def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
                 f"{where}: {what}",
                 f"make room on the disk of {folder} (df -h {folder}), or mend its rights, as its log says; then "
                 f"{cli(node.address, command)}. Change no role and no password for it",
+                disables=where if node.unwritten else "",
             )
     if "rdb_last_bgsave_status" not in node.info:
         yield unseen(f"{where}: {node.hidden.get('INFO', 'INFO shows nothing of persistence')}")
