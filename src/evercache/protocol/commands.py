@@ -6,7 +6,7 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -110,7 +110,7 @@ class Limits(Struct, frozen=True):
         return max(1, min(64, self.log_lines // 1000, self.max_marks // 1000))
 
 
-class Ask(NamedTuple):
+class Ask(Struct, frozen=True):
     """One entry that is asked for. `least`: the newest mark known to cover it; `token`: 16 hex digits that stay the
     same when the question is repeated; `seen`: the id of an entry that the caller does not want."""
 
@@ -120,7 +120,7 @@ class Ask(NamedTuple):
     seen: str = ""
 
 
-class Fill(NamedTuple):
+class Fill(Struct, frozen=True):
     """One computed value, with the token and the stamp of the lease under which it was computed."""
 
     key: str
@@ -131,7 +131,7 @@ class Fill(NamedTuple):
     envelope: bytes
 
 
-class Put(NamedTuple):
+class Put(Struct, frozen=True):
     """One explicit write. `since` counts in that mode only."""
 
     subject: Subject
@@ -143,7 +143,7 @@ class Put(NamedTuple):
     least: int = 0
 
 
-class Invalidation(NamedTuple):
+class Invalidation(Struct, frozen=True):
     """One invalidation; `function` only serves to say whether a key's entry was alive."""
 
     scope: Scope
@@ -308,8 +308,8 @@ class Commands(Struct):
 
     def _read(self, asks: Sequence[Ask], replid: str, newest: int, rest: tuple[Argument, ...]) -> ScriptCall:
         words: list[Argument] = []
-        for subject, least, token, seen in asks:
-            words += (_stamp(least), token, seen, *_tags(subject.tags))
+        for ask in asks:
+            words += (_stamp(ask.least), ask.token, ask.seen, *_tags(ask.subject.tags))
         keys = [ask.subject.key for ask in asks]
         return self._call("lease", keys, replid, newest, asks[0].subject.function, *rest, *words)
 
@@ -343,8 +343,8 @@ class Commands(Struct):
     def store_many(self, fills: Sequence[Fill], *, replid: str, newest: int) -> ScriptCall:
         """The same for several values."""
         words: list[Argument] = []
-        for _, token, stamp, soft_ms, span_ms, envelope in fills:
-            words += (token, _stamp(stamp), soft_ms, span_ms, _envelope(envelope))
+        for fill in fills:
+            words += (fill.token, _stamp(fill.stamp), fill.soft_ms, fill.span_ms, _envelope(fill.envelope))
         return self._call("store", [fill.key for fill in fills], replid, newest, *words)
 
     def invalidate(self, scope: Scope, *, replid: str, newest: int, id: str, function: str = "") -> ScriptCall:
@@ -357,9 +357,9 @@ class Commands(Struct):
     def invalidate_many(self, items: Sequence[Invalidation], *, replid: str, newest: int) -> ScriptCall:
         """The same for several scopes."""
         words: list[Argument] = []
-        for scope, id, function in items:
-            words += (scope.kind, scope.name, id, function)
-        keys = [scope.name for scope, _, _ in items if scope.kind == KEY]
+        for item in items:
+            words += (item.scope.kind, item.scope.name, item.id, item.function)
+        keys = [item.scope.name for item in items if item.scope.kind == KEY]
         return self._call("invalidate", keys, replid, newest, *self._limits(), self.life(), *words)
 
     def hold(
@@ -413,17 +413,16 @@ class Commands(Struct):
         """The same for several values."""
         words: list[Argument] = [put.id for put in puts]
         tags: list[Argument] = []
-        for subject, _, soft_ms, span_ms, envelope, since, least in puts:
-            words += (
-                subject.function,
-                _stamp(least),
-                _stamp(since),
-                *_expiry(soft_ms, span_ms),
-                _envelope(envelope),
-            )
-            number, *more = _tags(subject.tags)
-            words.append(number)
+        for put in puts:
+            number, *more = _tags(put.subject.tags)
             tags += more
+            words += (
+                put.subject.function,
+                _stamp(put.least),
+                _stamp(put.since),
+                *_expiry(put.soft_ms, put.span_ms),
+            )
+            words += (_envelope(put.envelope), number)
         head = (mode, not_before_us, not_after_us, *self._limits(), self.life())
         return self._call("set", [put.subject.key for put in puts], replid, newest, *head, *words, *tags)
 

@@ -312,14 +312,8 @@ class Journal:
     def cancel_key(self, key: str, before: int) -> None:
         """An acknowledged write of a key, begun at sequence `before`, supersedes our own earlier ones of it that
         had been given up by then (rule 4)."""
-        for item in list(self.pending.values()):
-            if (
-                item.own
-                and item.due is not None
-                and item.given < before
-                and not item.replay
-                and item.scope == Scope(KEY, key)
-            ):
+        for item in self.pending.of_scope(Scope(KEY, key)):
+            if item.own and item.due is not None and item.given < before and not item.replay:
                 self.withdrawn(item)
 
     # -- questions

@@ -51,26 +51,25 @@ def _read(name: str) -> str:
 
 
 _PART = re.compile(r"^--## (\w+)\n", re.MULTILINE)
-_INCLUDE = re.compile(r"^( *)--@ (\w+)\n", re.MULTILINE)
-_COMMENT = re.compile(r"^ *--.*\n|^ *\n| +--.*$", re.MULTILINE)
-
-
-def _assemble(text: str, parts: Mapping[str, str]) -> str:
-    """The text with the parts that it includes, and those that they include."""
-    return _INCLUDE.sub(lambda found: _indented(_assemble(parts[found[2]], parts), found[1]), text)
-
-
-def _indented(text: str, indent: str) -> str:
-    return "".join(indent + line for line in text.splitlines(keepends=True))
+_INCLUDE = re.compile(r"^ *--@ (\w+)\n", re.MULTILINE)
+#: Comments, empty lines and indentation: servers keep the text, and are sent it anew after each restart.
+_IDLE = re.compile(r"^ *--(?!@|##).*\n|^ *\n|^ +| +--.*$", re.MULTILINE)
 
 
 def _load() -> Mapping[str, Script]:
-    words = _PART.split(_read("common"))
+    words = _PART.split(_IDLE.sub("", _read("common")))
     parts = dict(zip(words[1::2], words[2::2], strict=True))
+    whole: dict[str, str] = {}
+
+    def part(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in whole:
+            whole[name] = _INCLUDE.sub(part, parts[name])
+        return whole[name]
+
     scripts = {}
     for name in _NAMES:
-        # Without comments: servers keep the text, and are sent it again after each restart.
-        text = _COMMENT.sub("", _assemble(_read(name), parts))
+        text = _INCLUDE.sub(part, _IDLE.sub("", _read(name)))
         scripts[name] = Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     return MappingProxyType(scripts)
 
