@@ -1,9 +1,9 @@
 """What a process costs that does little or nothing: `python -m benchmarks.idle`.
 
-Each process follows a deployment of Sentinel with two replicas and three sentinels. It is idle, or it reads one key
-twenty times a second. Reported are its processor time, its connections, and the commands that it sends to each server
-(`tot-cmds` of `CLIENT LIST`). With `--fleet`, so many idle forked processes and what they cost the primary. With
-`--reach`, how long an invalidation takes to reach the other processes.
+Each process follows a deployment of Sentinel with two replicas and three sentinels. It is idle, or it reads one
+key twenty times a second. Reported are its processor time, its connections, and the commands that it sends to each
+server (`tot-cmds` of `CLIENT LIST`). With `--fleet`: so many idle forked processes, and what they cost the primary.
+With `--reach`: how long an invalidation takes to reach the other processes.
 """
 
 from __future__ import annotations
@@ -169,8 +169,9 @@ def reach(whole: Deployment, rate: int, count: int, seconds: float) -> None:
     can, so that the machine is not what is measured.
     """
     own = 4
-    with processes(own, follow, (whole.url, True, True)) as pipes, processes(
-        1, crowd, (whole.nodes[0].port, count - own)
+    with (
+        processes(own, follow, (whole.url, True, True)) as pipes,
+        processes(1, crowd, (whole.nodes[0].port, count - own)),
     ):
         time.sleep(1.0)
         told = asyncio.run(_invalidate(whole.url, rate, seconds))
@@ -210,7 +211,7 @@ def crowd(pipe: Connection, given: tuple[int, int]) -> None:
     async def listen(number: int) -> None:
         await asyncio.sleep(number * 0.002)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        from hiredis import Reader  # noqa: PLC0415
+        from hiredis import Reader
 
         position, replies = b"$", Reader()
         while True:
@@ -238,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry of the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.idle", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
-    parser.add_argument("--fleet", type=int, default=0, help="so many idle processes, and what they cost the primary")
+    parser.add_argument("--fleet", type=int, default=0, help="so many idle processes: what they cost the primary")
     parser.add_argument("--reach", type=int, default=0, help="how fast so many listeners hear of invalidations")
     options = parser.parse_args(arguments)
     with Deployment.start() as whole:

@@ -19,6 +19,7 @@ from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
 from evercache.engine.former import FormerMasters
 from evercache.engine.hot import HotSample
+from evercache.engine.idleness import Idleness
 from evercache.engine.readers import Reader
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.engine.routing import Routing
@@ -127,6 +128,7 @@ class Engine:
 
     def _make_jobs(self) -> None:
         """What belongs to one life of the background's loop."""
+        self.idleness = Idleness(self)
         self.tail = Tail(self)
         self.former = FormerMasters(self)
         self.replica_logs = ReplicaLogs(self)
@@ -155,6 +157,7 @@ class Engine:
         if self.inside():
             return False
         if self._started:
+            self.idleness.wake()
             self.deployment.ensure()
             return True
         if self.closed:
@@ -170,7 +173,7 @@ class Engine:
     def jobs(self) -> list[Job]:
         """The background jobs of this namespace, on another loop: what they hold of the last one is dropped."""
         self._view_event = None
-        for part in (self.tail, self.former, self.replica_logs, self.chores):
+        for part in (self.idleness, self.tail, self.former, self.replica_logs, self.chores):
             part.attach()
         jobs: list[Job] = [self.chores.renew, self.chores.forget, self.chores.bring]
         if not self.topology.local:
@@ -305,6 +308,7 @@ class Engine:
 
     def leave_master(self, old: View, view: View) -> None:
         """The master of the old view is another one's now, or nobody's."""
+        self.idleness.wake()
         self.state.unready("master", master=view.master is not None)
         self.events.end("log")
         if old.master is not None:
@@ -377,6 +381,7 @@ class Engine:
         """The master did not answer, or not as a master."""
         if address != self.view.master:
             return  # a connection to the last one was closed, or a caller still waited for it
+        self.idleness.wake()
         self._why = copy.copy(error)  # its traceback would keep the frames of the caller, and so its objects, alive
         if self.deployment.running:
             self.state.down()
@@ -431,7 +436,8 @@ class Engine:
 
     def heard_lately(self) -> bool:
         """Whether the tail hears the master well."""
-        return self.state.local or self.state.now() - self.state.covers < 2 * self.settings.block
+        state = self.state
+        return state.local or state.now() - max(state.covers, state.awake_since) < 2 * self.settings.block
 
     def observe_time(self, time_us: int, generation: str, sent: float) -> None:
         """The master's time came with a reply to what was sent at that moment."""

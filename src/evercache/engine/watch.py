@@ -38,7 +38,9 @@ class Watch:
         if merges > self._merges:
             hub.emit(events.PendingMerged(len(state.journal.pending)))
         self._merges = merges
-        if state.ready and state.blind(now):
+        if state.idle:
+            pass  # what it heard does not count anyway
+        elif state.ready and state.blind(now):
             hub.emit(events.TailBlind())
         elif state.ready and hub.open:
             hub.emit(events.TailSure())
