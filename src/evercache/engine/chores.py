@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Chores"]
 
-_TICK = 0.1
+#: Seconds between two visits, and while nothing is under way.
+_TICK, _QUIET_TICK = 0.1, 0.2
 #: Leases that are being given back at one time, and for how long that is tried (seconds).
 _RELEASES, _RELEASING = 200, 5.0
 #: Leases that wait for that: an error can end a thousand computations, one inside the other, at one moment.
@@ -88,7 +89,7 @@ class Chores:
         """Keep the leases of computations under way alive (rule 13), and reclaim what interrupted calls left."""
         state, idleness = self._engine.state, self._engine.idleness
         while True:
-            await idleness.pause(_TICK, SELDOM)
+            await idleness.pause(_TICK if idleness.busy else _QUIET_TICK, SELDOM)
             now = state.now()
             self._reclaim()
             self._engine.watch.look(now)
@@ -162,7 +163,7 @@ class Chores:
                     self._engine.events.emit(events.QueueEmptied())
                 self._wake.clear()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), 5 * SELDOM if state.idle else 0.5)
+                    await asyncio.wait_for(self._wake.wait(), 2 * SELDOM if state.idle else 0.5)
                 except TimeoutError:
                     continue
             if not state.ready or self._engine.view.master is None:
@@ -201,7 +202,7 @@ class Chores:
     async def forget(self) -> None:
         """Forget marks and journal lines that are safe to forget."""
         while True:
-            await asyncio.sleep(5 * SELDOM if self._engine.state.idle else 1.0)
+            await asyncio.sleep(2 * SELDOM if self._engine.state.idle else 1.0)
             self._engine.state.expire(self._engine.proved_before())
 
     async def _run(self, calls: Sequence[ScriptCall], deadline: float) -> list[Reply]:

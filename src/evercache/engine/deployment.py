@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Deployment"]
 
 #: Seconds between two looks for engines that nobody needs any more.
-_TICK = 0.1
+_TICK = 0.5
 
 
 class Follower(Protocol):

@@ -21,9 +21,9 @@ _AFTER = 2.0
 #: How often an idle process reads the log, as a share of `max_staleness`: it stays current.
 _POLL = 0.8
 #: How often an idle process asks the replicas how far they are, as a share of `lag_bound`: they stay admitted.
-_LAG = 0.4
+_LAG = 0.6
 #: The longest pause of a chore while the process is idle (seconds).
-SELDOM = 1.0
+SELDOM = 2.0
 
 
 class Idleness:
@@ -33,6 +33,8 @@ class Idleness:
         self._engine = engine
         #: Whether a call came since the last look.
         self.used = True
+        #: Whether something was under way then.
+        self.busy = True
         self._last = engine.state.now()
         self._awake = asyncio.Event()
 
@@ -71,7 +73,8 @@ class Idleness:
     def look(self, now: float) -> None:
         """Whether it is idle now; called again and again."""
         state = self._engine.state
-        if self._busy():
+        self.busy = self._busy()
+        if self.busy:
             self.wake()
         if self.used:
             self.used, self._last = False, now

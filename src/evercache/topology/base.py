@@ -18,9 +18,9 @@ AddressMap: TypeAlias = Mapping[Address, Address] | Callable[[Address], Address]
 #: A topology asks its servers this often (seconds) when nothing happens, and never more often than `GAP`.
 INTERVAL = 1.0
 GAP = 0.05
-#: So many times less often while the process is idle. Three: the answers of a round must not be too old for the
-#: choice of the master (5 s) before those of the next round have come.
-IDLE = 3.0
+#: So many times less often while the process is idle. The answers of a round must not be too old for the choice of
+#: the master (5 s) before those of the next round have come.
+IDLE = 4.0
 
 
 class Topology(Protocol):
@@ -108,10 +108,15 @@ class Bell:
             self._event.clear()
         return True
 
-    async def pace(self, seconds: float) -> None:
-        """Between two rounds: until rung or for so long (while idle: longer), but at least `GAP`."""
+    @property
+    def idle(self) -> bool:
+        """Whether the process is."""
+        return self._idle
+
+    async def pace(self, seconds: float) -> bool:
+        """Between two rounds: until rung (True) or for so long, while idle for longer, but at least `GAP`."""
         await asyncio.sleep(min(GAP, seconds))
-        await self.wait(max(seconds * (IDLE if self._idle else 1.0) - GAP, 0.0))
+        return await self.wait(max(seconds * (IDLE if self._idle else 1.0) - GAP, 0.0))
 
     def rest(self, idle: bool) -> None:
         """See `Topology.rest`."""

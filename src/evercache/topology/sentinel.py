@@ -6,14 +6,24 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from evercache.clock import monotonic
 from evercache.errors import DeadlineExceeded, ServerError, UnavailableError
 from evercache.observe import Emit, EventHub, events
 from evercache.protocol.topology import RoleReport, SentinelAnswer, SentinelBook, View
-from evercache.topology.answers import CHANNELS, concerns, parse_answer, parse_role, parse_vote, question
-from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
+from evercache.topology.answers import (
+    BRIEF,
+    CHANNELS,
+    concerns,
+    parse_answer,
+    parse_role,
+    parse_vote,
+    question,
+    repeated,
+)
+from evercache.topology.base import IDLE, INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
 from evercache.wire.types import Address, AsyncConnection, AsyncWire, Command, ConnectionOptions
 
 __all__ = ["SentinelTopology"]
@@ -27,6 +37,8 @@ CLOSELY, CLOSELY_FOR = 0.02, 0.5
 SILENCE = 15.0
 #: For the reply to that PING, and to each question (seconds): the connection is not given up before.
 PATIENCE = 2.0
+#: Where nothing seems to change, most questions are brief: each is asked in full after so many seconds.
+IN_FULL = 5.0
 #: Earlier servers take no question on a connection that is subscribed.
 RESP3 = (6,)
 
@@ -64,6 +76,8 @@ class SentinelTopology:
         self._followed: dict[Address, tuple[AsyncConnection, float]] = {}
         #: What is being asked on them. An answer that is late is taken in all the same.
         self._questions: dict[Address, asyncio.Task[None]] = {}
+        #: When each sentinel was last asked in full.
+        self._in_full: dict[Address, float] = {}
         self._emit = emit or EventHub(clock).emit
         #: Questions in a row that a sentinel did not answer.
         self._missed: dict[Address, int] = {}
@@ -118,12 +132,12 @@ class SentinelTopology:
         self._listeners, self._followed, self._questions = {}, {}, {}
         sentinels = Endpoints(SharedEndpoints(self._wire, self._sentinel_options))
         watched = Endpoints(nodes or SharedEndpoints(self._wire, self._node_options))
+        rung = True
         try:
             while True:
                 self._listen_to(self._book.sentinels)
-                await self._round(sentinels, watched)
-                if not await self._promoted(watched):
-                    await self._bell.pace(self._interval)
+                await self._round(sentinels, watched, quiet=not rung)
+                rung = await self._promoted(watched) or await self._bell.pace(self._interval)
         finally:
             ending = [*self._listeners.values(), *self._questions.values()]
             self._listen_to(())
@@ -142,14 +156,24 @@ class SentinelTopology:
 
     # -- polling
 
-    async def _round(self, sentinels: Endpoints, nodes: Endpoints) -> None:
+    async def _round(self, sentinels: Endpoints, nodes: Endpoints, *, quiet: bool) -> None:
+        """Ask all sentinels, and the nodes for their roles.
+
+        Where it is `quiet`, and all agree, the sentinels are asked whether anything has changed; and while the
+        process is idle, the nodes only if that is so.
+        """
+        quiet = quiet and self._book.agreed
         sentinels.keep([a for a in self._book.sentinels if self._subscribed(a) is None])
         for gone in [a for a in self._missed if a not in self._book.sentinels]:
             del self._missed[gone]
             self._emit(events.SentinelRemoved(str(gone)))
         nodes.keep(self._book.nodes)
-        asked = [self._ask_sentinel(sentinels, a) for a in self._book.sentinels]
-        await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
+        asked = [self._ask_sentinel(sentinels, a, brief=quiet) for a in self._book.sentinels]
+        if quiet and self._bell.idle:
+            await asyncio.gather(*asked)
+            asked = []
+        if asked or not self._book.agreed:
+            await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
         self._book.round_over(self._clock())
         self._tell()
 
@@ -170,7 +194,7 @@ class SentinelTopology:
                 break
         return True
 
-    async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address) -> None:
+    async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address, *, brief: bool) -> None:
         """Ask on the connection that is subscribed, or on another one while there is none."""
         sent = self._clock()
         subscribed = self._subscribed(sentinel)
@@ -184,7 +208,9 @@ class SentinelTopology:
             return
         asking = self._questions.get(sentinel)
         if asking is None or asking.done():
-            asking = asyncio.ensure_future(self._ask_subscribed(sentinel, *subscribed, sent))
+            until = self._in_full.get(sentinel, -inf) + IN_FULL * (IDLE if self._bell.idle else 1.0)
+            brief = brief and sent < until
+            asking = asyncio.ensure_future(self._ask_subscribed(sentinel, *subscribed, sent, brief=brief))
             self._questions[sentinel] = asking
         await asyncio.wait((asking,), timeout=sent + self._timeout - self._clock())
         if asking.done():
@@ -194,17 +220,26 @@ class SentinelTopology:
             self._heard(SentinelAnswer(sentinel, sent, error=late))
 
     async def _ask_subscribed(
-        self, sentinel: Address, connection: AsyncConnection, since: float, sent: float
+        self, sentinel: Address, connection: AsyncConnection, since: float, sent: float, *, brief: bool
     ) -> None:
         """It does not tell its own vote to a client that asks. It publishes the vote, ahead of its reply."""
+        service, last = self._book.service, self._book.last(sentinel) if brief else None
+        commands = question(service)
         try:
-            replies = await connection.execute(question(self._book.service), sent + PATIENCE)
+            replies = await connection.execute(commands if last is None else commands[:BRIEF], sent + PATIENCE)
         except UnavailableError as error:
             self._heard(SentinelAnswer(sentinel, sent, error=error))
             return
         for message in connection.pushes():
             self._take(sentinel, message)
-        answer = parse_answer(self._book.service, sentinel, sent, replies, self._mapped)
+        if last is None:
+            answer = parse_answer(service, sentinel, sent, replies, self._mapped)
+            self._in_full[sentinel] = sent
+        elif (again := repeated(service, last, sent, replies, self._mapped)) is None:
+            await self._ask_subscribed(sentinel, connection, since, self._clock(), brief=False)
+            return
+        else:
+            answer = again
         self._heard(replace(answer, followed_since=since))
 
     def _subscribed(self, sentinel: Address) -> tuple[AsyncConnection, float] | None:
