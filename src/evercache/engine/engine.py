@@ -104,7 +104,7 @@ class Engine:
         self.routing = Routing(self)
         self._make_jobs()
         self.hot = HotSample(self)
-        self.hot.divert = self._divert
+        self.hot.divert = self.divert
         self._view_event: asyncio.Event | None = None
         #: Of a store in memory that is there for want of a URL.
         self.alone: Alone | None = None
@@ -254,7 +254,8 @@ class Engine:
 
     # -- what the background tells
 
-    def _divert(self, wanted: bool) -> None:
+    def divert(self, wanted: bool) -> None:
+        """Send the next call of a cached function the slow path, or let calls take the fast path again."""
         for user in living(self.users):
             user.divert(wanted)
 

@@ -18,6 +18,8 @@ __all__ = ["Idleness"]
 #: A process is idle after this time without calls, as a multiple of `max_staleness`. Where calls read is found
 #: anew once in `max_staleness` at least, so a process that calls all the time is noticed.
 _AFTER = 2.0
+#: What is kept near is served without that. So the next call after this time is sent the slow path.
+_PROBE_AFTER = 1.0
 #: How often an idle process reads the log, as a share of `max_staleness`: it stays current.
 _POLL = 0.8
 #: How often an idle process asks the replicas how far they are, as a share of `lag_bound`: they stay admitted.
@@ -36,6 +38,7 @@ class Idleness:
         #: Whether something was under way then.
         self.busy = True
         self._last = engine.state.now()
+        self._probing = False
         self._awake = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -46,7 +49,7 @@ class Idleness:
         self._awake = asyncio.Event()
         self._awake.set()
         self._engine.state.wake()
-        self.used = True
+        self.wake()
 
     @property
     def poll(self) -> float:
@@ -62,6 +65,9 @@ class Idleness:
     def wake(self) -> None:
         """A call came, or something is wrong: ask as often as usual from now on."""
         self.used = True
+        if self._probing:
+            self._probing = False
+            self._engine.divert(self._engine.hot.armed)
         if self._engine.state.idle:
             self._engine.state.wake()
             self._engine.post(self._woken)
@@ -78,7 +84,12 @@ class Idleness:
             self.wake()
         if self.used:
             self.used, self._last = False, now
-        elif not state.idle and now - self._last >= _AFTER * self._engine.settings.max_staleness:
+            return
+        unused = (now - self._last) / self._engine.settings.max_staleness
+        if not self._probing and unused >= _PROBE_AFTER:
+            self._probing = True
+            self._engine.divert(True)
+        elif not state.idle and unused >= _AFTER:
             self._awake.clear()
             state.rest()
             if self._called():  # before it could see that
