@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
 from evercache.engine.engine import Engine
-from tests.servers import Deployment, Server, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_an_idle_process_asks_its_servers_seldom(whole: Deployment) -> None:
 
 
 def test_the_first_call_of_an_idle_process_is_not_stale(whole: Deployment) -> None:
-    """Rule 14: the process reads the log a few times a second only, and still knows what was invalidated just now."""
+    """Rule 14: the process reads the log now and then only, and still knows what was invalidated just now."""
     value = [0]
     with (
         Cache(whole.url, namespace="first", max_staleness=0.4) as idle,
@@ -104,8 +104,8 @@ def test_a_process_whose_calls_are_all_near_is_not_idle(whole: Deployment) -> No
         elsewhere = read.stats().counters.master_hits
         end = time.monotonic() + 3.0
         while time.monotonic() < end:
-            read()
             was_idle += engine.state.idle
+            read()
             time.sleep(0.002)
         assert not was_idle
         assert read.stats().counters.master_hits <= elsewhere + 1  # a busy machine may leave it blind for a moment
