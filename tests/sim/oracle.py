@@ -337,9 +337,13 @@ class Oracle:
                 return True
         return False
 
-    def read(self, process: Any, key: str, version: int, began: float, number: int, how: str) -> None:
-        """A call that began at `began`, as event `number`, returned this version now."""
+    def read(
+        self, process: Any, key: str, version: int, began: float, number: int, how: str, *, idle: bool = False
+    ) -> None:
+        """A call that began at `began`, as event `number`, returned this version now; `idle`: it was the first one
+        after a while, so what was invalidated before it counts, if nothing else happened to the process."""
         self.counts["reads"] += 1
+        self.counts["first reads of an idle process"] += idle
         self.counts[f"from {how}"] += 1
         if key not in WRITTEN and version > self.version(key):
             return self.bad("value", f"{process.name} got {key} v{version} from {how}, which there never was")
@@ -379,6 +383,8 @@ class Oracle:
                 if it.began - 0.3 <= at <= now and (process not in knowing or it.holder is not None):
                     since = max(since, at + _TOLD_AGAIN)
             limit = self._world.max_staleness + _SLACK
+            if idle and self.undisturbed(process, it.acknowledged - 0.6, now):
+                limit = 0.0
             if began > since + limit:
                 kind = "P6" if any(w.begin <= now for w in self.windows) else "P3 other"
                 return self.bad(kind, f"{what}, acknowledged {1000 * (began - it.acknowledged):.0f} ms before")

@@ -88,6 +88,7 @@ class Routing:
     def route(self, now: float) -> Route:
         """Where reads go while the tail is sure, nothing is pending, and until anything changes; else `NOWHERE`."""
         state, replicas, engine = self._state, self._replicas, self._engine
+        engine.idleness.used = True
         turn, resyncs, until = state.turn, state.resyncs, state.sure_until
         if now > until or state.journal.pending or not self._available:
             return NOWHERE

@@ -172,6 +172,8 @@ class State:
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).
         self.tau = float("inf")
+        #: Since when the process is in use; inf while it is idle. What was heard before does not count as current.
+        self.awake_since = float("-inf")
         self._covers = float("-inf")
         self.covers = float("-inf")
         self._master_down = False
@@ -193,8 +195,8 @@ class State:
     @covers.setter
     def covers(self, moment: float) -> None:
         back, self._covers = moment < self._covers, moment
-        #: Until when the tail is sure, for the hot path; without a resync, never.
-        self.sure_until = moment + self.settings.max_staleness
+        #: Until when the tail is sure, for the hot path; without a resync, and while the process is idle, never.
+        self.sure_until = moment + self.settings.max_staleness if moment >= self.awake_since else -inf
         if back:
             self.leave_route()
 
@@ -226,7 +228,25 @@ class State:
 
     def sure(self, now: float) -> bool:
         """Whether near and replicas may be read."""
-        return self.ready and not self.blind(now)
+        return self.ready and not self.blind(now) and self._covers >= self.awake_since
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody calls, so that the log is read seldom."""
+        return self.awake_since == inf
+
+    def rest(self) -> None:
+        """The process is idle from now on."""
+        with self.lock:
+            self.awake_since = inf
+            self.covers = self._covers
+            self.leave_route()
+
+    def wake(self) -> None:
+        """The process is in use; what is heard from now on counts."""
+        with self.lock:
+            if self.idle:
+                self.awake_since = self.now()
 
     def new_id(self) -> str:
         """16 random hex digits: the id of an invalidation or an entry, and the token of a lease."""

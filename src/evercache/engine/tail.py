@@ -134,13 +134,19 @@ class Tail:
             pause = _SHORTEST_PAUSE
             while engine.view.master == address:
                 if not state.ready:
+                    engine.idleness.wake()
                     await self._may_resync()
                     began, page = await self._resync(connection, address)
                     engine.master_heard(address)
                     if state.unread and not await self._learn(connection, address, began, page):
                         continue
                 began = state.now()
-                busy = await self._read(connection)
+                if state.idle:
+                    await engine.idleness.pause(0.0, engine.idleness.poll)
+                    began = state.now()
+                # Just woken: what is logged by now must be known first.
+                current = state.covers >= state.awake_since
+                busy = await self._read(connection, engine.settings.block if current else 0.0)
                 engine.master_heard(address)
                 self._failures = 0
                 if busy:
@@ -161,30 +167,32 @@ class Tail:
                 return
             await asyncio.sleep(min(wait, _LOOK) * (0.5 + state.rng.random()))
 
-    async def _read(self, connection: AsyncConnection) -> bool:
-        """One read; True when there were lines."""
+    async def _read(self, connection: AsyncConnection, block: float) -> bool:
+        """One read, which waits up to `block` seconds for lines; True when there were lines."""
         engine = self._engine
-        state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
+        state, keys = engine.state, engine.bookkeeping
         # Before it is sent: a call may hear of the first mark of all while the reply, which has none, is under way.
         knew_marks = self._knows_marks()
+        commands = [
+            ("HMGET", keys.state, "life", "last", "data"),
+            engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
+            ("INFO", "replication"),
+        ]
+        if block:  # the first answer is from before the wait
+            commands.append(("HMGET", keys.state, "life", "data"))
+        if knew_marks:
+            commands.append(("EXISTS", keys.marks))
         sent = state.now()
         try:
-            replies = await connection.execute(
-                [
-                    ("HMGET", keys.state, "life", "last"),
-                    engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
-                    ("INFO", "replication"),
-                    ("HMGET", keys.state, "life", "data"),
-                    ("EXISTS", keys.marks),
-                ],
-                sent + block + PATIENCE,
-                first=self._look_ahead,
-            )
+            first = self._look_ahead if block else None
+            replies = await connection.execute(commands, sent + block + PATIENCE, first=first)
         finally:
             if self._waits_in_vain is not None:
                 self._waits_in_vain.cancel()
                 self._waits_in_vain = None
-        (_, last), log, info, (life, data), any_marks = _checked(replies)
+        (life, last, data), log, info, *more = _checked(replies)
+        if block:
+            life, data = more[0]
         arrived = state.now()
         facts = parse_replication(info)
         if facts.role != "master" or facts.replid != state.generation:
@@ -198,7 +206,7 @@ class Tail:
         except ProtocolError:  # a line that cannot be read may have invalidated anything
             state.unready("unreadable")
             return False
-        evicted = knew_marks and not any_marks
+        evicted = knew_marks and not more[-1]
         if not self._take(lines):
             state.unready("gap")
             return False
@@ -228,7 +236,7 @@ class Tail:
         meanwhile: then nothing but the next line would end it.
         """
         if isinstance(named, list):
-            life, last = map(_text, named)
+            life, last = map(_text, named[:2])
             if (last or _START) != self._engine.state.position:
                 why: Why = "gap" if life == self._engine.state.known_life else "life"
                 self._waits_in_vain = asyncio.get_running_loop().call_later(_BEHIND, self._evicted, why)

@@ -38,7 +38,9 @@ class Watch:
         if merges > self._merges:
             hub.emit(events.PendingMerged(len(state.journal.pending)))
         self._merges = merges
-        if not state.ready or state.unread:
+        if state.idle:
+            pass  # what it heard does not count anyway
+        elif not state.ready or state.unread:
             pass  # the log is not followed yet
         elif state.blind(now):
             hub.emit(events.TailBlind())

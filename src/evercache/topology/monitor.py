@@ -16,7 +16,7 @@ from evercache.clock import monotonic
 from evercache.observe import EventHub, events
 from evercache.protocol.canonical import shown
 from evercache.protocol.caught import NEVER, ReplicaTable
-from evercache.topology.base import GAP, Bell, Clock, Endpoints, Topology
+from evercache.topology.base import GAP, Bell, Clock, Endpoints, SharedEndpoints, Topology
 from evercache.topology.facts import NodeFacts, ask
 from evercache.topology.replicas import Replica, ReplicaSet
 from evercache.wire.types import Address, AsyncWire, ConnectionOptions
@@ -64,6 +64,8 @@ class Monitor:
         self.last = Round(NEVER, None, ())
         self._topology, self._wire, self._options = topology, wire, options
         self._interval, self._timeout, self._clock, self._random = interval, timeout, clock, random
+        #: The interval while the process is idle; None: it is not.
+        self._idle: float | None = None
         self._changed_generation, self._on_master, self._on_round = changed_generation, on_master, on_round
         self._bell = Bell()
         self._master: Address | None = None
@@ -86,11 +88,17 @@ class Monitor:
         """Start a full round now (at most every 50 ms)."""
         self._bell.ring()
 
-    async def run(self) -> None:
+    def rest(self, interval: float | None) -> None:
+        """Ask only so often (seconds) while the process is idle; None: as often as usual again. On the loop."""
+        if self._idle is not None and interval is None:
+            self.nudge()
+        self._idle = interval
+
+    async def run(self, nodes: SharedEndpoints | None = None) -> None:
         """Until cancelled. Whatever the servers do is taken in; a bug is logged and the next round comes."""
         self._bell.attach()
         self.replicas.on_failure = self.nudge
-        endpoints = Endpoints(self._wire, self._options)
+        endpoints = Endpoints(nodes or SharedEndpoints(self._wire, self._options))
         next_full = self._clock()
         try:
             while True:
@@ -98,7 +106,8 @@ class Monitor:
                 try:
                     if rung or self._clock() >= next_full:
                         # All processes hear of a new master at once: they must not ask it in step from then on.
-                        next_full = self._clock() + self._interval * (0.9 + 0.2 * self._random())
+                        interval = self._interval if self._idle is None else self._idle
+                        next_full = self._clock() + interval * (0.9 + 0.2 * self._random())
                         await self._full(endpoints)
                     else:
                         await self._ask_replicas(endpoints, self._waiting())
@@ -126,7 +135,7 @@ class Monitor:
             elif now - self._unverified.setdefault(r.address, now) <= HURRY and r.standing.received != NEVER:
                 waiting.append(r)
                 continue
-            if r.open:
+            if r.open and self._idle is None:
                 waiting.append(r)
         return waiting
 
