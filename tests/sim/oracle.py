@@ -53,7 +53,8 @@ class Invalidation:
     process: Any
     wanted: dict[str, int]
     began: float
-    #: Numbers of events, not times: much happens in one moment.
+    #: Numbers of events, not times: much happens in one moment. When it began, and when its call returned.
+    number: int = 0
     returned: int | None = None
     acknowledged: float | None = None
     #: Its caller was told that it is done: under "strict", what a replica has too and a confirmed master had.
@@ -227,7 +228,7 @@ class Oracle:
         if "a" in wanted:  # of several that are under way, any may win after this
             wanted["a"] = min((wanted["a"], *self._world.adding.values()))
         wanted |= {key: self.written.next() for key in WRITTEN if key in wanted}
-        it = Invalidation(scope, process, wanted, self.now)
+        it = Invalidation(scope, process, wanted, self.now, self.tick())
         self.invalidations.append(it)
         for key in keys:
             self._by_key[key].append(it)

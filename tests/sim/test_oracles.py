@@ -208,13 +208,17 @@ def test_a_write_that_no_master_has_is_worth_what_the_write_in_its_place_is() ->
     world = World(make_plan(1).only(()), LuaHost())
     oracle, process, other = world.oracle, Tag("p0"), Tag("p1")
     oracle.written._newest = 2000
-    in_vain, foreign, later = (oracle.begin(who, "k:w", ["w"]) for who in (process, other, process))
-    for it, id in ((in_vain, "1"), (foreign, "2"), (later, "3")):
-        oracle.named(it, id)
-        it.returned = oracle.tick()
+    for id, who in (("1", process), ("2", other), ("4", process), ("3", process)):
+        oracle.named(oracle.begin(who, "k:w", ["w"]), id)
+        if id < "3":
+            oracle.invalidations[-1].returned = oracle.tick()
+    in_vain, foreign, overlapping, later = oracle.invalidations
+    later.returned = oracle.tick()
     words = [b""] * 14 + [b"3"]
     oracle.written.ran("invalidate", [b"ok", 0, b"", 1000], words)
-    assert [it.wanted["w"] for it in (in_vain, foreign, later)] == [1000, 2001, 1000]
+    assert [it.wanted["w"] for it in (in_vain, foreign, overlapping, later)] == [1000, 2001, 2001, 1000]
+    words[14] = b"1"  # under way when it was withdrawn
+    oracle.written.ran("invalidate", [b"ok", 0, b"", 1001], words)
     oracle.read(process, "w", 1000, world.now, oracle.tick(), "a get")
     assert not oracle.violations
     oracle.read(process, "w", 999, world.now, oracle.tick(), "a get")
