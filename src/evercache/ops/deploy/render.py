@@ -17,6 +17,7 @@ from evercache.ops.templates.host import SYSCTL, Opening, firewall_text, install
 from evercache.ops.templates.servers import (
     NodeConf,
     SentinelConf,
+    client_bounds,
     node_text,
     reboot_word,
     sentinel_text,
@@ -171,6 +172,7 @@ class _Host:
             ),
             master=None if host is first else (first.address, d.ports.node),
             memory=size_text(d.server.memory),
+            bounds=client_bounds(d.server.numbers, d.server.memory),
             eviction=d.server.eviction,
             append=persistence.mode in {"aof", "both"},
             save=persistence.save if persistence.mode in {"rdb", "both"} else "",
@@ -210,6 +212,7 @@ class _Host:
             others=tuple(
                 ((one.address, d.ports.sentinel), one.ident(d.name)) for one in d.sentinels if one is not host
             ),
+            bounds=client_bounds(d.server.numbers),
             announce=(host.address, d.ports.sentinel),
             names=d.by_name,
             tls=layout.tls,
