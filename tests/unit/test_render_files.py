@@ -111,6 +111,19 @@ def test_settings_that_only_some_versions_know() -> None:
     assert "setinfo" in rendered("supervisor")["cache-1/users.acl"]
 
 
+def test_clients_cannot_use_up_the_memory() -> None:
+    files = rendered("systemd")
+    assert "maxmemory-clients 512mb" in lines(files["cache-1/valkey.conf"])
+    assert "maxmemory-clients 64mb" in lines(files["cache-1/sentinel.conf"])
+    small = rendered("systemd", server={"memory": "64mb"})
+    assert "maxmemory-clients 64mb" in lines(small["cache-1/valkey.conf"])
+    old = rendered("systemd", server={"kind": "redis", "version": "6.2"})
+    for name in ("redis.conf", "sentinel.conf"):
+        assert {"client-output-buffer-limit normal 256mb 64mb 60", "client-query-buffer-limit 64mb"} <= {
+            *lines(old[f"cache-1/{name}"])
+        }
+
+
 def test_names_are_resolved_and_announced_and_addresses_are_not() -> None:
     named = changed(three(), *({"address": f"cache-{n}.example"} for n in (1, 2, 3)))
     files = deploy.render(deploy.parse(named), PASSWORDS, "supervisor")
