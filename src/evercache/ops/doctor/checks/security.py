@@ -224,16 +224,14 @@ def certificates(facts: Facts) -> Iterator[Finding]:
 
 
 def _replacement(server: NodeFacts | SentinelFacts, file: str) -> str:
-    place = (
-        f"into {file} and the file of its key" if file else "into the files of its tls-cert-file and tls-key-file"
-    )
+    place = f"{file} and the file of its key" if file else "the files of its tls-cert-file and tls-key-file"
     again = "restart this sentinel, and no two at once: it has no command for that"
     if isinstance(server, NodeFacts):
         again = cli(server.address, f"CONFIG SET tls-cert-file {file or '<file>'}")
     if rendered(server):
-        place = "into `tls` beside its reload.sh"
+        place = "`tls` beside its reload.sh"
         again = "run reload.sh" + ("" if isinstance(server, NodeFacts) else f", and {again}")
-    return f"put a new one for {server.address.host} {place}, then {again}"
+    return f"put a new one for {server.address.host} into {place}, then {again}"
 
 
 def _authorities(facts: Facts, used: set[str]) -> Iterator[Finding]:
