@@ -106,6 +106,7 @@ def test_what_the_doctor_advises_replaces_certificates_while_a_site_reads(tmp_pa
             servers.issue("client", 90)
             servers.node.cli(*command.split())
             assert servers.found() == []
+            assert servers.found("strain") == [], "to look is no load"
             count = len(answers.all)
             wait_for(lambda: len(answers.all) > count + 50, what="the site to read on")
         assert servers.node.process is process

@@ -19,7 +19,7 @@ from evercache.ops.doctor import gather
 from evercache.ops.doctor.facts import Certificate
 from evercache.ops.doctor.gather import lines
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(500)
 
 
 def with_client(folder: Path) -> dict[str, str]:
@@ -43,7 +43,7 @@ def reload(made: Rendered, host: str, environment: Mapping[str, str], password: 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -82,7 +82,9 @@ def cut(made: Rendered) -> None:
         made.command(host, "CLIENT", "KILL", "USER", "sentinel", sentinel=True)
 
 
-@pytest.fixture(params=["valkey", "redis7", "redis6"])
+@pytest.fixture(
+    params=["valkey", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("redis7", "redis6"))],
+)
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rendered]:
     kind = request.param
     if find_server(kind) is None:

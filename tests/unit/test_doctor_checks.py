@@ -404,7 +404,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "certificates",
         all_of(secure, sentinel(1, certificate=issued(6))),
         "10.0.0.2:26379: its certificate ends on 2026-09-27 14:13 UTC, in 6 days",
-        "restart this sentinel, one after the other",
+        "tls-key-file, then restart this sentinel, and no two at once",
     ),
     (
         "certificates",
@@ -414,7 +414,27 @@ FOUND: list[tuple[str, Change, str, str]] = [
             process(1, 1, directives=(("tls-cert-file", "/etc/tls/sentinel.crt"),)),
         ),
         "its certificate (/etc/tls/sentinel.crt) ends",
-        "put a new one for 10.0.0.2 in /etc/tls/sentinel.crt and its key",
+        "put a new one for 10.0.0.2 into /etc/tls/sentinel.crt and the file of its key, then restart",
+    ),
+    (
+        "certificates",
+        all_of(
+            secure,
+            node(1, certificate=issued(6)),
+            info(1, config_file="/var/lib/evercache/node/valkey.conf"),
+            config(1, {"aclfile": "/etc/evercache/users.acl"}),
+        ),
+        "ends on",
+        "put a new one for 10.0.0.2 into `tls` beside its reload.sh, then run reload.sh",
+    ),
+    (
+        "certificates",
+        all_of(
+            secure,
+            sentinel(1, certificate=issued(6), info={"config_file": "/var/lib/evercache/sentinel/sentinel.conf"}),
+        ),
+        "ends on",
+        "then run reload.sh, and restart this sentinel, and no two at once",
     ),
     ("certificates", all_of(secure, node(1, certificate=issued(-2), **GONE)), "ended on 2026-09-19", "CONFIG SET"),
     ("certificates", all_of(secure, node(1, certificate=issued(90, since=0.5))), "begins on", "CONFIG SET"),
@@ -534,6 +554,7 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
         False,
     ),
     ("libraries", node(1, **HIDDEN), "CLIENT LIST: NOPERM", False),
+    ("versions", info(1, valkey_version=None, redis_version=None), "INFO shows no version", False),
     ("maxmemory", info(1, maxmemory=None), "no maxmemory", False),
     ("kernel", no_hosts, "the kernel of 10.0.0.1", True),
     ("kernel", host(1, hidden={"swap": "/proc/meminfo: no"}), "/proc/meminfo", True),
@@ -664,8 +685,8 @@ def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
     names = {one.name for one in registered()}
     assert len(registered()) == len(names) == 34
     assert {name for name, *_ in FOUND} | {name for name, *_ in NOTED} == names
-    # The client's own settings are always known, whom we reach, and what those that answer are.
-    assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable", "versions"}
+    # The client's own settings are always known, and whom we reach.
+    assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}
 
 
 def test_what_is_registered_reads_well() -> None:

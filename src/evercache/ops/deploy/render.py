@@ -336,7 +336,8 @@ class _Host:
         config = str(d.folder("config", host))
         cli = [*self._cli(), "--user", d.user_of("operator"), "--no-auth-warning"]
         if self.variant == "compose":
-            inside = ["docker", "compose", "-f", f"{config}/compose.yaml", "exec", "-T", "-e", "REDISCLI_AUTH"]
+            inside = ["docker", "compose", "-f", f"{config}/compose.yaml", "exec", "-T"]
+            inside += ["-e", "REDISCLI_AUTH", "-e", "VALKEYCLI_AUTH"]
             cli = [*inside, self._names()[0], *cli]
         restart = {
             "supervisor": f"{readme.supervisorctl(d, config)} restart sentinel",

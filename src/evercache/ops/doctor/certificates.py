@@ -1,13 +1,14 @@
 """The certificates that servers present, that of the client, and the authorities that it trusts: names and dates.
 
 The standard library shows the fields of verified certificates only. So each certificate that was presented is
-trusted for one more handshake, whatever its dates are. Nothing is sent but handshakes.
+trusted for one more handshake, whatever its dates are.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from evercache.clock import monotonic
@@ -42,7 +43,12 @@ def presented(address: Address, options: TLSOptions, end: float) -> Certificate 
             plain.settimeout(max(0.001, end - monotonic()))
             plain.connect(records[0][1])
             with context.wrap_socket(plain, server_hostname=address.host) as secure:
-                return ask(secure)
+                found = ask(secure)
+                with suppress(OSError):
+                    # A server in protected mode counts a client that has left already as rejected.
+                    secure.sendall(b"PING\r\n")
+                    secure.recv(1)
+                return found
 
     try:
         trusting = _client()
@@ -84,10 +90,8 @@ def own_certificate(options: TLSOptions) -> Certificate | None:
 
 
 def _step(end: ssl.SSLObject) -> None:
-    try:
+    with suppress(ssl.SSLWantReadError):
         end.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
 
 
 def authorities_of(options: TLSOptions) -> tuple[Certificate, ...]:

@@ -164,19 +164,20 @@ def reload_text(host: str, one: Running) -> str:
     text = f"""\
 #!/bin/sh
 # Installs the files of {host}, and has its servers take over passwords and certificates without a restart.
-# As root. It asks for the operator's password, unless REDISCLI_AUTH has it.
+# As root. It asks for the operator's password, unless REDISCLI_AUTH or VALKEYCLI_AUTH has it.
 set -eu
 cd "$(dirname "$0")"
 config={shlex.quote(one.config)}
-sh install.sh
-if [ -z "${{REDISCLI_AUTH:-}}" ]; then
+REDISCLI_AUTH=${{REDISCLI_AUTH:-${{VALKEYCLI_AUTH:-}}}}
+if [ -z "$REDISCLI_AUTH" ]; then
   printf 'password of the operator: ' >&2
-  stty -echo
+  if [ -t 0 ]; then trap 'stty echo' EXIT INT TERM; stty -echo; fi
   read -r REDISCLI_AUTH
-  stty echo
-  echo >&2
+  if [ -t 0 ]; then stty echo; trap - EXIT INT TERM; echo >&2; fi
 fi
-export REDISCLI_AUTH
+VALKEYCLI_AUTH=$REDISCLI_AUTH
+export REDISCLI_AUTH VALKEYCLI_AUTH
+sh install.sh
 cli() {{ timeout 10 {one.cli} -p "$@"; }}
 check() {{ [ "$1" = OK ] || {{ echo "$2: ${{1:-no answer}}" >&2; exit 1; }}; }}
 secret() {{ sed -n "s/^$1 //p" "$config/$2" | tr -d '\n'; }}

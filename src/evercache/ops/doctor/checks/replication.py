@@ -212,6 +212,9 @@ def promotable(facts: Facts) -> Iterator[Finding]:
 )
 def versions(facts: Facts) -> Iterator[Finding]:
     """By the numbers before the last dot: releases that differ in the last one read each other."""
+    for node in facts.up_nodes:
+        if not node.version[0]:
+            yield unseen(f"{facts.label(node.address)}: {node.hidden.get('INFO', 'INFO shows no version')}")
     top = facts.primary
     if top is None or not top.version[0]:
         return

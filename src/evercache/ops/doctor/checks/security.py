@@ -18,6 +18,7 @@ from evercache.ops.doctor.facts import (
     is_loopback,
     number,
 )
+from evercache.ops.doctor.lasting import rendered
 from evercache.ops.doctor.registry import HELD_FOR_DEAD, Finding, Severity, check, fine, found, unseen
 from evercache.wire.types import Address
 
@@ -209,11 +210,7 @@ def certificates(facts: Facts) -> Iterator[Finding]:
             continue
         used.add(shown.issuer)
         file = _certificate_file(facts, server)
-        again = "then restart this sentinel, one after the other: it has no command for that"
-        if isinstance(server, NodeFacts):
-            again = "then " + cli(server.address, f"CONFIG SET tls-cert-file {file or '<file>'}")
-        place = f"in {file} and its key" if file else "in the file of its tls-cert-file and its key"
-        mend = f"put a new one for {server.address.host} {place}, {again}"
+        mend = _replacement(server, file)
         of_it = f"{where}: its certificate{f' ({file})' if file else ''}"
         refused = where if server.error and not shown.valid(facts.taken) else ""
         if not shown.fits:
@@ -231,6 +228,17 @@ def certificates(facts: Facts) -> Iterator[Finding]:
             f"the client's certificate ({client.certificate_file})", client.certificate, facts.taken, mend
         )
     yield from _authorities(facts, used)
+
+
+def _replacement(server: NodeFacts | SentinelFacts, file: str) -> str:
+    place = f"{file} and the file of its key" if file else "the files of its tls-cert-file and tls-key-file"
+    again = "restart this sentinel, and no two at once: it has no command for that"
+    if isinstance(server, NodeFacts):
+        again = cli(server.address, f"CONFIG SET tls-cert-file {file or '<file>'}")
+    if rendered(server):
+        place = "`tls` beside its reload.sh"
+        again = "run reload.sh" + ("" if isinstance(server, NodeFacts) else f", and {again}")
+    return f"put a new one for {server.address.host} into {place}, then {again}"
 
 
 def _authorities(facts: Facts, used: set[str]) -> Iterator[Finding]:
