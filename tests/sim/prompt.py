@@ -64,7 +64,7 @@ class Promptness:
                 connection = process.engine.tail._connection
                 arrives = max(world.now, connection.busy_until())
                 if process.engine.state.idle:
-                    arrives += 0.8 * world.max_staleness
+                    arrives += 2.5 * world.max_staleness
                 resyncs = process.engine.state.resyncs
                 followers.append(_Follower(process, connection, resyncs, arrives, connection.delayed))
         if followers and mark.id not in self._heard:

@@ -362,7 +362,7 @@ class World:
         for process in self.processes:
             engine, now = process.engine, process.clock()
             state = engine.state
-            if state.blind(now) or not (state.idle or state.sure(now)):
+            if not (state.idle or state.sure(now)):
                 found.append(("liveness", f"{process.name} is blind: covers {now - state.covers:.3f} s ago"))
             admitted = {r.address for r in engine.replicas.admitted(state.tau, now, engine.settings.lag_bound)}
             for address in replicas:

@@ -20,10 +20,11 @@ __all__ = ["Idleness"]
 _AFTER = 2.0
 #: What is kept near is served without that. So the next call after this time is sent the slow path.
 _PROBE_AFTER = 1.0
-#: How often an idle process reads the log, as a share of `max_staleness`: it stays current.
-_POLL = 0.8
+#: How often an idle process reads the log, as a multiple of `max_staleness`. Two hundred of them that did so within
+#: `max_staleness` would take 2 % of the primary's core. What it has read does not count anyway.
+_POLL = 2.5
 #: How often an idle process asks the replicas how far they are, as a share of `lag_bound`: they stay admitted.
-_LAG = 0.6
+_LAG = 0.5
 #: The longest pause of a chore while the process is idle (seconds).
 SELDOM = 2.0
 

@@ -6,6 +6,7 @@ One per process and cache, on the background's event loop, on a connection of it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -17,7 +18,8 @@ from evercache.protocol.balance import Share
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
-from evercache.topology.facts import parse_replication
+from evercache.topology.facts import NodeFacts, parse_replication
+from evercache.wire.greeting import parse_time
 from evercache.wire.types import Address, AsyncConnection, Reply
 
 if TYPE_CHECKING:
@@ -120,6 +122,7 @@ class Tail:
         self._interrupted = False
         connection = await engine.connect_tail(address)
         self._connection = connection
+        end = asyncio.ensure_future(self._notice_end(connection))
         try:
             greeting = connection.greeting
             if greeting.role != "master":
@@ -146,7 +149,7 @@ class Tail:
                     began = state.now()
                 # Just woken: what is logged by now must be known first.
                 current = state.covers >= state.awake_since
-                busy = await self._read(connection, engine.settings.block if current else 0.0)
+                busy = await self._read(connection, address, engine.settings.block if current else 0.0)
                 engine.master_heard(address)
                 self._failures = 0
                 if busy:
@@ -157,6 +160,14 @@ class Tail:
         finally:
             self._connection = None
             connection.close()
+            end.cancel()
+
+    async def _notice_end(self, connection: AsyncConnection) -> None:
+        """An idle process learns at once that the connection to the master has ended."""
+        with contextlib.suppress(UnavailableError):
+            while True:
+                await connection.next_push()
+        self._engine.idleness.wake()
 
     async def _may_resync(self) -> None:
         """Put a resync off that comes soon after others; not for long while a call waits for it."""
@@ -167,7 +178,7 @@ class Tail:
                 return
             await asyncio.sleep(min(wait, _LOOK) * (0.5 + state.rng.random()))
 
-    async def _read(self, connection: AsyncConnection, block: float) -> bool:
+    async def _read(self, connection: AsyncConnection, address: Address, block: float) -> bool:
         """One read, which waits up to `block` seconds for lines; True when there were lines."""
         engine = self._engine
         state, keys = engine.state, engine.bookkeeping
@@ -178,8 +189,8 @@ class Tail:
             engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
             ("INFO", "replication"),
         ]
-        if block:  # the first answer is from before the wait
-            commands.append(("HMGET", keys.state, "life", "data"))
+        # The first answer is from before the wait.
+        commands.append(("HMGET", keys.state, "life", "data") if block else ("TIME",))
         if knew_marks:
             commands.append(("EXISTS", keys.marks))
         sent = state.now()
@@ -193,6 +204,7 @@ class Tail:
         (life, last, data), log, info, *more = _checked(replies)
         if block:
             life, data = more[0]
+        time_us = None if block else parse_time(more[0])
         arrived = state.now()
         facts = parse_replication(info)
         if facts.role != "master" or facts.replid != state.generation:
@@ -227,6 +239,9 @@ class Tail:
         with state.lock:
             if state.ready:
                 state.covers = max(state.covers, covers)
+        if not block:
+            run_id = connection.greeting.run_id
+            engine.monitor.told(NodeFacts(address, sent, arrived, facts, run_id, time_us=time_us))
         return bool(lines)
 
     def _look_ahead(self, named: Reply | ServerError) -> None:
