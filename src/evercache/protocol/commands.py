@@ -360,7 +360,7 @@ class Commands(Struct):
         for item in items:
             words += (item.scope.kind, item.scope.name, item.id, item.function)
         keys = [item.scope.name for item in items if item.scope.kind == KEY]
-        return self._call("invalidate", keys, replid, newest, *self._limits(), self.life(), *words)
+        return self._call("invalidate", keys, replid, newest, *self._limits(), self.life(), len(items), *words)
 
     def hold(
         self, scopes: Sequence[Scope], *, replid: str, newest: int, id: str, span_ms: int, not_after_us: int = 0
