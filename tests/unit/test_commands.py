@@ -13,9 +13,9 @@ import pytest
 from lupa import lua51
 
 from evercache.errors import ConfigurationError, CorruptEnvelope
-from evercache.protocol.commands import Bookkeeping, Commands, Limits, ScriptCall, chunks, mark_member
+from evercache.protocol.commands import Bookkeeping, Commands, Limits, ScriptCall, mark_member
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
-from evercache.protocol.scripts import SCRIPTS
+from evercache.protocol.scripts import SCRIPTS, chunks
 
 BOOK = Bookkeeping("shop", 2, 7)
 COMMANDS = Commands(BOOK, Limits(10, 20, 30, 40), lambda: "11fe")
