@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 from tests.real.script_servers import FAR, Client, Memory, Rig, envelope, fields, server, wait_for
 
+from evercache.errors import ServerError
+from evercache.protocol.commands import Ask, Fill, Invalidation, Put
 from evercache.protocol.replies import (
     parse_incr,
     parse_invalidate,
+    parse_invalidates,
     parse_lease,
+    parse_leases,
+    parse_sets,
     parse_store,
+    parse_stores,
     parse_sweep,
     parse_touch,
 )
@@ -229,6 +235,44 @@ def test_rule_2_the_marks_are_told(rig: Rig) -> None:
     assert (known.everything, known.function) == tuple(marks[:2])
     assert dict(known.tags) == {TAG: marks[2], tag_hash("blue"): 0}
     assert known.tip == marks[-1]
+
+
+def test_each_entry_of_a_batch_has_its_own_answer(rig: Rig) -> None:
+    three = [Subject(f"ns:{name}", "m.f") for name in "abc"]
+    fill(rig, three[0].key)
+    assert lead(rig, three[1], OTHER).status == "lead"
+    asks = [Ask(subject, 0, TOKEN) for subject in three]
+    replies = parse_leases(rig.lease_many(asks, lease_ms=5000), 3)
+    assert [reply.status for reply in replies] == ["entry", "wait", "lead"]
+    stamp = replies[2].stamp
+    fills = [Fill(subject.key, TOKEN, stamp, 5000, 0, envelope(id=TOKEN)) for subject in three]
+    stored = parse_stores(rig.store_many(fills), 3)
+    assert [(reply.status, reply.reason) for reply in stored] == [("ok", ""), ("refused", "lease"), ("ok", "")]
+    assert rig.release(three[1].key, token=OTHER)[0] == b"ok", "a lease that is refused stays"
+    assert rig.release(three[2].key, token=TOKEN)[0] == b"lost"
+    ids = [rig.new_id() for _ in three]
+    obeyed = [Invalidation(Scope.of_key(three[0].key), ids[0]), Invalidation(Scope.of_tag("red"), ids[1])]
+    assert [reply.existed for reply in parse_invalidates(rig.invalidate_many(obeyed), 2)] == [True, False]
+    puts = [Put(subject, id, 5000, 0, envelope()) for subject, id in zip(three, ids, strict=True)]
+    puts[1] = Put(three[1], rig.new_id(), 5000, 0, envelope())
+    written = parse_sets(rig.set_many(puts, not_after_us=rig.late(), mode="add"), 3)
+    assert [reply.status for reply in written] == ["cancelled", "ok", "exists"]
+    again = [*obeyed, Invalidation(Scope.of_key(three[2].key), rig.new_id())]
+    assert [reply.status for reply in parse_invalidates(rig.invalidate_many(again), 3)] == ["dup", "dup", "ok"]
+    assert [peek(rig, subject).status for subject in three] == ["miss", "entry", "miss"]
+
+
+def test_a_batch_that_fails_halfway_is_obeyed_when_it_is_sent_again(rig: Rig) -> None:
+    if isinstance(rig.client, Memory):
+        pytest.skip("nothing fails halfway there")
+    rig.put(KEY)
+    items = [Invalidation(Scope.of_key(KEY), TOKEN), Invalidation(Scope.of_function("m.f"), OTHER)]
+    rig.client("SET", rig.book.marks, "no sorted set")
+    with pytest.raises(ServerError):
+        rig.invalidate_many(items)
+    rig.client("DEL", rig.book.marks)
+    assert [reply.status for reply in parse_invalidates(rig.invalidate_many(items), 2)] == ["ok", "ok"]
+    assert peek(rig, IT).status == "miss"
 
 
 def test_rule_1_a_newer_least_raises_the_tip_before_the_lease(rig: Rig) -> None:

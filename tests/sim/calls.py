@@ -75,7 +75,7 @@ def _invalidate(reply: list[Any], words: list[bytes], entries: list[Any]) -> Ite
     keys, head, args = _split(words, len(entries))
     nth = 0
     for i, item in enumerate(reply[3:]):
-        kind, name, id, _ = args[6 + 4 * i : 10 + 4 * i]
+        kind, name, id, _ = args[7 + 4 * i : 11 + 4 * i]
         mine, entry = [*words[:_KEYS], b"", b""], None
         if kind == b"k":
             mine, entry = keys[nth], entries[nth]

@@ -15,7 +15,7 @@ from lupa import lua51
 from evercache.errors import ConfigurationError, CorruptEnvelope
 from evercache.protocol.commands import Bookkeeping, Commands, Limits, ScriptCall, mark_member
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
-from evercache.protocol.scripts import SCRIPTS
+from evercache.protocol.scripts import SCRIPTS, chunks
 
 BOOK = Bookkeeping("shop", 2, 7)
 COMMANDS = Commands(BOOK, Limits(10, 20, 30, 40), lambda: "11fe")
@@ -119,7 +119,7 @@ CALLS: dict[str, tuple[ScriptCall, tuple[Any, ...]]] = {
     ),
     "key": (
         COMMANDS.invalidate(Scope.of_key("shop:k"), id="cc", function="m.f", **HEAD),
-        (10, 20, 30, 40, 1, "11fe", "k", "shop:k", "cc", "m.f"),
+        (10, 20, 30, 40, 1, "11fe", 1, "k", "shop:k", "cc", "m.f"),
     ),
     "set": (
         COMMANDS.set(IT, id="cc", **WINDOW, envelope=ENVELOPE, mode="since", since=3, **LIFE, **HEAD),
@@ -147,7 +147,7 @@ def test_a_call_about_an_entry(name: str) -> None:
 def test_calls_without_an_entry() -> None:
     wide = COMMANDS.invalidate(EVERYTHING, id="cc", **HEAD)
     assert wide.keys == BOOK.keys
-    assert wide.args[5:] == (10, 20, 30, 40, 1, "11fe", "*", "", "cc", "")
+    assert wide.args[5:] == (10, 20, 30, 40, 1, "11fe", 1, "*", "", "cc", "")
     assert COMMANDS.resync(newest=5).args == ("1", "", 2, 7, 5, "11fe")
     restore = COMMANDS.restore([("f:a", 1), ("t:b", 2)], everything=3, tagfloor=4, **HEAD)
     assert restore.keys == BOOK.keys
@@ -157,6 +157,13 @@ def test_calls_without_an_entry() -> None:
     )  # fmt: skip
     at_once = COMMANDS.tail("3-1", count=7, block_ms=0)
     assert at_once == ("XREAD", "COUNT", 7, "STREAMS", "shop~log", "3-1"), "BLOCK 0 would wait for ever"
+
+
+def test_a_batch_is_cut_by_number_and_by_bytes() -> None:
+    assert [len(part) for part in chunks(range(250))] == [100, 100, 50]
+    assert not list(chunks([]))
+    sizes = [1, 2**18, 1, 2**17, 2**17 - 1, 2**20, 2**18]
+    assert list(chunks(sizes, lambda size: size)) == [[1], [2**18], [1, 2**17, 2**17 - 1], [2**20], [2**18]]
 
 
 def test_the_members_of_the_marks() -> None:

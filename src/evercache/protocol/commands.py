@@ -5,8 +5,8 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
@@ -24,7 +24,6 @@ __all__ = [
     "Limits",
     "Put",
     "ScriptCall",
-    "chunks",
     "in_full",
     "mark_member",
 ]
@@ -35,10 +34,6 @@ _MAX_SPAN = 2**32
 _MAX_TAGS = 255
 _HEADER = 38
 _MAGIC = b"\xe7\xca"
-#: How many entries one script takes at most, and how many bytes: an entry takes the primary some 6 us.
-_CHUNK, _CHUNK_BYTES = 100, 256 * 1024
-
-T = TypeVar("T")
 
 
 class Bookkeeping(Struct, frozen=True):
@@ -165,23 +160,6 @@ class ScriptCall(Struct, frozen=True):
     def eval(self) -> Command:
         """The call with the script's text."""
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
-
-
-def chunks(items: Iterable[T], size: Callable[[T], int] = lambda item: 0) -> Iterator[list[T]]:
-    """The items, in order, as many at a time as one script takes, so that it blocks the primary for less than 1 ms.
-
-    `size`: the bytes that the script writes for an item.
-    """
-    chunk: list[T] = []
-    left = _CHUNK_BYTES
-    for item in items:
-        left -= size(item)
-        if chunk and (len(chunk) == _CHUNK or left < 0):
-            yield chunk
-            chunk, left = [], _CHUNK_BYTES - size(item)
-        chunk.append(item)
-    if chunk:
-        yield chunk
 
 
 def in_full(calls: Iterable[ScriptCall]) -> list[Command]:
@@ -360,7 +338,7 @@ class Commands(Struct):
         for item in items:
             words += (item.scope.kind, item.scope.name, item.id, item.function)
         keys = [item.scope.name for item in items if item.scope.kind == KEY]
-        return self._call("invalidate", keys, replid, newest, *self._limits(), self.life(), *words)
+        return self._call("invalidate", keys, replid, newest, *self._limits(), self.life(), len(items), *words)
 
     def hold(
         self, scopes: Sequence[Scope], *, replid: str, newest: int, id: str, span_ms: int, not_after_us: int = 0

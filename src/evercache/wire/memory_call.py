@@ -168,9 +168,9 @@ class Call:
             self.entry_key, self.lease_key = keys
             yield
 
-    def text(self, *otherwise: bytes) -> bytes:
-        """The next argument; what is given instead, where there is none."""
-        return next(self._left, *otherwise)
+    def text(self) -> bytes:
+        """The next argument."""
+        return next(self._left)
 
     def number(self) -> int:
         """The next argument, a whole number."""

@@ -131,8 +131,8 @@ def _store(call: Call) -> Reply:
 def _invalidate(call: Call) -> Reply:
     limit, life = call.limits(), call.text()
     keys, items = call.entries(), list[Reply]()
-    while (kind := call.text(b"")) != b"":
-        name, id, function = call.texts(3)
+    for _ in range(call.number()):
+        kind, name, id, function = call.texts(4)
         if kind not in (b"k", b"f", b"t", b"*"):
             return ServerError("ERR a kind of invalidation that this script does not know")
         if kind == b"k":

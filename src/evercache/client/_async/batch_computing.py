@@ -18,9 +18,10 @@ from evercache.engine.state import HeldLease
 from evercache.errors import UnavailableError
 from evercache.observe import events
 from evercache.process import from_signal_handler
-from evercache.protocol.commands import Fill, chunks
+from evercache.protocol.commands import Fill
 from evercache.protocol.envelope import Envelope, repack
 from evercache.protocol.replies import LeaseReply, parse_stores
+from evercache.protocol.scripts import chunks
 
 __all__ = ["AsyncBatchComputing", "Grant"]
 

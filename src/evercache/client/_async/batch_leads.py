@@ -11,10 +11,10 @@ from evercache.engine.flights import PROMPT, Flight, Outcome
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.canonical import shown
-from evercache.protocol.commands import chunks
 from evercache.protocol.envelope import Envelope, own_id
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_leases
+from evercache.protocol.scripts import chunks
 
 __all__ = ["AsyncBatchLeads"]
 

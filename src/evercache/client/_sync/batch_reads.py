@@ -16,11 +16,12 @@ from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
 from evercache.observe import Counters
-from evercache.protocol.commands import Ask, chunks
+from evercache.protocol.commands import Ask
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.lease import wait_limit
 from evercache.protocol.replies import parse_leases
 from evercache.protocol.scope import Subject
+from evercache.protocol.scripts import chunks
 from evercache.wire.types import Address
 
 __all__ = ["SyncBatchReads"]

@@ -16,7 +16,7 @@ from evercache.engine.state import State
 from evercache.errors import MasterUnknown, NotACounter, UnavailableError
 from evercache.observe import Counters
 from evercache.policy import OnError
-from evercache.protocol.commands import Invalidation, Put, chunks
+from evercache.protocol.commands import Invalidation, Put
 from evercache.protocol.journal import Pending
 from evercache.protocol.replies import (
     IncrReply,
@@ -29,6 +29,7 @@ from evercache.protocol.replies import (
     parse_touch,
 )
 from evercache.protocol.scope import Scope, Subject
+from evercache.protocol.scripts import chunks
 from evercache.results import Ack
 
 __all__ = ["Beside", "SyncWrites", "Write"]

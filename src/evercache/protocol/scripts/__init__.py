@@ -6,14 +6,20 @@ Each one is made of its own file and of the parts of `common.lua` that it includ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha1
 from pkgutil import get_data
 from types import MappingProxyType
+from typing import TypeVar
 
 from msgspec import Struct
 
-__all__ = ["SCRIPTS", "Script"]
+__all__ = ["SCRIPTS", "Script", "chunks"]
+
+T = TypeVar("T")
+
+#: How many entries one script takes at most, and how many bytes: an entry takes the primary some 6 us.
+_CHUNK, _CHUNK_BYTES = 100, 256 * 1024
 
 _NAMES = (
     "hold",
@@ -76,3 +82,20 @@ def _load() -> Mapping[str, Script]:
 
 #: All scripts by name.
 SCRIPTS: Mapping[str, Script] = _load()
+
+
+def chunks(items: Iterable[T], size: Callable[[T], int] = lambda item: 0) -> Iterator[list[T]]:
+    """The items, in order, as many at a time as one script takes, so that it blocks the primary for less than 1 ms.
+
+    `size`: the bytes that the script writes for an item.
+    """
+    chunk: list[T] = []
+    left = _CHUNK_BYTES
+    for item in items:
+        left -= size(item)
+        if chunk and (len(chunk) == _CHUNK or left < 0):
+            yield chunk
+            chunk, left = [], _CHUNK_BYTES - size(item)
+        chunk.append(item)
+    if chunk:
+        yield chunk

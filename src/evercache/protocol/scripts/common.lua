@@ -6,8 +6,7 @@
 -- KEYS 1-5: a key that never exists, state, marks, log, ids; then the entries, then the lease of each.
 -- ARGV 1-5: version of the arguments, the replication id that the caller expects ('' = any), number of the
 -- data db, number of the bookkeeping db, the newest stamp that the caller knows. Then what the script takes;
--- arguments after those are ignored, but by scripts that take a list. Every reply is {status, server time in us,
--- replication id, ...}.
+-- arguments after those are ignored. Every reply is {status, server time in us, replication id, ...}.
 --
 -- A SELECT in a script does not leak into the connection. Each part says where it must run: in the database of the
 -- entries (data), or of the bookkeeping (book).

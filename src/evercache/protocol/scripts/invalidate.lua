@@ -1,15 +1,16 @@
 -- Invalidates keys, functions, tags or everything, once for each id.
 -- KEYS: the entries and leases of the keys, in order
--- ARGV: lines, journal_ms, marks_ms, marks, every, life; for each kind, name, id, function of the entry ('' = unknown)
+-- ARGV: lines, journal_ms, marks_ms, marks, every, life, number of scopes; for each kind, name, id, function of the
+-- entry ('' = unknown)
 -- Reply: for each its stamp, whether a live entry was there, and its line in the log; or the tip, where this id has been
 -- obeyed before
 
 --@ start
 
 local lines, journal_ms, lives, marks_kept = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local every, LIFE = tonumber(ARGV[10]), ARGV[11]
+local every, LIFE, final = tonumber(ARGV[10]), ARGV[11], 9 + 4 * tonumber(ARGV[12])
 local keys = (#KEYS - 5) / 2
-for at = 12, #ARGV - 3, 4 do
+for at = 13, final, 4 do
   local kind = ARGV[at]
   if kind ~= 'k' and kind ~= 'f' and kind ~= 't' and kind ~= '*' then
     return redis.error_reply('ERR a kind of invalidation that this script does not know')
@@ -21,7 +22,7 @@ local found = keys > 0 and call('MGET', unpack(KEYS, 6, 5 + keys)) or nil
 --@ to_book
 --@ state
 local reply, removed, obeyed, issued, nth, m, listed = {'ok', now_us, replid}, {}, {}, 0, 0, 0, false
-for at = 12, #ARGV - 3, 4 do
+for at = 13, final, 4 do
   local kind, name, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local key = kind == 'k'
   nth = nth + (key and 1 or 0)
