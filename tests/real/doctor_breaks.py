@@ -50,6 +50,8 @@ class Way:
 BREAKS: dict[str, Way] = {}
 #: Checks whose advice other tests follow.
 ELSEWHERE = {
+    "certificates": "test_doctor_certificates.py::test_what_is_advised_replaces_certificates_while_a_site_reads",
+    "versions": "test_docs_care.py::test_an_older_replica_comes_back_after_an_upgrade",
     "electable": "test_rights.py::test_epochs_that_were_used_up_are_found_and_repaired",
     "persistence": "test_doctor_default_user.py::test_what_a_restart_leaves_out_is_foreseen_and_comes_back",
     "strain": "test_doctor_strain.py::test_a_cache_that_keeps_nothing_is_not_sound",
@@ -60,6 +62,7 @@ ELSEWHERE = {
 }
 #: Checks whose advice no test follows, and why.
 NOT_FOLLOWED = {
+    "libraries": "it is a note, and its advice is a rollout of the application",
     "kernel": "its commands change the kernel of the machine that runs the tests",
     "open-door": "a test must not open a door; what is advised is what `passwords` advises",
 }

@@ -83,7 +83,7 @@ def secured(folder: Path) -> Iterator[Secured]:
         made.close()
 
 
-def test_what_the_doctor_advises_replaces_certificates_while_a_site_reads(tmp_path: Path) -> None:
+def test_what_is_advised_replaces_certificates_while_a_site_reads(tmp_path: Path) -> None:
     site = Site()
     with secured(tmp_path) as servers:
         assert servers.found() == []

@@ -609,7 +609,7 @@ FINE: list[tuple[str, Change]] = [
 def test_a_sound_deployment_is_fine_in_every_check() -> None:
     results = examine(sound())
     assert {one.check.name: one.findings for one in results if one.state != "fine"} == {}
-    assert verdict(results) is None
+    assert verdict(sound(), results) == ("sound", "")
 
 
 @pytest.mark.parametrize(("name", "change", "seen", "mend"), FOUND)
@@ -723,5 +723,5 @@ def test_one_process_under_two_addresses_is_one() -> None:
     again = replace(facts.sentinels[0], address=Address("cache.example", 26379))
     other = replace(facts.nodes[0], address=Address("cache.example", 6379))
     doubled = replace(facts, sentinels=(*facts.sentinels, again), nodes=(*facts.nodes, other))
-    assert verdict(examine(doubled)) is None
+    assert verdict(doubled, examine(doubled)) == ("sound", "")
     assert len(doubled.known_sentinels) == 3

@@ -52,7 +52,7 @@ def test_nothing_follows_from_a_finding_that_disables_no_server(made: list[Check
 
 def test_checks_explain_checks_that_there_are() -> None:
     names = {one.name for one in registered()}
-    assert [one.name for one in registered() if one.explains] == ["saves-and-clocks"]
+    assert [one.name for one in registered() if one.explains] == ["saves-and-clocks", "certificates"]
     for one in registered():
         assert one.explains <= names - {one.name}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from evercache.errors import ProtocolError, ServerError, ServiceUnknown
 from evercache.protocol.shapes import to_address, to_epoch, whole
