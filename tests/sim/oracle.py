@@ -13,6 +13,7 @@ from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.calls import singles
 from tests.sim.entries import Entries
 from tests.sim.judges import Judges
 from tests.sim.leases import Leases
@@ -337,9 +338,13 @@ class Oracle:
                 return True
         return False
 
-    def read(self, process: Any, key: str, version: int, began: float, number: int, how: str) -> None:
-        """A call that began at `began`, as event `number`, returned this version now."""
+    def read(
+        self, process: Any, key: str, version: int, began: float, number: int, how: str, *, idle: bool = False
+    ) -> None:
+        """A call that began at `began`, as event `number`, returned this version now; `idle`: it was the first one
+        after a while, so what was invalidated before it counts, if nothing else happened to the process."""
         self.counts["reads"] += 1
+        self.counts["first reads of an idle process"] += idle
         self.counts[f"from {how}"] += 1
         if key not in WRITTEN and version > self.version(key):
             return self.bad("value", f"{process.name} got {key} v{version} from {how}, which there never was")
@@ -379,6 +384,8 @@ class Oracle:
                 if it.began - 0.3 <= at <= now and (process not in knowing or it.holder is not None):
                     since = max(since, at + _TOLD_AGAIN)
             limit = self._world.max_staleness + _SLACK
+            if idle and self.undisturbed(process, it.acknowledged - 0.6, now):
+                limit = 0.0
             if began > since + limit:
                 kind = "P6" if any(w.begin <= now for w in self.windows) else "P3 other"
                 return self.bad(kind, f"{what}, acknowledged {1000 * (began - it.acknowledged):.0f} ms before")
@@ -387,17 +394,19 @@ class Oracle:
     # -- at the master
 
     def script(self, node: Any, name: str, reply: Any, words: list[bytes], before: Any) -> None:
-        """A script has run on a node; `before`: what its entry and the tip were."""
+        """A script has run on a node; `before`: what its entries and the tip were."""
         if not isinstance(reply, list) or reply[0] == b"GEN":
             return
-        if words[5:6]:
-            self.entries.ran(node, name, reply, words, before)
-        self.leases.ran(node, name, reply, words)
-        self.written.ran(name, reply, words)
-        self.judges.script(node, name, reply, words, before)
+        entries, tip = before
         handler: Callable[..., None] | None = getattr(self, f"_script_{name}", None)
-        if handler is not None:
-            handler(node, reply, words)
+        for told, asked, entry in singles(name, reply, words, entries):
+            if entries:
+                self.entries.ran(node, name, told, asked, (entry, tip))
+            self.leases.ran(node, name, told, asked)
+            self.written.ran(name, told, asked)
+            self.judges.script(node, name, told, asked, (entry, tip))
+            if handler is not None:
+                handler(node, told, asked)
 
     def evicted(self, node: Any, state: bool) -> None:
         """Bookkeeping of a node is gone, perhaps its state with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -156,6 +156,22 @@ class Keyspace(ABC):
             consistency=settings.consistency,
             **more,
         )
+
+    def _writes(
+        self, values: Mapping[str, Any], ttl: TTL | None, tags: Iterable[str], on_error: OnError | None
+    ) -> dict[str, tuple[Request, Any]]:
+        """Requests that write, under one policy."""
+        if not values:
+            return {}
+        first = self._request(next(iter(values)), ttl=ttl, tags=tags, on_error=on_error)
+        hashes, policy, encoder = first.subject.tags, first.policy, self._encoder
+        return {
+            key: (
+                Request(self._subject(key, hashes), policy, encoder, self._counters, self._usual, _nothing),
+                value,
+            )
+            for key, value in values.items()
+        }
 
     def _request(
         self,

@@ -8,7 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Beyond", "Call", "Edit", "Meter", "Noise", "Overslept", "OwnTime", "Run", "beyond", "percentile"]
+__all__ = [
+    "Beyond",
+    "Call",
+    "Edit",
+    "Meter",
+    "Noise",
+    "Overslept",
+    "OwnTime",
+    "Run",
+    "beyond",
+    "percentile",
+    "within",
+]
 
 
 class Call(NamedTuple):
@@ -134,6 +146,11 @@ class OwnTime:
     def within(self, call: Call) -> float:
         """The seconds of these parts."""
         return sum(end - begin for begin, end in self.spans(call))
+
+
+def within(bound: float, seen: float, net: float) -> bool | None:
+    """Whether a time kept its bound: as it was seen, or (False) not even without stalls; None: nobody can say."""
+    return True if seen <= bound else False if net > bound else None
 
 
 def beyond(call: Call, own: OwnTime, noise: Noise) -> Beyond:

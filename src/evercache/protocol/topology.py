@@ -186,6 +186,19 @@ class SentinelBook:
         return dict(self._errors)
 
     @property
+    def agreed(self) -> bool:
+        """Whether all sentinels answered the last question, and named the master of the view in its epoch."""
+        view = self.view
+        return not self._errors and all(
+            a.master == view.master and a.epoch == view.epoch for a in self._answers.values()
+        )
+
+    def last(self, sentinel: Address) -> SentinelAnswer | None:
+        """The newest answer from this address."""
+        answer = self._answers.get(self._known.get(sentinel) or str(sentinel))
+        return answer if answer is not None and answer.sentinel == sentinel else None
+
+    @property
     def nodes(self) -> tuple[Address, ...]:
         """Every data node whose role matters."""
         seen = {r.address for a in self._answers.values() for r in a.replicas}

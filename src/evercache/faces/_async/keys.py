@@ -77,9 +77,7 @@ class AsyncKeys(Keyspace):
         if client is None:
             return dict.fromkeys(values, self._unsent())
         tags = tuple(tags) if not isinstance(tags, str) else tags
-        return await client.operations.set_many(
-            {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
-        )
+        return await client.operations.set_many(self._writes(values, ttl, tags, on_error))
 
     async def aadd(
         self,
