@@ -17,6 +17,7 @@ from tests.sim import sentinels
 from tests.sim.ledger import Ledger
 from tests.sim.loop import Tag
 from tests.sim.lua import LuaHost
+from tests.sim.network import Request, Session
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
 from tests.sim.swarm import draw
@@ -271,3 +272,18 @@ def test_who_is_suspended_while_it_is_cut_off_is_cut_off_until_it_wakes(
     world.loop.now = 2.2
     oracle.read(process, "f0", 0, 2.1, oracle.tick(), "gutter")
     assert (not oracle.violations) is (well or world.max_staleness > 2.1 - 1.0)
+
+
+def test_a_server_that_wakes_early_reads_in_order() -> None:
+    """It is chosen as the primary while it is frozen: what comes then was executed before what had come first."""
+    world = World(make_plan(1).only(()), LuaHost())
+    loop, node, client = world.loop, world.nodes[0], Mock()
+    session = Session(world.network, node, client, 0)
+    node.frozen_until = 1.0
+    first, second = Request([[b"PING"]]), Request([[b"PING"]])
+    session.arrive(first)
+    node.frozen_until = 0.0
+    session.arrive(second)
+    assert [call.args[0] for call in client.reply.call_args_list] == [first, second]
+    loop.run_until(2.0)
+    assert client.reply.call_count == 2
