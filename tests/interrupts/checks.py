@@ -40,9 +40,10 @@ def left(engine: Any) -> dict[str, int]:
             "waiting readers": len(state.joining),
             "torn": int(state.torn),
         }
-    for endpoints in (engine.sync_endpoints, engine.async_endpoints):
+    for endpoints in (engine.sync_endpoints, engine.async_endpoints, engine.deployment.waiting_endpoints):
         for address, endpoint in list(endpoints._by_address.items()):
-            counts[f"requests under way at {address}"] = endpoint.outstanding
+            name = f"requests under way at {address}"
+            counts[name] = counts.get(name, 0) + endpoint.outstanding
     return {name: count for name, count in counts.items() if count}
 
 

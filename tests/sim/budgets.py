@@ -41,15 +41,17 @@ class Budgets:
             try:
                 return await method(*args, **more)
             finally:
-                self._over(process, name, began)
+                # That of a function, if it has one of its own.
+                function = args[0].subject.function if name == "peek" else ""
+                self._over(process, name, began, process.budget(function or "k"))
 
         setattr(owner, name, timed)
 
-    def _over(self, process: Any, name: str, began: float) -> None:
+    def _over(self, process: Any, name: str, began: float, budget: float) -> None:
         oracle, now = self._world.oracle, self._world.now
         took = now - began
-        if oracle.over or took <= self._world.budget + SLACK:
+        if oracle.over or took <= budget + SLACK:
             return
-        limit = self._world.budget + SLACK + oracle.stopped(process.name, began, now)
+        limit = budget + SLACK + oracle.stopped(process.name, began, now)
         if took > limit and process.tag.alive:
             oracle.bad("budget", f"{process.name}: {name} took {took:.3f} s, {took - limit:.3f} s too long")

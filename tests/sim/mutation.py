@@ -7,11 +7,11 @@ they are. `rule` is the number of the rule, or 0 for a slip.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.edits import Change, edit, put, swapped
+from tests.edits import Change, edit, put
 from tests.sim.lua import LuaHost
 from tests.sim.plan import Plan, make_plan
 from tests.sim.swarm import with_parts
@@ -41,6 +41,8 @@ class Mutation:
     parts: tuple[str, ...] = ()
     #: Faults on top of those of the schedule: (kind, seconds from the end of the writes, arguments).
     scene: tuple[tuple[str, float, dict[str, Any]], ...] = ()
+    #: Whether nothing goes wrong but the scene: where any other fault ends what it needs.
+    alone: bool = False
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[LuaHost | None]:
@@ -48,21 +50,18 @@ class Mutation:
         with contextlib.ExitStack() as stack:
             for change in self.python:
                 stack.enter_context(change())
-            yield LuaHost({name: _swaps(pairs) for name, pairs in self.lua.items()}) if self.lua else None
+            yield LuaHost(self.lua) if self.lua else None
 
     def plan(self, seed: int) -> Plan:
         """A schedule in which it may show."""
-        plan = with_parts(make_plan(seed, self.focus), self.parts, self.name)
+        plan = make_plan(seed, self.focus)
+        plan = with_parts(plan.only(()) if self.alone else plan, self.parts, self.name)
         return replace(
             plan,
             settings={**plan.settings, **self.settings},
             workload={**plan.workload, **SAME_SETTINGS, **self.workload},
             limits={**plan.limits, **self.limits},
         ).plus(self.scene)
-
-
-def _swaps(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
-    return lambda text: swapped(text, pairs)
 
 
 def nothing(*args: Any, **kwargs: Any) -> None:

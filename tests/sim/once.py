@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextvars
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
+
+from tests.sim.sentinels import FAILOVER_TIMEOUT
 
 if TYPE_CHECKING:
     from tests.sim.leases import Running
@@ -17,8 +20,8 @@ __all__ = ["Once"]
 _BEFORE = 1.2
 #: Whoever has waited so long (seconds of one) for others computes by himself.
 _WAITED = 0.7
-#: Whoever waited for a run goes on so soon after its end (seconds).
-_AT_ONCE = 0.002
+#: A process that reaches a sentinel asks it this often (seconds), and takes so long to ask.
+_ROUND, _ON_ITS_WAY = 1.25, 0.1
 #: The share of its budget for which a batch waits for others, at least.
 _PATIENCE = 0.7
 
@@ -49,7 +52,8 @@ class Once:
       joined any more.
       A `refresh` computes by itself, and nobody joins it.
     - It has a reason: fills are refused, somebody else computes for long, an invalidation waits for the primary,
-      the entry is of a later version, or something is wrong with the process or with the primary.
+      the entry is of a later version, strict writes have the connections of a small pool, or something is wrong
+      with the process or with the primary.
     """
 
     def __init__(self, world: World, warmth: Warmth) -> None:
@@ -57,9 +61,6 @@ class Once:
         self._running: dict[Running, tuple[float, _Call]] = {}
         #: Entries of a later version of the library were put in their place: they are left alone.
         self.left_alone: set[str] = set()
-        #: When a run of a key ended last in a process. Where it gave nothing that can be shared (a batch left the
-        #: key out), each caller that waited for it computes.
-        self._ended: dict[tuple[Any, str], float] = {}
 
     def __repr__(self) -> str:
         return f"<Once {len(self._running)} without a lease>"
@@ -87,9 +88,8 @@ class Once:
             if not same or (other.process, other.key) != (process, run.key):
                 continue
             old = (present.blind or call.blind) and now - its.began > world.max_staleness
-            unshared = began - self._ended.get((process, run.key), -1.0) < _AT_ONCE
             # A batch whose budget is over computes what it waited for; who it waited for may do so at that moment.
-            unshared |= call.many and now - call.began > _PATIENCE * world.budget
+            unshared = call.many and now - call.began > _PATIENCE * world.budget
             if not old and not unshared and now - began < _WAITED and computed < _WAITED:
                 oracle.bad("once", f"{process.name} computes {run.key} twice, {now - began:.3f} s apart")
         if not call.refresh:
@@ -103,11 +103,31 @@ class Once:
             or call.known[1] != present.known[1]  # one began since, and may have been pending
             or journal.suspended
             or self._warmth.held(now - 1)
+            or self._warmth.waits(process)
+            or self._unconfirmed(process)
         )
         if not spared and oracle.undisturbed(process, now - _BEFORE, now):
             oracle.bad("once", f"{process.name} computes {run.key} without a lease")
 
+    def _unconfirmed(self, process: Any) -> bool:
+        """Whether a strict process cannot have its primary confirmed (rule 17): a sentinel is silent for it. Either
+        that one spoke against the primary when it last answered, less than twice `failover-timeout` ago, or too few
+        of the others have been followed since then, or for twice `failover-timeout`."""
+        world, now, tag = self._world, self._world.now, process.tag
+        silent = [s for s in world.sentinels if s.asked.get(tag, -inf) < now - _ROUND]
+        if not world.strict or not silent:
+            return False
+        answered = min(s.asked.get(tag, -inf) for s in silent)
+        over = now - 2 * FAILOVER_TIMEOUT - _ROUND
+        if any(s.asked.get(tag, -inf) > over and s.named[tag] != world.master.address for s in silent):
+            return True
+
+        def counts(since: float) -> bool:
+            return since < answered - _ON_ITS_WAY or since < over
+
+        talking = [s for s in world.sentinels if s not in silent]
+        return sum(counts(s.followed.get(tag, inf)) for s in talking) <= len(world.sentinels) // 2
+
     def ended(self, run: Running) -> None:
         """It ended, or its process did."""
         self._running.pop(run, None)
-        self._ended[run.process, run.key] = self._world.now

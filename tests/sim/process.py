@@ -7,13 +7,14 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
+from msgspec.structs import replace
 
-from evercache.cache import Cache, _Clients
+from evercache.cache import Cache
+from evercache.clients import Clients
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine
 from evercache.protocol.freshness import Marks
@@ -101,8 +102,8 @@ class SimCache(Cache):
 
     engine: Engine
 
-    def _connect(self, location: Location) -> _Clients:
-        return _Clients(self.engine)
+    def _connect(self, location: Location) -> Clients:
+        return Clients(self.engine)
 
 
 class Process:
@@ -123,12 +124,14 @@ class Process:
         self._tagged()
         self.born = world.now
         self.epoch = 0
-        #: When a strict write of it was not acknowledged last.
+        #: When a write of it was given up last, whoever sent it.
         self.unacknowledged = -1.0
         #: It ends in order (`troubles.close_process`).
         self.closing = False
         #: Its tasks into which a signal handler may raise.
         self.visitors: set[asyncio.Task[Any]] = set()
+        #: The owners of its parent's calls at the fork (`forking.py`).
+        self.frames: list[Any] = []
         self.rng = random.Random(f"process {world.plan.seed} {slot} {life}")
         self._make()
 
@@ -425,8 +428,6 @@ class Process:
         it.told = ack.done
         strict = " under strict" if self.world.strict else ""
         self.world.oracle.counts[("acknowledged" if ack.done else "not acknowledged") + strict] += 1
-        if strict and not ack.done:
-            self.unacknowledged = self.world.now
         if ack.done:
             self.world.oracle.judges.acks.acknowledged(self, it, ack)
         if ack.done and it.acknowledged is None:

@@ -7,10 +7,14 @@ from typing import Any
 
 from evercache.wire.resp import error_from
 from evercache.wire.types import Address
+from tests.sim.loop import Tag
 from tests.sim.network import Session
 from tests.sim.node import EPOCH
 
-__all__ = ["Sentinel"]
+__all__ = ["FAILOVER_TIMEOUT", "Sentinel"]
+
+#: Seconds: `failover-timeout` of all of them.
+FAILOVER_TIMEOUT = 1.0
 
 
 class Sentinel:
@@ -34,6 +38,11 @@ class Sentinel:
         #: The replica that it has chosen, as the leader of a failover.
         self.chosen: Address | None = None
         self.others: list[Sentinel] = []
+        #: By the tag of a process: when it was asked last, which primary it named then (None: it saw that one down,
+        #: or led a failover), and since when its votes are followed.
+        self.asked: dict[Tag, float] = {}
+        self.named: dict[Tag, Address | None] = {}
+        self.followed: dict[Tag, float] = {}
 
     def __repr__(self) -> str:
         return f"<Sentinel {self.address.host} epoch={self.epoch} master={self.master.host}>"
@@ -89,6 +98,7 @@ class Sentinel:
         name = words[0].upper()
         if name == b"PSUBSCRIBE":
             session.patterns = True
+            self.followed[session.client.tag] = self._loop.now
             return [b"psubscribe", words[-1], 1]
         if name == b"PING":
             return b"PONG"
@@ -98,10 +108,13 @@ class Sentinel:
             case b"GET-MASTER-ADDR-BY-NAME":
                 return [self.master.host.encode(), b"6379"]
             case b"MASTER":
+                against = self.flags & {"o_down", "failover_in_progress"}
+                self.asked[session.client.tag] = self._loop.now
+                self.named[session.client.tag] = None if against else self.master
                 return self._map(
                     ip=self.master.host, port=6379, flags=",".join(sorted(self.flags)),
                     **{"config-epoch": self.epoch, "num-other-sentinels": len(self.others)},
-                    **{"failover-timeout": 1000},
+                    **{"failover-timeout": int(FAILOVER_TIMEOUT * 1000)},
                 )  # fmt: skip
             case b"REPLICAS":
                 return [

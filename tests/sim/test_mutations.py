@@ -51,6 +51,9 @@ QUICK = (
     "the-tail-rests-after-each-line",
     "an-invalidation-waits-for-twice-its-budget",
     "nobody-joins-while-there-is-no-primary",
+    "the-child-leaves-to-its-parent-what-is-pending",
+    "the-journal-keeps-the-first-of-each-scope",
+    "votes-are-not-heard",
 )
 
 

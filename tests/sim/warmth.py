@@ -29,6 +29,8 @@ _ID = 16
 #: Scripts that may remove their entry; sweeps are judged elsewhere.
 _REMOVE = ("invalidate", "sweep")
 
+#: Threads of a process may have to wait for one of so many connections.
+_SMALL_POOL = 2
 #: Faults after which the server may refuse what was computed, or its call never sends it.
 _UNSTORED = ("full", "refuse", "spoil", "interrupt", "close_process", "night")
 
@@ -116,7 +118,9 @@ class Warmth:
         # The caller knew of stamps that are not known here: of a life that was evicted or flushed, or of a leap
         # that was lost as its node was demoted at once and whose clock was ahead.
         unknown = any(e[0] == "hset" and b"silent" in e[3] for e in effects)
-        if not folded and not ((begun or unknown) and self._lost()):
+        # The bookkeeping was begun anew beside entries of a life before it, and this is the next generation.
+        remained = any(e[0] == "hdel" and b"anew" in e[3] for e in effects)
+        if not folded and not ((begun or unknown or remained) and self._lost()):
             self._bad(f"{name} at node {node.index} invalidated everything below {stamp}, and nobody asked for it")
         known["*", ""] = stamp
 
@@ -138,15 +142,18 @@ class Warmth:
             return
         end = entry.soft if take == "1" else entry.hard
         newest = self._issued.covering(words[5].decode(), args[6], (*tags, *entry.tags))
-        if node.now_us() // 1000 >= end or entry.stamp < newest or self._widened(entry, int(args[5])):
+        if node.now_us() // 1000 >= end or entry.stamp < newest or self._widened(entry, int(args[5]), before[1]):
             return
         self._bad(f"{reply[0].decode()} for {words[5].decode()}, which has {entry}; marks over it: {newest}")
 
-    def _widened(self, entry: Entry, least: int) -> bool:
-        """Whether its caller may ask for more than the marks say: those that it has forgotten count as well."""
+    def _widened(self, entry: Entry, least: int, tip: int) -> bool:
+        """Whether its caller may ask for more than the marks say: those that it has forgotten count as well, and so
+        does its last resync where the tip is below that, in a life that knows nothing of the one before."""
         world = self._world
         forgets = world.plan.limits["marks"] < 1000 or any(world.happened[k] for k in ("block_loop", "suspend"))
-        return world.plan.workload["other_db"] or (least > entry.stamp and (forgets or bool(world.plan.holds)))
+        anew = least > tip and self._lost()
+        wider = forgets or anew or bool(world.plan.holds)
+        return world.plan.workload["other_db"] or (least > entry.stamp and wider)
 
     def computed(self, process: Any, token: str, key: str) -> None:
         """What was computed under a lease was to be stored: its call goes on only after that."""
@@ -158,16 +165,18 @@ class Warmth:
         if function_of(key) == "h" and (work.get("picky") or work.get("errors")):
             return  # it says itself what is not cached, and for how long
         since = grant.granted - 0.1
-        if not oracle.undisturbed(process, since, world.now) or self.held(grant.granted) or self._waits(process):
+        if not oracle.undisturbed(process, since, world.now) or self.held(grant.granted) or self.waits(process):
             return
         tags = [scope[1] for scope in self._issued.newest if scope[0] == "t"]
         if self._issued.covering(key, function_of(key), tags) > grant.stamp:
             return
         self._bad(f"{process.name} computed {key} under {token}, and did not store it")
 
-    def _waits(self, process: Any) -> bool:
-        """Whether a strict write of the process holds up what is behind it on its connection (`WAIT`), or did so
-        until its time was over: then the process takes its primary for one that does not answer."""
+    def waits(self, process: Any) -> bool:
+        """Whether a strict write of the process has a connection of a pool so small that others want it, while it
+        waits for replicas (`WAIT`), or had until its time was over. Those of tasks have one of their own."""
+        if not self._world.strict or process.threads is None or self._world.plan.workload["pool"] > _SMALL_POOL:
+            return False
         return process.unacknowledged > self._world.now - self._world.budget or any(
             session.client.tag is process.tag and session.queue[0][0].commands[-1][0] == b"WAIT"
             for node in self._world.nodes
@@ -177,7 +186,7 @@ class Warmth:
 
     def held(self, since: float) -> bool:
         """Whether fills were refused at some moment since then."""
-        return self._released >= since or self._held_until >= (EPOCH + since) * 1000
+        return self._released >= since or self._held_until >= int((EPOCH + since) * 1000)  # as the server counts
 
     # -- processes
 

@@ -55,7 +55,7 @@ def watch_parts(process: Process, client: Any) -> None:
 def _watch_state(process: Process) -> None:
     state, oracle = process.engine.state, process.world.oracle
     begin, acknowledged, hear_line = state.begin, state.acknowledged, state.hear_line
-    hear_former = state.hear_former
+    hear_former, given_up = state.hear_former, state.given_up
 
     def began(scope: Any, *rest: Any, **more: Any) -> Any:
         item = begin(scope, *rest, **more)
@@ -71,6 +71,10 @@ def _watch_state(process: Process) -> None:
         acknowledged(item, stamp, generation)
         oracle.acknowledged(process, item.id)
 
+    def was_given_up(item: Any) -> None:
+        given_up(item)
+        process.unacknowledged = process.world.now
+
     def heard(line: Any) -> None:
         hear_line(line)
         oracle.heard(process, line.id)
@@ -82,7 +86,7 @@ def _watch_state(process: Process) -> None:
         return bool(pending)
 
     state.begin, state.acknowledged, state.hear_line = began, was_acknowledged, heard  # type: ignore[method-assign]
-    state.hear_former = heard_former  # type: ignore[method-assign]
+    state.hear_former, state.given_up = heard_former, was_given_up  # type: ignore[method-assign]
 
 
 def _watch_leads(process: Process, leads: Any) -> None:

@@ -204,7 +204,7 @@ WORLD = [
     Mutation(
         "marks leave with the journal",
         18,
-        lua={"*": (("state.lifetime * 1000)", "limit.journal_ms * 1000)"),)},
+        lua={"*": (("lifetime * 1000)", "journal_ms * 1000)"),)},
         parts=("night",),
         settings={"max_ttl": 30 * 86_400.0, "default_ttl": 20_000.0},
         workload=NIGHT,
@@ -259,10 +259,19 @@ WORLD = [
     Mutation(
         "the first page of marks is the last",
         18,
-        (edit(Tail, "_marks", ("if len(page) < count:", "if True:")),),
+        (edit(Tail, "_page", ("if len(marks) == count:", "if False:")),),
         parts=("page",),
         settings=CALM,
         workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.15, "sets": 0.0},
+        scene=BORN_ANEW,
+    ),
+    Mutation(
+        "replicas are read before all marks are",
+        14,
+        (edit(State, "resynced", ('float("-inf") if unread else began', "began")),),
+        parts=("page",),
+        settings=CALM,
+        workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.05, "sets": 0.0},
         scene=BORN_ANEW,
     ),
     Mutation(

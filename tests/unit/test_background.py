@@ -9,11 +9,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from evercache.engine.background import Background, Job
+from evercache.engine.background import Background, Job, cancel
+from evercache.engine.former import FormerMasters
+from evercache.topology.sentinel import SentinelTopology
+from evercache.wire.types import Address
 
 
 async def forever() -> None:
@@ -256,3 +260,41 @@ def test_nobody_waits_for_the_loop_of_a_background_that_cannot_run(monkeypatch: 
     assert time.monotonic() - began < 0.5
     background.stop(0)
     ask.set()
+
+
+def followed_sentinels() -> Any:
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    endpoint = SimpleNamespace(execute=never, disconnect=lambda: None)
+    wire: Any = SimpleNamespace(connect=never, endpoint=lambda *_: endpoint)
+    options: Any = SimpleNamespace(connect_timeout=1.0)
+    return SentinelTopology(wire, "main", [Address("a")], options, options).run(lambda _: None)
+
+
+def followed_former_masters() -> Any:
+    state = SimpleNamespace(now=lambda: 0.0)
+    engine: Any = SimpleNamespace(state=state, connect_tail=lambda _: asyncio.Event().wait())
+    former = FormerMasters(engine)
+    former.leave(Address("a"), "a generation", "0-0")
+    return former.run()
+
+
+@pytest.mark.parametrize("job", [followed_sentinels, followed_former_masters])
+def test_a_job_whose_loop_was_dropped_ends_without_a_word(job: Callable[[], Any]) -> None:
+    """As in the child of a fork, where the collector finds the tasks of the parent. Each waited for its own tasks,
+    and the interpreter wrote a traceback ("coroutine ignored GeneratorExit")."""
+    loop = asyncio.new_event_loop()
+
+    async def begun() -> Any:
+        coroutine = job()
+        task = asyncio.create_task(coroutine)
+        await asyncio.sleep(0.02)
+        assert not task.done()
+        return coroutine
+
+    try:
+        loop.run_until_complete(begun()).close()
+    finally:
+        loop.run_until_complete(cancel(list(asyncio.all_tasks(loop))))
+        loop.close()

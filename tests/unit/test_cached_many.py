@@ -250,6 +250,20 @@ async def test_the_other_kind_of_methods(cache: Cache) -> None:
     assert (await doubled.ainvalidate([1]))[1].existed
 
 
+def test_a_refresh_that_waited_for_another_call_still_computes_under_a_lease(cache: Cache) -> None:
+    """It took eight polls for eight renewals of the entry by others, and its result was not kept."""
+    run = Doubles()
+    doubled = cache.cached_many(name="doubled")(lambda ids: run(ids))
+    run.seconds = 0.4  # with a poll every 50 ms at least
+    other = threading.Thread(target=doubled.refresh, args=([1],))
+    other.start()
+    eventually(lambda: run.asked == [[1]])
+    assert doubled.refresh([1]) == {1: 2}
+    other.join(20)
+    assert run.asked == [[1], [1]]
+    assert doubled.stats().counters.stored == 2
+
+
 def test_batches_that_overlap_compute_each_id_once(cache: Cache) -> None:
     run = Doubles()
     run.seconds = 0.05
@@ -441,3 +455,33 @@ async def test_a_call_of_one_key_does_not_get_the_error_of_a_batch_with_others(c
     assert await one(1) == 1
     with pytest.raises(ValueError, match="1, 2"):
         await batch
+
+
+async def test_callers_of_one_key_that_a_batch_left_out_compute_it_once_under_a_lease(cache: Cache) -> None:
+    """Each of them computed it by itself, and nothing was stored."""
+    begun, ended, run = asyncio.Event(), asyncio.Event(), list[int]()
+
+    @cache.cached_many(name="f")
+    async def many(ids: list[int]) -> dict[int, int]:
+        begun.set()
+        await ended.wait()
+        return {id: id for id in ids if id != 1}
+
+    @cache.cached(name="f", ttl=10)
+    async def one(n: int) -> int:
+        run.append(n)
+        await asyncio.sleep(0.01)
+        return -n
+
+    batch = asyncio.create_task(many([1, 2]))
+    await begun.wait()
+    callers = [asyncio.create_task(one(1)) for _ in range(5)]
+    await asyncio.sleep(0)
+    ended.set()
+    assert await asyncio.gather(*callers) == [-1] * 5
+    assert await batch == {2: 2}
+    assert run == [1]
+    assert await one(1) == -1
+    assert await many([1]) == {1: -1}
+    counters = one.stats().counters
+    assert (counters.computed, counters.computed_unleased, counters.stored) == (1, 0, 1)

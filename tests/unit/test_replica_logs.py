@@ -26,6 +26,7 @@ class Heard:
         self.position, self.resyncs, self.generation = "5-0", 1, "g"
         self.ready, self.master_down, self.covers = True, True, 0.0
         self.awake_since = float("-inf")
+        self.unread = False
         self.heard: list[str] = []
         self.rng = random.Random(1)
 

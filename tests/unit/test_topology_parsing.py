@@ -39,6 +39,19 @@ def same(address: Address) -> Address:
     return address
 
 
+@pytest.mark.parametrize(
+    ("printed", "epoch"),
+    [(b"-1", 2**64 - 1), (b"-9223372036854775808", 2**63), (b"9223372036854775807", 2**63 - 1)],
+)
+def test_an_epoch_has_no_sign(printed: bytes, epoch: int) -> None:
+    """Sentinels count epochs without a sign and print them with one. Read with the sign, the newest one was the
+    oldest, and a process followed the sentinels that still named a former master."""
+    where, facts, *rest = replies()
+    assert isinstance(facts, dict)
+    answer = parse_answer("m", S, 1.0, [where, facts | {b"config-epoch": printed}, *rest], same)
+    assert answer.epoch == epoch
+
+
 def test_an_answer_in_both_protocols() -> None:
     answer = parse_answer("m", S, 1.0, replies(), same)
     assert (answer.master, answer.epoch, answer.known_sentinels) == (HELD, 7, 3)

@@ -203,7 +203,7 @@ class Chores:
         """Forget marks and journal lines that are safe to forget."""
         while True:
             await asyncio.sleep(2 * SELDOM if self._engine.state.idle else 1.0)
-            self._engine.state.expire(self._engine.proved_before())
+            self._engine.state.expire()
 
     async def _run(self, calls: Sequence[ScriptCall], deadline: float) -> list[Reply]:
         master = self._engine.view.master

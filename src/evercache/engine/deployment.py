@@ -8,7 +8,7 @@ import contextlib
 import random
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evercache.clock import monotonic
 from evercache.engine.background import Background, Job, cancel, keep
@@ -30,7 +30,7 @@ from evercache.topology import Monitor, ReplicaSet, Topology
 from evercache.topology.base import SharedEndpoints
 from evercache.topology.facts import NodeFacts
 from evercache.url import Location
-from evercache.wire.types import AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
+from evercache.wire.types import Address, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine
@@ -93,6 +93,8 @@ class Deployment:
         options = location.node_options
         self.sync_endpoints: Endpoints[SyncEndpoint] = Endpoints(lambda a: sync_wire.endpoint(a, options))
         self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
+        #: For strict writes of tasks: `WAIT` holds up whatever is behind it on its connection.
+        self.waiting_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
         #: One connection to each node for what the background asks; made anew for each loop.
         self.nodes = SharedEndpoints(async_wire, options)
         #: Whether all engines are idle.
@@ -306,8 +308,7 @@ class Deployment:
         if background is not None:
             background.stop(0.0)
             self._former = background
-        self.sync_endpoints.keep(())
-        self.async_endpoints.keep(())
+        self._keep(())
         self._detach_replicas()
         if self._atexit is not None:
             atexit.unregister(self._atexit)
@@ -323,7 +324,7 @@ class Deployment:
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's background or connections is here."""
-        for endpoints in (self.sync_endpoints, self.async_endpoints):
+        for endpoints in self._all_endpoints():
             endpoints.forget()
         self.async_wire.forget()  # the connections of the tails, the monitor and the topology
         self._background = self._former = None
@@ -348,8 +349,8 @@ class Deployment:
             for engine in engines:
                 engine.leave_master(old, view)
             if old.master is not None:
-                self.sync_endpoints.disconnect(old.master)
-                self.async_endpoints.disconnect(old.master)
+                for endpoints in self._all_endpoints():
+                    endpoints.disconnect(old.master)
             if view.master is not None:
                 before = "" if old.master is None else str(old.master)
                 self.events.emit(events.MasterChanged(before, str(view.master), view.epoch))
@@ -361,14 +362,21 @@ class Deployment:
         else:
             self.events.emit(events.TopologyKnown(str(view.master)))
         addresses = {a for a in (view.master, *view.replicas) if a is not None}
-        self.sync_endpoints.keep(addresses)
-        self.async_endpoints.keep(addresses)
+        self._keep(addresses)
         self._detach_replicas()
         for engine in engines:
             engine.enter_view(view)
         for follower in living(self.followers):
             with contextlib.suppress(RuntimeError):  # a connection of a loop that has ended
                 follower.changed()
+
+    def _all_endpoints(self) -> tuple[Endpoints[Any], ...]:
+        return self.sync_endpoints, self.async_endpoints, self.waiting_endpoints
+
+    def _keep(self, addresses: Collection[Address]) -> None:
+        """Close the connections to all other addresses."""
+        for endpoints in self._all_endpoints():
+            endpoints.keep(addresses)
 
     def _detach_replicas(self) -> None:
         """Their endpoints may be closed now: each read takes the present one."""

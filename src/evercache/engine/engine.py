@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import secrets
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from evercache.engine.alone import Alone
 from evercache.engine.background import Job
@@ -68,7 +69,7 @@ class Engine:
         *,
         wires: tuple[SyncWire, AsyncWire] | None = None,
         now: Callable[[], float] | None = None,
-        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        token: Callable[[], str] = lambda: os.urandom(8).hex(),
     ) -> None:
         self.deployment = deployment
         self.location = location = deployment.location
@@ -323,10 +324,6 @@ class Engine:
         self.state.leave_route()
         self.tail_may_go_on()
 
-    def proved_before(self) -> float:
-        """What was heard before this moment is on every replica that could be promoted (rule 20)."""
-        return self.monitor.table.proved_before() if self.view.replicas else float("-inf")
-
     # -- endpoints, and the budgets of what is asked twice
 
     def may_hedge(self) -> bool:
@@ -362,6 +359,15 @@ class Engine:
     def endpoint_async(self, address: Address) -> AsyncEndpoint:
         """The asynchronous endpoint of an address."""
         return self.async_endpoints.get(address)
+
+    def waiting_async(self, address: Address) -> AsyncEndpoint:
+        """The asynchronous endpoint of an address for what waits there for replicas."""
+        return self.deployment.waiting_endpoints.get(address)
+
+    def disconnect(self, address: Address) -> None:
+        """Close the connections to an address once their calls are done."""
+        for endpoints in (self.sync_endpoints, self.async_endpoints, self.deployment.waiting_endpoints):
+            endpoints.disconnect(address)
 
     # -- what callers and the background meet
 
@@ -438,7 +444,8 @@ class Engine:
     def heard_lately(self) -> bool:
         """Whether the tail hears the master well."""
         state = self.state
-        return state.local or state.now() - max(state.covers, state.awake_since) < 2 * self.settings.block
+        heard = max(state.covers, state.awake_since)
+        return state.local or state.unread or state.now() - heard < 2 * self.settings.block
 
     def observe_time(self, time_us: int, generation: str, sent: float) -> None:
         """The master's time came with a reply to what was sent at that moment."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from evercache.engine.listening import Source, listen
 from evercache.errors import UnavailableError
@@ -29,8 +30,7 @@ _PAUSE = 0.25
 _MOST = 4
 
 
-@dataclass(slots=True)
-class _Left:
+class _Left(Struct):
     """A master that was left, and how far its log has been heard. On the background's loop only."""
 
     source: Source
@@ -82,11 +82,15 @@ class FormerMasters:
                         task = asyncio.ensure_future(self._listen(one))
                         listening.add(task)
                         task.add_done_callback(listening.discard)
+        except GeneratorExit:  # the loop was dropped with its tasks: nothing can be awaited any more
+            listening.clear()
+            raise
         finally:
             ending = list(listening)
             for task in ending:
                 task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            if ending:
+                await asyncio.gather(*ending, return_exceptions=True)
 
     async def _listen(self, left: _Left) -> None:
         engine, state = self._engine, self._engine.state

@@ -68,7 +68,7 @@ class ReplicaLogs:
 
     def _wanted(self) -> bool:
         state, settings = self._engine.state, self._engine.settings
-        if not state.ready or settings.consistency != "available":
+        if not state.ready or state.unread or settings.consistency != "available":
             return False
         since = max(state.covers, state.awake_since)
         return state.master_down or state.now() - since > settings.block + _SILENCE

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from evercache.engine.state import Why
 from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
 from evercache.observe import events
@@ -46,6 +48,17 @@ _LOOK = 0.005
 #: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
 #: others may have invalidations acknowledged by it, once it serves, of which this process hears nothing.
 _LONGEST_WAIT = 0.06
+#: For one page of marks (seconds).
+_PAGE_TIME = 0.6
+
+
+class _Page(Struct, frozen=True):
+    """Marks, oldest first; the floors that stand for marks that were dropped, read after them; the next page."""
+
+    marks: tuple[tuple[Scope, int], ...]
+    everything: int
+    tag_floor: int
+    more: tuple[int, int] | None
 
 
 class Tail:
@@ -67,6 +80,7 @@ class Tail:
     def attach(self) -> None:
         """Begin on another loop: the connection ended with the last one."""
         self._connection = self._waits_in_vain = None
+        self._give_up_learning(self._engine.state.resyncs)
 
     def interrupt(self) -> None:
         """What it reads from is not to be relied on: leave it at once. On the background's loop only."""
@@ -125,8 +139,10 @@ class Tail:
                 if not state.ready:
                     engine.idleness.wake()
                     await self._may_resync()
-                    await self._resync(connection, address)
+                    began, page = await self._resync(connection, address)
                     engine.master_heard(address)
+                    if state.unread and not await self._learn(connection, address, began, page):
+                        continue
                 began = state.now()
                 if state.idle:
                     await engine.idleness.pause(0.0, engine.idleness.poll)
@@ -267,7 +283,8 @@ class Tail:
         marks = self._engine.state.marks
         return bool(marks.functions or marks.tags)
 
-    async def _resync(self, connection: AsyncConnection, address: Address) -> None:
+    async def _resync(self, connection: AsyncConnection, address: Address) -> tuple[float, _Page]:
+        """Learn everything anew. Returns when that began, and the last page of marks that was read."""
         engine = self._engine
         state = engine.state
         # What it knows of the life before: calls may hear of a new one while this is under way.
@@ -283,27 +300,63 @@ class Tail:
             raise UnavailableError(f"the bookkeeping is in database {reply.book}")
         with state.lock:
             state.observe_time(reply.now_us, state.now(), began)
-        marks = await self._marks(connection, deadline)
+        page = await self._page(connection, 0, PAGE, deadline)
+        marks = list(page.marks)
+        while page.more is not None and engine.settings.consistency == "strict":  # a blind process serves nothing
+            page = await self._page(connection, *page.more, deadline)
+            marks += page.marks
         another = bool(before) and reply.life != before
         if another or (knew_marks and not marks):
             await self._restore(connection, reply.replid, newest, deadline, knew_another=another)
         # Read since `began`: whatever is logged from then on stands behind the position.
-        lost = state.resynced(reply, connection.greeting.run_id, marks, began)
+        unread = page.more is not None
+        state.hear_marks((), page.everything, page.tag_floor)
+        lost = state.resynced(reply, connection.greeting.run_id, marks, began, unread=unread)
         self._resyncs.used(began, state.now())
         engine.resynced(address, lost)
+        return began, page
 
-    async def _marks(self, connection: AsyncConnection, deadline: float) -> list[tuple[Scope, int]]:
-        """All marks, oldest first, in pages: no single command holds the master for long."""
-        marks: list[tuple[Scope, int]] = []
-        start, count = 0, PAGE
-        while True:
-            (reply,) = await connection.execute([self._engine.commands.marks_page(start, count=count)], deadline)
-            page = parse_marks(reply)
-            marks += page
-            if len(page) < count:
-                return marks
+    async def _learn(self, connection: AsyncConnection, address: Address, began: float, first: _Page) -> bool:
+        """Read the marks behind the first page while calls ask the master; False if the resync no longer counts.
+
+        A process with 100,000 marks would otherwise keep its first callers waiting for half a second.
+        """
+        state, page, rest = self._engine.state, first, _LONGEST_PAUSE
+        resyncs = state.resyncs
+        try:
+            while page.more is not None:
+                # As long a rest as the work took: the calls of this process have the interpreter in between.
+                await asyncio.sleep(rest)
+                started = state.now()
+                page = await self._page(connection, *page.more, started + _PAGE_TIME)
+                if not state.ready or state.resyncs != resyncs:
+                    return False
+                self._engine.master_heard(address)
+                state.hear_marks(page.marks, page.everything, page.tag_floor)
+                rest = min(state.now() - started, _LONGEST_PAUSE)
+        except BaseException:
+            self._give_up_learning(resyncs)
+            raise
+        state.learnt(began)
+        return True
+
+    def _give_up_learning(self, resyncs: int) -> None:
+        """Begin with another resync: marks that were not read may have been folded by then."""
+        state = self._engine.state
+        if state.unread and state.resyncs == resyncs:
+            state.unready(state.unready_why)
+
+    async def _page(self, connection: AsyncConnection, start: int, count: int, deadline: float) -> _Page:
+        """Up to `count` marks from a stamp on, oldest first: no single command holds the master for long."""
+        commands, state = self._engine.commands, self._engine.bookkeeping.state
+        asked = [commands.marks_page(start, count=count), ("HMGET", state, "*", "tagfloor")]
+        reply, floors = _checked(await connection.execute(asked, deadline))
+        marks, (everything, tag_floor) = parse_marks(reply), [int(_text(floor) or 0) for floor in floors]
+        more = None
+        if len(marks) == count:
             # The next page begins at the last stamp; where a whole page has one stamp, it must reach further.
-            start, count = page[-1][1], PAGE if page[-1][1] > start else 2 * count
+            more = marks[-1][1], PAGE if marks[-1][1] > start else 2 * count
+        return _Page(marks, everything, tag_floor, more)
 
     async def _restore(
         self, connection: AsyncConnection, replid: str, newest: int, deadline: float, *, knew_another: bool

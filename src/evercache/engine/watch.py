@@ -40,9 +40,11 @@ class Watch:
         self._merges = merges
         if state.idle:
             pass  # what it heard does not count anyway
-        elif state.ready and state.blind(now):
+        elif not state.ready or state.unread:
+            pass  # the log is not followed yet
+        elif state.blind(now):
             hub.emit(events.TailBlind())
-        elif state.ready and hub.open:
+        elif hub.open:
             hub.emit(events.TailSure())
             if not state.master_down:
                 hub.emit(events.GutterLeft())

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.errors import (
     AuthenticationFailed,
@@ -53,8 +55,7 @@ PATIENCE = 10.0
 WAITING = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class _Vote:
+class _Vote(Struct, frozen=True):
     """A sentinel has voted for another, or for itself, to lead the failover of this epoch."""
 
     epoch: int

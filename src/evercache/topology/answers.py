@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
+
 from evercache.errors import ProtocolError, ServerError, ServiceUnknown
-from evercache.protocol.shapes import to_address, whole
+from evercache.protocol.shapes import to_address, to_epoch, whole
 from evercache.protocol.topology import ReplicaSeen, SentinelAnswer, SentinelSeen
 from evercache.wire.types import Address, Command, Reply
 
@@ -96,7 +97,7 @@ def parse_answer(
             sentinel,
             sent,
             master=mapped(announced),
-            epoch=whole(fields["config-epoch"]),
+            epoch=to_epoch(fields["config-epoch"]),
             flags=frozenset(fields["flags"].split(",")),
             known_sentinels=whole(fields.get("num-other-sentinels", "0")) + 1,
             others=tuple(_sentinel_seen(mapped(a), o) for o in named if (a := _place(o)) is not None),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random as _random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from evercache.clock import monotonic
 from evercache.observe import EventHub, events
@@ -28,8 +29,7 @@ HURRY = 5.0
 _TOLD = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(Struct, frozen=True):
     """What one full round saw, for status and tests. `master` is None when there was none to ask.
 
     A replica in use may be left out (`Monitor.spared`).
@@ -242,7 +242,6 @@ class Monitor:
                 said.offset,
                 facts.run_id,
                 facts.received,
-                said.priority,
             )
         # The standing first: once the breaker is closed, reads come.
         replica.standing = self.table.standing(replica.address)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Any
+
+from msgspec.structs import replace
 
 from evercache.clock import monotonic
 from evercache.errors import DeadlineExceeded, ServerError, UnavailableError
@@ -141,12 +142,16 @@ class SentinelTopology:
                 self._listen_to(self._book.sentinels)
                 await self._round(sentinels, watched, quiet=not rung)
                 rung = await self._promoted(watched) or await self._bell.pace(self._interval)
+        except GeneratorExit:  # the loop was dropped with its tasks: nothing can be awaited any more
+            self._listeners, self._questions = {}, {}
+            raise
         finally:
             ending = [*self._listeners.values(), *self._questions.values()]
             self._listen_to(())
             for question in self._questions.values():
                 question.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            if ending:
+                await asyncio.gather(*ending, return_exceptions=True)
             sentinels.close()
             watched.close()
 

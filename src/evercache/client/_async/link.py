@@ -118,7 +118,12 @@ class AsyncLink:
         sent = state.now()
         given = deadline - sent
         wait = [("WAIT", replicas, max(1, int(given * 1000) - 5))] if replicas else []
-        endpoint = engine.endpoint_async(master)
+        # sync-only:
+        # endpoint = engine.endpoint_sync(master)
+        # end sync-only
+        # async-only
+        endpoint = engine.waiting_async(master) if wait else engine.endpoint_async(master)
+        # end async-only
         try:
             replies = await endpoint.execute([*(call.evalsha() for call in calls), *wait], deadline)
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScript)]
@@ -132,7 +137,8 @@ class AsyncLink:
                 if wait:
                     replies[-1] = again[-1]
         except UnavailableError as error:
-            self._failed(master, error, given)
+            # Late behind a WAIT, it says nothing of the master.
+            self._failed(master, error, 0.0 if wait else given)
             raise
         for reply in replies[: len(calls)]:
             self._check(master, generation, reply, sent)
@@ -179,8 +185,7 @@ class AsyncLink:
         if isinstance(reply, list) and len(reply) >= 3:
             if reply[0] in (b"GEN", "GEN"):
                 # Another life of its data: leave this connection, learn everything anew (rule 5).
-                engine.sync_endpoints.disconnect(master)
-                engine.async_endpoints.disconnect(master)
+                engine.disconnect(master)
                 engine.changed_generation(to_str(reply[2]))
                 raise ServerChanged(f"the data of {master} began another life")
             engine.observe_time(to_int(reply[1]), generation, sent)

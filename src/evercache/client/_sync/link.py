@@ -133,7 +133,8 @@ class SyncLink:
                 if wait:
                     replies[-1] = again[-1]
         except UnavailableError as error:
-            self._failed(master, error, given)
+            # Late behind a WAIT, it says nothing of the master.
+            self._failed(master, error, 0.0 if wait else given)
             raise
         for reply in replies[: len(calls)]:
             self._check(master, generation, reply, sent)
@@ -180,8 +181,7 @@ class SyncLink:
         if isinstance(reply, list) and len(reply) >= 3:
             if reply[0] in (b"GEN", "GEN"):
                 # Another life of its data: leave this connection, learn everything anew (rule 5).
-                engine.sync_endpoints.disconnect(master)
-                engine.async_endpoints.disconnect(master)
+                engine.disconnect(master)
                 engine.changed_generation(to_str(reply[2]))
                 raise ServerChanged(f"the data of {master} began another life")
             engine.observe_time(to_int(reply[1]), generation, sent)

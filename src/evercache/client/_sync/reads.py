@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
@@ -12,7 +12,7 @@ from evercache.client.request import SHARE, Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import Flight, Outcome, computes_here
+from evercache.engine.flights import ABSENT, Flight, Outcome, computes_here
 from evercache.engine.state import State
 from evercache.errors import CorruptEnvelope, UnavailableError
 from evercache.observe import Counters
@@ -28,8 +28,7 @@ __all__ = ["ROUNDS", "Found", "SyncReads"]
 ROUNDS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """An entry that may be served: where it was, and whether it is past its soft expiry.
 
     `resyncs` and `obeyed` as in `Unserved`.
@@ -122,6 +121,7 @@ class SyncReads:
                     and not (
                         outcome.error is not None and outcome.batch and len(outcome.batch) > 1
                     )  # others' errors
+                    and outcome.value is not ABSENT  # a batch left it out: asked for alone
                     and self._joinable(request, flight, outcome, need, began)
                 ):
                     if outcome.error is not None or outcome.envelope is not None:
