@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evercache.clock import monotonic
 from evercache.engine.background import Background, Job, cancel, keep
 from evercache.engine.endpoints import Endpoints
-from evercache.engine.idleness import SELDOM
+from evercache.engine.idleness import LAG_POLL, SELDOM
 from evercache.observe import EventHub, events
 from evercache.process import (
     background_trouble,
@@ -39,6 +39,8 @@ __all__ = ["Deployment"]
 
 #: Seconds between two looks for engines that nobody needs any more.
 _TICK = 0.5
+#: For so long, as a share of `lag_bound`, what a replica in use has answered is enough.
+_SPARED = 0.04
 
 
 class Follower(Protocol):
@@ -97,6 +99,8 @@ class Deployment:
         self.nodes = SharedEndpoints(async_wire, options)
         #: Whether all engines are idle.
         self.idle = False
+        #: Whether one of them is under "strict".
+        self._strict = True
         #: Notified of each new view.
         self.followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         #: Why there can be no background; None while there can.
@@ -206,12 +210,17 @@ class Deployment:
     def look_for_idle(self) -> None:
         """Ask the servers seldom if all engines are idle, else as often as usual. On the background's loop."""
         started = list(self._started)
-        idle = bool(started) and all(engine.state.idle for engine in started)
-        if idle is not self.idle:
-            self.idle = idle
-            self.topology.rest(idle)
-            self.monitor.rest(min(engine.idleness.lag_poll for engine in started) if idle else None)
-            if not idle:
+        if not started:
+            return
+        idle = all(engine.state.idle for engine in started)
+        strict = any(engine.settings.consistency == "strict" for engine in started)
+        bound = min(engine.settings.lag_bound for engine in started)
+        self.monitor.spared = bound * _SPARED
+        if (idle, strict) != (self.idle, self._strict):
+            was_idle, self.idle, self._strict = self.idle, idle, strict
+            self.topology.rest(idle, strict)
+            self.monitor.rest(bound * LAG_POLL if idle else None)
+            if was_idle and not idle:
                 self._look()
 
     def post(self, callback: Callable[[], None]) -> None:

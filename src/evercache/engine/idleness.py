@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine
 
-__all__ = ["Idleness"]
+__all__ = ["LAG_POLL", "SELDOM", "Idleness"]
 
 #: A process is idle after this time without calls, as a multiple of `max_staleness`. Where calls read is found
 #: anew once in `max_staleness` at least, so a process that calls all the time is noticed.
@@ -24,7 +24,7 @@ _PROBE_AFTER = 1.0
 #: `max_staleness` would take 2 % of the primary's core. What it has read does not count anyway.
 _POLL = 2.5
 #: How often an idle process asks the replicas how far they are, as a share of `lag_bound`: they stay admitted.
-_LAG = 0.5
+LAG_POLL = 0.5
 #: The longest pause of a chore while the process is idle (seconds).
 SELDOM = 2.0
 
@@ -57,11 +57,6 @@ class Idleness:
         """Seconds from one read of the log to the next while idle; less at random, so that processes differ."""
         state = self._engine.state
         return self._engine.settings.max_staleness * _POLL * (0.9 + 0.1 * state.rng.random())
-
-    @property
-    def lag_poll(self) -> float:
-        """The same for questions to the replicas."""
-        return self._engine.settings.lag_bound * _LAG
 
     def wake(self) -> None:
         """A call came, or something is wrong: ask as often as usual from now on."""

@@ -43,8 +43,11 @@ class Topology(Protocol):
         """
         ...
 
-    def rest(self, idle: bool) -> None:
-        """Ask seldom while the process is idle, and at once when it is no longer; on the loop of `run`."""
+    def rest(self, idle: bool, confirm: bool) -> None:
+        """Ask seldom while the process is idle, and at once when it is no longer; on the loop of `run`.
+
+        `confirm`: whether the master must be confirmed all the time.
+        """
         ...
 
     def nudge(self) -> None:

@@ -33,7 +33,7 @@ class MemoryTopology:
     def nudge(self) -> None:
         """Nobody to ask."""
 
-    def rest(self, idle: bool) -> None:
+    def rest(self, idle: bool, confirm: bool) -> None:
         """Nobody to ask."""
 
     def confirmed_since(self) -> float:

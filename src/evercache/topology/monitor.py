@@ -30,7 +30,10 @@ _TOLD = 0.4
 
 
 class Round(Struct, frozen=True):
-    """What one full round saw, for status and tests. `master` is None when there was none to ask."""
+    """What one full round saw, for status and tests. `master` is None when there was none to ask.
+
+    A replica in use may be left out (`Monitor.spared`).
+    """
 
     sent: float
     master: NodeFacts | None
@@ -68,6 +71,8 @@ class Monitor:
         self._interval, self._timeout, self._clock, self._random = interval, timeout, clock, random
         #: The interval while the process is idle; None: it is not.
         self._idle: float | None = None
+        #: A replica in use that answered so lately (seconds) is not asked in the next round.
+        self.spared = 0.0
         #: What the master last told somebody else who asked it.
         self._told: NodeFacts | None = None
         self._changed_generation, self._on_master, self._on_round = changed_generation, on_master, on_round
@@ -162,7 +167,9 @@ class Monitor:
             if master is None:
                 master = await ask(endpoints.get(view.master), self._timeout, self._clock)
             self._take_master(master)
-        facts = await self._ask_replicas(endpoints, self.replicas.members)
+        now = self._clock()
+        due = [r for r in self.replicas.members if not self._spare(r, now)]
+        facts = await self._ask_replicas(endpoints, due)
         self.last = Round(sent, master, tuple(facts))
         self._on_round(self.last)
 
@@ -171,6 +178,12 @@ class Monitor:
         if told is None or idle is None or told.address != master or now - told.sent > _TOLD * idle:
             return None
         return told
+
+    def _spare(self, replica: Replica, now: float) -> bool:
+        """Whether nothing seems to change at a replica, so that every other round is enough for it."""
+        standing = replica.standing
+        in_use = standing.caught != NEVER and standing.link_up and not replica.open
+        return in_use and now - standing.received < self.spared
 
     def _enter(self, master: Address | None, replicas: Sequence[Address]) -> None:
         """Take over the view of the topology."""

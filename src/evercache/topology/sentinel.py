@@ -77,6 +77,8 @@ class SentinelTopology:
         self._followed: dict[Address, tuple[AsyncConnection, float]] = {}
         #: What is being asked on them. An answer that is late is taken in all the same.
         self._questions: dict[Address, asyncio.Task[None]] = {}
+        #: Whether the master must be confirmed all the time.
+        self._confirm = True
         #: When each sentinel was last asked in full.
         self._in_full: dict[Address, float] = {}
         self._emit = emit or EventHub(clock).emit
@@ -120,9 +122,10 @@ class SentinelTopology:
             "errors": {str(a): str(e) for a, e in self._book.errors.items()},
         }
 
-    def rest(self, idle: bool) -> None:
+    def rest(self, idle: bool, confirm: bool) -> None:
         """See `Topology`: the subscriptions go on, and what the sentinels publish is asked about at once."""
         self._bell.rest(idle)
+        self._confirm = confirm
 
     async def run(self, changed: Callable[[View], None], nodes: SharedEndpoints | None = None) -> None:
         """Poll every second and at each event or nudge, listen all the time; until cancelled."""
@@ -164,8 +167,8 @@ class SentinelTopology:
     async def _round(self, sentinels: Endpoints, nodes: Endpoints, *, quiet: bool) -> None:
         """Ask all sentinels, and the nodes for their roles.
 
-        Where it is `quiet`, and all agree, the sentinels are asked whether anything has changed; and while the
-        process is idle, the nodes only if that is so.
+        Where it is `quiet`, and all agree, the sentinels are asked whether anything has changed. The nodes are
+        asked only if that is so, or if the master must be confirmed all the time.
         """
         quiet = quiet and self._book.agreed
         sentinels.keep([a for a in self._book.sentinels if self._subscribed(a) is None])
@@ -174,7 +177,7 @@ class SentinelTopology:
             self._emit(events.SentinelRemoved(str(gone)))
         nodes.keep(self._book.nodes)
         asked = [self._ask_sentinel(sentinels, a, brief=quiet) for a in self._book.sentinels]
-        if quiet and self._bell.idle:
+        if quiet and not self._confirm:
             await asyncio.gather(*asked)
             asked = []
         if asked or not self._book.agreed:

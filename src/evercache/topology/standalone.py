@@ -84,8 +84,8 @@ class StandaloneTopology:
         """Ask now."""
         self._bell.ring()
 
-    def rest(self, idle: bool) -> None:
-        """See `Topology`."""
+    def rest(self, idle: bool, confirm: bool) -> None:
+        """See `Topology`; each answer confirms."""
         self._bell.rest(idle)
 
     def confirmed_since(self) -> float:
