@@ -101,7 +101,7 @@ class Warmth:
         if len(mark.id) > _ID:
             return self._lost()
         # What the journal forgot, for want of room or after its time, may have been lost (rule 20).
-        return limits["journal"] < 1000 or bool(self._world.happened["night"])
+        return limits["journal"] < 1000 or "journal_time" in limits or bool(self._world.happened["night"])
 
     def _removed(self, node: Any, name: str, words: list[bytes], key: bytes) -> None:
         own = words[3 : 3 + int(words[2])] if words[0].upper() in (b"EVALSHA", b"EVAL") else []
