@@ -136,7 +136,7 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
     elif not state.ready:
         problems.append("the log of invalidations is not followed yet, or the master was lost just now")
     elif state.blind(now):
-        problems.append("the log of invalidations is not heard: reads go to the master")
+        problems.append("the log of invalidations cannot be read: reads go to the master")
     for node in nodes:
         if node.eviction is not None and node.eviction.startswith("allkeys-"):
             problems.append(

@@ -203,7 +203,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "is down (it does not answer), and still named",
         "SENTINEL CKQUORUM shop",
     ),
-    ("reachable", node(1, **GONE), "10.0.0.2:6379, told by 10.0.0.1:26379: it does not", "replica-announce-ip"),
+    ("reachable", node(1, **GONE), "10.0.0.2:6379, named by 10.0.0.1:26379: it does not", "replica-announce-ip"),
     ("reachable", node(1, error="WRONGPASS invalid"), "WRONGPASS", "the right user name and password in the URL"),
     ("reachable", node(1, error="NOPERM User x"), "NOPERM", "what the user in the URL may do"),
     ("reachable", node(1, error="LOADING Valkey"), "LOADING", "wait until 10.0.0.2:6379 has loaded"),
@@ -215,7 +215,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
             named=(*facts.named, Address("10.0.0.9", 26379)),
             sentinels=(*facts.sentinels, replace(facts.sentinels[0], address=Address("10.0.0.9", 26379), **GONE)),
         ),
-        "10.0.0.9:26379, told by the URL",
+        "10.0.0.9:26379, named by the URL",
         "right address in the URL",
     ),
     (
@@ -242,7 +242,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
     (
         "replicas-follow",
         info(1, master_last_io_seconds_ago="60"),
-        "heard nothing of its master for 60 s",
+        "received nothing from its master for 60 s",
         "see its log",
     ),
     ("replicas-follow", info(0, master_repl_offset="999000000"), "behind its master", "INFO replication"),
@@ -273,7 +273,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "persistence",
         redis(0, "8.4.6", left_out=(KEYS, "select"), as_default=2),
         "who may not write every key, nor use `select`: a restart",
-        f"whoever logs in as default do so as another user; then valkey-cli -h 10.0.0.1 -p 6379 {RIGHTS}",
+        f"clients that log in as default another user; then valkey-cli -h 10.0.0.1 -p 6379 {RIGHTS}",
     ),
     (
         "persistence",
@@ -286,13 +286,13 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "persistence",
         all_of(redis(1, "7.2.14", left_out=(KEYS,)), node(1, **NO_CONFIG)),
         "(Redis 7.2.14) reads its append-only file as the default user, who may not write every key: ",
-        f"as another user; then valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}ACL SAVE or CONFIG REWRITE",
+        f"another user; then valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}ACL SAVE or CONFIG REWRITE",
     ),
     (
         "persistence",
         redis(1, "7.0.15", left_out=NOTHING, as_default=0, open=True),
         "(Redis 7.0.15)",
-        "have whoever logs in as default",
+        "give clients that log in as default",
     ),
     ("saves-and-clocks", info(0, rdb_last_bgsave_status="err"), "save of a snapshot failed", "/var/lib/valkey"),
     (
@@ -427,8 +427,8 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("restart-delay", process(0, 0, hidden={"program": "its parent is runsv"}), "its parent is runsv", True),
     ("stop-timeout", node(1, **NO_CONFIG), "NOPERM", False),
     ("stop-timeout", no_hosts, "seen on its host only", True),
-    ("foreground", no_hosts, "a sentinel tells no daemonize", True),
-    ("foreground", process(1, 1, hidden={"config_file": "run it as root"}), "a sentinel tells no daemonize", True),
+    ("foreground", no_hosts, "a sentinel does not show daemonize", True),
+    ("foreground", process(1, 1, hidden={"config_file": "run it as root"}), "does not show daemonize", True),
     ("three-sentinels", all_of(group(0, sentinels=()), blind("SENTINEL SENTINELS")), "NOPERM", False),
     ("ckquorum", all_of(sentinel(0, groups=()), blind("SENTINEL MASTERS")), "NOPERM", False),
     ("promotable", all_of(group(0, replicas=()), blind("SENTINEL REPLICAS")), "NOPERM", False),
@@ -485,7 +485,7 @@ FINE: list[tuple[str, Change]] = [
 def test_a_sound_deployment_is_fine_in_every_check() -> None:
     results = examine(sound())
     assert {one.check.name: one.findings for one in results if one.state != "fine"} == {}
-    assert verdict(results) is None
+    assert verdict(sound(), results) == ("sound", "")
 
 
 @pytest.mark.parametrize(("name", "change", "seen", "mend"), FOUND)
@@ -569,5 +569,5 @@ def test_one_process_under_two_addresses_is_one() -> None:
     again = replace(facts.sentinels[0], address=Address("cache.example", 26379))
     other = replace(facts.nodes[0], address=Address("cache.example", 6379))
     doubled = replace(facts, sentinels=(*facts.sentinels, again), nodes=(*facts.nodes, other))
-    assert verdict(examine(doubled)) is None
+    assert verdict(doubled, examine(doubled)) == ("sound", "")
     assert len(doubled.known_sentinels) == 3

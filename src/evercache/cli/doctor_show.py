@@ -105,7 +105,7 @@ def _found(result: Result, results: Sequence[Result]) -> RenderableType:
     for mend, seen in _by_mend(found):
         for one in seen:
             table.add_row("seen", Text(one, style="bold"))
-        table.add_row("mend", Text(mend, style="green"))
+        table.add_row("fix", Text(mend, style="green"))
     for name, other in _follows(result, results):
         table.add_row("so", Text(f"{name}: {other.seen}"))
     table.add_row("why", Text(result.check.why, style="dim"))
@@ -140,7 +140,7 @@ def _hidden(results: Sequence[Result], *, verbose: bool) -> RenderableType:
                 table.add_row("", Text(one.seen))
     silent = [result.check.name for result in results if any(one.silent for one in result.findings)]
     if silent:
-        table.add_row("silent servers", Text(f"tell nothing for {', '.join(silent)}"))
+        table.add_row("silent servers", Text(f"did not answer for {', '.join(silent)}"))
     parts: list[RenderableType] = [Rule("could not be seen", align="left", style="dim"), table]
     if host:
         parts.append(

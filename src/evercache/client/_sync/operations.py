@@ -411,8 +411,8 @@ class SyncOperations:
             return [NodeHealth("memory://", "master", "writes and reads of this process only", 0.0, None)]
         if engine.start() and not engine.state.ready:
             self._reads.until_ready(engine.settings.budget * 4)
-        # A new process has not looked at its replicas yet, which is no problem to report. The loop asks no server: one
-        # round takes about 3 µs, so at most a hundred of them in the first second cost nothing that anybody notices.
+        # A new process has not looked at its replicas yet, which is no problem to report. The loop asks no server.
+        # A round takes about 3 µs, so a hundred of them at most, in the first second, cost nothing.
         state, patience = engine.state, min(engine.settings.budget * 4, _FIRST_LOOK)
         while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
             SyncWaits.pause(0.01)

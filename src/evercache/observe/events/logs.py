@@ -64,7 +64,7 @@ class LogFollowed(Ends):
 class TailBlind(Begins):
     """An invalidation could have passed unheard: neither near nor replicas are read."""
 
-    text: ClassVar[str] = "the log of invalidations is not heard: reads go to the master"
+    text: ClassVar[str] = "the log of invalidations cannot be read: reads go to the master"
     opens: ClassVar[str] = "blind"
 
 
@@ -72,7 +72,7 @@ class TailBlind(Begins):
 class TailSure(Ends):
     """Every invalidation is heard again."""
 
-    text: ClassVar[str] = "the log of invalidations is heard again"
+    text: ClassVar[str] = "the log of invalidations is read again"
     closes: ClassVar[tuple[str, ...]] = ("blind",)
 
 

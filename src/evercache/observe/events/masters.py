@@ -161,7 +161,7 @@ class SentinelRemoved(Ends):
 class SentinelMute(Begins):
     """A sentinel refuses to tell its events: a failover is noticed by asking, up to a second later."""
 
-    text: ClassVar[str] = "sentinel {e.address} does not tell its events: {e.why}"
+    text: ClassVar[str] = "sentinel {e.address} does not send its events: {e.why}"
     opens: ClassVar[str] = "mute {e.address}"
     address: str
     why: str
@@ -169,8 +169,8 @@ class SentinelMute(Begins):
 
 @dataclass(frozen=True, slots=True)
 class SentinelHeard(Ends):
-    """A sentinel tells its events."""
+    """A sentinel sends its events."""
 
-    text: ClassVar[str] = "sentinel {e.address} tells its events"
+    text: ClassVar[str] = "sentinel {e.address} sends its events"
     closes: ClassVar[tuple[str, ...]] = ("mute {e.address}",)
     address: str

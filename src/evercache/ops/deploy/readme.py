@@ -178,7 +178,7 @@ def _later(d: Description, host: Host, owner: str, node_live: str, sentinel_live
             files.append(sentinel_live)
         lines.append(f"chown {owner} {' '.join(files)}")
         text += (
-            "**If this host was lost with its disk**: it must come back as a replica of whoever is master now "
+            "**If this host was lost with its disk**: it must come back as a replica of the present master "
             "(`evercache status` says it). Before the first start, write that address in the place of MASTER:\n\n"
             "```sh\n" + "\n".join(lines) + "\n```\n\n"
         )

@@ -91,7 +91,7 @@ def _rights(node: NodeFacts) -> str:
     mend = f"{command}, then {keep}; nobody can log in as default then"
     if node.as_default == 0 and not node.open:
         return mend
-    return f"have whoever logs in as default do so as another user; then {mend}"
+    return f"give clients that log in as default another user; then {mend}"
 
 
 def _appends(node: NodeFacts) -> bool:
@@ -154,7 +154,7 @@ def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
             folder = node.config.get("dir", "its folder")
             yield found(
                 f"{where}: {what}",
-                f"make room on the disk of {folder} (df -h {folder}), or mend its rights, as its log says; then "
+                f"make room on the disk of {folder} (df -h {folder}), or correct its rights, as its log says; then "
                 f"{cli(node.address, command)}. Change no role and no password for it",
             )
     if "rdb_last_bgsave_status" not in node.info:
