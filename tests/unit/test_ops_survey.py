@@ -42,7 +42,7 @@ def test_a_master_alone_serves_reads_as_well() -> None:
         (replace(REPLICA, state="loading"), "loading"),
         (replace(REPLICA, state="silent"), "does not answer"),
         (replace(REPLICA, state="denied", detail="WRONGPASS"), "WRONGPASS"),
-        (replace(REPLICA, lag_seconds=11.0), "heard nothing of its master for 11 s"),
+        (replace(REPLICA, lag_seconds=11.0), "received nothing from its master for 11 s"),
         (replace(REPLICA, role="master"), "the sentinels name 127.0.0.1:7001"),
     ],
 )

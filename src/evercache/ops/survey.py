@@ -302,5 +302,5 @@ def _judged(node: NodeReport, nodes: tuple[NodeReport, ...], master: Address | N
     behind = max(0, top.offset - node.offset) if top else None
     node = replace(node, lag_bytes=behind)
     if node.lag_seconds is not None and node.lag_seconds > LAG_BOUND:
-        return replace(node, reason=f"it heard nothing of its master for {node.lag_seconds:.0f} s")
+        return replace(node, reason=f"it received nothing from its master for {node.lag_seconds:.0f} s")
     return replace(node, in_sync=True, use="reads")
