@@ -140,7 +140,7 @@ def test_bounds() -> None:
 
 def test_values_are_immutable() -> None:
     for value in (BOOK, COMMANDS.limits, COMMANDS.tip(**HEAD), SCRIPTS["tip"]):
-        for name in value.__match_args__:
+        for name in type(value).__match_args__:
             with pytest.raises(AttributeError):
                 setattr(value, name, None)
     with pytest.raises(TypeError):
