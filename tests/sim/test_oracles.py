@@ -8,6 +8,7 @@ import pytest
 
 from evercache.client._async.reads import AsyncReads
 from evercache.protocol.topology import SentinelBook
+from tests.sim.mutations import MUTATIONS
 from tests.sim.plan import Fault, Plan, make_plan
 from tests.sim.scenes import CRASH
 from tests.sim.world import run
@@ -136,3 +137,26 @@ def test_a_peek_has_the_budget_of_its_function(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(AsyncReads, "peek", lambda self, subject, _, *rest: peek(self, subject, 3.0, *rest))
     (violation, *_) = run(replace(plan, seed=6)).violations
     assert violation.promise == "budget"
+
+
+def _two_masters(seed: int) -> Plan:
+    """One that is cut off, and is flushed; and the one that takes its place. A process goes on with the former."""
+    plan = _strict(writes=0.2)
+    faults = (
+        Fault(0, "wall", 0.3, {"process": 0, "server": "s", "way": "both", "for_": 1.9}),
+        Fault(1, "failover", 0.4, {**CRASH, "mode": "isolated", "back": 1.8}),
+        Fault(2, "flush", 0.55, {}),
+    )
+    return replace(plan, seed=seed, faults=faults, workload={**plan.workload, "threads": ()})
+
+
+def test_rule_1_a_life_that_a_resync_began_leaps_further_than_the_next_generation() -> None:
+    """The stamps of the former master were to stay below those of the next one all the same."""
+    result = run(_two_masters(7))
+    assert not result.violations, result.violations[0]
+
+
+def test_rule_22_each_of_two_masters_refuses_fills_by_itself() -> None:
+    """What the former master let go of counted as let go of at the present one."""
+    result = run(MUTATIONS["the-master-is-always-confirmed"].plan(20038))
+    assert not result.violations, result.violations[0]
