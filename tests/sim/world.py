@@ -422,6 +422,17 @@ def _watched(world: World) -> Iterator[None]:
 
 def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Result:
     """Run one schedule; nothing outside of the arguments decides what it does."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _run(plan, trace, lua)
+    finally:
+        if collecting:
+            gc.collect(0)  # its world is garbage all at once; several of them fit no cache of the processor
+            gc.enable()
+
+
+def _run(plan: Plan, trace: bool, lua: LuaHost | None) -> Result:
     global _lua
     if lua is None:
         _lua = _lua or LuaHost()
@@ -435,8 +446,6 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
     sizes, tail.COUNT, tail.PAGE = (tail.COUNT, tail.PAGE), plan.limits["count"], plan.limits.get("page", tail.PAGE)
     if "page" in plan.limits:
         lua = lua.small()
-    collecting = gc.isenabled()
-    gc.disable()
     try:
         points = world = None
         if plan.holds:
@@ -456,8 +465,6 @@ def run(plan: Plan, *, trace: bool = False, lua: LuaHost | None = None) -> Resul
         random.setstate(kept)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if collecting:
-            gc.enable()
     oracle = world.oracle
     return Result(
         plan.seed,
