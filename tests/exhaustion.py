@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from evercache import Cache
+from evercache.ops.stalls import Stalls
 from tests.deployment import Deployment
-from tests.stalls import Stalls
 
 __all__ = ["judge", "run", "worker"]
 

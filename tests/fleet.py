@@ -22,9 +22,9 @@ from typing import Any
 
 from evercache import Cache
 from evercache.ops.meter import Noise
+from evercache.ops.stalls import NAP, Stalls
 from evercache.ops.versions import Versions
 from tests.nursery import Program
-from tests.stalls import NAP, Stalls
 
 __all__ = ["Plan", "Ran", "Truth", "Worker", "run_plan", "start_together", "truth", "worker"]
 

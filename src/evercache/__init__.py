@@ -1,11 +1,20 @@
-"""A cache for Python web applications on Valkey and Redis that stays fast, up and warm."""
+"""A cache for Python web applications on Valkey and Redis that stays fast, up and warm.
 
-from evercache.batches import AsyncCachedMany, CachedMany
+Importing this is cheap. What a deployment needs is imported when a `Cache` is created, since its URL is known then.
+"""
+
+from typing import TYPE_CHECKING, Any
+
 from evercache.cache import Cache
 from evercache.codecs import JSONCodec, SignedPickleCodec, StrictCodec
 from evercache.errors import EvercacheError, UnavailableError
-from evercache.function import AsyncCachedFunction, CachedFunction, Key
+from evercache.faces.keyspace import Key
 from evercache.results import Ack, Explanation, Health, NodeHealth, Stats
+from evercache.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from evercache.batches import AsyncCachedMany, CachedMany
+    from evercache.function import AsyncCachedFunction, CachedFunction
 
 __all__ = [
     "Ack",
@@ -25,3 +34,24 @@ __all__ = [
     "StrictCodec",
     "UnavailableError",
 ]
+
+#: Names of this package that are imported when somebody asks for them: these modules need asyncio.
+_LATER = {
+    "AsyncCachedFunction": "evercache.function",
+    "AsyncCachedMany": "evercache.batches",
+    "CachedFunction": "evercache.function",
+    "CachedMany": "evercache.batches",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -9,17 +9,10 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
 
-from evercache import connect, modes
-from evercache.client._async.client import AsyncClient
-from evercache.client._async.hits import AsyncHits
-from evercache.client._sync.client import SyncClient
-from evercache.client._sync.hits import SyncHits
+from evercache import modes
 from evercache.client.request import Usual
-from evercache.client.waits import in_thread
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.decorators import Decorators
-from evercache.engine.alone import Alone
-from evercache.engine.engine import Engine
 from evercache.errors import ConfigurationError
 from evercache.faces._async.changes import AsyncChanging
 from evercache.faces._async.keys import AsyncKeys
@@ -34,11 +27,17 @@ from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
 from evercache.process import new_lock, notice_fork, reset_after_fork
 from evercache.protocol.keys import Naming, ReadableNaming
 from evercache.results import Ack, Stats
-from evercache.topology import AddressMap
 from evercache.url import Location, parse_url
 
 if TYPE_CHECKING:
+    from evercache.client._async.client import AsyncClient
+    from evercache.client._async.hits import AsyncHits
+    from evercache.client._sync.client import SyncClient
+    from evercache.client._sync.hits import SyncHits
+    from evercache.clients import Clients
+    from evercache.engine.engine import Engine
     from evercache.integrations.sqlalchemy import AnySession
+    from evercache.topology.base import AddressMap
 
 __all__ = ["Cache"]
 
@@ -100,6 +99,10 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         #: Whether nobody chose the memory of this process: then other processes are worth a warning.
         self._assumed = not source and url is None
         self.location: Location = parse_url("memory://" if self._assumed else source or "")
+        # What this URL needs is imported now: before the process forks, and not within the first call.
+        from evercache import clients
+
+        clients.prepare(self.location)
         self.settings = Settings(
             namespace=namespace,
             budget=seconds(budget, "budget"),
@@ -139,10 +142,10 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         self._functions = Functions()
         #: Guards the creation of the clients.
         self._lock = new_lock()
-        self._clients: _Clients | None = None
+        self._clients: Clients | None = None
         self._hot = Hot()
         #: Behind raw clients while the cache is switched off: `_clients` would switch it on.
-        self._apart: _Clients | None = None
+        self._apart: Clients | None = None
         self._closed = self._closed_warned = False
         self._disabled = os.environ.get("EVERCACHE_DISABLED", "") not in ("", "0")
 
@@ -161,7 +164,7 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
 
     # -- the machinery behind
 
-    def _find(self) -> _Clients | None:
+    def _find(self) -> Clients | None:
         """The clients, made at the first use; None when the cache is switched off."""
         if self in _switched_off.get():
             return None
@@ -184,16 +187,16 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
             clients.engine.alone.used()
         return clients
 
-    def _connect(self, location: Location) -> _Clients:
-        return connect.use(
-            location, self.settings, self._address_map, lambda engine: _Clients(engine, self._subscribers)
-        )
+    def _connect(self, location: Location) -> Clients:
+        from evercache.clients import Clients  # imported since the URL is known
 
-    def _begin(self) -> _Clients:
+        return Clients.at(location, self.settings, self._address_map, self._subscribers)
+
+    def _begin(self) -> Clients:
         """Under the lock."""
         clients = self._connect(self.location)
         if self._assumed:
-            clients.engine.alone = Alone(clients.engine.events, self.settings.namespace)
+            clients.warn_of_others(self.settings.namespace)
         if self._clients is not None:  # a signal handler or a finalizer of this thread was quicker
             return self._clients
         self._clients = clients
@@ -316,6 +319,8 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
     async def aclose(self) -> None:
         """`close` for tasks."""
         await self._aclose_raw()
+        from evercache.client.waits import in_thread  # with asyncio
+
         await in_thread(self.close)
 
     def _open(self) -> None:
@@ -348,59 +353,3 @@ class Cache(Decorators, SyncKeys, AsyncKeys, SyncChanging, AsyncChanging, RawFac
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-class _Clients:
-    """One cache's part of an engine: as long as one of them is referenced, the engine lives."""
-
-    def __init__(self, engine: Engine, subscribers: Subscribers | None = None) -> None:
-        self.engine = engine
-        self._hot: Hot | None = None
-        self._subscribers = subscribers
-        self._attach()
-        self.sync = SyncClient(engine)
-        self.asynchronous = AsyncClient(engine)
-        engine.users.add(self)
-
-    def __repr__(self) -> str:
-        return f"<_Clients of {self.engine!r}>"
-
-    def _attach(self) -> None:
-        if self._subscribers is not None:
-            for hub in (self.engine.deployment.events, self.engine.events):
-                hub.attach(self._subscribers)
-
-    def lead(self, hot: Hot) -> None:
-        """Publish these clients to the generated code of cached functions."""
-        self._hot = hot
-        self._attach()
-        hot.take(self.sync.hits, self.asynchronous.hits)
-
-    def divert(self, wanted: bool) -> None:
-        """Send the next call the slow path, which looks at it, or let calls take the fast path again."""
-        hot = self._hot
-        if hot is None:
-            return
-        if wanted:
-            hot.take(None, None)
-        else:
-            hot.take(self.sync.hits, self.asynchronous.hits)
-
-    def after_fork(self) -> None:
-        """In the child: no refresh of the parent is under way here."""
-        self.sync.after_fork()
-        self.asynchronous.after_fork()
-
-    def close(self) -> None:
-        """Leave the engine, which is closed if no other cache uses it."""
-        hot, self._hot = self._hot, None
-        if hot is not None:
-            hot.take(None, None)
-        self.sync.close()
-        self.asynchronous.close()
-        self.engine.leave(self)
-        if self._subscribers is not None:
-            for hub in (self.engine.deployment.events, self.engine.events):
-                hub.detach(self._subscribers)
-        if hot is not None:
-            hot.take(None, None)  # it may have been on its way back from a diversion

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-import secrets
+import os
 import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine, User
@@ -26,12 +27,12 @@ from evercache.topology import (
     Topology,
 )
 from evercache.url import Location
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
-from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import AsyncWire
 
-__all__ = ["health", "memory_engine", "use"]
+if TYPE_CHECKING:
+    from evercache.wire.memory import MemoryServer
+
+__all__ = ["health", "memory_engine", "prepare", "use"]
 
 
 U = TypeVar("U", bound=User)
@@ -39,10 +40,20 @@ U = TypeVar("U", bound=User)
 #: What makes two caches share a deployment: the URL with its options, and the address map.
 _Servers: TypeAlias = tuple[Location, object]
 
+#: What is imported for a store in the process, and for servers. Python encodes each host name by `encodings.idna`.
+_MEMORY: Final = ("evercache.wire.memory",)
+_SERVERS: Final = ("evercache.wire.blocking", "evercache.wire.pipelined", "encodings.idna")
+
 #: Guards the two below. Both are weak: a deployment lives while an engine of it does, an engine while it is needed.
 _lock = new_lock()
 _deployments: Final[weakref.WeakValueDictionary[_Servers, Deployment]] = weakref.WeakValueDictionary()
 _engines: Final[weakref.WeakValueDictionary[tuple[_Servers, Settings], Engine]] = weakref.WeakValueDictionary()
+
+
+def prepare(location: Location) -> None:
+    """Import what the URL needs beyond this module, so that no call imports anything later."""
+    for name in _MEMORY if location.kind == "memory" else _SERVERS:
+        importlib.import_module(name)
 
 
 def use(location: Location, settings: Settings, address_map: AddressMap | None, user: Callable[[Engine], U]) -> U:
@@ -52,8 +63,10 @@ def use(location: Location, settings: Settings, address_map: AddressMap | None, 
     own store.
     """
     if location.kind == "memory":
+        from evercache.wire.memory import MemoryServer
+
         server = MemoryServer(
-            lambda: time.time_ns() // 1000, secrets.token_hex(20), max_entries=location.max_entries
+            lambda: time.time_ns() // 1000, os.urandom(20).hex(), max_entries=location.max_entries
         )
         return user(memory_engine(location, settings, server))
     mapping: object = address_map
@@ -82,6 +95,8 @@ def memory_engine(
     location: Location, settings: Settings, server: MemoryServer, now: Callable[[], float] | None = None
 ) -> Engine:
     """An engine on a store inside the process. One background serves those of all stores."""
+    from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
+
     key = Location("memory"), None
     with _lock:
         deployment = _deployments.get(key)
@@ -97,6 +112,9 @@ def memory_engine(
 
 
 def _deployment(location: Location, address_map: AddressMap | None) -> Deployment:
+    from evercache.wire.blocking import BlockingWire
+    from evercache.wire.pipelined import PipelinedWire
+
     wire, hub = PipelinedWire(), EventHub()
     return Deployment(location, _topology(location, wire, address_map, hub), BlockingWire(), wire, hub=hub)
 
@@ -135,7 +153,9 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
         problems.append("no master is known: writes are queued, and what no replica has is computed")
     elif not state.ready:
         problems.append("the log of invalidations is not followed yet, or the master was lost just now")
-    elif state.blind(now):
+    elif state.unread:
+        problems.append("the marks of invalidations are still being read: reads go to the master")
+    elif state.blind(now) and not state.idle:
         problems.append("the log of invalidations is not heard: reads go to the master")
     for node in nodes:
         if node.eviction is not None and node.eviction.startswith("allkeys-"):

@@ -9,16 +9,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from evercache.batches import AsyncCachedMany, CachedMany
-from evercache.client._async.hits import AsyncHits
-from evercache.client._sync.hits import SyncHits
 from evercache.codecs import Codec, TypeRegistry
 from evercache.errors import ConfigurationError
 from evercache.faces.batch_core import BatchCore, ids_position
 from evercache.faces.core import FunctionCore, Functions, TagFunction, TagSource
 from evercache.faces.keyspace import Keyspace
 from evercache.faces.options import check_arguments, check_cache_errors, check_callables, tag_sources
-from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.policy import TTL, OnError, Seconds, seconds
 from evercache.protocol.keys import check_name, versioned
 from evercache.protocol.signature import Defaults, Signature, check_cacheable
@@ -34,6 +30,10 @@ C = TypeVar("C", bound=type)
 
 
 if TYPE_CHECKING:
+    from evercache.batches import AsyncCachedMany, CachedMany
+    from evercache.client._async.hits import AsyncHits
+    from evercache.client._sync.hits import SyncHits
+    from evercache.function import AsyncCachedFunction, CachedFunction
 
     class _Anything:
         """A class that no function returns, unless it returns whatever is wanted of it: `T`, or `Any`."""
@@ -48,6 +48,16 @@ if TYPE_CHECKING:
 
         def __get__(self, instance: Any, owner: Any = None) -> CachedFunction[..., Any]: ...
 
+    #: A coroutine function of that kind.
+    A = TypeVar("A", bound=Callable[..., Coroutine[Any, Any, _Anything]])
+
+    class GenericCoroutine(AsyncCachedFunction[..., Any], Generic[A]):
+        """The same for a coroutine function. Its methods are `Any` too: mypy cannot bind a generic method."""
+
+        __call__: A
+
+        def __get__(self, instance: Any, owner: Any = None) -> AsyncCachedFunction[..., Any]: ...
+
 
 class Decorator(Protocol):
     """What `cache.cached(...)` returns: takes a function, gives a cached one."""
@@ -56,6 +66,8 @@ class Decorator(Protocol):
     # and a coroutine function is a function that returns one.
     @overload
     def __call__(self, fn: F, /) -> GenericFunction[F]: ...
+    @overload
+    def __call__(self, fn: A, /) -> GenericCoroutine[A]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
@@ -106,6 +118,8 @@ class Decorators(Keyspace):
     # In the order of `Decorator`.
     @overload
     def cached(self, fn: F, /) -> GenericFunction[F]: ...
+    @overload
+    def cached(self, fn: A, /) -> GenericCoroutine[A]: ...  # type: ignore[overload-overlap]
     @overload
     def cached(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
@@ -162,6 +176,8 @@ class Decorators(Keyspace):
             settled["signature"] = settled["signature"].with_defaults(defaults)
         core = FunctionCore(self, fn, is_async=is_async, **settled)
         self._register(core)
+        from evercache.function import AsyncCachedFunction, CachedFunction  # with asyncio; see `Cache.__init__`
+
         if is_async:
             return AsyncCachedFunction._of(core, binding, self._hits_async)
         return CachedFunction._of(core, binding, self._hits_sync)
@@ -218,6 +234,8 @@ class Decorators(Keyspace):
         position = ids_position(fn, binding)
         core = BatchCore(self, fn, position=position, is_async=is_async, **self._core_options(fn, **options))
         self._register(core)
+        from evercache.batches import AsyncCachedMany, CachedMany
+
         return AsyncCachedMany(core, binding=binding) if is_async else CachedMany(core, binding=binding)
 
     def _core_options(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from evercache.errors import ConfigurationError
 from evercache.protocol.canonical import shown
@@ -36,8 +37,7 @@ def seconds(value: Seconds, what: str) -> float:
 WAITED: Final = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What holds for a whole cache. Times are in seconds."""
 
     namespace: str = "evercache"
@@ -108,8 +108,7 @@ def check_spread(jitter: float, beta: float) -> None:
         raise ConfigurationError("beta must not be negative (0 switches early refresh off)")
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """How the results of one function, or one direct operation, are cached. Times are in seconds."""
 
     ttl: float | Callable[[Any], Seconds]

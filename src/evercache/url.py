@@ -5,13 +5,13 @@ Messages of errors name the part and the mend; they never repeat the part of a U
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote, unquote_to_bytes
+
+from msgspec import Struct, field
 
 from evercache.errors import URLError
 from evercache.wire.types import Address, ConnectionOptions, Credentials, TLSOptions
@@ -55,8 +55,7 @@ _DATABASES: Final = "a server has 16 of them, 0 to 15, unless its `databases` se
 _ENCODE: Final = "in a user name or password write @ as %40, / as %2F, ? as %3F, # as %23, : as %3A"
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """What a URL says. `nodes` is the server or primary (empty for sentinels, which know it)."""
 
     kind: Kind
@@ -199,6 +198,8 @@ def _like(name: str, known: Collection[str]) -> str:
     """` 'nmae' (did you mean 'name'?)`; an odd name is not repeated."""
     if re.fullmatch(r"[A-Za-z0-9_+.-]{1,40}", name) is None:
         return ""
+    import difflib  # only for this message
+
     close = difflib.get_close_matches(name, known, 1)
     return f" {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from evercache.ops.stalls import Stalls
 from tests.faults.plans import LoadPlan
 from tests.faults.records import Journal, Truth, Written
 from tests.faults.stage import Access
 from tests.nursery import ROOT, Program
-from tests.stalls import Stalls
 
 __all__ = ["LOADS", "Fleet", "Process"]
 

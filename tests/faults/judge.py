@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from evercache.ops.meter import Call, Edit, Meter, Noise, OwnTime, Run
+from evercache.ops.meter import Call, Edit, Meter, Noise, OwnTime, Run, beyond
 from tests.faults.records import Written
 
 __all__ = ["Bounds", "Figures", "Phases", "judge"]
@@ -182,9 +182,9 @@ def _time_of(
     raw = call.ended - call.began
     if raw <= min(figures.beyond, 0.1):
         return
-    raw -= own.within(call)
-    net = max(0.0, raw - noise.within(call.began, call.ended))
-    figures.beyond_raw = max(figures.beyond_raw, raw)
+    found = beyond(call, own, noise)
+    net = found.net
+    figures.beyond_raw = max(figures.beyond_raw, found.seen)
     figures.over_budget += net > bounds.beyond + MEASURING
     if net > figures.beyond:
         figures.beyond = net

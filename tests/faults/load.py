@@ -16,9 +16,9 @@ from typing import Any
 
 from evercache import Cache
 from evercache.ops.meter import Call, Edit, Run
+from evercache.ops.stalls import NAP, Stalls
 from tests.faults.plans import LoadPlan
 from tests.faults.records import EDITORS, KEYS, RESERVED, Sample, Truth, Written
-from tests.stalls import NAP, Stalls
 
 __all__ = ["Load"]
 

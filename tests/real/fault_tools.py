@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tests.nursery import Program
-from tests.stalls import Stalls
 
 from evercache import Cache
 from evercache.ops.meter import Overslept
+from evercache.ops.stalls import Stalls
 
 __all__ = ["Call", "Caller", "Job", "Seen", "callers"]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from tests.servers import DelayProxy, Server, wait_for
-from tests.stalls import Stalls
 
 from evercache import Cache
 from evercache.client.serving import NOT_ASKED
+from evercache.ops.stalls import Stalls
 
 BUDGET = 0.25
 #: What a call may take longer on a busy machine of two cores before it counts as over its budget.

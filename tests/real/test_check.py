@@ -51,6 +51,18 @@ def test_a_cache_that_is_meant_to_be_volatile_is_no_alarm(
     assert "evictions=0.0" in figures
 
 
+def test_a_password_that_the_server_refuses_is_unknown(
+    fresh_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server runs, and nobody could look at it. It was critical: no server answers."""
+    code, first, _ = checked(capsys, f"redis://nobody:wrong@{fresh_server.address}")
+    assert code == 3
+    assert first.startswith("EVERCACHE UNKNOWN: ")
+    fresh_server.cli("ACL", "SETUSER", "little", "on", ">secret", "+hello")
+    code, first, _ = checked(capsys, f"redis://little:secret@{fresh_server.address}")
+    assert code == 3, first
+
+
 def test_a_check_that_does_not_exist_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "redis://127.0.0.1:1", "--ignore", "persistense"]) == 3
     assert "no check is named persistense" in capsys.readouterr().err

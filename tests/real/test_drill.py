@@ -23,6 +23,7 @@ from evercache.errors import DeploymentUnknown, DrillRefused
 from evercache.ops.drill import Answer, Drill, Options, files, restore
 from evercache.ops.drill.guardian import State, forget, one_at_a_time
 from evercache.ops.drill.plan import LOCAL
+from evercache.ops.drill.records import Written
 from evercache.ops.local import LocalDeployment
 from evercache.ops.supervision import process_command
 from evercache.ops.survey import ask, survey
@@ -245,13 +246,14 @@ def begin(local: LocalDeployment, home: Path, tmp_path: Path) -> Iterator[Begin]
 @pytest.mark.timeout(300)
 def test_a_whole_drill(local: LocalDeployment, begin: Begin, tmp_path: Path) -> None:
     running = begin()
-    assert running.end(250) == "exit code 0"
+    code = running.end(250)
     found = running.document
-    assert found["state"] == "kept"
+    # A machine that runs tests may be too busy to judge; no promise may be broken on it.
+    assert (code, found["state"]) in {("exit code 0", "kept"), ("exit code 10", "unjudged")}
     steps = found["steps"]
     assert isinstance(steps, list)
     assert [step["name"] for step in steps] == list(LOCAL)
-    assert all(step["state"] == "done" and step["kept"] for step in steps)
+    assert all(step["state"] == "done" and step["kept"] is not False for step in steps)
     assert [step["figures"]["promotion"] is not None for step in steps] == [True, True, False, False, False]
     assert steps[4]["figures"]["warmth"]["before"] > 200
     assert_all_is_back(local)
@@ -417,7 +419,7 @@ def test_servers_behind_a_url_hand_over(deployment: Deployment, tmp_path: Path) 
     url = deployment.url.replace(":node-secret@", "drill:secret@")
     options = Options(url=url, hold=2.0, calm=1.0, out=tmp_path, processes=2)
     report = Drill(options, lambda step, does: Answer.yes).run()
-    assert report.state == "kept", [promise for promise in report.promises if not promise.kept]
+    assert report.state in {"kept", "unjudged"}, [one for one in report.promises if not one.kept]
     assert [(step.name, step.state) for step in report.steps] == [("hand-over", "done")]
     assert report.steps[0].figures is not None
     assert report.steps[0].figures.promotion is not None
@@ -440,4 +442,69 @@ def test_a_client_that_dies_ends_the_drill(local: LocalDeployment, begin: Begin,
     assert running.end() == "exit code 1"
     assert running.document["state"] == "failed"
     assert "a client of the drill ended by itself" in files(tmp_path)[0].read_text()
+    assert_all_is_back(local)
+
+
+# -- whose fault it is
+
+
+def scratch_of(deployment: LocalDeployment) -> Path:
+    """Where the clients of the drill under way write their records."""
+    state = State(deployment).read()
+    assert state is not None
+    return Path(state["scratch"])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(150)
+def test_calls_that_the_machine_held_up_are_not_judged(
+    local: LocalDeployment, begin: Begin, tmp_path: Path
+) -> None:
+    """The load's processes are frozen for half a second, until that is in the middle of a call."""
+    running = begin("--step", "freeze-replica", "--seconds", "20")
+    running.until("is frozen\n")
+    folder, end = scratch_of(local), time.monotonic() + 15
+    clients = [int(path.name.partition("-")[2]) for path in folder.glob("records-*")]
+    assert len(clients) == 3
+    while time.monotonic() < end:
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in clients:
+                os.kill(pid, number)
+            time.sleep(0.5)
+        if any(call.ended - call.began > 0.45 for call in Written.read(folder).calls):
+            break
+    assert running.end() == "exit code 10"
+    assert "NOT JUDGED: " in "".join(running.said)
+    assert running.document["state"] == "unjudged"
+    page = files(tmp_path)[0].read_text()
+    assert "The machine was too busy to judge." in page
+    assert "the machine stood still for" in page
+    assert_all_is_back(local)
+
+
+#: Read by every Python that starts with it on its path: in the clients of a drill a change by tag takes long, and
+#: nothing else runs in the process meanwhile.
+LATE = """
+import sys
+if "evercache.ops.drill.client" in sys.orig_argv:
+    from evercache import Cache
+    prompt = Cache.invalidate_tag
+    def late(self, *args, **kwargs):
+        sum(range(40_000_000))
+        return prompt(self, *args, **kwargs)
+    Cache.invalidate_tag = late
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(150)
+def test_a_cache_that_is_late_is_no_fault_of_the_machine(
+    local: LocalDeployment, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LATE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
+    running = begin("--step", "freeze-replica")
+    assert running.end() == "exit code 1"
+    assert "BROKEN: No page waits longer for the cache than its budget" in "".join(running.said)
+    assert running.document["state"] == "broken"
     assert_all_is_back(local)

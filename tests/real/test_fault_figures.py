@@ -16,7 +16,8 @@ import pytest
 from tests.real.fault_tools import Caller, Job, Seen, callers
 from tests.real.fault_watch import Answering, CountingProxy, promotion
 from tests.servers import Deployment, Server, free_port, wait_for
-from tests.stalls import Stalls
+
+from evercache.ops.stalls import Stalls
 
 #: Seconds.
 FROZEN_UNREAD, THAWED_READ, ADDED_READ = 0.5, 2.0, 1.0

@@ -16,7 +16,8 @@ import pytest
 from tests.real.fault_tools import Caller, Job, Seen, callers
 from tests.real.trouble_tools import MESSAGE
 from tests.servers import CliError, Deployment, Server, wait_for
-from tests.stalls import Stalls
+
+from evercache.ops.stalls import Stalls
 
 ENTRIES, STILL_HIT = 1000, 0.99
 #: Seconds.

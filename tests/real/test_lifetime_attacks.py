@@ -21,7 +21,7 @@ from tests.real.test_lifetime import connections, descriptors, ended, forked, th
 from tests.servers import Server, wait_for
 
 from evercache import Cache, connect
-from evercache.cache import _Clients
+from evercache.clients import Clients
 from evercache.engine.background import Background
 from evercache.engine.engine import Engine
 from evercache.observe import EventHub, Subscribers, events
@@ -77,7 +77,7 @@ def test_a_signal_handler_that_uses_the_cache_while_it_begins_leaves_it_alive(
     cache = Cache(valkey.url, namespace="interrupted")
     connect_to, handled = cache._connect, []
 
-    def interrupted(location: Any) -> _Clients:
+    def interrupted(location: Any) -> Clients:
         clients = connect_to(location)
         if not handled:
             handled.append(True)

@@ -114,6 +114,18 @@ def test_status_for_programs_and_for_people(
     assert "it does not know the service 'nosuch'" in capsys.readouterr().out
 
 
+def test_a_former_master_is_a_replica_from_its_start(local: LocalDeployment) -> None:
+    """It said that it was master, beside its successor, until the sentinels noticed."""
+    old = local.master_node()
+    local.kill(old)
+    wait_for(lambda: local.master_node() != old, 30, "another master")
+    local.start(old)
+    local.bring_up()
+    since = local.log_file(old).read_text(errors="replace").rpartition("Server initialized")[2]
+    assert f":{local.config.node(local.master_node()).port}" in since
+    assert "user request" not in since, "a sentinel had to tell it"
+
+
 @pytest.mark.long
 def test_a_killed_master_stays_dead_until_up_and_another_is_promoted(local: LocalDeployment) -> None:
     old = local.master_node()

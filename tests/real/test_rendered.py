@@ -18,13 +18,15 @@ from tests.servers import find_server, wait_for
 from evercache import Cache
 from evercache.errors import AccessDenied, AuthenticationFailed, UnavailableError
 from evercache.ops.doctor import examine, gather
-from evercache.ops.doctor.gather import text, texts
 from evercache.ops.doctor.shell import with_host
 from evercache.ops.failover import Failover
 from evercache.ops.remote import targets_of
+from evercache.ops.replies import text, texts
 from evercache.ops.survey import ask, survey
 from evercache.wire.types import Address, ConnectionOptions, Credentials
 
+#: A host that is added later.
+NEW = {"name": "cache-4", "address": "127.0.0.4", "sentinel": False}
 #: What a machine of tests cannot be told to have.
 OF_THE_MACHINE = {"kernel"}
 
@@ -250,6 +252,46 @@ def test_a_host_that_lost_its_disk_comes_back_as_a_replica(running: Rendered) ->
     running.wait_whole()
     assert running.command(host, "ROLE")[0] == b"slave"
     assert running.fired() == []
+
+
+def follows_from_its_start(made: Rendered, host: str) -> str:
+    """The address that the node of a host follows since its start, by its log; empty if it was told later on."""
+    log = (made.folder / "var" / host / "supervisor" / "node.log").read_text(errors="replace")
+    since = log.rpartition("Server initialized")[2]
+    found = re.search(r"Connecting to (?:MASTER|PRIMARY) (\S+):\d+", since)
+    return found[1] if found and "user request" not in since else ""
+
+
+def test_a_node_that_starts_follows_the_present_primary_at_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It followed the host that begins as master, or was a second master, until the sentinels noticed."""
+    if not any(map(shutil.which, ("valkey-cli", "redis-cli"))):
+        pytest.skip("no command line client on this machine, by which a start script asks the sentinels")
+    folder = tmp_path_factory.mktemp("s")
+    values = described(folder, "valkey")
+    with Rendered.running(folder, values) as made:
+        Failover(targets_of(made.url("operator")), lambda _: None).run()
+        made.wait_whole()
+        assert made.master() != "cache-1"
+        primary = made.address(made.master())
+        # One whose disk was lost, without the line that a person can write; and one that is new.
+        lost = next(one for one in made.hosts if one not in {"cache-1", made.master()})
+        made.control(lost, "stop", "node")
+        shutil.rmtree(folder / "var" / lost / "node")
+        larger = Rendered(folder, {**values, "hosts": [*values["hosts"], NEW]})
+        larger.render()
+        for host in (lost, "cache-4"):
+            larger.install(host)
+        made.control(lost, "start", "node")
+        larger.start("cache-4")
+        wait_for(lambda: larger.survey().whole and len(larger.survey().nodes) == 4, 60, "four nodes in sync", 0.1)
+        assert follows_from_its_start(made, lost) == primary
+        assert follows_from_its_start(larger, "cache-4") == primary
+        # A master that was away is a replica of its successor from its first moment.
+        old = larger.master()
+        larger.kill(old)
+        wait_for(lambda: larger.master() not in {old, ""}, 30, "another master")
+        larger.wait_whole()
+        assert follows_from_its_start(made, old) == larger.address(larger.master())
 
 
 @pytest.mark.parametrize("kind", ["redis7", "redis6"])

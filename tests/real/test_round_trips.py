@@ -17,9 +17,9 @@ import pytest
 from hiredis import Reader
 from tests.proxy import DelayProxy
 from tests.servers import Deployment, Server, wait_for
-from tests.stalls import Stalls
 
 from evercache import Cache
+from evercache.ops.stalls import Stalls
 from evercache.wire.types import Address
 
 #: What callers send, and not the background: the tail, the monitor and the topology send other commands.

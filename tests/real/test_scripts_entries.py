@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 from tests.real.script_servers import FAR, Client, Memory, Rig, envelope, fields, server, wait_for
 
-from evercache.protocol.replies import parse_incr, parse_lease, parse_store, parse_sweep, parse_touch
+from evercache.errors import ServerError
+from evercache.protocol.commands import Ask, Fill, Invalidation, Put
+from evercache.protocol.replies import (
+    parse_incr,
+    parse_invalidate,
+    parse_invalidates,
+    parse_lease,
+    parse_leases,
+    parse_sets,
+    parse_store,
+    parse_stores,
+    parse_sweep,
+    parse_touch,
+)
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 
 KEY = "ns:k"
@@ -214,7 +227,7 @@ def test_rule_2_a_dead_entry_is_absent_also_as_a_stale_one(rig: Rig, scope: Scop
 
 def test_rule_2_the_marks_are_told(rig: Rig) -> None:
     marks = [
-        rig.invalidate(scope, id=rig.new_id())[3]
+        parse_invalidate(rig.invalidate(scope, id=rig.new_id())).stamp
         for scope in (EVERYTHING, Scope.of_function("m.f"), Scope.of_tag("red"))
     ]
     rig.put(KEY, marks[-1], tags=(TAG,))
@@ -222,6 +235,44 @@ def test_rule_2_the_marks_are_told(rig: Rig) -> None:
     assert (known.everything, known.function) == tuple(marks[:2])
     assert dict(known.tags) == {TAG: marks[2], tag_hash("blue"): 0}
     assert known.tip == marks[-1]
+
+
+def test_each_entry_of_a_batch_has_its_own_answer(rig: Rig) -> None:
+    three = [Subject(f"ns:{name}", "m.f") for name in "abc"]
+    fill(rig, three[0].key)
+    assert lead(rig, three[1], OTHER).status == "lead"
+    asks = [Ask(subject, 0, TOKEN) for subject in three]
+    replies = parse_leases(rig.lease_many(asks, lease_ms=5000), 3)
+    assert [reply.status for reply in replies] == ["entry", "wait", "lead"]
+    stamp = replies[2].stamp
+    fills = [Fill(subject.key, TOKEN, stamp, 5000, 0, envelope(id=TOKEN)) for subject in three]
+    stored = parse_stores(rig.store_many(fills), 3)
+    assert [(reply.status, reply.reason) for reply in stored] == [("ok", ""), ("refused", "lease"), ("ok", "")]
+    assert rig.release(three[1].key, token=OTHER)[0] == b"ok", "a lease that is refused stays"
+    assert rig.release(three[2].key, token=TOKEN)[0] == b"lost"
+    ids = [rig.new_id() for _ in three]
+    obeyed = [Invalidation(Scope.of_key(three[0].key), ids[0]), Invalidation(Scope.of_tag("red"), ids[1])]
+    assert [reply.existed for reply in parse_invalidates(rig.invalidate_many(obeyed), 2)] == [True, False]
+    puts = [Put(subject, id, 5000, 0, envelope()) for subject, id in zip(three, ids, strict=True)]
+    puts[1] = Put(three[1], rig.new_id(), 5000, 0, envelope())
+    written = parse_sets(rig.set_many(puts, not_after_us=rig.late(), mode="add"), 3)
+    assert [reply.status for reply in written] == ["cancelled", "ok", "exists"]
+    again = [*obeyed, Invalidation(Scope.of_key(three[2].key), rig.new_id())]
+    assert [reply.status for reply in parse_invalidates(rig.invalidate_many(again), 3)] == ["dup", "dup", "ok"]
+    assert [peek(rig, subject).status for subject in three] == ["miss", "entry", "miss"]
+
+
+def test_a_batch_that_fails_halfway_is_obeyed_when_it_is_sent_again(rig: Rig) -> None:
+    if isinstance(rig.client, Memory):
+        pytest.skip("nothing fails halfway there")
+    rig.put(KEY)
+    items = [Invalidation(Scope.of_key(KEY), TOKEN), Invalidation(Scope.of_function("m.f"), OTHER)]
+    rig.client("SET", rig.book.marks, "no sorted set")
+    with pytest.raises(ServerError):
+        rig.invalidate_many(items)
+    rig.client("DEL", rig.book.marks)
+    assert [reply.status for reply in parse_invalidates(rig.invalidate_many(items), 2)] == ["ok", "ok"]
+    assert peek(rig, IT).status == "miss"
 
 
 def test_rule_1_a_newer_least_raises_the_tip_before_the_lease(rig: Rig) -> None:
@@ -296,7 +347,7 @@ def test_a_store_does_not_overwrite_a_newer_version_but_frees_the_lease(rig: Rig
 
 def test_the_user_may_invalidate_and_set_over_a_newer_version(rig: Rig) -> None:
     rig.put(KEY, version=2)
-    assert rig.invalidate(Scope.of_key(KEY), id=rig.new_id())[4] == 1
+    assert parse_invalidate(rig.invalidate(Scope.of_key(KEY), id=rig.new_id())).existed
     assert rig.client("GET", KEY) is None
     rig.put(KEY, version=2)
     write = {"not_after_us": rig.late(), "soft_ms": 1000, "span_ms": 0, "envelope": envelope()}
@@ -326,7 +377,7 @@ def add(rig: Rig, delta: int, **named: Any) -> Any:
 
 
 def test_rule_9_a_counter_is_made_kept_and_bounded(rig: Rig) -> None:
-    tip = rig.invalidate(Scope.of_function("m.f"), id=rig.new_id())[3]
+    tip = parse_invalidate(rig.invalidate(Scope.of_function("m.f"), id=rig.new_id())).stamp
     assert add(rig, 5, initial=10).value == 15
     made = rig.client("GET", KEY)
     assert (made[:4], made[22:30].hex(), made[38:]) == (b"\xe7\xca\x01\x01", TOKEN, b"15")
@@ -347,7 +398,7 @@ def test_rule_9_a_dead_counter_begins_anew(rig: Rig) -> None:
     rig.client.raw_put(KEY, raw)
     assert add(rig, 1).value == 42
     assert rig.client("GET", KEY) == raw[:-2] + b"42", "tags, stamp and expiry stay"
-    tip = rig.invalidate(Scope.of_tag("red"), id=rig.new_id())[3]
+    tip = parse_invalidate(rig.invalidate(Scope.of_tag("red"), id=rig.new_id())).stamp
     assert add(rig, 1).value == 1
     assert fields(rig.client("GET", KEY))[0] == tip
     assert add(rig, 1, least=FAR).value == 1

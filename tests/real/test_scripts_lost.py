@@ -131,7 +131,7 @@ def test_rule_18_nor_bookkeeping_that_somebody_began_who_knew_of_none(rig: Rig) 
 
 
 def test_marks_that_had_their_time_are_not_lost_ones(rig: Rig) -> None:
-    rig = Rig(rig.client, limits=Limits(marks_ms=1))
+    rig = Rig(rig.client, limits=Limits(log_lines=1000, marks_ms=1))
     invalidate(rig, Scope.of_tag("red"))
     for _ in range(4):
         time.sleep(0.003)

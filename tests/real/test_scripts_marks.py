@@ -112,8 +112,8 @@ def test_existed_means_a_live_entry(rig: Rig) -> None:
     assert invalidate(rig, Scope.of_key(KEY)).existed
     rig.client("SET", KEY, "foreign")
     assert invalidate(rig, Scope.of_key(KEY)).existed
-    rig.client("RPUSH", KEY, "a list")
-    assert invalidate(rig, Scope.of_key(KEY)).existed
+    rig.client("RPUSH", KEY, "a list")  # no string: it goes, and does not count
+    assert not invalidate(rig, Scope.of_key(KEY)).existed
     assert rig.client("EXISTS", KEY) == 0
 
 
@@ -246,22 +246,35 @@ def test_rule_14_the_lines_are_chained_across_trims(rig: Rig) -> None:
 
 def test_lines_ids_and_marks_leave_by_age(rig: Rig) -> None:
     rig.client("CONFIG", "SET", "stream-node-max-entries", 10)
-    for n in range(150):
+    for n in range(250):
         invalidate(rig, Scope.of_function(f"f{n}"))
-    rig = Rig(rig.client, limits=Limits(journal_ms=-1000, marks_ms=-1000))  # all of it is old
+    limits = Limits(
+        log_lines=1000, journal_ms=-1000, marks_ms=-1000
+    )  # all of it is old, and each mark removes some
+    rig = Rig(rig.client, limits=limits)
     rig.client("HSET", rig.book.state, "lifetime", -1000)  # else the longest that was told counts
     invalidate(rig, Scope.of_key(KEY))
     rig.client("CONFIG", "SET", "stream-node-max-entries", 100)
     assert rig.client("XLEN", rig.book.log) <= 10
-    assert rig.client("ZCARD", rig.book.ids) == 51, "100 in each call"
-    assert rig.client("ZCARD", rig.book.marks) == 130, "20 in each call"
+    assert rig.client("ZCARD", rig.book.ids) == 51, "200 in each call"
+    assert rig.client("ZCARD", rig.book.marks) == 50, "200 in each call"
+
+
+def test_one_mark_in_64_removes_what_is_old(rig: Rig) -> None:
+    """Which one, the stamp says: those that are one above the other pass each multiple of 64."""
+    rig = Rig(rig.client, limits=Limits(marks_ms=1, journal_ms=-1000))
+    first = invalidate(rig, Scope.of_tag("red"), newest=FAR).stamp
+    stamps = [invalidate(rig, Scope.of_key(KEY)).stamp for _ in range(200)]
+    assert stamps == list(range(first + 1, first + 201))
+    assert 0 < rig.client("ZCARD", rig.book.ids) <= 64
+    assert rig.client("ZCARD", rig.book.ids) == stamps[-1] % 64 + 1
 
 
 def test_ids_are_bounded_in_number(rig: Rig) -> None:
     rig = Rig(rig.client, limits=Limits(log_lines=50))
     for _ in range(80):
         invalidate(rig, EVERYTHING)
-    assert rig.client("ZCARD", rig.book.ids) == 50
+    assert rig.client("ZCARD", rig.book.ids) == 51, "those before it, and it"
 
 
 def test_rule_18_the_oldest_marks_fold_into_wider_ones(rig: Rig) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.real.script_servers import FAR, Client, Memory, Rig, envelope, fields, server
 
-from evercache.protocol.commands import Limits, ScriptCall
+from evercache.protocol.commands import Ask, Fill, Invalidation, Limits, Put, ScriptCall
 from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 
 HOUR = 3_600_000
@@ -38,6 +38,28 @@ lives = st.fixed_dictionaries(
 )
 envelopes = st.builds(lambda id, tags: envelope(id=id, tags=tags), tokens, tag_sets)
 marks = st.tuples(st.sampled_from(["f:m.f", "f:m.h", *(f"t:{tag.hex()}" for tag in TAGS)]), stamps)
+asks = st.lists(
+    st.builds(Ask, st.builds(Subject, keys, st.just("m.f"), tag_sets), stamps, tokens),
+    min_size=1,
+    unique_by=lambda ask: ask.subject.key,
+)
+fills = st.lists(
+    st.builds(Fill, keys, tokens, stamps, st.just(HOUR), st.just(HOUR), envelopes),
+    min_size=1,
+    unique_by=lambda fill: fill.key,
+)
+unique_ids = st.uuids().map(lambda u: u.hex[:16])
+puts = st.lists(
+    st.builds(Put, subjects, st.one_of(ids, unique_ids), st.just(HOUR), st.just(HOUR), envelopes, stamps, stamps),
+    min_size=1,
+    unique_by=lambda put: put.subject.key,
+)
+invalidations = st.lists(
+    st.builds(Invalidation, scopes, st.one_of(ids, unique_ids), functions),
+    min_size=1,
+    max_size=4,
+    unique_by=(lambda each: each.id, lambda each: each.scope),
+)
 
 
 def op(name: str, *args: Any, **named: Any) -> Any:
@@ -56,6 +78,10 @@ calls = st.one_of(
     op("invalidate", scopes, id=st.uuids().map(lambda u: u.hex[:16]), function=functions),
     op("set", subjects, id=ids, life=lives, envelope=envelopes, least=stamps,
        mode=st.sampled_from(["set", "add", "since"]), since=stamps, late=st.booleans()),
+    op("lease_many", asks),
+    op("store_many", fills),
+    op("set_many", puts, mode=st.sampled_from(["set", "add", "since"]), late=st.booleans()),
+    op("invalidate_many", invalidations),
     op("touch", subjects, least=stamps, life=lives, late=st.booleans()),
     op("incr", keys, id=tokens, delta=st.integers(-9, 9), initial=st.just(2**53 - 5), life=lives,
        least=stamps, late=st.just(False)),
@@ -93,13 +119,13 @@ class Side:
             return client.raw_put(args[0], self.raw(named["value"]), None)
         if name == "fill":
             found = self.rig.lease(Subject(args[0]), least=0, token=named["token"], lease_ms=HOUR, newest=newest)
-            if found[0] != b"lead":
+            if found[0] != b"ok" or found[7][0] != b"lead":
                 return self.normal("lease", found)
-            name, named = "store", {**named, "stamp": found[4]}
+            name, named = "store", {**named, "stamp": found[7][1]}
         named.update(named.pop("life", {}))
         if "late" in named:
             named["not_after_us"] = 1 if named.pop("late") and odd < 3 else self.rig.late()
-        if name in ("lease", "renew"):
+        if name in ("lease", "lease_many", "renew"):
             named["lease_ms"] = HOUR
         # Now and then the caller takes the server for another generation.
         replid = "f" * 40 if odd == 9 else client.replid
@@ -122,19 +148,31 @@ class Side:
         status, now_us, replid, *rest = reply
         assert abs(now_us - time.time_ns() // 1000) < 5_000_000
         assert replid.decode() == self.rig.client.replid
-        if name == "lease" and status == b"wait":
-            known, left, elapsed, expected, stale = rest
-            assert 0 < left <= HOUR
-            assert 0 <= elapsed < 60_000
-            rest = [known, expected, stale]
-        if status == b"ok" and name in ("store", "touch", "set"):
+        rest = [self.normal_item(name, item) for item in rest]
+        if status == b"ok" and name == "touch":
             rest[-1] = self.hours(rest[-1])
-        if status == b"ok" and name == "invalidate":
-            assert rest.pop().count(b"-") == 1
         if status == b"ok" and name == "resync":
             rest[3] = rest[3].replace(replid, b"R")
             rest[4] = rest[4] == b"0-0"
         return [status, *(self.plain(part) if isinstance(part, bytes) else part for part in rest)]
+
+    def normal_item(self, name: str, item: Any) -> Any:
+        """What a script says of one entry."""
+        name = name.removesuffix("_many")
+        if name == "store" and isinstance(item, int):
+            return self.hours(item)
+        if not isinstance(item, list):
+            return item
+        if item[0] == b"wait":
+            _, left, elapsed, *item = item
+            assert 0 < left <= HOUR
+            assert 0 <= elapsed < 60_000
+        elif name == "set":
+            item = [*item[:2], self.hours(item[2])]
+        elif name == "invalidate":
+            *item, line = item
+            assert line.count(b"-") == 1
+        return [self.plain(part) if isinstance(part, bytes) else part for part in item]
 
     def ending(self) -> Any:
         """What is left: the entries, the state, and what covers everything that there is."""

@@ -11,7 +11,14 @@ from tests.real.script_servers import Client, Rig, envelope, server, wait_for
 
 from evercache.errors import OutOfMemory, ReadOnly, ServerError
 from evercache.protocol.commands import Bookkeeping, ScriptCall
-from evercache.protocol.replies import parse_lease, parse_log, parse_resync, parse_set, parse_store
+from evercache.protocol.replies import (
+    parse_invalidate,
+    parse_lease,
+    parse_log,
+    parse_resync,
+    parse_set,
+    parse_store,
+)
 from evercache.protocol.scope import EVERYTHING, Scope, Subject
 
 KEY = "ns:k"
@@ -113,17 +120,17 @@ def test_a_promotion_is_noticed_on_a_live_connection(kind: str) -> None:
         master, replica = Client(port), Client(replica_port)
         wait_for(lambda: replica.info("replication", "master_link_status") == "up")
         first = Rig(master)
-        mark = first.invalidate(EVERYTHING, id="aa" * 8)[3]
+        mark = parse_invalidate(first.invalidate(EVERYTHING, id="aa" * 8)).stamp
         in_step(master, replica)
         replica("REPLICAOF", "NO", "ONE")
         second = Rig(replica)
         assert second.tip(replid=master.replid)[0] == b"GEN"
-        lost = first.invalidate(EVERYTHING, id="bb" * 8)[3]
-        after = second.invalidate(EVERYTHING, id="cc" * 8)
+        lost = parse_invalidate(first.invalidate(EVERYTHING, id="bb" * 8)).stamp
+        after = parse_invalidate(second.invalidate(EVERYTHING, id="cc" * 8))
         gens = parse_resync(second.resync()).gens
         assert gens == ((master.replid, 0), (replica.replid, mark))
         assert lost > gens[1][1], "which is how its issuer knows that it was lost"
-        assert parse_log(replica("XREAD", "STREAMS", "ns~log", "0"))[-1].stamp == after[3]
+        assert parse_log(replica("XREAD", "STREAMS", "ns~log", "0"))[-1].stamp == after.stamp
         master.close()
         replica.close()
 
@@ -158,12 +165,12 @@ class TestFull:
     def test_an_invalidation_passes_whole(self, full: Rig, scope: Scope) -> None:
         full.put(KEY)
         self.fill(full)
-        got = full.invalidate(scope, id="bb" * 8)
-        assert got[0] == b"ok"
+        got = parse_invalidate(full.invalidate(scope, id="bb" * 8))
+        assert got.status == "ok"
         (line,) = parse_log(full.client("XREAD", "STREAMS", full.book.log, "0"))
-        assert (line.kind, line.name, line.stamp) == (scope.kind, scope.name, got[3])
+        assert (line.kind, line.name, line.stamp) == (scope.kind, scope.name, got.stamp)
         assert full.client("EXISTS", KEY) == (0 if scope.kind == "k" else 1)
-        assert full.invalidate(scope, id="bb" * 8)[0] == b"dup"
+        assert parse_invalidate(full.invalidate(scope, id="bb" * 8)).status == "dup"
         if scope.kind != "t":
             assert parse_lease(full.peek(IT, least=0)).status == "miss"
 
@@ -224,7 +231,7 @@ class TestTwoDatabases:
         assert parse_lease(apart.peek(IT, least=0)).status == "entry"
         assert apart.invalidate(Scope.of_function("m.f"), id="cc" * 8)[0] == b"ok"
         assert parse_lease(apart.lease(IT, least=0, token=TOKEN, lease_ms=900)).status == "lead"
-        assert apart.invalidate(Scope.of_key(KEY), id="dd" * 8, function="m.f")[4] == 0
+        assert parse_invalidate(apart.invalidate(Scope.of_key(KEY), id="dd" * 8, function="m.f")).existed is False
         assert apart.client("EXISTS", KEY) == 0
 
     def test_a_select_that_fails_leaves_the_entry(self, rig: Rig) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.real.trouble_tools import Site, heard, reading, warm
 from tests.servers import Deployment, Server, wait_for
 

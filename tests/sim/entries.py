@@ -159,8 +159,8 @@ class Entries:
         self, node: Any, reply: list[Any], args: list[str], key: str, was: Entry | None, now: Entry | None
     ) -> None:
         """Only of a live entry, and only its expiry."""
-        count = int(args[7])
-        alive = self._alive(node, was, int(args[5]), args[6], tuple(args[8 : 8 + count]))
+        count = int(args[12])
+        alive = self._alive(node, was, int(args[5]), args[6], tuple(args[13 : 13 + count]))
         if reply[0] == b"miss" and alive:
             self._bad("touch", f"a touch of {key} did not find its live entry")
         if reply[0] != b"ok":

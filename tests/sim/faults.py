@@ -190,7 +190,7 @@ def _clock_step(world: World, node: int, seconds: float) -> None:
 
 def _flush(world: World) -> bool:
     master = world.master
-    if not master.alive or world.mistaken:
+    if not master.alive or world.two_masters:
         return False  # of two masters the former one may begin a life above the other's: rule 1
     world.oracle.lost_data("flush", world.now, world.now + GRACE).complete = True
     world.oracle.leases.all_gone(master)
@@ -268,7 +268,7 @@ def _failover(
         return False
     if mode == "mistaken" and not world.sentinels:
         mode = "planned"
-    world.failing_over, world.mistaken = True, mode == "mistaken"
+    world.failing_over, world.two_masters = True, mode in ("mistaken", "isolated")
     sync = [sync[i % len(sync)] for i in range(len(world.nodes))]
     repoint = [repoint[i % len(repoint)] for i in range(len(world.nodes))]
     late = [late[i % len(late)] for i in range(len(world.sentinels))]
@@ -296,7 +296,7 @@ def _failover(
         ]
         able = able or [n for n in world.nodes if n is not old and n.alive and n.role == "slave" and not n.loading]
         if not able:
-            world.failing_over = world.mistaken = False
+            world.failing_over = world.two_masters = False
             _up(world, old)
             if not old.alive:
                 old.restart(lost=0.0, as_master=True)
@@ -341,7 +341,7 @@ def _failover(
         if not old.alive:
             old.restart(lost=0.0, as_master=False)
         world.repoint(old, world.master, sync[old.index])
-        world.failing_over = world.mistaken = False
+        world.failing_over = world.two_masters = False
         window.complete = True
 
     world.later(wait, select)

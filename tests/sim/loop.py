@@ -93,6 +93,14 @@ class SimHandle:
         return self.moment
 
 
+class _Future(asyncio.Future[Any]):
+    """A future that knows whose event loop it belongs to, where threads may set its result from outside."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        super().__init__(loop=loop)
+        self.tag = tag_of_task.get()
+
+
 class SimLoop(asyncio.AbstractEventLoop):
     """Runs callbacks in the order of their virtual time, and of their scheduling within one moment."""
 
@@ -232,7 +240,15 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._ready.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> SimHandle:
+        """Run it in the thread of the event loop that a future among `args` is of: here one loop is for all."""
+        tag = next((it.tag for it in args if isinstance(it, _Future)), None)
+        if tag is not None:
+            context = contextvars.copy_context() if context is None else context
+            context.run(tag_of_task.set, tag)
+        return self.call_soon(callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
@@ -256,7 +272,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         heapq.heappush(self._timers, (when, self._count, handle))
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self) if self.make_thread is None else _Future(self)
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None

@@ -26,15 +26,30 @@ Call = Callable[[bytes, list[bytes]], Any]
 #: Numbers in scripts that no schedule would reach: script ("*": all), and what stands for it.
 SMALL = {
     "*": (
-        ("'LIMIT', 0, 100", "'LIMIT', 0, 2"), ("'LIMIT', 0, 20", "'LIMIT', 0, 2"), ("#gens > 32", "#gens > 6"),
-        ("math.min(excess, 100)", "math.min(excess, 2)"), ("limit.marks, 100)", "limit.marks, 2)"),
+        ("'LIMIT', 0, 200", "'LIMIT', 0, 2"), ("#items > 32", "#items > 6"), ("m % every", "m % 2"),
+        ("math.min(excess, 200)", "math.min(excess, 2)"), ("most = 200", "most = 2"),
     ),
     "set": (("'COUNT', 100", "'COUNT', 2"), ("#lines < 100", "#lines < 2"), ("seen < 2000", "seen < 8")),
 }  # fmt: skip
 
 
-def _both(first: Callable[[str], str] | None, pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
-    return lambda text: swapped(first(text) if first is not None else text, pairs)
+Pairs = tuple[tuple[str, str], ...]
+
+
+def _changed(changes: Mapping[str, Pairs]) -> dict[str, str]:
+    """The texts by the SHA of what they stand for. What is to change in all scripts ("*") changes in those that
+    have it, one at least."""
+    texts = {name: script.text for name, script in SCRIPTS.items()}
+    for name, pairs in changes.items():
+        for pair in pairs:
+            having = [name] if name != "*" else [each for each, text in texts.items() if pair[0] in text]
+            if not having:
+                raise LookupError(
+                    f"the scripts have changed: {pair[0]!r} is in none; bring this mutation up to date"
+                )
+            for each in having:
+                texts[each] = swapped(texts[each], (pair,))
+    return {SCRIPTS[name].sha: text for name, text in texts.items()}
 
 
 class Refused(Exception):
@@ -44,12 +59,11 @@ class Refused(Exception):
 class LuaHost:
     """One interpreter for all simulated servers: scripts keep nothing between their runs.
 
-    `changes` maps the name of a script to a function of its text: how a test does it wrong on purpose.
+    `changes` maps the name of a script ("*": all) to what stands for some of its text: how a test does it wrong on
+    purpose.
     """
 
-    def __init__(
-        self, changes: Mapping[str, Callable[[str], str]] | None = None, *, module: Any = lupa.luajit21
-    ) -> None:
+    def __init__(self, changes: Mapping[str, Pairs] | None = None, *, module: Any = lupa.luajit21) -> None:
         self._changes, self._module = changes or {}, module
         self._small: LuaHost | None = None
         self._runtime = lua = module.LuaRuntime(encoding=None, register_eval=False)
@@ -70,13 +84,7 @@ class LuaHost:
         globals_[b"struct"] = struct
         globals_[b"__unpack"] = lambda fmt, data, at=1: self._table(_unpack(fmt, data, int(at)))
         self._runtime.execute(b"struct.unpack = function(f, d, a) return unpack(__unpack(f, d, a or 1)) end")
-        self._by_sha: dict[str, Any] = {}
-        for name, script in SCRIPTS.items():
-            text = script.text
-            for which in ("*", name):
-                if which in self._changes:
-                    text = self._changes[which](text)
-            self._by_sha[script.sha] = self._compile(text)
+        self._by_sha = {sha: self._compile(text) for sha, text in _changed(self._changes).items()}
 
     def _compile(self, text: str) -> Any:
         # Arguments one by one: two tables made on this side take longer.
@@ -91,7 +99,7 @@ class LuaHost:
         if self._small is None:
             changes = dict(self._changes)
             for name, pairs in SMALL.items():
-                changes[name] = _both(self._changes.get(name), pairs)
+                changes[name] = (*self._changes.get(name, ()), *pairs)
             self._small = LuaHost(changes, module=self._module)
         return self._small
 
@@ -133,11 +141,8 @@ class LuaHost:
 def _argument(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
-    if isinstance(value, int):
-        # Lua's own formatting of a number: 14 significant digits.
-        return b"%d" % value if abs(value) < 10**14 else (b"%.14g" % value)
-    if isinstance(value, float):
-        return b"%.14g" % value
+    if isinstance(value, (int, float)):
+        return b"%.17g" % value  # of servers; Lua's own, in `..`, has 14 digits
     raise Refused("ERR Lua redis lib command arguments must be strings or integers")
 
 

@@ -7,11 +7,11 @@ they are. `rule` is the number of the rule, or 0 for a slip.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.edits import Change, edit, put, swapped
+from tests.edits import Change, edit, put
 from tests.sim.lua import LuaHost
 from tests.sim.plan import Plan, make_plan
 from tests.sim.swarm import with_parts
@@ -22,7 +22,7 @@ __all__ = ["Mutation", "edit", "hunt", "never", "no", "nothing", "put", "yes"]
 
 #: A wrong change shows soonest where all processes have the same settings, unless it is about them, and where they
 #: run the code that it is made in: that for tasks, mostly.
-SAME_SETTINGS = {"short": 0.0, "other_db": False, "threads": ()}
+SAME_SETTINGS = {"short": 0.0, "other_db": False, "threads": (), "naps": ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Mutation:
         with contextlib.ExitStack() as stack:
             for change in self.python:
                 stack.enter_context(change())
-            yield LuaHost({name: _swaps(pairs) for name, pairs in self.lua.items()}) if self.lua else None
+            yield LuaHost(self.lua) if self.lua else None
 
     def plan(self, seed: int) -> Plan:
         """A schedule in which it may show."""
@@ -62,10 +62,6 @@ class Mutation:
             workload={**plan.workload, **SAME_SETTINGS, **self.workload},
             limits={**plan.limits, **self.limits},
         ).plus(self.scene)
-
-
-def _swaps(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
-    return lambda text: swapped(text, pairs)
 
 
 def nothing(*args: Any, **kwargs: Any) -> None:

@@ -282,8 +282,8 @@ class Node:
         count = int(words[2])
         keys, args = words[3 : 3 + count], words[3 + count :]
         state = self.data.find(int(args[3]), keys[1], writer.now_us) or {}
-        entry = self.data.find(0, keys[5], writer.now_us) if count > 5 else None
-        before = entry, int(state.get(b"tip", 0))
+        entries = [self.data.find(0, key, writer.now_us) for key in keys[5 : 5 + (count - 5) // 2]]
+        before = entries, int(state.get(b"tip", 0))
         reply = self._lua.run(sha, keys, args, writer.call)
         if not isinstance(reply, ServerError):
             self._observe(self, _NAMES[sha], reply, words[3:], before)

@@ -110,16 +110,20 @@ class Once:
             oracle.bad("once", f"{process.name} computes {run.key} without a lease")
 
     def _unconfirmed(self, process: Any) -> bool:
-        """Whether a strict process cannot have its primary confirmed (rule 17): a sentinel is silent for it, and
-        too few of the others have been followed since that one last answered, or for twice `failover-timeout`."""
+        """Whether a strict process cannot have its primary confirmed (rule 17): a sentinel is silent for it. Either
+        that one spoke against the primary when it last answered, less than twice `failover-timeout` ago, or too few
+        of the others have been followed since then, or for twice `failover-timeout`."""
         world, now, tag = self._world, self._world.now, process.tag
         silent = [s for s in world.sentinels if s.asked.get(tag, -inf) < now - _ROUND]
         if not world.strict or not silent:
             return False
         answered = min(s.asked.get(tag, -inf) for s in silent)
+        over = now - 2 * FAILOVER_TIMEOUT - _ROUND
+        if any(s.asked.get(tag, -inf) > over and s.named[tag] != world.master.address for s in silent):
+            return True
 
         def counts(since: float) -> bool:
-            return since < answered - _ON_ITS_WAY or since < now - 2 * FAILOVER_TIMEOUT - _ROUND
+            return since < answered - _ON_ITS_WAY or since < over
 
         talking = [s for s in world.sentinels if s not in silent]
         return sum(counts(s.followed.get(tag, inf)) for s in talking) <= len(world.sentinels) // 2

@@ -13,6 +13,7 @@ from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.calls import singles
 from tests.sim.entries import Entries
 from tests.sim.judges import Judges
 from tests.sim.leases import Leases
@@ -52,7 +53,8 @@ class Invalidation:
     process: Any
     wanted: dict[str, int]
     began: float
-    #: Numbers of events, not times: much happens in one moment.
+    #: Numbers of events, not times: much happens in one moment. When it began, and when its call returned.
+    number: int = 0
     returned: int | None = None
     acknowledged: float | None = None
     #: Its caller was told that it is done: under "strict", what a replica has too and a confirmed master had.
@@ -109,6 +111,8 @@ class Oracle:
         self._evictions: list[tuple[float, set[Any]]] = []
         #: The first stamp of the generation that came after this one.
         self._next: dict[tuple[str, bytes], int] = {}
+        #: Generations to which a process came back from the next one.
+        self._returned: set[tuple[str, bytes]] = set()
         self.counts: dict[str, int] = defaultdict(int)
         self.leases = Leases(self)
         self.written = Written(self)
@@ -226,7 +230,7 @@ class Oracle:
         if "a" in wanted:  # of several that are under way, any may win after this
             wanted["a"] = min((wanted["a"], *self._world.adding.values()))
         wanted |= {key: self.written.next() for key in WRITTEN if key in wanted}
-        it = Invalidation(scope, process, wanted, self.now)
+        it = Invalidation(scope, process, wanted, self.now, self.tick())
         self.invalidations.append(it)
         for key in keys:
             self._by_key[key].append(it)
@@ -239,6 +243,10 @@ class Oracle:
     def by_id(self, id: str) -> Invalidation | None:
         """The invalidation, or write, of an id."""
         return self._by_id.get(id)
+
+    def of_key(self, key: str) -> list[Invalidation]:
+        """All that outdate a key, in the order in which they began."""
+        return self._by_key[key]
 
     def acknowledged(self, process: Any, id: str) -> None:
         it = self._by_id.get(id)
@@ -294,6 +302,10 @@ class Oracle:
         lost = any(w.begin <= self.now and w.end >= it.held_since - 0.3 for w in self.windows)
         return self.clock_at >= it.held_since - 0.3 or (lost and not it.holder.alive)
 
+    def _awake(self, process: Any, end: float) -> float:
+        """When a trouble that ended then was over for a process: who was suspended in it learns so on waking."""
+        return max((e for b, e in self._asleep[process.name] if b <= end <= e), default=end)
+
     def _may_be_lost(self, it: Invalidation) -> bool:
         """Whether its master, or the bookkeeping there, may have been lost: else it is there, whoever died."""
         return any(w.begin <= self.now and w.end >= it.began - 0.3 for w in self.windows) or any(
@@ -328,9 +340,13 @@ class Oracle:
                 return True
         return False
 
-    def read(self, process: Any, key: str, version: int, began: float, number: int, how: str) -> None:
-        """A call that began at `began`, as event `number`, returned this version now."""
+    def read(
+        self, process: Any, key: str, version: int, began: float, number: int, how: str, *, idle: bool = False
+    ) -> None:
+        """A call that began at `began`, as event `number`, returned this version now; `idle`: it was the first one
+        after a while, so what was invalidated before it counts, if nothing else happened to the process."""
         self.counts["reads"] += 1
+        self.counts["first reads of an idle process"] += idle
         self.counts[f"from {how}"] += 1
         if key not in WRITTEN and version > self.version(key):
             return self.bad("value", f"{process.name} got {key} v{version} from {how}, which there never was")
@@ -353,8 +369,8 @@ class Oracle:
                 # What a process that cannot hear the present master may do: "available", or under "strict" with
                 # what was not acknowledged to its caller, and was brought to a master in the background.
                 for b, e in (*self._troubled[process.name], *self._disturbed):
-                    if b <= now and e >= it.began:
-                        since = max(since, e)
+                    if b <= now and (end := self._awake(process, e)) >= it.began:
+                        since = max(since, end)
                 for w in self.windows:
                     if w.begin <= now and w.end >= it.began - 0.3:
                         since = max(since, w.end)
@@ -370,6 +386,8 @@ class Oracle:
                 if it.began - 0.3 <= at <= now and (process not in knowing or it.holder is not None):
                     since = max(since, at + _TOLD_AGAIN)
             limit = self._world.max_staleness + _SLACK
+            if idle and self.undisturbed(process, it.acknowledged - 0.6, now):
+                limit = 0.0
             if began > since + limit:
                 kind = "P6" if any(w.begin <= now for w in self.windows) else "P3 other"
                 return self.bad(kind, f"{what}, acknowledged {1000 * (began - it.acknowledged):.0f} ms before")
@@ -378,17 +396,19 @@ class Oracle:
     # -- at the master
 
     def script(self, node: Any, name: str, reply: Any, words: list[bytes], before: Any) -> None:
-        """A script has run on a node; `before`: what its entry and the tip were."""
+        """A script has run on a node; `before`: what its entries and the tip were."""
         if not isinstance(reply, list) or reply[0] == b"GEN":
             return
-        if words[5:6]:
-            self.entries.ran(node, name, reply, words, before)
-        self.leases.ran(node, name, reply, words)
-        self.written.ran(name, reply, words)
-        self.judges.script(node, name, reply, words, before)
+        entries, tip = before
         handler: Callable[..., None] | None = getattr(self, f"_script_{name}", None)
-        if handler is not None:
-            handler(node, reply, words)
+        for told, asked, entry in singles(name, reply, words, entries):
+            if entries:
+                self.entries.ran(node, name, told, asked, (entry, tip))
+            self.leases.ran(node, name, told, asked)
+            self.written.ran(name, told, asked)
+            self.judges.script(node, name, told, asked, (entry, tip))
+            if handler is not None:
+                handler(node, told, asked)
 
     def evicted(self, node: Any, state: bool) -> None:
         """Bookkeeping of a node is gone, perhaps its state with it."""
@@ -408,6 +428,13 @@ class Oracle:
             self._issued(node, int(reply[3]), words)
             self.leases.drop(node, words[5])
 
+    def _script_resync(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
+        """Where no sentinels number the masters, a process may go back to the former one, while replicas still
+        follow it, and brings the stamps of the next one along."""
+        here = (node.replid, words[8])
+        if self._world.kind == "fixed" and int(words[9]) >= self._next.get(here, inf):
+            self._returned.add(here)
+
     def _issued(self, node: Any, stamp: int, words: list[bytes]) -> None:
         """Stamps of one generation only grow; a former master that goes on stays below those of the next one.
 
@@ -426,6 +453,6 @@ class Oracle:
         self._stamps[here] = stamp
         for former in (here, before):
             newest, first = self._stamps.get(former, 0), self._next.get(former, inf)
-            excused = former[0] in self._evicted or former[0] in self.begun_by_resync
+            excused = former[0] in self._evicted or former[0] in self.begun_by_resync or former in self._returned
             if newest >= first and self.clock_at == -inf and not excused:
                 self.bad("stamps", f"a former master issued {newest}, and the next one had begun with {first}")

@@ -7,13 +7,14 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
+from msgspec.structs import replace
 
-from evercache.cache import Cache, _Clients
+from evercache.cache import Cache
+from evercache.clients import Clients
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine
 from evercache.protocol.freshness import Marks
@@ -101,8 +102,8 @@ class SimCache(Cache):
 
     engine: Engine
 
-    def _connect(self, location: Location) -> _Clients:
-        return _Clients(self.engine)
+    def _connect(self, location: Location) -> Clients:
+        return Clients(self.engine)
 
 
 class Process:
@@ -331,7 +332,14 @@ class Process:
             else:
                 with suppress(Interrupted):
                     await action
-            await asyncio.sleep(rng.uniform(0.0, 2 * self.pace()))
+            await self.rest(rng.uniform(0.0, 2 * self.pace()))
+
+    async def rest(self, seconds: float) -> None:
+        """Between two things that somebody does; nobody does anything while the process naps."""
+        await asyncio.sleep(seconds)
+        for slot, begin, end in self.world.plan.workload["naps"]:
+            if slot == self.slot and begin <= self.world.now < end:
+                await asyncio.sleep(end - self.world.now + seconds)
 
     async def _cancelled(self, action: Coroutine[Any, Any, Any]) -> None:
         task = self.world.loop.create_task(action)
@@ -342,7 +350,7 @@ class Process:
     async def read(self, key: str) -> None:
         """Read, and have the oracle look at what came."""
         oracle, began = self.world.oracle, self.world.now
-        number = oracle.tick()
+        number, idle = oracle.tick(), self.engine.state.idle
         how = ["get"]
         source_of_task.set(how)
         self.world.calls += 1
@@ -362,7 +370,7 @@ class Process:
                 if k != int(key[1:]):
                     oracle.bad("value", f"{key} gave {k}")
             self.world.note(f"{self.name} read {key} v{version} from {how[0]}")
-            oracle.read(self, key, version, began, number, how[0])
+            oracle.read(self, key, version, began, number, how[0], idle=idle)
         finally:
             self.world.calls -= 1
 

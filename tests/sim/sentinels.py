@@ -38,8 +38,10 @@ class Sentinel:
         #: The replica that it has chosen, as the leader of a failover.
         self.chosen: Address | None = None
         self.others: list[Sentinel] = []
-        #: When it was asked last, and since when its votes are followed, by the tag of a process.
+        #: By the tag of a process: when it was asked last, which primary it named then (None: it saw that one down,
+        #: or led a failover), and since when its votes are followed.
         self.asked: dict[Tag, float] = {}
+        self.named: dict[Tag, Address | None] = {}
         self.followed: dict[Tag, float] = {}
 
     def __repr__(self) -> str:
@@ -106,7 +108,9 @@ class Sentinel:
             case b"GET-MASTER-ADDR-BY-NAME":
                 return [self.master.host.encode(), b"6379"]
             case b"MASTER":
+                against = self.flags & {"o_down", "failover_in_progress"}
                 self.asked[session.client.tag] = self._loop.now
+                self.named[session.client.tag] = None if against else self.master
                 return self._map(
                     ip=self.master.host, port=6379, flags=",".join(sorted(self.flags)),
                     **{"config-epoch": self.epoch, "num-other-sentinels": len(self.others)},

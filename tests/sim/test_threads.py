@@ -198,6 +198,20 @@ def test_threads_of_the_library_are_simulated(world: World, together: Any) -> No
     assert not [task for task in world.loop._tasks if task.done() and task.exception()]
 
 
+def test_who_is_woken_from_another_thread_goes_on_in_the_thread_of_its_event_loop(world: World) -> None:
+    """One loop stands for that of the application and that of the background: `_wake` ran in both at once."""
+    ran: list[Any] = []
+    tags = [Tag("application"), Tag("background")]
+    contexts = [contextvars.copy_context() for _ in tags]
+    for context, tag in zip(contexts, tags, strict=True):
+        context.run(tag_of_task.set, tag)
+    waiter = contexts[0].run(world.loop.create_future)
+    contexts[1].run(world.loop.call_soon_threadsafe, lambda it: ran.append(tag_of_task.get()), waiter)
+    contexts[1].run(world.loop.call_soon_threadsafe, lambda: ran.append(tag_of_task.get()))
+    world.loop.run_until(world.now + 0.1)
+    assert ran == tags
+
+
 @pytest.mark.parametrize("both", [False, True])
 def test_who_calls_what(both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads call the blocking twin, tasks the other one; where a process has both, both are called."""

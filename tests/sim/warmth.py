@@ -143,15 +143,18 @@ class Warmth:
             return
         end = entry.soft if take == "1" else entry.hard
         newest = self._issued.covering(words[5].decode(), args[6], (*tags, *entry.tags))
-        if node.now_us() // 1000 >= end or entry.stamp < newest or self._widened(entry, int(args[5])):
+        if node.now_us() // 1000 >= end or entry.stamp < newest or self._widened(entry, int(args[5]), before[1]):
             return
         self._bad(f"{reply[0].decode()} for {words[5].decode()}, which has {entry}; marks over it: {newest}")
 
-    def _widened(self, entry: Entry, least: int) -> bool:
-        """Whether its caller may ask for more than the marks say: those that it has forgotten count as well."""
+    def _widened(self, entry: Entry, least: int, tip: int) -> bool:
+        """Whether its caller may ask for more than the marks say: those that it has forgotten count as well, and so
+        does its last resync where the tip is below that, in a life that knows nothing of the one before."""
         world = self._world
         forgets = world.plan.limits["marks"] < 1000 or any(world.happened[k] for k in ("block_loop", "suspend"))
-        return world.plan.workload["other_db"] or (least > entry.stamp and (forgets or bool(world.plan.holds)))
+        anew = least > tip and self._lost()
+        wider = forgets or anew or bool(world.plan.holds)
+        return world.plan.workload["other_db"] or (least > entry.stamp and wider)
 
     def computed(self, process: Any, token: str, key: str) -> None:
         """What was computed under a lease was to be stored: its call goes on only after that."""
@@ -184,9 +187,9 @@ class Warmth:
 
     def held(self, since: float) -> bool:
         """Whether fills were refused at some moment since then."""
-        passed = (self._world.now - since) * 1000
+        passed = int((self._world.now - since) * 1e6)
         return self._released >= since or any(
-            node.role == "master" and _latest_hold(node) >= node.now_us() // 1000 - passed
+            node.role == "master" and _latest_hold(node) >= (node.now_us() - passed) // 1000  # as servers count
             for node in self._world.nodes
         )
 

@@ -29,6 +29,8 @@ class Connection:
         self.inflight: deque[Request] = deque()
         self.failure: UnavailableError | None = None
         self.retired = False
+        #: Something that was sent never arrives: the connection is breaking.
+        self._lost = False
         self._heard = 0
         #: Seconds that all messages on it took so far.
         self.delayed = 0.0
@@ -146,6 +148,8 @@ class Connection:
         """It is on its way to the server."""
         loop, words = self.network.loop, request.commands
         assert self.session is not None
+        if self._lost:
+            return  # what is sent behind it does not overtake it
         if self.network.breaking and self.network.rng.random() < self.network.breaking:
             # It breaks around this request: before or after the server has it, or with the answer on its way.
             draw = self.network.rng.random()
@@ -155,6 +159,8 @@ class Connection:
                 if draw < 0.3:
                     reset = ConnectionFailed(f"{self.address}: the connection was reset")
                     loop.call_at(when + 1e-6, self.fail, reset, context=loop.neutral)
+            else:
+                self._lost = True
             loop.call_later(self.network.rng.random() * 0.02, self.session.reset, context=loop.neutral)
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
@@ -204,10 +210,8 @@ class Connection:
         self._heard += 1
         if self.network.shares is not None:
             self.network.shares.answered(request)
-        while self.inflight and self.inflight[0] is not request:
-            self.inflight.popleft()
-        if self.inflight:
-            self.inflight.popleft()
+        first = self.inflight.popleft()
+        assert first is request
         if not request.future.done():
             request.future.set_result(request.replies)
         if self.retired and not self.inflight:

@@ -71,8 +71,8 @@ class World:
         self.nodes = [Node(i, self.loop, lua, server_rng, self.oracle.script) for i in range(count)]
         self.master, self.epoch = self.nodes[0], 1
         self.failing_over = False
-        #: Whether it is one of the sentinels' mistakes: the old master lives on beside the new one.
-        self.mistaken = False
+        #: Whether the old master lives on beside the new one, which it does not reach.
+        self.two_masters = False
         #: Epoch -> since when a sentinel names it.
         self.told: dict[int, float] = {}
         for node in self.nodes:
@@ -370,7 +370,7 @@ class World:
         for process in self.processes:
             engine, now = process.engine, process.clock()
             state = engine.state
-            if not state.sure(now):
+            if not (state.idle or state.sure(now)):
                 found.append(("liveness", f"{process.name} is blind: covers {now - state.covers:.3f} s ago"))
             admitted = {r.address for r in engine.replicas.admitted(state.tau, now, engine.settings.lag_bound)}
             for address in replicas:

@@ -52,7 +52,7 @@ CHANGES = [
     Mutation(
         "a store does not look at what is held",
         22,
-        lua={"store": (("if held > 0 and", "if false and"),)},
+        lua={"store": (("if held > 0 then", "if false then"),)},
         settings=CALM,
         workload=RESULTS,
     ),

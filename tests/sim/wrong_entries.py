@@ -17,9 +17,8 @@ ENTRIES = [
         lua={
             "touch": (
                 (
-                    "redis.call('SETRANGE', ENTRY, 12,",
-                    "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', now_us))\n"
-                    "redis.call('SETRANGE', ENTRY, 12,",
+                    "call('SETRANGE', KEYS[6], 12,",
+                    "call('SETRANGE', KEYS[6], 4, struct.pack('>I8', now_us))\ncall('SETRANGE', KEYS[6], 12,",
                 ),
             )
         },
@@ -28,7 +27,7 @@ ENTRIES = [
     Mutation(
         "touch revives the dead",
         9,
-        lua={"touch": (("if not fresh or entry.newer then", "if not entry or entry.foreign then"),)},
+        lua={"touch": (("if not fresh or version > 1 then", "if version == 0 then"),)},
         workload={"wide": 0.9, **EXTRAS},
     ),
     Mutation(
@@ -37,9 +36,9 @@ ENTRIES = [
         lua={
             "incr": (
                 (
-                    "string.sub(entry.raw, 1, entry.payload_at - 1) .. exact(value), 'KEEPTTL')",
-                    "patched(string.sub(entry.raw, 1, entry.payload_at - 1) .. exact(value), entry.stamp,"
-                    " now_ms + soft_ms, span_ms), 'PX', exact(soft_ms + span_ms))",
+                    "string.sub(raw, 1, payload_at - 1) .. digits, 'KEEPTTL')",
+                    "string.sub(raw, 1, 12) .. struct.pack('>I6I4', now_ms + soft_ms, span_ms)"
+                    " .. string.sub(raw, 23, payload_at - 1) .. digits, 'PX', soft_ms + span_ms)",
                 ),
             )
         },
@@ -52,8 +51,8 @@ ENTRIES = [
         lua={
             "incr": (
                 (
-                    "local entry, state, _, fresh = look(least, '', {})",
-                    "local entry, state, _, fresh = look(least, '', {})\nfresh = entry and not entry.foreign",
+                    "local payload_at = 39",
+                    "local payload_at = 39\nfresh = version > 0",
                 ),
             )
         },
@@ -70,7 +69,7 @@ ENTRIES = [
     Mutation(
         "late increments are executed",
         11,
-        lua={"incr": (("if untimely(not_before_us, not_after_us) then", "if false then"),)},
+        lua={"incr": (("if now_us > not_after_us or now_us < not_before_us then", "if false then"),)},
         workload=EXTRAS,
         scene=(("freeze_node", -0.9, {"node": "m", "for_": 0.8}),),
     ),
@@ -90,7 +89,7 @@ ENTRIES = [
     Mutation(
         "add is refused by a dead entry",
         9,
-        lua={"set": (("if mode == 'add' and fresh then", "if mode == 'add' and entry then"),)},
+        lua={"set": (("if mode == 'add' and fresh then", "if mode == 'add' and raw then"),)},
         workload={"wide": 0.9, "writes": 0.2, **EXTRAS},
     ),
     Mutation(
@@ -102,7 +101,7 @@ ENTRIES = [
     Mutation(
         "since looks at marks only",
         0,
-        lua={"set": ((" or not untouched(state) then", " then"),)},
+        lua={"set": ((" or not untouched(key, since) then", " then"),)},
         workload={"pace": 0.02, **EXTRAS},
     ),
     Mutation(
@@ -134,16 +133,14 @@ ENTRIES = [
     Mutation(
         "a sweep compares nothing",
         21,
-        lua={"sweep": ((" or (entry.stamp >= least and now_ms < entry.hard)", ""),)},
+        lua={"sweep": ((" or (stamp >= least and now_ms < hard)", ""),)},
         workload=EXTRAS,
     ),
     Mutation(
         "late requests for a lease are granted",
         11,
         lua={
-            "lease": (
-                ("local late = asks and (not_after_us or 0) > 0 and now_us > not_after_us", "local late = false"),
-            )
+            "lease": (("local late = asks and not_after_us > 0 and now_us > not_after_us", "local late = false"),)
         },
         scene=(("freeze_node", -0.9, {"node": "m", "for_": 0.8}),),
     ),
@@ -161,7 +158,7 @@ ENTRIES = [
     Mutation(
         "leases of former masters count",
         13,
-        lua={"lease": ((" and granted_here(granted, generation)", ""),)},
+        lua={"lease": (("if here then", "if true then"),)},
         focus="failover",
         settings=CALM,
         workload=BUSY,

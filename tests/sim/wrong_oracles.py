@@ -74,7 +74,7 @@ ORACLES = [
                 "resynced",
                 (
                     "if any(is_lost(generation, stamp, generations) "
-                    "for generation, stamp in self.unproved.items()):",
+                    "for generation, stamp in self.forgotten.items()):",
                     "if self._recorded:",
                 ),
             ),
@@ -87,27 +87,28 @@ ORACLES = [
         lua={
             "invalidate": (
                 (
-                    "mark(state, kind, name, id, true, limit, life)",
-                    "mark(state, func ~= '' and 'f' or kind, func ~= '' and func or name, id, true, limit, life)",
+                    "local existed = 0",
+                    "if key and ARGV[at + 3] ~= '' then kind, name = 'f', ARGV[at + 3] end local existed = 0",
                 ),
+                ("elseif not key then", "elseif kind ~= 'k' then"),
             )
         },
     ),
     Mutation(
         "only values that are newer than every mark are stored",
         0,
-        lua={"store": (("if soft_ms + span_ms <= 0 then", "if stamp < read_state().tip then"),)},
+        lua={"store": (("soft_ms + span_ms <= 0", "stamp_told + 0 < (call('HGET', STATE, 'tip') or 0) + 0"),)},
     ),
     Mutation(
         "entries are computed again before their time",
         19,
-        lua={"lease": (("now_ms < entry.soft and", "now_ms < entry.soft - 200 and"),)},
+        lua={"lease": (("now_ms < soft)", "now_ms < soft - 200)"),)},
     ),
     # -- audit
     Mutation(
         "marks leave the server too soon",
         18,
-        lua={"*": (("exact(now_us - state.lifetime * 1000)", "exact(now_us - 300000)"),)},
+        lua={"*": (("now_us - lifetime * 1000", "now_us - 300000"),)},
         settings=CALM,
         workload={"wide": 0.9, "changes": 0.0},
     ),

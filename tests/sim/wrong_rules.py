@@ -59,26 +59,27 @@ def _no_tags(self: Marks, stamp: int, subject: Any, tags: Any = ()) -> bool:
     return _original_fresh(self, stamp, subject, ())
 
 
-def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) -> None:
-    _original_prune(self, now, proved_before=float("inf"), keep=0.2)
+def _prune_all(self: Journal, now: float, *, keep: float) -> None:
+    _original_prune(self, now, keep=0.2)
+    self.forgotten.clear()
 
 
 #: The first life of the bookkeeping that somebody begins who knows of one before.
-_BEGUN_ANEW = "quarters * LEAP / 4 + now_us % (LEAP / 8))\n      outdate(state)\n"
+_BEGUN_ANEW = "quarters * LEAP / 4 + now_us % (LEAP / 8))"
 
 RULES = [
     Mutation(
         "stamps by the clock",
         1,
-        lua={"*": (("math.max(now_us, state.tip + 1, NEWEST + 1)", "now_us"),)},
+        lua={"*": (("max(now_us, tip + 1, NEWEST + 1)", "now_us"),)},
     ),
     Mutation(
         "lease stamp by the clock",
         1,
         lua={
             "lease": (
-                ("write_lease(token, state.tip,", "write_lease(token, now_us + 5000,"),
-                ("known, state.tip, stale}", "known, now_us + 5000, stale}"),
+                ("%.0f ', tip,", "%.0f ', now_us + 5000,"),
+                ("{'lead', tip, stale}", "{'lead', now_us + 5000, stale}"),
             )
         },
         workload=SLOW,
@@ -87,7 +88,7 @@ RULES = [
     Mutation(
         "a new master goes on from the tip of the former one",
         1,
-        lua={"*": (("leap(state, math.max(now_us, state.tip))", ""),)},
+        lua={"*": (("leap(max(now_us, tip), LEAP)", ""),)},
         settings=CALM,
         # One process hears late of the new one.
         scene=(
@@ -105,11 +106,10 @@ RULES = [
         2,
         lua={
             "*": (
-                (
-                    "local marks = covering(state, least, name, union(tags, entry and entry.tags or {}))",
-                    "local marks = {func = 0, tags = {}, least = least}",
-                ),
-                ("{state.tip, state.star, marks.func,", "{state.tip, 0, marks.func,"),
+                ("least = max(least, star, func)", ""),
+                ("if ntags > 0 or own_tags then", "if false then"),
+                ("replid, 0, 0, func, floor}", "replid, 0, 0, 0, floor}"),
+                ("reply[4], reply[5] = tip, star", "reply[4], reply[5] = tip, 0"),
             )
         },
         scene=STALLS,
@@ -146,7 +146,7 @@ RULES = [
     Mutation(
         "generations are not recorded",
         3,
-        lua={"*": ((":%d+$') == replid then", ":%d+$') or state.tip > 0 then"),)},
+        lua={"*": (("replid, -57, true)) then", "replid, -57, true)) and tip <= 0 then"),)},
         focus="failover",
         settings=CALM,
         workload=BUSY,
@@ -162,7 +162,7 @@ RULES = [
             edit(Tail, "_read", ('if facts.role != "master" or facts.replid != state.generation:', "if False:")),
             edit(Tail, "_follow", ("if state.same_data:", "if False:")),
         ),
-        lua={"*": (("if ARGV[2] ~= '' and ARGV[2] ~= replid then", "if false then"),)},
+        lua={"*": (("if ARGV[2] ~= replid and ARGV[2] ~= '' then", "if false then"),)},
         settings=CALM,
         workload=BUSY,
         scene=IN_PLACE,
@@ -284,11 +284,10 @@ RULES = [
         9,
         lua={
             "touch": (
-                ("if not fresh or entry.newer then", "if not entry or entry.foreign then"),
+                ("if not fresh or version > 1 then", "if version == 0 then"),
                 (
-                    "redis.call('SETRANGE', ENTRY, 12,",
-                    "redis.call('SETRANGE', ENTRY, 4, struct.pack('>I8', now_us))\n"
-                    "redis.call('SETRANGE', ENTRY, 12,",
+                    "call('SETRANGE', KEYS[6], 12,",
+                    "call('SETRANGE', KEYS[6], 4, struct.pack('>I8', now_us))\ncall('SETRANGE', KEYS[6], 12,",
                 ),
             )
         },
@@ -298,14 +297,7 @@ RULES = [
     Mutation(
         "a set is not logged",
         10,
-        lua={
-            "set": (
-                (
-                    "local m = mark(state, 'k', ENTRY, id, false, limit, life)",
-                    "local m = math.max(now_us, state.tip + 1, NEWEST + 1)\nraise_tip(state, m, life)",
-                ),
-            )
-        },
+        lua={"set": (("last = call('XADD',", "last = last or call('XADD',"),)},
         workload={"sets": 0.5},
         settings={"lag_bound": 1.5, **CALM},
         scene=lags(-1.5, 1.1, 2.0),
@@ -315,8 +307,8 @@ RULES = [
         11,
         lua={
             "set": (
-                ("if untimely(not_before_us, not_after_us) then", "if false then"),
-                ("if redis.call('ZSCORE', IDS, id) then", "if false then"),
+                ("if now_us > not_after_us or now_us < not_before_us then", "if false then"),
+                ("if cancelled[i] then", "if false then"),
             )
         },
         settings=CALM,
@@ -330,18 +322,21 @@ RULES = [
     Mutation(
         "a store needs no token",
         12,
-        lua={"store": (("if holder ~= token or granted ~= stamp then", "if false then"),)},
+        lua={
+            "store": (
+                (
+                    "if not lease or string.find(lease, token .. ' ' .. stamp_told .. ' ', 1, true) ~= 1 then",
+                    "if false then",
+                ),
+            )
+        },
         workload=SLOW,
     ),
     Mutation("leases are not renewed", 13, (put(Chores, "renew", never),), workload=SLOW),
     Mutation(
         "a new lease while one is held",
         13,
-        lua={
-            "lease": (
-                ("if holder and stamp >= marks.least and granted_here(granted, generation) then", "if false then"),
-            )
-        },
+        lua={"lease": (("if holder and tonumber(granted_stamp) >= least then", "if false then"),)},
         workload=SLOW,
     ),
     Mutation(
@@ -447,7 +442,7 @@ RULES = [
                 ("self.tag_floor = max(self.tag_floor, self.tags[oldest])", "pass"),
             ),
         ),
-        lua={"*": (("state[field] = math.max(state[field], tonumber(gone[i + 1]))", ""),)},
+        lua={"*": (("tagfloor = max(tagfloor, mark)", ""), ("star = max(star, mark)", ""))},
         limits={"marks": 1, "max_marks": 1},
         workload={"wide": 0.9},
         settings=CALM,
@@ -456,7 +451,7 @@ RULES = [
         "entries outlive the bookkeeping",
         18,
         lua={
-            "*": ((_BEGUN_ANEW, _BEGUN_ANEW.replace("outdate(state)", "")),),
+            "*": ((_BEGUN_ANEW, _BEGUN_ANEW + " outdate = function() end"),),
             "restore": (("if knew_another and", "if false and"),),
         },
         settings={**CALM, "max_staleness": 0.25},
@@ -466,7 +461,7 @@ RULES = [
     Mutation(
         "entries above the tip are alive",
         18,
-        lua={"*": ((" and entry.stamp <= state.tip", ""),)},
+        lua={"*": ((" and stamp <= tip", ""),)},
         settings={**CALM, "max_staleness": 0.25},
         # Who sleeps knows of neither of two lives, and begins one below the second.
         scene=(("evict", -0.25, {"keys": ["state", "marks", "log", "ids"]}), *FORGOTTEN),

@@ -28,7 +28,7 @@ SETTINGS = [
     Mutation(
         "the longest lifetime is not stored",
         18,
-        lua={"*": (("  if ms > state.lifetime then", "  state.lifetime = ms\n  if false then"),)},
+        lua={"*": (("if lives > lifetime then", "lifetime = lives if false then"),)},
         settings=CALM,
         workload={**_WIDE, "writes": 0.05, "pace": 0.08, "short": 0.03},
         scene=_BORN_ANEW,

@@ -47,16 +47,20 @@ SLIPS = [
         settings=CALM,
         workload={"same_key": True, "near": 0.0, "pace": 0.02},
     ),
-    Mutation(
-        "an invalidation leaves the entry", 0, lua={"invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", ""),)}
-    ),
+    Mutation("an invalidation leaves the entry", 0, lua={"invalidate": (("call('UNLINK', unpack(removed))", ""),)}),
     Mutation(
         "an invalidation leaves the lease",
         0,
         lua={
-            "invalidate": (("redis.call('UNLINK', ENTRY, LEASE)", "redis.call('UNLINK', ENTRY)"),),
+            "invalidate": (
+                (
+                    "removed[#removed + 1], removed[#removed + 2] = KEYS[5 + nth], KEYS[5 + keys + nth]",
+                    "removed[#removed + 1] = KEYS[5 + nth]",
+                ),
+            ),
             "lease": (
-                ("if holder and stamp >= marks.least and granted_here(granted, generation) then", "if holder then"),
+                ("if holder and tonumber(granted_stamp) >= least then", "if holder then"),
+                ("if here then", "if true then"),
             ),
         },
         workload=SLOW,
@@ -65,7 +69,7 @@ SLIPS = [
         "stale entries are handed out past a mark",
         0,
         (edit(AsyncLeads, "_weigh", ("entry.stamp >= known", "True")),),
-        lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        lua={"lease": (("local stale = fresh and raw or ''", "local stale = raw or ''"),)},
         workload={"stale": 0.5, "wide": 0.9},
         settings={"default_ttl": 60.0},
     ),
@@ -80,7 +84,7 @@ SLIPS = [
                 ("state.journal.covers(request.subject, stale.tags)", "False"),
             ),
         ),
-        lua={"lease": (("local stale = fresh and entry.raw or ''", "local stale = entry and entry.raw or ''"),)},
+        lua={"lease": (("local stale = fresh and raw or ''", "local stale = raw or ''"),)},
         workload={"raises": 0.3, "stale_if_error": 60.0, "wide": 0.9},
         settings={"default_ttl": 60.0},
     ),

@@ -275,3 +275,60 @@ async def given() -> None:
     assert_type(caching(str)(1), str)
     cache.cached(size)
     cache.cached(never)
+
+
+# -- methods that are generic in a type variable of their own: their types are `Any`
+
+
+class Picker:
+    def __cache_key__(self) -> str:
+        return "picker"
+
+    @cache.cached
+    def pick(self, items: Sequence[T]) -> T:
+        return items[0]
+
+    @cache.cached
+    async def apick(self, items: Sequence[T]) -> T:
+        return items[0]
+
+    @cache.cached(ttl=60)
+    async def alater(self, items: Sequence[K], *, default: K | None = None) -> K:
+        return items[-1] if items else default or items[0]
+
+    @cache.cached(ttl=60)
+    @classmethod
+    async def amade(cls, item: T) -> T:
+        return item
+
+    @cache.cached
+    async def anything(self, a: int) -> Any:
+        return a
+
+    @cache.cached
+    async def plain(self, a: int) -> list[Any]:
+        return [a]
+
+
+class ABox(Box[T]):
+    @cache.cached
+    async def either(self, other: K) -> K:
+        return other
+
+
+async def generic_methods(picker: Picker, box: ABox[str]) -> None:
+    text: str = picker.pick(["a"])
+    text = await picker.apick(["a"])
+    text = await picker.alater(["a"], default="b")
+    text = await Picker.amade(text)
+    text = await box.either("a")
+    assert_type(await box.aget(), str)
+    await picker.apick.ainvalidate([1])
+    await picker.alater.arefresh([1])
+    picker.apick.invalidate([1])
+    await afirst.ainvalidate([1])
+    await picker.anything(1)
+    assert_type(await picker.plain(1), list[Any])
+
+    await picker.plain("a")  # type: ignore[arg-type]
+    await picker.plain.ainvalidate("a")  # type: ignore[arg-type]

@@ -47,3 +47,9 @@ def with_noise(written: Written, due: float, woke: float) -> Written:
     """The same, on a machine that stood still for a while."""
     written.overslept.append(Overslept(due, woke))
     return written
+
+
+def with_slow_call(written: Written) -> Written:
+    """The same, and a read of 0.4 s during the fault."""
+    written.calls.append(Call(300, 102.0, 102.4, 1, 5, False, 2))
+    return written

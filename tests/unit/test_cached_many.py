@@ -250,6 +250,20 @@ async def test_the_other_kind_of_methods(cache: Cache) -> None:
     assert (await doubled.ainvalidate([1]))[1].existed
 
 
+def test_a_refresh_that_waited_for_another_call_still_computes_under_a_lease(cache: Cache) -> None:
+    """It took eight polls for eight renewals of the entry by others, and its result was not kept."""
+    run = Doubles()
+    doubled = cache.cached_many(name="doubled")(lambda ids: run(ids))
+    run.seconds = 0.4  # with a poll every 50 ms at least
+    other = threading.Thread(target=doubled.refresh, args=([1],))
+    other.start()
+    eventually(lambda: run.asked == [[1]])
+    assert doubled.refresh([1]) == {1: 2}
+    other.join(20)
+    assert run.asked == [[1], [1]]
+    assert doubled.stats().counters.stored == 2
+
+
 def test_batches_that_overlap_compute_each_id_once(cache: Cache) -> None:
     run = Doubles()
     run.seconds = 0.05

@@ -23,6 +23,7 @@ APART = (
     "demo/",
     "ops/drill/",
     "ops/local.py",
+    "ops/stalls.py",
     "ops/supervision.py",
     "process.py",
     *(f"ops/warm/{name}.py" for name in ("keeping", "pace", "probe", "warming")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pickle
 import random
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evercache.codecs import Compression, Encoder, JSONCodec, SignedPickleCodec, StrictCodec, TypeRegistry
+from evercache.codecs.compression import _local
 from evercache.errors import CannotEncode, ConfigurationError, CorruptEnvelope, ValueTooLarge
 
 TYPES = TypeRegistry()
@@ -188,6 +190,43 @@ def test_compression_only_where_it_pays() -> None:
     assert compression.compress(noise) is None
     assert Compression(above=None).compress(b"a" * 5000) is None
     assert Compression(max_inflated=2000).compress(b"a" * 5000) is None
+
+
+@pytest.mark.parametrize("size", [2_000, 10_000, 100_000])
+def test_random_text_is_left_as_it_is(size: int) -> None:
+    """Base64 shrinks by a quarter, and each hit would pay more for that than the bytes are worth."""
+    noise = base64.b64encode(random.Random(size).randbytes(size))
+    compression = Compression()
+    assert compression.compress(noise) is None
+    small = compression.compress(noise, needed=True)
+    assert small is not None
+    assert compression.decompress(small) == noise
+    text = b" ".join(noise[at % 600 : at % 600 + 6] for at in range(0, size, 7))
+    assert compression.compress(text) is not None
+
+
+def test_a_value_over_the_limit_is_compressed_for_any_gain() -> None:
+    noise = base64.b64encode(random.Random(1).randbytes(90_000)).decode()
+    payload, number, compressed = Encoder(max_value_bytes=100_000).encode(noise, b"key")
+    assert compressed
+    assert Encoder().decode(payload, number, compressed, b"key") == noise
+
+
+def test_random_data_is_known_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    compression, sizes = Compression(), list[int]()
+    assert compression.compress(b"a" * 2000) is not None
+    real = _local.compressors[compression.level]
+
+    class Counting:
+        def compress(self, data: bytes) -> bytes:
+            sizes.append(len(data))
+            return real.compress(data)
+
+    monkeypatch.setitem(_local.compressors, compression.level, Counting())
+    assert compression.compress(random.Random(1).randbytes(1 << 20)) is None
+    assert sum(sizes) < 20_000
+    # What is random at its beginning only is not taken for random.
+    assert compression.compress(random.Random(1).randbytes(5000) + b"word " * 50_000) is not None
 
 
 def test_inflated_size_is_bounded() -> None:

@@ -15,32 +15,50 @@ from evercache.protocol.scope import EVERYTHING, Scope, Subject, tag_hash
 
 RED = tag_hash("red")
 HEAD = [123, b"ab12"]
-MARKS = [9, 1, 2, 3, [RED.hex().encode(), 4]]
+MARKS = [9, 1, 2, 3]
+TAGS = [RED.hex().encode(), 4]
 KNOWN = r.KnownMarks(9, 1, 2, 3, ((RED, 4),))
+
+
+def second(parse: Callable[[Any, int], list[Any]]) -> Callable[[Any], Any]:
+    return lambda reply: parse(reply, 2)[1]
+
+
+MANY = ("parse_leases", "parse_stores", "parse_sets", "parse_invalidates")
 PARSERS: dict[str, Callable[[Any], Any]] = {
-    name: getattr(r, name) for name in r.__all__ if name.startswith("parse_")
+    name: getattr(r, name) for name in r.__all__ if name.startswith("parse_") and name not in MANY
 }
+PARSERS |= {name: second(getattr(r, name)) for name in MANY}
 SCRIPT_PARSERS = {n: p for n, p in PARSERS.items() if n not in ("parse_log", "parse_marks")}
 
 
 def test_lease() -> None:
-    entry = r.parse_lease([b"entry", *HEAD, MARKS, b"raw", b"and a later version says more"])
-    assert entry == r.LeaseReply("entry", 123, "ab12", KNOWN, entry=b"raw")
-    lead = r.parse_lease([b"lead", *HEAD, MARKS, 7, b""])
-    assert lead == r.LeaseReply("lead", 123, "ab12", KNOWN, stamp=7)
-    wait = r.parse_lease([b"wait", *HEAD, MARKS, 900, 100, 50, b"stale"])
-    assert wait == r.LeaseReply("wait", 123, "ab12", KNOWN, 0, b"stale", 900, 100, 50)
-    assert r.parse_lease([b"miss", *HEAD, MARKS]) == r.LeaseReply("miss", 123, "ab12", KNOWN)
+    first, wait, miss, entry = r.parse_leases(
+        [
+            b"ok", *HEAD, *MARKS, [b"lead", 7, b"", *TAGS], [b"wait", 900, 100, 50, b"stale"], [b"miss"],
+            [b"entry", b"raw"], b"and a later version says more",
+        ],
+        4,
+    )  # fmt: skip
+    assert first == r.LeaseReply("lead", 123, "ab12", KNOWN, stamp=7)
+    known = r.KnownMarks(9, 1, 2, 3)
+    assert wait == r.LeaseReply("wait", 123, "ab12", known, 0, b"stale", 900, 100, 50)
+    assert miss == r.LeaseReply("miss", 123, "ab12", known)
+    assert entry == r.LeaseReply("entry", 123, "ab12", known, entry=b"raw")
+    assert r.parse_lease([b"ok", *HEAD, *MARKS, [b"held", b"", *TAGS]]) == r.LeaseReply("held", 123, "ab12", KNOWN)
 
 
 def test_the_others() -> None:
     assert r.parse_renew([b"lost", *HEAD]).status == "lost"
     assert r.parse_store([b"ok", *HEAD, 5]) == r.StoreReply("ok", 123, "ab12", 5)
-    assert r.parse_store([b"refused", *HEAD, b"lease"]).reason == "lease"
-    assert r.parse_invalidate([b"ok", *HEAD, 5, 1, b"1-0"]) == r.InvalidateReply("ok", 123, "ab12", 5, True, "1-0")
-    assert r.parse_invalidate([b"dup", *HEAD, 5]).stamp == 5
-    assert r.parse_set([b"ok", *HEAD, 5, 0, 6]) == r.SetReply("ok", 123, "ab12", 5, False, 6)
-    assert r.parse_set([b"cancelled", *HEAD]).status == "cancelled"
+    assert r.parse_stores([b"ok", *HEAD, 5, b"lease"], 2)[1].reason == "lease"
+    obeyed, before = r.parse_invalidates([b"ok", *HEAD, [5, 1, b"1-0"], 9], 2)
+    assert obeyed == r.InvalidateReply("ok", 123, "ab12", 5, True, "1-0")
+    assert (before.status, before.stamp) == ("dup", 9)
+    written, cancelled = r.parse_sets([b"ok", *HEAD, [5, 0, 6], b"cancelled"], 2)
+    assert written == r.SetReply("ok", 123, "ab12", 5, False, 6)
+    assert cancelled == r.SetReply("cancelled", 123, "ab12")
+    assert [reply.status for reply in r.parse_sets([b"late", *HEAD], 2)] == ["late", "late"]
     assert r.parse_touch([b"ok", *HEAD, 5]).soft_expiry_ms == 5
     assert r.parse_incr([b"ok", *HEAD, b"-9007199254740991"]).value == -(2**53) + 1
     assert r.parse_tip([b"ok", *HEAD, 5]) == r.parse_restore([b"ok", *HEAD, 5])
@@ -73,14 +91,19 @@ def test_an_impossible_reply_is_a_protocol_error(name: str, reply: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "reply"),
     [
-        ("parse_lease", [b"lead", *HEAD, MARKS, 7]),
-        ("parse_lease", [b"entry", *HEAD, MARKS, 7]),
-        ("parse_lease", [b"miss", *HEAD, [1, 2, 3, 4]]),
-        ("parse_lease", [b"miss", *HEAD, [1, 2, 3, 4, [b"aa"]]]),
-        ("parse_lease", [b"miss", *HEAD, [1, 2, 3, 4, [b"xx", 1]]]),
-        ("parse_lease", [b"miss", *HEAD, [1, None, 3, 4, []]]),
+        ("parse_lease", [b"ok", *HEAD, *MARKS]),
+        ("parse_lease", [b"ok", *HEAD, *MARKS, [b"lead", 7]]),
+        ("parse_lease", [b"ok", *HEAD, *MARKS, [b"entry", 7]]),
+        ("parse_lease", [b"ok", *HEAD, *MARKS, [b"hm"]]),
+        ("parse_lease", [b"ok", *HEAD, *MARKS, [b"miss", b"aa"]]),
+        ("parse_lease", [b"ok", *HEAD, *MARKS, [b"miss", b"xx", 1]]),
+        ("parse_lease", [b"ok", *HEAD, 1, None, 3, 4, [b"miss"]]),
         ("parse_store", [b"ok", *HEAD]),
-        ("parse_invalidate", [b"ok", *HEAD, 5, 1, None]),
+        ("parse_store", [b"ok", *HEAD, None]),
+        ("parse_set", [b"ok", *HEAD, b"hm"]),
+        ("parse_set", [b"ok", *HEAD, [5, 0]]),
+        ("parse_invalidate", [b"ok", *HEAD, [5, 1, None]]),
+        ("parse_invalidate", [b"ok", *HEAD, b"dup"]),
         ("parse_resync", [b"ok", *HEAD, 9, 1, 2, b"aa:x", b"5-1", b"11fe"]),
     ],
 )

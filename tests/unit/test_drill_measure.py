@@ -13,6 +13,7 @@ from evercache.ops.drill.measure import BUCKET, Figures, Warmth, lost_at_the_end
 from evercache.ops.drill.records import EDITED, KEYS, Final, Hung, Recorder, Truth, Undelivered, Written
 from evercache.ops.drill.verdict import Promise, in_words, promises_of_all, promises_of_step, seconds
 from evercache.ops.meter import Call, Edit, Run
+from evercache.ops.stalls import CpuWait
 
 
 def figures_of(written: Written) -> Figures:
@@ -20,7 +21,12 @@ def figures_of(written: Written) -> Figures:
 
 
 def broken(figures: Figures, within: float = 5.0, whole: bool = True) -> set[str]:
-    return {promise.name for promise in promises_of_step(figures, within, whole, 19.0) if not promise.kept}
+    return {promise.name for promise in promises_of_step(figures, within, whole, 19.0) if promise.kept is False}
+
+
+def unjudged(figures: Figures, within: float = 5.0) -> dict[str, str]:
+    """Name and words of each promise that could not be judged."""
+    return {one.name: one.seen for one in promises_of_step(figures, within, True, 19.0) if one.kept is None}
 
 
 def test_a_sound_step() -> None:
@@ -71,8 +77,57 @@ def test_a_slow_hit_is_slow_unless_the_machine_was() -> None:
     figures = figures_of(with_noise(written, 102.1, 102.35))
     assert figures.slowest == pytest.approx(0.15)
     assert figures.slowest_seen == pytest.approx(0.4), "the chart hides nothing"
-    assert figures.noise == pytest.approx(0.25)
+    assert figures.noise == figures.stalled == pytest.approx(0.25)
     assert broken(figures) == set()
+    assert unjudged(figures) == {"slowest": "the machine stood still for 250 ms of the slowest call's 400 ms"}
+
+
+def test_a_break_beyond_the_stall_is_a_break() -> None:
+    written = sound()
+    written.calls.append(Call(300, 102.0, 102.6, 1, 5, False, 2))
+    figures = figures_of(with_noise(written, 102.1, 102.4))
+    assert (broken(figures), unjudged(figures)) == ({"slowest"}, {})
+    (slowest,) = (one for one in promises_of_step(figures, 5.0, True, 19.0) if one.name == "slowest")
+    assert slowest.seen == "300 ms, not counting the time in which the machine stood still"
+
+
+def test_a_stall_at_another_moment_excuses_nothing() -> None:
+    written = sound()
+    written.calls.append(Call(300, 102.0, 102.4, 1, 5, False, 2))
+    assert broken(figures_of(with_noise(written, 102.5, 104.0))) == {"slowest"}
+
+
+def test_a_stall_while_the_function_ran_excuses_nothing_else() -> None:
+    """The function's own time has it in it already."""
+    written = sound()
+    written.runs.append(Run(300, 77, 102.0, 102.4))
+    written.calls.append(Call(300, 102.0, 102.8, 1, 77, True, 3))
+    figures = figures_of(with_noise(written, 102.05, 102.35))
+    assert figures.slowest == figures.slowest_seen == pytest.approx(0.4)
+    assert broken(figures) == {"slowest"}
+
+
+def test_every_time_with_a_bound_is_judged_without_stalls() -> None:
+    written = sound()
+    written.edits.append(Edit(7, 9000, 110.0, True))
+    written.calls.append(Call(7, 110.15, 110.16, 8000, 5, False, 2))
+    figures = figures_of(with_noise(with_noise(written, 110.02, 110.12), 100.2, 100.9))
+    assert broken(figures, within=1.0) == set()
+    assert unjudged(figures, within=1.0) == {
+        "stale": "the machine stood still for 100 ms of the oldest data's 150 ms",
+        "promotion": "the machine stood still for 700 ms of the promotion's 1.5 s",
+    }
+    assert broken(figures, within=0.7) == {"promotion"}
+    stood = figures_of(with_noise(sound(per_second=15), 99.0, 109.0))
+    assert "load" in unjudged(stood)
+
+
+def test_how_busy_the_machine_was_is_a_share_of_the_step() -> None:
+    written = sound()
+    assert figures_of(written).cpu_waited is None
+    written.cpu_waits += [CpuWait(90.0, 0.0, 0.0), CpuWait(100.0, 5.0, 1.0), CpuWait(110.0, 10.0, 2.0)]
+    figures = figures_of(written)
+    assert (figures.cpu_waited, figures.cpu_stolen) == (pytest.approx(0.5), pytest.approx(0.1))
 
 
 def test_the_functions_own_time_is_not_the_caches() -> None:
@@ -139,11 +194,11 @@ def test_nothing_at_all() -> None:
 
 
 def test_the_worst_of_all_steps_is_named() -> None:
-    quick, slow = figures_of(sound()), replace(figures_of(sound()), slowest=0.2, errors=3, promotion=2.5)
+    quick, slow = figures_of(sound()), replace(figures_of(sound()), slowest_seen=0.2, errors=3, promotion=2.5)
     promises = promises_of_all([("one", quick), ("two", slow)], 0, 0, 0, 5.0, True)
     seen = {promise.name: promise for promise in promises}
     assert seen["slowest"].seen == "200 ms (two)"
-    assert seen["promotion"].seen == "after 2.5 s (two)"
+    assert seen["promotion"].seen == "2.5 s (two)"
     assert not seen["errors"].kept
     assert "warm" not in seen
     assert [promise.name for promise in promises_of_all([], 0, 0, 0, 5.0, False)] == ["whole"]

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.unit.drill_records import PHASES, sound, with_failures
+from tests.unit.drill_records import PHASES, sound, with_failures, with_noise, with_slow_call
 
 from evercache.errors import DrillRefused, PackageMissing
 from evercache.ops.drill.charts import _labels, chart
@@ -88,6 +88,10 @@ class Page(HTMLParser):
 ENDS = {
     "kept": (report(step(written=sound())), "No visitor noticed."),
     "broken": (report(step(written=with_failures(sound(), 101.0, 4))), "1 of 7 promises was broken."),
+    "unjudged": (
+        report(step(written=with_noise(with_slow_call(sound()), 102.1, 102.35))),
+        "The machine was too busy to judge.",
+    ),
     "interrupted": (
         report(step(written=sound()), step("pause-master", "interrupted"), step("restart-all", "left out")),
         "Interrupted.",
@@ -145,6 +149,29 @@ def test_what_was_broken_is_said_where_it_was() -> None:
     assert "4 in 1,900 reads: read: TimeoutError: no answer" in text
     assert "(promised: 0)" in text
     assert "✘" not in Page(page_of("kept")).text
+
+
+def test_what_could_not_be_judged_is_said_first() -> None:
+    made = ENDS["unjudged"][0]
+    assert headline(made)[1] == (
+        "1 fault was tried, and no promise was broken. Not judged: No page waits longer for the cache than its "
+        "budget, beyond the time of its own function: the machine stood still for 250 ms of the slowest call's "
+        "400 ms. Run the drill again when the machine has less to do. Everything was put back."
+    )
+    text = Page(page_of("unjudged")).text
+    assert "? not judged" in text
+    assert "✘" not in text
+    assert json.loads(as_json(made))["promises"][1]["kept"] is None
+
+
+def test_a_broken_promise_counts_more_than_one_that_could_not_be_judged() -> None:
+    busy = with_noise(with_slow_call(sound()), 102.1, 102.35)
+    made = report(step(written=with_failures(busy, 101.0, 4)))
+    assert made.state == "broken"
+    assert "Not judged: No page waits longer" in headline(made)[1]
+    cut = report(step(written=with_noise(with_slow_call(sound()), 102.1, 102.35)), step("restart-all", "left out"))
+    assert cut.state == "interrupted"
+    assert "Until then no promise was broken. Not judged: " in headline(cut)[1]
 
 
 def test_an_interrupted_drill_says_how_far_it_came() -> None:

@@ -43,7 +43,7 @@ def test_a_child_can_write_where_its_parent_logged() -> None:
         children = []
         for _ in range(20):
             if not (pid := os.fork()):
-                os._exit(0 if stream.held.acquire(timeout=1) else 1)
+                os._exit(0 if stream.held.acquire(timeout=20) else 1)
             children.append(pid)
             time.sleep(0.003)
         assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 20

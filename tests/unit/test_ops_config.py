@@ -5,25 +5,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import socket
 import stat
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull, ServerMissing
-from evercache.ops import config as config_module
+from evercache.ops import deploy
+from evercache.ops import files as files_module
 from evercache.ops.binary import find_server, server_version
 from evercache.ops.config import (
     DeploymentConfig,
-    disk_errors,
     free_ports,
     home_folder,
     socket_path,
-    write_private,
 )
+from evercache.ops.files import disk_errors, write_private
 from evercache.ops.local import LocalDeployment
 from evercache.url import parse_url
 
@@ -128,11 +130,89 @@ def test_files_of_a_new_deployment(tmp_path: Path) -> None:
     assert config.password not in (config.folder / "run.sh").read_text()
 
 
+#: In which settings the servers of `evercache up` differ from those of `evercache render`, and why.
+EXCEPTIONS = {
+    "bind": "a place: all are on loopback",
+    "port": "a place: six ports of one address",
+    "dir": "a place",
+    "pidfile": "a place",
+    "replicaof": "a place",
+    "replica-announce-ip": "a place",
+    "replica-announce-port": "a place",
+    "sentinel announce-ip": "a place",
+    "sentinel announce-port": "a place",
+    "sentinel monitor": "a place",
+    "sentinel known-replica": "a place",
+    "sentinel known-sentinel": "a place",
+    "sentinel myid": "drawn, as several deployments may have one name",
+    "aclfile": "one password instead of five users with rights of their own",
+    "requirepass": "the same",
+    "masteruser": "the same",
+    "masterauth": "the same",
+    "sentinel auth-user": "the same",
+    "sentinel auth-pass": "the same",
+    "sentinel sentinel-user": "the same",
+    "sentinel sentinel-pass": "the same",
+    "sentinel down-after-milliseconds": "a developer does not wait for 5 s",
+    "sentinel failover-timeout": "it follows from the one before",
+}
+
+
+def settings(text: str) -> dict[str, list[str]]:
+    """The values of each setting, without the name of the service."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            words = line.split()
+            size = 2 if words[0] in {"sentinel", "client-output-buffer-limit"} else 1
+            value = " ".join(word for word in words[size:] if word != "evercache")
+            found.setdefault(" ".join(words[:size]), []).append(value)
+    return found
+
+
+def test_what_is_brought_up_is_what_is_rendered(tmp_path: Path) -> None:
+    """But for places, logins, and the time after which a server counts as down."""
+    server = program(tmp_path / "valkey-server", 'echo "Valkey server v=8.1.0 sha=0"')
+    config = DeploymentConfig.create("shop", tmp_path / "shop", server, memory="512mb")
+    config.write_files()
+    description = deploy.parse(
+        {
+            "name": "evercache",
+            "server": {"kind": "valkey", "version": "8.1", "memory": "512mb"},
+            "passwords": {role: f"env:{role}" for role in deploy.ROLES},
+            "application": {"networks": ["10.0.1.0/24"]},
+            "hosts": [{"name": f"cache-{n}", "address": f"10.0.0.{n}"} for n in (1, 2, 3)],
+        }
+    )
+    passwords = {role: f"{role}-password-of-a-test" for role in deploy.ROLES}
+    rendered = deploy.render(description, passwords, "supervisor")
+    seen = set()
+    for number in (1, 2, 3):
+        for mine, theirs in (("node", "valkey.conf"), ("sentinel", "sentinel.conf")):
+            one = settings((config.folder / f"{mine}-{number}" / "server.conf").read_text())
+            other = settings(rendered[f"cache-{number}/{theirs}"])
+            differ = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+            assert differ <= EXCEPTIONS.keys()
+            seen |= differ
+    assert seen == EXCEPTIONS.keys(), "an exception that is none any more"
+    assert f"sleep {config.description().restart_delay:g} &" in (config.folder / "run.sh").read_text()
+    later = replace(config.description(), sentinel=description.sentinel)
+    assert later.restart_delay == description.restart_delay
+
+
+@pytest.mark.parametrize("memory", ["256MB", "1gb", "100000kb", "300000", "1023"])
+def test_memory_is_never_rounded_down_to_no_bound(memory: str, tmp_path: Path) -> None:
+    config = DeploymentConfig.create("shop", tmp_path / "shop", Path("/usr/bin/valkey-server"), memory=memory)
+    config.write_files()
+    (bound,) = settings((config.folder / "node-1" / "server.conf").read_text())["maxmemory"]
+    assert re.fullmatch(r"[1-9]\d*(kb|mb|gb)", bound)
+
+
 @pytest.mark.parametrize(
     ("version", "line"),
     [
-        ("9.1.2", "sentinel primary-reboot-down-after-period evercache 10000"),
-        ("7.0.15", "sentinel master-reboot-down-after-period evercache 10000"),
+        ("9.1.2", "sentinel primary-reboot-down-after-period evercache 30000"),
+        ("7.0.15", "sentinel master-reboot-down-after-period evercache 30000"),
         ("6.2.14", None),
     ],
 )
@@ -159,7 +239,7 @@ def test_a_disk_that_fills_while_writing(tmp_path: Path, monkeypatch: pytest.Mon
 
     path = tmp_path / "file"
     write_private(path, "before")
-    monkeypatch.setattr(config_module.os, "fsync", full)
+    monkeypatch.setattr(files_module.os, "fsync", full)
     with pytest.raises(DiskFull, match="EVERCACHE_HOME"), disk_errors(tmp_path):
         write_private(path, "after")
     assert path.read_text() == "before"

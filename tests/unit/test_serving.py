@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.unit.steps import interrupted
 
 from evercache import Cache, modes, testing
-from evercache.cache import _Clients
 from evercache.client.request import Plan, Request, Usual
 from evercache.client.serving import Serving, Unserved
 from evercache.client.values import value_of
+from evercache.clients import Clients
 from evercache.codecs import Encoder, StrictCodec, TypeRegistry
 from evercache.connect import memory_engine
 from evercache.errors import CorruptEnvelope
@@ -35,13 +36,13 @@ TAGS = [tag_hash(name) for name in ("a", "b", "c")]
 VALUES: list[Any] = [None, 0, "x", [1, (2,)], {"a": [1.5, True]}, "\ud800", b"b", 10**30]
 
 
-def clients() -> _Clients:
+def clients() -> Clients:
     """An engine whose clock stands still."""
     server = MemoryServer(lambda: SERVER_MS * 1000, "0" * 40)
     settings = replace(Cache("memory://").settings, hedge=0.0)
     engine = memory_engine(parse_url("memory://"), settings, server, lambda: NOW)
     engine.state.clock.observe(SERVER_MS * 1000, NOW, NOW)
-    return _Clients(engine)
+    return Clients(engine)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def data_of(case: Case) -> bytes:
     return bytes(data if case.cut is None else data[: case.cut])
 
 
-def knows(both: _Clients, case: Case) -> None:
+def knows(both: Clients, case: Case) -> None:
     state, marks = both.engine.state, both.engine.state.marks
     marks.newest = 10
     for name, stamp in case.marks.items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from evercache.errors import AccessDenied, ConnectionFailed, EvercacheError, Loading, ServerError
 from evercache.observe import events

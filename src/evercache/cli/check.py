@@ -9,15 +9,15 @@ from typing import Final
 import click
 
 from evercache.cli.addresses import takes_url
-from evercache.cli.doctor import CRITICAL, SOUND, UNSEEN, WARNING, facts_of
+from evercache.cli.doctor import CODES, UNSEEN, facts_of
 from evercache.errors import EvercacheError
 from evercache.ops import deploy
-from evercache.ops.doctor import Facts, Finding, Result, Severity, examine, registered, verdict
+from evercache.ops.doctor import Facts, Finding, Result, examine, registered, verdict
 from evercache.ops.doctor.facts import number
 
 __all__ = ["check"]
 
-_WORDS: Final = {SOUND: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNSEEN: "UNKNOWN"}
+_WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 #: Of a line; monitoring systems cut longer ones off.
 _LONGEST: Final = 300
 
@@ -44,7 +44,7 @@ def check(address: str | None, name: str | None, ignore: tuple[str, ...], descri
       0  OK
       1  WARNING: it works, until something happens
       2  CRITICAL: it does not work, or the next fault loses data or service; also when no server answers
-      3  UNKNOWN: a bad URL or description, wrong usage
+      3  UNKNOWN: a bad URL or description, wrong usage, a refused user or password
     """
     try:
         ignored = {*ignore, *(deploy.parse_file(description).intent.ignored if description else ())}
@@ -61,21 +61,18 @@ def check(address: str | None, name: str | None, ignore: tuple[str, ...], descri
     code, words = _judged(facts, results)
     click.echo(f"EVERCACHE {_WORDS[code]}: {words[:_LONGEST].replace('|', '/')} | {' '.join(_figures(facts))}")
     for result, one in _alarms(results):
-        click.echo(f"{result.check.name}: {one.seen} -> {one.mend}".replace("|", "/"))
+        click.echo(f"{result.check.name}: {one.seen} -> {one.mend}".replace("\n", "; ").replace("|", "/"))
     return code
 
 
 def _judged(facts: Facts, results: Sequence[Result]) -> tuple[int, str]:
-    if not facts.up_servers:
-        first = next((one.error for one in facts.servers), "there is none")
-        return CRITICAL, f"no server answers ({first})"
-    gravest, alarms = verdict(results), _alarms(results)
-    if not alarms:
+    (state, reason), alarms = verdict(facts, results), _alarms(results)
+    if not reason and not alarms:
         hidden = sum(one.state == "cannot see" for one in results)
         unseen = f", {hidden} could not be seen" if hidden else ""
-        return SOUND, f"data nodes: {len(facts.up_nodes)}, sentinels: {len(facts.up_sentinels)}{unseen}"
+        reason = f"data nodes: {len(facts.up_nodes)}, sentinels: {len(facts.up_sentinels)}{unseen}"
     names = dict.fromkeys(f"{result.check.name} ({one.seen})" for result, one in alarms)
-    return CRITICAL if gravest is Severity.critical else WARNING, "; ".join(names)
+    return CODES[state], reason or "; ".join(names)
 
 
 def _alarms(results: Sequence[Result]) -> list[tuple[Result, Finding]]:

@@ -15,19 +15,17 @@ from evercache.cli.addresses import takes_url
 from evercache.cli.doctor_show import doctor_as_json, doctor_as_tables
 from evercache.cli.show import console
 from evercache.errors import ConfigurationError, EvercacheError
-from evercache.ops.doctor import Facts, Severity, examine, gather, load, merged, save, verdict
+from evercache.ops.doctor import Facts, examine, gather, load, merged, save, verdict
 from evercache.ops.doctor.facts import ClientFacts
 from evercache.ops.doctor.shell import with_host
 from evercache.ops.local import LocalDeployment
 from evercache.ops.own import deployment_of
 
-__all__ = ["CRITICAL", "SOUND", "UNSEEN", "WARNING", "doctor", "facts_of"]
+__all__ = ["CODES", "UNSEEN", "doctor", "facts_of"]
 
-#: Exit codes, as monitoring systems have them.
-SOUND: Final = 0
-WARNING: Final = 1
-CRITICAL: Final = 2
 UNSEEN: Final = 3
+#: Exit codes by verdict, as monitoring systems have them.
+CODES: Final = {"sound": 0, "note": 0, "warning": 1, "critical": 2, "unseen": UNSEEN}
 
 
 @click.command()
@@ -70,8 +68,8 @@ def doctor(
     Exit codes:
       0  sound, as far as can be seen
       1  warnings
-      2  critical
-      3  could not look: nobody answers, a bad URL, wrong usage
+      2  critical; also if no server answers
+      3  could not look: a bad URL or file, wrong usage, a refused user or password
     """
     try:
         facts = facts_of(address, name, from_, host, settings)
@@ -84,13 +82,8 @@ def doctor(
     if json_:
         click.echo(doctor_as_json(facts, results))
     else:
-        console().print(doctor_as_tables(facts, results, verbose=verbose))
-    if not facts.up_servers:
-        return UNSEEN
-    gravest = verdict(results)
-    if gravest is Severity.critical:
-        return CRITICAL
-    return WARNING if gravest is Severity.warning else SOUND
+        console().print(doctor_as_tables(facts, results, verbose=verbose), crop=False)
+    return CODES[verdict(facts, results)[0]]
 
 
 def facts_of(

@@ -57,7 +57,8 @@ def drill(
     Processes read and invalidate through evercache meanwhile, under keys of their own. At the end, also after
     Ctrl-C, everything runs again, the keys are gone, and the report is in drill.html (to hand on) and drill.json.
 
-    EVERCACHE_URL is not used: what is to fail is named. The exit code is 1 when a promise was broken.
+    EVERCACHE_URL is not used: what is to fail is named. The exit code is 1 when a promise was broken, and 10 when
+    the machine was too busy to judge one.
     """
     if name and address:
         raise click.UsageError("give --name or a URL, not both")
@@ -96,7 +97,7 @@ def drill(
         click.echo(path.resolve())
     if report.state == "interrupted":
         return exits.INTERRUPTED
-    return 0 if report.state in ("kept", "nothing") else 1
+    return {"kept": 0, "nothing": 0, "unjudged": exits.UNJUDGED}.get(report.state, 1)
 
 
 class _Asking:
@@ -133,15 +134,13 @@ def _answer(given: str) -> Answer:
 def _show(report: Report) -> None:
     title, text = headline(report)
     out = console()
-    style = {"kept": "bold green", "interrupted": "bold yellow", "nothing": "bold yellow"}.get(
-        report.state, "bold red"
-    )
+    style = {"kept": "green", "interrupted": "yellow", "nothing": "yellow", "unjudged": "yellow"}
     out.print()
-    out.print(title, style=style)
+    out.print(title, style=f"bold {style.get(report.state, 'red')}")
     out.print(text, markup=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for promise in report.promises:
-        mark = "[green]✔[/]" if promise.kept else "[bold red]✘[/]"
+        mark = {True: "[green]✔[/]", None: "[bold yellow]?[/]", False: "[bold red]✘[/]"}[promise.kept]
         table.add_row(mark, promise.text, f"[bold]{promise.seen}[/]", f"[dim]{promise.bound}[/]")
     out.print(table)
     out.print()

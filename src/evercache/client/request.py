@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from evercache.codecs import STRICT, Encoder
 from evercache.observe import Counters
 from evercache.policy import Policy
@@ -64,8 +66,7 @@ class Plan:
         object.__setattr__(self, "plain", STRICT if self.encoder.ordinary else -1)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One call: what it is about, how it is cached, and how to compute it.
 
     `result_tags` gives the hashes of the tags that the result carries. `background` wraps a refresh that runs
@@ -83,8 +84,7 @@ class Request:
     plan: Plan | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """One call that asks for many values: `requests[i]` is about `ids[i]`; they differ in the subject only.
 
     `compute` takes a list of ids and returns a mapping from id to value, which may leave some out.

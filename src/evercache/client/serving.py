@@ -6,17 +6,16 @@ What is out of the ordinary (stale, damaged, outdated, a counter, an error, a la
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from struct import Struct
-from struct import error as StructError
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
+
+from msgspec import Struct
 
 from evercache.client.request import Plan
 from evercache.codecs import PLAIN, SMALL, STRICT, decode_plain
-from evercache.engine.engine import Engine
 from evercache.errors import CorruptEnvelope
 from evercache.near import NearEntry, copier
 from evercache.observe import Counters
@@ -25,11 +24,14 @@ from evercache.protocol.lease import refresh_early
 from evercache.protocol.scope import Subject
 from evercache.wire.types import Address
 
+if TYPE_CHECKING:
+    from evercache.engine.engine import Engine
+
 __all__ = ["NOT_ASKED", "Serving", "Unserved"]
 
 #: Of the header what matters here, in as few numbers as hold it, since each is an object: magic, version and flags;
 #: the stamp; the soft expiry and half of the span; compute time and codec; the checksum; the byte that follows.
-_HEADER: Final = Struct(">IQQ2x8xIIB")
+_HEADER: Final = struct.Struct(">IQQ2x8xIIB")
 _ORDINARY: Final = int.from_bytes(MAGIC + bytes([VERSION, 0]))
 _USUAL: Final = TAGGED | COMPRESSED
 #: The units of the soft expiry with what shares its number (half of the span, below a millisecond): so many make a
@@ -42,8 +44,7 @@ _PLAIN_AT: Final = HEADER_BYTES + 1
 _PLAIN_CRC: Final = crc32(bytes([PLAIN]))
 
 
-@dataclass(frozen=True, slots=True)
-class Unserved:
+class Unserved(Struct, frozen=True):
     """What a first look brought when it could not be served as it is: the long way goes on from there.
 
     `began` (monotonic seconds) is when the call began, None when nothing was asked. `resyncs` and `obeyed` (see
@@ -165,7 +166,7 @@ class Serving:
         state, marks = self._state, self._marks
         try:
             head, stamp, soft, compute, crc, first = _HEADER.unpack_from(data)
-        except StructError:
+        except struct.error:
             return Unserved(began, data, source, resyncs, obeyed)
         newest, offset = marks.newest, state.clock.offset
         if (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, TypeAlias
@@ -25,7 +26,7 @@ SharedRead: TypeAlias = tuple[Awaitable[Any], Reader, float, Plan, int]
 def _wake(waiting: dict[Any, list[asyncio.Future[None]]], read: asyncio.Future[Any]) -> None:
     waiters = waiting.get(read, [])
     while waiters:  # in order: the first leads next, and its time is over first
-        if not waiters[0].done():
+        with contextlib.suppress(asyncio.InvalidStateError):
             waiters[0].set_result(None)
         waiters.pop(0)
     waiting.pop(read, None)

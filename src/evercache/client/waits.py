@@ -212,7 +212,7 @@ class AsyncWaits:
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
+    with contextlib.suppress(asyncio.InvalidStateError):  # over; perhaps just now, by the handler of a signal
         waiter.set_result(None)
 
 

@@ -117,7 +117,7 @@ class Encoder:
         return build_exception(self.decode(payload, codec, compressed, context), allowed)
 
     def _pack(self, data: bytes, codec: int) -> tuple[bytes, int, bool]:
-        small = self.compression.compress(data)
+        small = self.compression.compress(data, needed=len(data) > self.max_value_bytes)
         payload = data if small is None else small
         if len(payload) > self.max_value_bytes or len(data) > self.compression.max_inflated:
             raise ValueTooLarge(

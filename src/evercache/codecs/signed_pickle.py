@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import pickle
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -37,6 +36,9 @@ class SignedPickleCodec:
             raise ConfigurationError(
                 f"a key to sign with has at least {_MIN_KEY_BYTES} bytes: make one with secrets.token_bytes(32)"
             )
+        import pickle  # by those who use it only
+
+        self._dumps, self._loads = pickle.dumps, pickle.loads
         self._secrets = tuple(blake2b(secret, digest_size=64, person=_PERSON).digest() for secret in secrets)
 
     def __repr__(self) -> str:
@@ -45,7 +47,7 @@ class SignedPickleCodec:
     def encode(self, value: object, types: TypeRegistry, context: bytes) -> bytes:
         """See `Codec.encode`; that the copy equals the value is up to the pickled classes here."""
         try:
-            data = pickle.dumps(value, protocol=5)
+            data = self._dumps(value, protocol=5)
         except Exception as error:  # the classes' own reducers run
             why = shown(error, str)
             raise CannotEncode(f"{describe(value)} cannot be pickled ({why}): return plain values") from error
@@ -58,7 +60,7 @@ class SignedPickleCodec:
         if not any(right):
             raise CorruptEnvelope("the signature of a pickled value is wrong: not written with one of these keys")
         try:
-            return pickle.loads(pickled)
+            return self._loads(pickled)
         except Exception as error:  # our own bytes, but a class may have moved or changed since
             raise CorruptEnvelope(f"a pickled value fits no class of today: {shown(error, str)}") from error
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+
+from msgspec import Struct, field
 
 from evercache.process import THREADS
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.landing import Landing
 from evercache.protocol.scope import Scope, Subject
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = [
     "ABSENT",
@@ -115,8 +118,7 @@ def computes_here(key: str) -> bool:
     return any((owner := one.owner()) is not None and key in owner.keys for one in _computing.get())
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a flight brought home.
 
     `envelope` is the form that can be shared (each caller decodes a copy of its own), `value` the object that
@@ -135,8 +137,7 @@ class Outcome:
     batch: frozenset[str] | None = None
 
 
-@dataclass(eq=False, slots=True)
-class Flight:
+class Flight(Struct, eq=False):
     """One leader's request for a key; it lands once, with an outcome or None (ask again)."""
 
     subject: Subject
@@ -154,7 +155,7 @@ class Flight:
     spent: float = 0.0
     #: Until when nothing will come of it: the end of a leader's pause, or a moment after its next question.
     idle: float = 0.0
-    done: Landing[Outcome] = field(default_factory=Landing, repr=False)
+    done: Landing[Outcome] = field(default_factory=Landing)
 
     def waits(self, until: float) -> None:
         """Another process runs the function; the leader asks again then."""
@@ -170,8 +171,7 @@ class Flight:
         self.done.set(outcome)
 
 
-@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
-class Wait:
+class Wait(Struct, frozen=True, eq=False, weakref=True):
     """A computation, or a blocking call on the thread of an event loop, waits for a flight.
 
     Referenced by the frame that waits only.

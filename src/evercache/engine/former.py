@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from evercache.engine.listening import Source, listen
 from evercache.errors import UnavailableError
@@ -29,8 +30,7 @@ _PAUSE = 0.25
 _MOST = 4
 
 
-@dataclass(slots=True)
-class _Left:
+class _Left(Struct):
     """A master that was left, and how far its log has been heard. On the background's loop only."""
 
     source: Source
@@ -49,6 +49,11 @@ class FormerMasters:
 
     def __repr__(self) -> str:
         return f"<FormerMasters of {self._engine!r} waiting={len(self._left)}>"
+
+    @property
+    def listening(self) -> bool:
+        """Whether there is one to listen to."""
+        return bool(self._left or self._heard)
 
     def attach(self) -> None:
         """Begin on another loop: go on with those that the last one listened to."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from evercache.errors import ProtocolError, ServerError
 from evercache.protocol.replies import LogLine, parse_log
@@ -20,8 +21,7 @@ _BLOCK = 0.25
 _COUNT = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A node as it must be, so that its log is the one in question."""
 
     address: Address

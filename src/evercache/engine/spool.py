@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -103,7 +102,7 @@ class Spool:
             return Pending(str(record["id"]), scope, 0, due=0.0)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             # A line cut short by a crash may have stood for anything.
-            return Pending(secrets.token_hex(8), EVERYTHING, 0, due=0.0)
+            return Pending(os.urandom(8).hex(), EVERYTHING, 0, due=0.0)
 
     def _owns(self, owner: Any) -> bool:
         """Whether a line of that owner is for this cache: a deployment may be named by some of its addresses."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from evercache.engine.state import Hold, State
 from evercache.errors import ConfigurationError
 from evercache.faces.core import as_tags
 from evercache.faces.function import CallableFace
@@ -14,6 +13,9 @@ from evercache.policy import Seconds, seconds
 from evercache.protocol.canonical import shown
 from evercache.protocol.scope import Scope
 from evercache.results import Ack
+
+if TYPE_CHECKING:
+    from evercache.engine.state import Hold, State
 
 __all__ = ["AT_MOST", "Change", "Changed", "longest", "scopes_of"]
 

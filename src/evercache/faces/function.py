@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import operator
 from collections.abc import Callable
@@ -94,6 +93,8 @@ class CallableFace(Generic[P, R]):
     def _check_loop(self, name: str) -> None:
         """The blocking form on a coroutine function would hold the loop that the function needs."""
         if self._core.is_async:
+            import asyncio  # not with the package
+
             try:
                 asyncio.get_running_loop()
             except RuntimeError:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from evercache.client._async.client import AsyncClient
-from evercache.client._async.hits import AsyncHits
-from evercache.client._sync.client import SyncClient
-from evercache.client._sync.hits import SyncHits
+from msgspec import Struct
+
 from evercache.client.request import SHARE, Plan, Request, Usual
 from evercache.codecs import Encoder
 from evercache.errors import WrongCache
@@ -22,6 +19,12 @@ from evercache.protocol.scope import Subject, tag_hash
 from evercache.results import Ack, Health
 from evercache.url import Location
 
+if TYPE_CHECKING:
+    from evercache.client._async.client import AsyncClient
+    from evercache.client._async.hits import AsyncHits
+    from evercache.client._sync.client import SyncClient
+    from evercache.client._sync.hits import SyncHits
+
 __all__ = ["UNCONDITIONAL", "Hot", "Key", "Keyspace"]
 
 #: A `since=` that was not given: no stamp is below 0, and None means that none could be had.
@@ -32,8 +35,7 @@ def _nothing() -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where the entries of a cache are, as far as it says whether two caches have the same ones."""
 
     #: For messages; without a password.
@@ -154,6 +156,22 @@ class Keyspace(ABC):
             consistency=settings.consistency,
             **more,
         )
+
+    def _writes(
+        self, values: Mapping[str, Any], ttl: TTL | None, tags: Iterable[str], on_error: OnError | None
+    ) -> dict[str, tuple[Request, Any]]:
+        """Requests that write, under one policy."""
+        if not values:
+            return {}
+        first = self._request(next(iter(values)), ttl=ttl, tags=tags, on_error=on_error)
+        hashes, policy, encoder = first.subject.tags, first.policy, self._encoder
+        return {
+            key: (
+                Request(self._subject(key, hashes), policy, encoder, self._counters, self._usual, _nothing),
+                value,
+            )
+            for key, value in values.items()
+        }
 
     def _request(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -38,6 +37,8 @@ def check_arguments(
     for name, value in options.items():
         if name in known:
             continue
+        import difflib  # only for this message
+
         close = difflib.get_close_matches(name, known, 1)
         right = _ELSEWHERE.get(name) or (close[0] if close else "")
         if right not in known:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from evercache import modes
 from evercache.client.serving import NOT_ASKED, Unserved
@@ -53,8 +54,7 @@ _NEAR = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """What was made: the source, and the function."""
 
     source: str

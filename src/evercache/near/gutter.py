@@ -4,8 +4,9 @@ NSDI 2013)."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from evercache.protocol.scope import KEY, Scope, Subject
 
@@ -14,8 +15,7 @@ __all__ = ["Gutter"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept(Generic[T]):
+class _Kept(Struct, Generic[T], frozen=True):
     subject: Subject
     outcome: T
     until: float

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from msgspec import Struct
 
 __all__ = ["Begins", "Ends", "Event", "Occasion"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """Something that happened or was decided. One of this class itself is told each time.
 
     The class variables are templates over the fields (`{e.address}`): `text` is what is logged, `closes` the
@@ -43,8 +43,7 @@ class Event:
         return self.message
 
 
-@dataclass(frozen=True, slots=True)
-class Begins(Event):
+class Begins(Event, frozen=True):
     """A state begins; told and counted once until it is over, however often it is met.
 
     While it lasts, one with another `phase` (the kind of trouble, say) is told as well; "" is no other phase.
@@ -65,13 +64,11 @@ class Begins(Event):
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ends(Event):
+class Ends(Event, frozen=True):
     """A state is over; told and counted only if it had begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Occasion(Event):
+class Occasion(Event, frozen=True):
     """Something that may happen at each call; always counted, and told when it comes after a quiet minute."""
 
     about: ClassVar[str] = ""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
 import shlex
-import shutil
 import socket
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import SystemRandom
@@ -20,27 +18,22 @@ from urllib.parse import quote
 
 import msgspec
 
-from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, DiskFull, ServerMissing
+from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, ServerMissing
 from evercache.ops.binary import server_version
-from evercache.ops.templates.servers import (
-    NodeConf,
-    SentinelConf,
-    failover_timeout_ms,
-    node_text,
-    reboot_word,
-    sentinel_text,
-)
+from evercache.ops.deploy.conf import node_conf, sentinel_conf
+from evercache.ops.deploy.description import ROLES, Description, Host, Passwords, Secret, Sentinels, Server
+from evercache.ops.files import check_room, write_private
+from evercache.ops.templates.servers import failover_timeout_ms, node_text, sentinel_text
 from evercache.ops.templates.starting import waiting
 from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
 
-__all__ = ["DeploymentConfig", "NodeConfig", "disk_errors", "free_ports", "home_folder", "write_private"]
+__all__ = ["DeploymentConfig", "NodeConfig", "free_ports", "home_folder"]
 
 HOST = "127.0.0.1"
 _STATE = "deployment.json"
 _FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-#: Bytes that must be free before anything is written: six servers, their logs, a first append-only file.
-ROOM = 64 * 1024 * 1024
+_MEMORY = re.compile(r"(\d+)(b|kb|mb|gb)?", re.IGNORECASE)
 
 
 def home_folder(home: Path | None = None) -> Path:
@@ -51,48 +44,6 @@ def home_folder(home: Path | None = None) -> Path:
         return Path(named).expanduser()
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "evercache"
-
-
-@contextmanager
-def disk_errors(folder: Path, other: str = "set EVERCACHE_HOME to another folder") -> Iterator[None]:
-    """Turn the errors of a full or forbidden disk into ones that say what to do; `other` is the other way out."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(f"the disk of {folder} is full: make room, or {other}") from error
-        if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
-            raise DeploymentError(
-                f"{error.filename or folder} cannot be written ({error.strerror}): mend its rights, or {other}"
-            ) from error
-        raise
-
-
-def check_room(folder: Path) -> None:
-    """Raise `DiskFull` if the disk of an existing folder has less than `ROOM` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < ROOM:
-        raise DiskFull(
-            f"the disk of {folder} is full: {free // 2**20} MiB are free, {ROOM // 2**20} MiB are needed; "
-            "make room, or set EVERCACHE_HOME to another folder"
-        )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, readable by its owner only."""
-    scratch = path.with_name(path.name + ".new")
-    scratch.unlink(missing_ok=True)
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            scratch.unlink()
-        raise
 
 
 def port_is_free(port: int, *, alone: bool = False) -> bool:
@@ -134,7 +85,7 @@ class NodeConfig:
     ident: str = ""
 
 
-#: A developer does not wait for the five seconds of `render`; the rest follows from it as it does there.
+#: A developer does not wait for the five seconds of `render`. All other settings are those of `render`.
 _DOWN_AFTER_MS: Final = 1000
 _FAILOVER_TIMEOUT_MS: Final = failover_timeout_ms(_DOWN_AFTER_MS)
 
@@ -156,7 +107,8 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     memory: str = "256mb"
     down_after_ms: int = _DOWN_AFTER_MS
     failover_timeout_ms: int = _FAILOVER_TIMEOUT_MS
-    reboot_down_after_ms: int = 10_000
+    #: Of deployments that an earlier version made; the description has it now.
+    reboot_down_after_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +125,6 @@ class DeploymentConfig:
     memory: str = "256mb"
     down_after_ms: int = _DOWN_AFTER_MS
     failover_timeout_ms: int = _FAILOVER_TIMEOUT_MS
-    reboot_down_after_ms: int = 10_000
 
     @classmethod
     def locate(cls, name: str, home: Path | None) -> Path:
@@ -190,7 +141,7 @@ class DeploymentConfig:
     @classmethod
     def create(cls, name: str, folder: Path, server: Path, memory: str = "256mb") -> DeploymentConfig:
         """Choose ports and passwords for a master, two replicas and three sentinels; writes nothing."""
-        if not re.fullmatch(r"\d+(b|kb|mb|gb)?", memory, re.IGNORECASE):
+        if not _MEMORY.fullmatch(memory):
             raise ConfigurationError(f"{memory!r} is no amount of memory: write it like 256mb")
         ports = free_ports(6)
         nodes = [NodeConfig(f"node-{i + 1}", ports[i]) for i in range(3)]
@@ -233,8 +184,8 @@ class DeploymentConfig:
 
     def save(self) -> None:
         """Write the state file, mode 0600 as it holds the passwords."""
-        same = {name: getattr(self, name) for name in _State.__struct_fields__ if name not in ("format", "server")}
-        state = _State(format=_FORMAT, server=str(self.server), **same)
+        known = set(_State.__struct_fields__) & set(self.__dataclass_fields__) - {"server"}
+        state = _State(format=_FORMAT, server=str(self.server), **{name: getattr(self, name) for name in known})
         text = msgspec.json.format(msgspec.json.encode(state), indent=2).decode()
         write_private(self.folder / _STATE, text + "\n")
 
@@ -247,7 +198,7 @@ class DeploymentConfig:
             if msgspec.json.decode(data, type=_Head).format != _FORMAT:
                 raise DeploymentError(f"{path} was written by another version of evercache: use that one")
             found = msgspec.structs.asdict(msgspec.json.decode(data, type=_State))
-            del found["format"]
+            del found["format"], found["reboot_down_after_ms"]
             if any(not 0 < node.port < 65536 for node in found["nodes"]):
                 raise ValueError("a port that is none")
             return cls(folder=folder, **(found | {"server": Path(found["server"])}))
@@ -275,53 +226,66 @@ class DeploymentConfig:
         self.write_supervisor()
         self.save()
 
+    def description(self) -> Description:
+        """As `evercache render` would have it: its settings hold for what is not said here."""
+        numbers: tuple[int, ...] = (0, 0)
+        with suppress(ServerMissing):
+            numbers = server_version(self.server)[:2]
+        kind = "valkey" if "valkey" in self.server.name else "redis"
+        return Description(
+            name=self.service,
+            server=Server(kind=kind, version=".".join(map(str, numbers)), memory=_bytes(self.memory)),
+            passwords=Passwords(**dict.fromkeys(ROLES, Secret("file", _STATE))),
+            sentinel=Sentinels(down_after_ms=self.down_after_ms, failover_timeout_ms=self.failover_timeout_ms),
+            hosts=tuple(
+                Host(name=node.name, address=HOST, node=not node.sentinel, sentinel=node.sentinel)
+                for node in self.nodes
+            ),
+        )
+
     def write_data_node(self, node: NodeConfig, master: NodeConfig | None) -> None:
         """The configuration of one data node; later the sentinels change it through the server."""
         folder = self.folder / node.name
         folder.mkdir(exist_ok=True)
-        conf = NodeConf(
+        conf = node_conf(
+            self.description(),
             bind=(HOST,),
-            port=node.port,
+            place=(HOST, node.port),
             folder=str(folder),
             access=(f"requirepass {self.password}", f"masterauth {self.password}"),
             master=(HOST, master.port) if master else None,
-            memory=self.memory,
         )
         write_private(folder / "server.conf", node_text(conf))
+
+    def follow(self, node: NodeConfig, master: NodeConfig) -> None:
+        """Have a data node that does not run follow `master` from its start."""
+        path = self.folder / node.name / "server.conf"
+        lines = [line for line in path.read_text().splitlines() if not line.startswith(("replicaof ", "slaveof "))]
+        write_private(path, "\n".join([*lines, f"replicaof {HOST} {master.port}"]) + "\n")
 
     def _write_sentinel(self, node: NodeConfig, master: NodeConfig) -> None:
         folder = self.folder / node.name
         folder.mkdir(exist_ok=True)
-        conf = SentinelConf(
+        nodes = (master, *(other for other in self.data_nodes if other != master))
+        conf = sentinel_conf(
+            self.description(),
             bind=(HOST,),
-            port=node.port,
+            place=(HOST, node.port),
             folder=str(folder),
             access=(f"requirepass {self.sentinel_password}",),
-            service=self.service,
-            ident=node.ident,
-            master=(HOST, master.port),
-            quorum=len(self.sentinels) // 2 + 1,
             login=(f"sentinel auth-pass {self.service} {self.password}",),
-            down_after_ms=self.down_after_ms,
-            failover_timeout_ms=self.failover_timeout_ms,
-            reboot_down_after_ms=self.reboot_down_after_ms,
-            reboot_word=self._word_of_reboots(),
-            replicas=tuple((HOST, other.port) for other in self.data_nodes if other != master),
+            ident=node.ident,
+            nodes=tuple((HOST, other.port) for other in nodes),
             others=tuple(((HOST, other.port), other.ident) for other in self.sentinels if other != node),
         )
         write_private(folder / "server.conf", sentinel_text(conf))
-
-    def _word_of_reboots(self) -> str:
-        with suppress(ServerMissing):
-            return reboot_word(server_version(self.server))
-        return ""
 
     def write_runner(self) -> None:
         """The script that Supervisor runs for each node, in the node's folder."""
         write_private(
             self.folder / "run.sh",
             "#!/bin/sh\n"
-            + waiting("server.pid", self.down_after_ms // 1000 + 2)
+            + waiting("server.pid", self.description().restart_delay)
             + f'exec {shlex.quote(str(self.server))} server.conf "$@"\n',
         )
 
@@ -353,6 +317,12 @@ class DeploymentConfig:
     def log_file(self, node: str) -> Path:
         """Where the output of a node goes."""
         return self.folder / "logs" / f"{node}.log"
+
+
+def _bytes(memory: str) -> int:
+    """Of a text like `256mb`; whole kilobytes."""
+    number, unit = _MEMORY.fullmatch(memory.lower()).groups()  # type: ignore[union-attr]
+    return -(-int(number) * {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}.get(unit, 1) // 1024) * 1024
 
 
 def socket_path(folder: Path) -> Path:

@@ -28,7 +28,8 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.ops.handover import Facts, obstacles
-from evercache.ops.survey import Targets, ask, survey, text_of
+from evercache.ops.replies import text
+from evercache.ops.survey import Targets, ask, survey
 from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address
@@ -132,7 +133,7 @@ class Failover:
     def _hands_over(self, master: Address) -> bool:
         with contextlib.suppress(UnavailableError):
             (info,) = ask(master, self._targets.node_options, ("INFO", "replication"), timeout=0.3)
-            return "master_failover_state:no-failover" not in text_of(info)
+            return "master_failover_state:no-failover" not in text(info)
         return False
 
     def _paused(self, facts: Facts) -> tuple[Address, str, float, float]:
@@ -306,7 +307,7 @@ class Failover:
             with contextlib.suppress(UnavailableError):
                 # Not ROLE, which its user may lack: nobody would see the promotion.
                 (info,) = ask(replica, self._targets.node_options, ("INFO", "replication"), timeout=0.3)
-                if "role:master" in text_of(info).split():
+                if "role:master" in text(info).split():
                     return replica
         return None
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from evercache.errors import ServerError, UnavailableError
 from evercache.ops.greetings import RESET, current_epochs, trouble
-from evercache.ops.survey import Survey, Targets, ask, healthy, text_of, texts
+from evercache.ops.replies import text, texts
+from evercache.ops.survey import Survey, Targets, ask, healthy
 from evercache.protocol.shapes import understood
 from evercache.wire.types import Address
 
@@ -80,7 +81,7 @@ class Facts:
                 (reply,) = ask(one.address, targets.sentinel_options, command, errors=True)
             except UnavailableError as error:
                 reply = error
-            sentinel, quorum = one.address, text_of(reply)
+            sentinel, quorum = one.address, text(reply)
             if quorum.startswith("OK"):
                 break
         return Facts(
@@ -216,4 +217,4 @@ def _value(reply: Any) -> str | None:
     """Of one setting; None where the server does not say (`CONFIG` is denied or renamed)."""
     if isinstance(reply, ServerError) or not reply:
         return None
-    return text_of(next(iter(reply.values())) if isinstance(reply, dict) else reply[1])
+    return text(next(iter(reply.values())) if isinstance(reply, dict) else reply[1])

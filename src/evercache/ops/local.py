@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.ops.binary import find_server
-from evercache.ops.config import HOST, DeploymentConfig, check_room, disk_errors, port_is_free
+from evercache.ops.config import HOST, DeploymentConfig, port_is_free
+from evercache.ops.files import check_room, disk_errors
 from evercache.ops.supervision import ProcessState, Supervision, end_orphans, end_strays, strays, wait_until
 from evercache.ops.survey import NodeReport, SentinelReport, Survey, Targets, ask, survey
 from evercache.wire.types import Address, ConnectionOptions, Credentials
@@ -173,6 +175,7 @@ class LocalDeployment:
                     # A master that comes back in the middle of its failover may set off another one.
                     wait_until(lambda: survey(self._targets(config)).settled, 5, 0.05)
                 self._check_port(config, node)
+                self._follow_primary(config, [node])
                 self._supervision.start_node(node)
         options = self._options(config, target.sentinel)
 
@@ -301,12 +304,23 @@ class LocalDeployment:
             self._supervision.signal_node(name, "CONT")
         for name in dead:
             self._check_port(config, name)
+        self._follow_primary(config, dead)
         for name in dead:
             self._supervision.start_node(name)
         for word, some in (("thawed", frozen), ("started", dead)):
             if some:
                 say(f"{word} {', '.join(some)}")
         return (*frozen, *dead)
+
+    def _follow_primary(self, config: DeploymentConfig, names: Sequence[str]) -> None:
+        """Have dead data nodes follow whom more than half of the sentinels name, as rendered ones do (`Asking`)."""
+        named = Counter(one.master for one in survey(self._targets(config)).sentinels if one.master is not None)
+        for place, count in named.most_common(1):
+            for primary in config.data_nodes:
+                if primary.port == place.port and 2 * count > len(config.sentinels):
+                    for node in config.data_nodes:
+                        if node.name in names and node is not primary:
+                            config.follow(node, primary)
 
     def _check_port(self, config: DeploymentConfig, name: str) -> None:
         port = config.node(name).port

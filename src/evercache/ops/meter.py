@@ -8,7 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Call", "Edit", "Meter", "Noise", "Overslept", "OwnTime", "Run", "percentile"]
+__all__ = [
+    "Beyond",
+    "Call",
+    "Edit",
+    "Meter",
+    "Noise",
+    "Overslept",
+    "OwnTime",
+    "Run",
+    "beyond",
+    "percentile",
+    "within",
+]
 
 
 class Call(NamedTuple):
@@ -83,6 +95,18 @@ class Noise:
         return total
 
 
+class Beyond(NamedTuple):
+    """What a call took beyond its function's own time (s), and how much of that the machine stood still."""
+
+    seen: float
+    stalled: float
+
+    @property
+    def net(self) -> float:
+        """What is left for the cache to answer for."""
+        return max(0.0, self.seen - self.stalled)
+
+
 class OwnTime:
     """The time in which the function of a key ran, where a call ran it or waited for it."""
 
@@ -104,20 +128,40 @@ class OwnTime:
         source = self._made.get(call.made)
         return source is not None and source.ended >= call.began
 
-    def within(self, call: Call) -> float:
-        """The part of the call in which the function of its key ran, in whichever process; 0 for a hit."""
+    def spans(self, call: Call) -> list[tuple[float, float]]:
+        """The parts of the call in which the function of its key ran, in any process; none for a hit."""
         if not self.waited(call):
-            return 0.0
+            return []
         line = self._of[call.key]
-        reached, covered = call.began, 0.0
+        reached, found = call.began, []
         for run in line[bisect_left(line, call.began - self._longest, key=lambda run: run.began) :]:
             if run.began >= call.ended:
                 break
             begin, end = max(run.began, reached), min(run.ended, call.ended)
             if end > begin:
-                covered += end - begin
+                found.append((begin, end))
                 reached = end
-        return covered
+        return found
+
+    def within(self, call: Call) -> float:
+        """The seconds of these parts."""
+        return sum(end - begin for begin, end in self.spans(call))
+
+
+def within(bound: float, seen: float, net: float) -> bool | None:
+    """Whether a time kept its bound: as it was seen, or (False) not even without stalls; None: nobody can say."""
+    return True if seen <= bound else False if net > bound else None
+
+
+def beyond(call: Call, own: OwnTime, noise: Noise) -> Beyond:
+    """Take the function's own time off a call, and find the stalls in the rest.
+
+    A stall while the function ran is in the function's own time already, so it excuses nothing else.
+    """
+    spans = own.spans(call)
+    seen = call.ended - call.began - sum(end - begin for begin, end in spans)
+    stalled = noise.within(call.began, call.ended) - sum(noise.within(begin, end) for begin, end in spans)
+    return Beyond(seen, min(max(0.0, stalled), seen))
 
 
 class Meter:

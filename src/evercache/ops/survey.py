@@ -10,13 +10,14 @@ from typing import Any
 
 from evercache.clock import monotonic
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
+from evercache.ops.replies import lines, text, texts
 from evercache.ops.strain import COUNTERS, strains
-from evercache.protocol.shapes import to_address, understood, whole
+from evercache.protocol.shapes import to_address, to_epoch, understood, whole
 from evercache.topology.facts import parse_replication
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.types import Address, Command, ConnectionOptions
 
-__all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "healthy", "strained", "survey", "texts"]
+__all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "healthy", "strained", "survey"]
 
 #: A replica further behind than this many seconds serves no reads.
 LAG_BOUND = 10.0
@@ -213,8 +214,8 @@ def _sentinel_report(name: str, address: Address, replies: list[Any]) -> Sentine
         name,
         address,
         "up",
-        master=to_address(text_of(where[0]), text_of(where[1])),
-        epoch=whole(master["config-epoch"]) % (1 << 64),  # which sentinels print as a signed number
+        master=to_address(text(where[0]), text(where[1])),
+        epoch=to_epoch(master["config-epoch"]),
         flags=master["flags"],
         replicas=tuple(a for one in followers if (a := to_address(one["ip"], one["port"])) is not None),
         healthy_replicas=sum(healthy(one["flags"]) for one in followers),
@@ -238,7 +239,7 @@ def _node(name: str, address: Address, options: ConnectionOptions) -> NodeReport
 
 
 def _node_report(name: str, address: Address, info: Any) -> NodeReport:
-    facts = dict(line.split(":", 1) for line in text_of(info).splitlines() if ":" in line)
+    facts = lines(info)
     role = "replica" if facts.get("role") == "slave" else facts.get("role", "")
     offset = facts.get("slave_repl_offset" if role == "replica" else "master_repl_offset", "0")
     keyspace = (value for field, value in facts.items() if field[:2] == "db" and field[2:].isdigit())
@@ -303,14 +304,3 @@ def _judged(node: NodeReport, nodes: tuple[NodeReport, ...], master: Address | N
     if node.lag_seconds is not None and node.lag_seconds > LAG_BOUND:
         return replace(node, reason=f"it heard nothing of its master for {node.lag_seconds:.0f} s")
     return replace(node, in_sync=True, use="reads")
-
-
-def text_of(value: Any) -> str:
-    """What a server said, as text."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def texts(reply: Any) -> dict[str, str]:
-    """A map reply (RESP3) or a flat list of pairs (RESP2) as a dictionary of texts."""
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {text_of(name): text_of(value) for name, value in pairs}

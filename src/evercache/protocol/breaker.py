@@ -6,14 +6,15 @@ connection, because another node can answer the same read; and the half-open tri
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 __all__ = ["Breaker", "BreakerPolicy", "BreakerState"]
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
+class BreakerPolicy(Struct, frozen=True):
     """Back-off of the probes, in seconds: `first`, doubled at each failure up to `longest`.
 
     Where the probe itself was not answered it ends at `silent`: with the time that a probe under way may take, a
@@ -29,8 +30,7 @@ class BreakerPolicy:
     memory: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerState:
+class BreakerState(Struct, frozen=True):
     """One state, swapped as a whole."""
 
     name: str  # "closed" | "open" | "half-open"

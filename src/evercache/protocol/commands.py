@@ -6,15 +6,27 @@ Times are in milliseconds unless a name ends in `_us`; stamps are whole numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from evercache.errors import ConfigurationError, CorruptEnvelope
 from evercache.protocol.scope import FUNCTION, KEY, TAG, Scope, Subject
 from evercache.protocol.scripts import SCRIPTS, Script
 from evercache.wire.types import Argument, Command
 
-__all__ = ["Bookkeeping", "Commands", "Limits", "ScriptCall", "in_full", "mark_member"]
+__all__ = [
+    "Ask",
+    "Bookkeeping",
+    "Commands",
+    "Fill",
+    "Invalidation",
+    "Limits",
+    "Put",
+    "ScriptCall",
+    "in_full",
+    "mark_member",
+]
 
 _VERSION = "1"  # of the arguments
 _EXACT = 2**53
@@ -24,8 +36,7 @@ _HEADER = 38
 _MAGIC = b"\xe7\xca"
 
 
-@dataclass(frozen=True, slots=True)
-class Bookkeeping:
+class Bookkeeping(Struct, frozen=True):
     """The names of the bookkeeping keys of a namespace, and the databases of entries and bookkeeping.
 
     Namespaces are plain (`[a-z0-9_.-]`), so that `~` keeps these apart from entries (`namespace:...`).
@@ -75,10 +86,12 @@ class Bookkeeping:
         return self.absent, self.state, self.marks, self.log, self.ids
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much bookkeeping a server keeps. `marks_ms`: at least the longest TTL plus computation; the longest
-    of any process of the namespace counts."""
+    of any process of the namespace counts.
+
+    What is too much or too old is removed by one in `every` marks, so the server may keep that many more.
+    """
 
     log_lines: int = 100_000
     journal_ms: int = 600_000
@@ -86,9 +99,54 @@ class Limits:
     max_marks: int = 100_000
     max_holds: int = 10_000
 
+    @property
+    def every(self) -> int:
+        """One in this many marks removes what is too much or too old: with small limits each one."""
+        return max(1, min(64, self.log_lines // 1000, self.max_marks // 1000))
 
-@dataclass(frozen=True, slots=True)
-class ScriptCall:
+
+class Ask(Struct, frozen=True):
+    """One entry that is asked for. `least`: the newest mark known to cover it; `token`: 16 hex digits that stay the
+    same when the question is repeated; `seen`: the id of an entry that the caller does not want."""
+
+    subject: Subject
+    least: int
+    token: str = ""
+    seen: str = ""
+
+
+class Fill(Struct, frozen=True):
+    """One computed value, with the token and the stamp of the lease under which it was computed."""
+
+    key: str
+    token: str
+    stamp: int
+    soft_ms: int
+    span_ms: int
+    envelope: bytes
+
+
+class Put(Struct, frozen=True):
+    """One explicit write. `since` counts in that mode only."""
+
+    subject: Subject
+    id: str
+    soft_ms: int
+    span_ms: int
+    envelope: bytes
+    since: int = 0
+    least: int = 0
+
+
+class Invalidation(Struct, frozen=True):
+    """One invalidation; `function` only serves to say whether a key's entry was alive."""
+
+    scope: Scope
+    id: str
+    function: str = ""
+
+
+class ScriptCall(Struct, frozen=True):
     """One call of a script. Sent by hash first; whole, with the same arguments, after `NOSCRIPT`."""
 
     script: Script
@@ -149,8 +207,7 @@ def _envelope(envelope: bytes) -> bytes:
     return envelope
 
 
-@dataclass(slots=True)
-class Commands:
+class Commands(Struct):
     """Builds the script calls of one namespace.
 
     `life` names the bookkeeping if a call creates it: never the same twice, so that who created it before sees that
@@ -165,21 +222,16 @@ class Commands:
     limits: Limits
     life: Callable[[], str]
 
-    def _call(
-        self, name: str, key: str | None, replid: str, newest: int, *args: Argument, entry: bool = True
-    ) -> ScriptCall:
+    def _call(self, name: str, entries: Sequence[str], replid: str, newest: int, *args: Argument) -> ScriptCall:
         book = self.bookkeeping
-        keys: tuple[str, ...] = book.keys
-        if key is not None:
-            keys = (*keys, key, book.lease_key(key))
-        elif entry:
-            keys = (*keys, book.absent, book.absent)
-        head = (_VERSION, replid, book.data_db, book.book_db, _stamp(newest))
-        return ScriptCall(SCRIPTS[name], keys, (*head, *args))
+        keys = (*book.keys, *entries, *map(book.lease_key, entries))
+        return ScriptCall(
+            SCRIPTS[name], keys, (_VERSION, replid, book.data_db, book.book_db, _stamp(newest), *args)
+        )
 
     def _limits(self) -> tuple[Argument, ...]:
         limits = self.limits
-        return limits.log_lines, limits.journal_ms, limits.marks_ms, limits.max_marks
+        return limits.log_lines, limits.journal_ms, limits.marks_ms, limits.max_marks, limits.every
 
     def lease(
         self,
@@ -200,26 +252,52 @@ class Commands:
         the call is repeated, `expected_ms` the usual time of the computation (0 = unknown). After `not_after_us`
         of the server's clock (0 = no limit) no lease is taken any more.
         """
-        return self._read(
-            subject, replid, newest, least, token, lease_ms, seen, expected_ms, "1", self.life(), not_after_us,
-            self.limits.marks_ms,
-        )  # fmt: skip
+        ask = Ask(subject, least, token, seen)
+        return self.lease_many(
+            [ask],
+            replid=replid,
+            newest=newest,
+            lease_ms=lease_ms,
+            expected_ms=expected_ms,
+            not_after_us=not_after_us,
+        )
+
+    def lease_many(
+        self,
+        asks: Sequence[Ask],
+        *,
+        replid: str,
+        newest: int,
+        lease_ms: int,
+        expected_ms: int = 0,
+        not_after_us: int = 0,
+    ) -> ScriptCall:
+        """The same for several entries of one function."""
+        rest = ("1", lease_ms, expected_ms, not_after_us, self.limits.marks_ms, self.life())
+        return self._read(asks, replid, newest, rest)
 
     def peek(self, subject: Subject, *, replid: str, newest: int, least: int) -> ScriptCall:
         """Read at the master and take no lease."""
-        return self._read(subject, replid, newest, least, "", 0, "", 0, "0", self.life(), 0, 0)
+        return self.peek_many([Ask(subject, least)], replid=replid, newest=newest)
 
-    def _read(self, subject: Subject, replid: str, newest: int, least: int, *rest: Argument) -> ScriptCall:
-        head = (_stamp(least), subject.function, *_tags(subject.tags))
-        return self._call("lease", subject.key, replid, newest, *head, *rest)
+    def peek_many(self, asks: Sequence[Ask], *, replid: str, newest: int) -> ScriptCall:
+        """The same for several entries of one function."""
+        return self._read(asks, replid, newest, ("0", 0, 0, 0, 0, ""))
+
+    def _read(self, asks: Sequence[Ask], replid: str, newest: int, rest: tuple[Argument, ...]) -> ScriptCall:
+        words: list[Argument] = []
+        for ask in asks:
+            words += (_stamp(ask.least), ask.token, ask.seen, *_tags(ask.subject.tags))
+        keys = [ask.subject.key for ask in asks]
+        return self._call("lease", keys, replid, newest, asks[0].subject.function, *rest, *words)
 
     def renew(self, key: str, *, replid: str, newest: int, token: str, lease_ms: int) -> ScriptCall:
         """Lengthen one's own lease to `lease_ms` from now."""
-        return self._call("renew", key, replid, newest, token, lease_ms)
+        return self._call("renew", [key], replid, newest, token, lease_ms)
 
     def release(self, key: str, *, replid: str, newest: int, token: str) -> ScriptCall:
         """Give one's own lease back without a value."""
-        return self._call("release", key, replid, newest, token)
+        return self._call("release", [key], replid, newest, token)
 
     def store(
         self,
@@ -237,16 +315,30 @@ class Commands:
 
         The script writes stamp and expiries into the envelope; the id in it must be the token.
         """
-        return self._call("store", key, replid, newest, token, _stamp(stamp), soft_ms, span_ms, _envelope(envelope))
+        fill = Fill(key, token, stamp, soft_ms, span_ms, envelope)
+        return self.store_many([fill], replid=replid, newest=newest)
+
+    def store_many(self, fills: Sequence[Fill], *, replid: str, newest: int) -> ScriptCall:
+        """The same for several values."""
+        words: list[Argument] = []
+        for fill in fills:
+            words += (fill.token, _stamp(fill.stamp), fill.soft_ms, fill.span_ms, _envelope(fill.envelope))
+        return self._call("store", [fill.key for fill in fills], replid, newest, *words)
 
     def invalidate(self, scope: Scope, *, replid: str, newest: int, id: str, function: str = "") -> ScriptCall:
         """Invalidate a scope, once for each `id` (16 hex digits).
 
         `function` only serves to say whether a key's entry was alive.
         """
-        key = scope.name if scope.kind == KEY else None
-        head = (scope.kind, scope.name, id)
-        return self._call("invalidate", key, replid, newest, *head, *self._limits(), self.life(), function)
+        return self.invalidate_many([Invalidation(scope, id, function)], replid=replid, newest=newest)
+
+    def invalidate_many(self, items: Sequence[Invalidation], *, replid: str, newest: int) -> ScriptCall:
+        """The same for several scopes."""
+        words: list[Argument] = []
+        for item in items:
+            words += (item.scope.kind, item.scope.name, item.id, item.function)
+        keys = [item.scope.name for item in items if item.scope.kind == KEY]
+        return self._call("invalidate", keys, replid, newest, *self._limits(), self.life(), len(items), *words)
 
     def hold(
         self, scopes: Sequence[Scope], *, replid: str, newest: int, id: str, span_ms: int, not_after_us: int = 0
@@ -257,7 +349,7 @@ class Commands:
         """
         names = [f"{scope.kind}:{scope.name}" for scope in scopes]
         head = (id, span_ms, not_after_us, self.limits.max_holds, self.life(), len(names))
-        return self._call("hold", None, replid, newest, *head, *names, entry=False)
+        return self._call("hold", (), replid, newest, *head, *names)
 
     def set(
         self,
@@ -281,9 +373,36 @@ class Commands:
         `add` refuses where a live entry is; `since` refuses where anything that covers the subject was
         invalidated, or the key written, after the stamp `since`.
         """
-        head = (_stamp(least), subject.function, mode, id, not_before_us, not_after_us, _stamp(since))
-        value = (*_expiry(soft_ms, span_ms), _envelope(envelope), *_tags(subject.tags))
-        return self._call("set", subject.key, replid, newest, *head, *value, *self._limits(), self.life())
+        put = Put(subject, id, soft_ms, span_ms, envelope, since, least)
+        return self.set_many(
+            [put], replid=replid, newest=newest, not_after_us=not_after_us, not_before_us=not_before_us, mode=mode
+        )
+
+    def set_many(
+        self,
+        puts: Sequence[Put],
+        *,
+        replid: str,
+        newest: int,
+        not_after_us: int,
+        not_before_us: int = 0,
+        mode: Literal["set", "add", "since"] = "set",
+    ) -> ScriptCall:
+        """The same for several values."""
+        words: list[Argument] = [put.id for put in puts]
+        tags: list[Argument] = []
+        for put in puts:
+            number, *more = _tags(put.subject.tags)
+            tags += more
+            words += (
+                put.subject.function,
+                _stamp(put.least),
+                _stamp(put.since),
+                *_expiry(put.soft_ms, put.span_ms),
+            )
+            words += (_envelope(put.envelope), number)
+        head = (mode, not_before_us, not_after_us, *self._limits(), self.life())
+        return self._call("set", [put.subject.key for put in puts], replid, newest, *head, *words, *tags)
 
     def touch(
         self,
@@ -298,9 +417,9 @@ class Commands:
         span_ms: int,
     ) -> ScriptCall:
         """Change the expiry of a live entry."""
-        head = (_stamp(least), subject.function, *_tags(subject.tags), not_before_us, not_after_us)
-        last = (*_expiry(soft_ms, span_ms), self.limits.marks_ms)
-        return self._call("touch", subject.key, replid, newest, *head, *last)
+        head = (_stamp(least), subject.function, not_before_us, not_after_us)
+        last = (*_expiry(soft_ms, span_ms), self.limits.marks_ms, *_tags(subject.tags))
+        return self._call("touch", [subject.key], replid, newest, *head, *last)
 
     def incr(
         self,
@@ -322,11 +441,11 @@ class Commands:
             raise ConfigurationError("counters hold whole numbers below 2**53; use a smaller step")
         head = (_stamp(least), not_before_us, not_after_us, id, delta)
         last = (*_expiry(soft_ms, span_ms), initial, self.life(), self.limits.marks_ms)
-        return self._call("incr", key, replid, newest, *head, *last)
+        return self._call("incr", [key], replid, newest, *head, *last)
 
     def resync(self, *, replid: str = "", newest: int) -> ScriptCall:
         """Read the state, and raise the tip to `newest`."""
-        return self._call("resync", None, replid, newest, self.life(), entry=False)
+        return self._call("resync", (), replid, newest, self.life())
 
     def restore(
         self,
@@ -344,17 +463,16 @@ class Commands:
         """
         pairs = [(member, _stamp(stamp)) for member, stamp in marks]
         flat: list[Argument] = [word for pair in pairs for word in pair]
-        head = (self.life(), _stamp(everything), _stamp(tagfloor), len(pairs))
-        last = (*self._limits(), int(knew_another))
-        return self._call("restore", None, replid, newest, *head, *flat, *last, entry=False)
+        head = (self.life(), _stamp(everything), _stamp(tagfloor), *self._limits(), int(knew_another), len(pairs))
+        return self._call("restore", (), replid, newest, *head, *flat)
 
     def sweep(self, key: str, *, replid: str, newest: int, least: int) -> ScriptCall:
         """Remove the entry if it is older than `least` or past its hard expiry."""
-        return self._call("sweep", key, replid, newest, _stamp(least))
+        return self._call("sweep", [key], replid, newest, _stamp(least))
 
     def tip(self, *, replid: str, newest: int) -> ScriptCall:
         """Read the newest stamp issued."""
-        return self._call("tip", None, replid, newest, entry=False)
+        return self._call("tip", (), replid, newest)
 
     def marks_page(self, after: int = 0, count: int = 1000) -> Command:
         """Marks from the stamp `after` on, for `parse_marks`. Runs in the bookkeeping database.
@@ -366,5 +484,9 @@ class Commands:
         )  # fmt: skip
 
     def tail(self, position: str, *, count: int, block_ms: int) -> Command:
-        """Lines of the log after `position`, for `parse_log`. Runs in the bookkeeping database."""
-        return ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", self.bookkeeping.log, position)
+        """Lines of the log after `position`, for `parse_log`. Runs in the bookkeeping database.
+
+        It waits for the first line up to `block_ms`; 0: not at all.
+        """
+        block: tuple[Argument, ...] = ("BLOCK", block_ms) if block_ms else ()
+        return ("XREAD", "COUNT", count, *block, "STREAMS", self.bookkeeping.log, position)

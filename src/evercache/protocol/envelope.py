@@ -14,11 +14,11 @@ later version: a reader of today can tell how old an envelope of tomorrow is.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from struct import Struct
-from struct import error as StructError
+import struct
 from typing import NamedTuple
 from zlib import crc32
+
+from msgspec import Struct
 
 from evercache.errors import CannotEncode, CorruptEnvelope
 
@@ -48,8 +48,8 @@ COUNTER, TAGGED, COMPRESSED, ERROR = 1, 2, 4, 16
 #: Tags that one entry can carry.
 MAX_TAGS = 255
 
-_HEADER = Struct(">2sBBQHII8sBHBI")
-_FIXED = Struct(">2sBBQHII")
+_HEADER = struct.Struct(">2sBBQHII8sBHBI")
+_FIXED = struct.Struct(">2sBBQHII")
 #: Where the id is.
 _ID = slice(_FIXED.size, _FIXED.size + 8)
 HEADER_BYTES = _HEADER.size
@@ -69,8 +69,7 @@ class Header(NamedTuple):
     hard_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """One entry as it lies on a server. `soft_ms` and `hard_ms` are points in server time, milliseconds.
 
     Of an envelope of a newer version (`readable` is False) only version, stamp and the two expiries mean
@@ -184,7 +183,7 @@ def unpack(data: bytes) -> Envelope:
         magic, version, flags, stamp, soft_hi, soft_lo, span, id, slow, quick, codec, crc = _HEADER.unpack_from(
             data
         )
-    except (StructError, TypeError) as error:
+    except (struct.error, TypeError) as error:
         raise CorruptEnvelope("shorter than an envelope's header, or not bytes: a foreign value") from error
     if magic != MAGIC or not version or stamp >= _MAX_STAMP:
         raise CorruptEnvelope("not an envelope: a foreign value under this key")

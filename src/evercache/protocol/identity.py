@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from inspect import getattr_static
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+from msgspec import Struct, field
 
 from evercache.protocol.canonical import canonical, import_name, local_mark, type_name
 
@@ -25,8 +26,7 @@ __all__ = ["Identity", "identity", "location"]
 _MOST = 100
 
 
-@dataclass(slots=True)
-class Identity:
+class Identity(Struct):
     """What was found. The paths say where, from free variable to free variable: `fn.session`.
 
     It refers to the opaque values strongly: keep it for a moment only.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from evercache.errors import ConfigurationError
 from evercache.protocol.canonical import canonical, import_name, shown
@@ -91,8 +92,7 @@ class Naming(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class KeyCode:
+class KeyCode(Struct, frozen=True):
     """Python source that makes the key of a call, for the code that is made for a function.
 
     `source` has `{}` where the replacement fields of the arguments (`{number!a},{word!a}`) go, which are their

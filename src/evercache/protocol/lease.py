@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = [
     "LARGEST_DRAW",
@@ -44,8 +45,7 @@ def wait_limit(usual: float, max_compute: float) -> float:
     return min(max_compute, max(1.0, 3 * usual)) if usual > 0 else max_compute
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(Struct):
     """When the one poller of a key asks for the lease again.
 
     At the expected end of the computation under way, but no less often than every 50 ms: it may end sooner than

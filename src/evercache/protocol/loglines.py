@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from evercache.errors import ServerError
 from evercache.protocol.scope import ALL, FUNCTION, TAG, Scope, known
@@ -20,8 +21,7 @@ _TAG = re.compile(r"[0-9a-f]{16}")
 _MOST_STAMP = 1 << 53
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(Struct, frozen=True):
     """One line of the log. `previous` is the id of the line before (`0-0` for the first)."""
 
     log_id: str

@@ -8,8 +8,9 @@ shape that can't be. Additional elements of a later version are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
+
+from msgspec import Struct
 
 from evercache.errors import ServerError
 from evercache.protocol.loglines import LogLine, parse_log, parse_marks
@@ -32,7 +33,9 @@ __all__ = [
     "parse_hold",
     "parse_incr",
     "parse_invalidate",
+    "parse_invalidates",
     "parse_lease",
+    "parse_leases",
     "parse_log",
     "parse_marks",
     "parse_release",
@@ -40,15 +43,16 @@ __all__ = [
     "parse_restore",
     "parse_resync",
     "parse_set",
+    "parse_sets",
     "parse_store",
+    "parse_stores",
     "parse_sweep",
     "parse_tip",
     "parse_touch",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownMarks:
+class KnownMarks(Struct, frozen=True):
     """The marks that the master has for a subject: of everything, its function and its tags (0 = none)."""
 
     tip: int = 0
@@ -58,8 +62,7 @@ class KnownMarks:
     tags: tuple[tuple[bytes, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptReply:
+class ScriptReply(Struct, frozen=True):
     """What every script tells: its verdict, the server's time in µs, and its replication id."""
 
     status: str
@@ -67,8 +70,7 @@ class ScriptReply:
     replid: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseReply(ScriptReply):
+class LeaseReply(ScriptReply, frozen=True):
     """`entry` (a live entry), `lead` (compute; `stamp`), `wait` (somebody else computes), `held` (compute, store
     nothing), `miss` (peek) or `late`.
 
@@ -84,16 +86,14 @@ class LeaseReply(ScriptReply):
     expected_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StoreReply(ScriptReply):
+class StoreReply(ScriptReply, frozen=True):
     """`ok`, or `refused` with a reason: `lease` (lost), `newer`, `expired`, `full` (out of memory) or `held`."""
 
     soft_expiry_ms: int = 0
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidateReply(ScriptReply):
+class InvalidateReply(ScriptReply, frozen=True):
     """`ok`, or `dup` (this id has been obeyed before; `stamp` is then the tip)."""
 
     stamp: int = 0
@@ -101,8 +101,7 @@ class InvalidateReply(ScriptReply):
     log_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SetReply(ScriptReply):
+class SetReply(ScriptReply, frozen=True):
     """`ok`, or `late`, `cancelled`, `exists` (add) or `outdated` (since)."""
 
     stamp: int = 0
@@ -110,22 +109,19 @@ class SetReply(ScriptReply):
     soft_expiry_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TouchReply(ScriptReply):
+class TouchReply(ScriptReply, frozen=True):
     """`ok`, `miss` or `late`."""
 
     soft_expiry_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class IncrReply(ScriptReply):
+class IncrReply(ScriptReply, frozen=True):
     """`ok`, `late`, `type` (no counter) or `range` (2**53 or more; nothing was changed)."""
 
     value: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ResyncReply(ScriptReply):
+class ResyncReply(ScriptReply, frozen=True):
     """The state: `gens` are (replication id, tip at its start) in order, `last` the id of the last log line.
 
     `life` is empty while there is no bookkeeping. `elsewhere`: nothing was read, since other processes of the
@@ -141,15 +137,13 @@ class ResyncReply(ScriptReply):
     book: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TipReply(ScriptReply):
+class TipReply(ScriptReply, frozen=True):
     """The newest stamp issued."""
 
     tip: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SweepReply(ScriptReply):
+class SweepReply(ScriptReply, frozen=True):
     """Whether the entry was removed."""
 
     removed: bool = False
@@ -190,41 +184,68 @@ class _Fields:
     def str(self) -> str:
         return to_str(self.next())
 
-    def stale(self) -> bytes | None:
-        return _bytes(self.next()) or None
+    def rest(self, count: SupportsIndex) -> list[Any]:
+        """The elements that stand for each of so many entries."""
+        rest = list(self._left)
+        if len(rest) < count.__index__():
+            raise wrong("more", self.head)
+        return rest[:count]
 
-    def marks(self) -> KnownMarks:
-        part = self.next()
-        if not isinstance(part, list) or len(part) < 5 or not isinstance(part[4], list) or len(part[4]) % 2:
-            raise wrong("marks", part)
-        try:
-            tags = tuple(
-                (bytes.fromhex(to_str(tag)), to_int(mark))
-                for tag, mark in zip(part[4][::2], part[4][1::2], strict=True)
-            )
-        except ValueError:
-            raise wrong("tags", part[4]) from None
-        return KnownMarks(to_int(part[0]), to_int(part[1]), to_int(part[2]), to_int(part[3]), tags)
+
+def _item(value: Any, least: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) < least:
+        raise wrong("a list", value)
+    return value
+
+
+def _tag_marks(words: list[Any]) -> tuple[tuple[bytes, int], ...]:
+    if len(words) % 2:
+        raise wrong("tags", words)
+    try:
+        return tuple(
+            (bytes.fromhex(to_str(tag)), to_int(mark)) for tag, mark in zip(words[::2], words[1::2], strict=True)
+        )
+    except ValueError:
+        raise wrong("tags", words) from None
+
+
+#: How many elements stand before the tags in what the lease script answers for an entry.
+_BEFORE_TAGS = {"entry": 2, "lead": 3, "wait": 5, "held": 2, "miss": 1, "late": 1}
 
 
 def parse_lease(reply: Reply) -> LeaseReply:
     """The reply of `lease` and `peek`."""
-    fields = _Fields(reply, "entry lead wait held miss late")
-    if fields.status == "GEN":
-        return LeaseReply(*fields.head)
-    marks = fields.marks()
-    match fields.status:
-        case "entry":
-            return LeaseReply(*fields.head, marks, entry=_bytes(fields.next()))
-        case "lead":
-            return LeaseReply(*fields.head, marks, stamp=fields.int(), entry=fields.stale())
-        case "wait":
-            left, elapsed, expected = fields.int(), fields.int(), fields.int()
-            return LeaseReply(*fields.head, marks, 0, fields.stale(), left, elapsed, expected)
-        case "held":
-            return LeaseReply(*fields.head, marks, entry=fields.stale())
-        case _:
-            return LeaseReply(*fields.head, marks)
+    return parse_leases(reply, 1)[0]
+
+
+def parse_leases(reply: Reply, count: int) -> list[LeaseReply]:
+    """The reply of `lease_many` and `peek_many`, for each of so many entries."""
+    fields = _Fields(reply, "ok")
+    status, now_us, replid = fields.head
+    if status == "GEN":
+        return [LeaseReply(status, now_us, replid)] * count
+    tip, everything, function, tagfloor = (fields.int() for _ in range(4))
+    replies = []
+    for item in fields.rest(count):
+        status = to_str(_item(item, 1)[0])
+        before = _BEFORE_TAGS.get(status)
+        if before is None:
+            raise wrong(f"one of {' '.join(_BEFORE_TAGS)}", status)
+        _item(item, before)
+        marks = KnownMarks(tip, everything, function, tagfloor, _tag_marks(item[before:]) if item[before:] else ())
+        match status:
+            case "lead":
+                stamp = to_int(item[1])
+                replies.append(LeaseReply(status, now_us, replid, marks, stamp, _bytes(item[2]) or None))
+            case "wait":
+                left, elapsed, expected = (to_int(word) for word in item[1:4])
+                stale = _bytes(item[4]) or None
+                replies.append(LeaseReply(status, now_us, replid, marks, 0, stale, left, elapsed, expected))
+            case "entry" | "held":
+                replies.append(LeaseReply(status, now_us, replid, marks, 0, _bytes(item[1]) or None))
+            case _:
+                replies.append(LeaseReply(status, now_us, replid, marks))
+    return replies
 
 
 def parse_renew(reply: Reply) -> ScriptReply:
@@ -244,34 +265,68 @@ def parse_hold(reply: Reply) -> ScriptReply:
 
 def parse_store(reply: Reply) -> StoreReply:
     """The reply of `store`."""
-    fields = _Fields(reply, "ok refused")
-    match fields.status:
-        case "ok":
-            return StoreReply(*fields.head, soft_expiry_ms=fields.int())
-        case "refused":
-            return StoreReply(*fields.head, reason=fields.str())
-        case _:
-            return StoreReply(*fields.head)
+    return parse_stores(reply, 1)[0]
+
+
+def parse_stores(reply: Reply, count: int) -> list[StoreReply]:
+    """The reply of `store_many`, for each of so many values."""
+    fields = _Fields(reply, "ok")
+    status, now_us, replid = fields.head
+    if status == "GEN":
+        return [StoreReply(status, now_us, replid)] * count
+    return [
+        StoreReply("ok", now_us, replid, soft_expiry_ms=item)
+        if isinstance(item, int)
+        else StoreReply("refused", now_us, replid, reason=to_str(item))
+        for item in fields.rest(count)
+    ]
 
 
 def parse_invalidate(reply: Reply) -> InvalidateReply:
     """The reply of `invalidate`."""
-    fields = _Fields(reply, "ok dup")
-    match fields.status:
-        case "ok":
-            return InvalidateReply(*fields.head, fields.int(), bool(fields.int()), fields.str())
-        case "dup":
-            return InvalidateReply(*fields.head, fields.int())
-        case _:
-            return InvalidateReply(*fields.head)
+    return parse_invalidates(reply, 1)[0]
+
+
+def parse_invalidates(reply: Reply, count: int) -> list[InvalidateReply]:
+    """The reply of `invalidate_many`, for each of so many scopes."""
+    fields = _Fields(reply, "ok")
+    status, now_us, replid = fields.head
+    if status == "GEN":
+        return [InvalidateReply(status, now_us, replid)] * count
+    replies = []
+    for item in fields.rest(count):
+        if isinstance(item, int):
+            replies.append(InvalidateReply("dup", now_us, replid, item))
+        else:
+            stamp, existed, line = _item(item, 3)[:3]
+            replies.append(
+                InvalidateReply("ok", now_us, replid, to_int(stamp), bool(to_int(existed)), to_str(line))
+            )
+    return replies
 
 
 def parse_set(reply: Reply) -> SetReply:
     """The reply of `set`."""
-    fields = _Fields(reply, "ok late cancelled exists outdated")
-    if fields.status == "ok":
-        return SetReply(*fields.head, fields.int(), bool(fields.int()), fields.int())
-    return SetReply(*fields.head)
+    return parse_sets(reply, 1)[0]
+
+
+def parse_sets(reply: Reply, count: int) -> list[SetReply]:
+    """The reply of `set_many`, for each of so many values."""
+    fields = _Fields(reply, "ok late")
+    status, now_us, replid = fields.head
+    if status != "ok":
+        return [SetReply(status, now_us, replid)] * count
+    replies = []
+    for item in fields.rest(count):
+        if isinstance(item, list):
+            stamp, existed, soft_ms = _item(item, 3)[:3]
+            replies.append(SetReply("ok", now_us, replid, to_int(stamp), bool(to_int(existed)), to_int(soft_ms)))
+        else:
+            refused = to_str(item)
+            if refused not in ("cancelled", "exists", "outdated"):
+                raise wrong("one of cancelled exists outdated", refused)
+            replies.append(SetReply(refused, now_us, replid))
+    return replies
 
 
 def parse_touch(reply: Reply) -> TouchReply:

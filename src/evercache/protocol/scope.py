@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+
+from msgspec import Struct
 
 from evercache.protocol.canonical import shown
 
@@ -26,8 +27,7 @@ def tag_hash(tag: str) -> bytes:
     return blake2b(tag.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What one invalidation covers: a key (`k`), a function (`f`), a tag (`t`) or everything (`*`).
 
     `name` is the key as it stands on the server, the function's name, the 16 hex digits of the tag's
@@ -77,8 +77,7 @@ def known(kind: str, name: str, version: int = 1) -> Scope:
     return Scope(kind, name) if understood else EVERYTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What a read is about: the key on the server, the function (or empty), the hashes of the known tags."""
 
     key: str

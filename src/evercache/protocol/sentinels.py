@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
+
+from msgspec import Struct
 
 from evercache.errors import UnavailableError
 from evercache.wire.types import Address
@@ -11,8 +12,7 @@ from evercache.wire.types import Address
 __all__ = ["Promotion", "ReplicaSeen", "RoleReport", "SentinelAnswer", "SentinelSeen", "View"]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """Who is who now. A new epoch may be lower than the last one (sentinels created anew): compare with `!=`.
 
     `master` stays the last known one while nobody can be asked; `problem` then says what is wrong.
@@ -24,8 +24,7 @@ class View:
     problem: UnavailableError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaSeen:
+class ReplicaSeen(Struct, frozen=True):
     """A replica as a sentinel lists it."""
 
     address: Address
@@ -33,8 +32,7 @@ class ReplicaSeen:
     priority: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelSeen:
+class SentinelSeen(Struct, frozen=True):
     """Another sentinel as a sentinel lists it."""
 
     address: Address
@@ -46,8 +44,7 @@ class SentinelSeen:
     vote_epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelAnswer:
+class SentinelAnswer(Struct, frozen=True):
     """What one sentinel said to one question (one pipeline), or the error with which it failed."""
 
     sentinel: Address
@@ -73,8 +70,7 @@ class SentinelAnswer:
     down_after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
+class Promotion(Struct, frozen=True):
     """A replica that the leader of a failover has chosen: master at `epoch`, once it says itself that it is one.
 
     The leader finds out by its next INFO only (a second), and the other sentinels after it.
@@ -87,8 +83,7 @@ class Promotion:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class RoleReport:
+class RoleReport(Struct, frozen=True):
     """What ROLE on a data node said; an empty role: it did not answer."""
 
     address: Address

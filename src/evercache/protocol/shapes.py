@@ -9,7 +9,7 @@ from typing import Any
 from evercache.errors import ProtocolError
 from evercache.wire.types import Address
 
-__all__ = ["to_address", "to_int", "to_str", "understood", "whole", "wrong"]
+__all__ = ["to_address", "to_epoch", "to_fields", "to_int", "to_str", "understood", "whole", "wrong"]
 
 #: No number of a server's is longer: what is, would be slow to read and could not be counted with.
 _MOST = 1 << 63
@@ -49,10 +49,20 @@ def whole(value: Any) -> int:
     return number
 
 
+def to_epoch(value: Any) -> int:
+    """A configuration epoch, which sentinels count without a sign and print with one; raises as `whole` does."""
+    return whole(value) % (1 << 64)
+
+
 def to_address(host: str, port: str) -> Address | None:
     """Where a server listens, out of two fields; None where nothing can be."""
     number = whole(port)
     return Address(host, number) if host and 0 < number < 65536 else None
+
+
+def to_fields(text: str) -> dict[str, str]:
+    """The fields of a reply to INFO."""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 def to_str(value: Any) -> str:

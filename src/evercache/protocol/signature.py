@@ -15,6 +15,8 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
+
 from evercache.protocol.canonical import canonical, describe, import_name, shown
 
 __all__ = ["Defaults", "Signature", "TagTemplate", "check_cacheable", "parameters_source", "read_defaults"]
@@ -257,15 +259,14 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _TAGGABLE = (str, int, float, UUID, Decimal, date, timedelta, Enum, type(None))
 
 
-@dataclass(frozen=True, slots=True)
-class TagTemplate:
+class TagTemplate(Struct, frozen=True):
     """A tag with parameter names in braces: `project:{project_id}`; `{{` and `}}` are plain braces."""
 
     source: str
     #: The parameters that occur in it, in order.
     names: tuple[str, ...] = ()
     #: The text around them, one piece more than there are names.
-    literals: tuple[str, ...] = field(default=("",), repr=False)
+    literals: tuple[str, ...] = ("",)
 
     @classmethod
     def compile(cls, source: str, parameter_names: Iterable[str]) -> TagTemplate:

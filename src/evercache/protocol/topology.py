@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.errors import (
     AuthenticationFailed,
@@ -53,8 +55,7 @@ PATIENCE = 10.0
 WAITING = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class _Vote:
+class _Vote(Struct, frozen=True):
     """A sentinel has voted for another, or for itself, to lead the failover of this epoch."""
 
     epoch: int
@@ -183,6 +184,19 @@ class SentinelBook:
     def errors(self) -> dict[Address, UnavailableError]:
         """Sentinels that failed when last asked, and how."""
         return dict(self._errors)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all sentinels answered the last question, and named the master of the view in its epoch."""
+        view = self.view
+        return not self._errors and all(
+            a.master == view.master and a.epoch == view.epoch for a in self._answers.values()
+        )
+
+    def last(self, sentinel: Address) -> SentinelAnswer | None:
+        """The newest answer from this address."""
+        answer = self._answers.get(self._known.get(sentinel) or str(sentinel))
+        return answer if answer is not None and answer.sentinel == sentinel else None
 
     @property
     def nodes(self) -> tuple[Address, ...]:

@@ -9,7 +9,27 @@ fixtures `evercache_memory`, `evercache_off` and `evercache_record`.
 The variable `EVERCACHE_DISABLED` does not matter within `memory()` and `record()`; `cache.disabled()` does.
 """
 
-from evercache.testing.modes import MemoryStores, memory, off, record
-from evercache.testing.recording import Call, Calls, Recording
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evercache.testing.modes import MemoryStores, memory, off, record
+    from evercache.testing.recording import Call, Calls, Recording
 
 __all__ = ["Call", "Calls", "MemoryStores", "Recording", "memory", "off", "record"]
+
+_RECORDING = ("Call", "Calls", "Recording")
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: every run of pytest imports this package with the plugin.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(f"{__name__}.{'recording' if name in _RECORDING else 'modes'}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from evercache import connect, modes
-from evercache.cache import Cache, _Clients
+from evercache.cache import Cache
+from evercache.clients import Clients
 from evercache.policy import Seconds
 from evercache.process import new_lock
 from evercache.testing._async.batches import AsyncRecordingBatches
@@ -31,7 +33,7 @@ class MemoryStores:
     def __init__(self) -> None:
         self._clock = Clock()
         self._lock = new_lock()
-        self._clients: dict[Cache, _Clients | None] = {}
+        self._clients: dict[Cache, Clients | None] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {list(self._clients)}>"
@@ -48,7 +50,7 @@ class MemoryStores:
             if clients is not None:
                 clients.close()
 
-    def clients(self, cache: Cache) -> _Clients | None:
+    def clients(self, cache: Cache) -> Clients | None:
         """The clients of a cache's store, made at its first use; None once the cache was closed."""
         if cache not in self._clients:
             with self._lock:
@@ -63,13 +65,13 @@ class MemoryStores:
         if clients is not None:
             clients.close()
 
-    def _open(self, cache: Cache) -> _Clients:
+    def _open(self, cache: Cache) -> Clients:
         # The spool file belongs to the real servers, and there is one database only.
         settings = replace(cache.settings, spool=None, bookkeeping_db=None)
         entries = cache.location.max_entries
         server = MemoryServer(self._clock.server_us, secrets.token_hex(20), max_entries=entries)
         engine = connect.memory_engine(parse_url("memory://"), settings, server, self._clock.monotonic)
-        return _Clients(engine, cache._subscribers)
+        return Clients(engine, cache._subscribers)
 
 
 class _RecordedStores(MemoryStores):
@@ -80,7 +82,7 @@ class _RecordedStores(MemoryStores):
         self._stored = stored
         self.recording = Recording(self._clock)
 
-    def _open(self, cache: Cache) -> _Clients:
+    def _open(self, cache: Cache) -> Clients:
         clients = super()._open(cache)
         log = Log(cache, self.recording, stored=self._stored)
         clients.sync.batches = SyncRecordingBatches(clients.sync.batches, log)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from evercache.testing.modes import MemoryStores, memory, off, record
-from evercache.testing.recording import Recording
+# Every run of pytest loads this module, so the modes are imported by the fixtures.
+if TYPE_CHECKING:
+    from evercache.testing import MemoryStores, Recording
 
 __all__ = ["evercache_memory", "evercache_off", "evercache_record"]
 
@@ -15,6 +17,8 @@ __all__ = ["evercache_memory", "evercache_off", "evercache_record"]
 @pytest.fixture
 def evercache_memory() -> Iterator[MemoryStores]:
     """Every cache keeps its entries in this process; `evercache_memory.advance(seconds)` lets time pass."""
+    from evercache.testing import memory
+
     with memory() as stores:
         yield stores
 
@@ -22,6 +26,8 @@ def evercache_memory() -> Iterator[MemoryStores]:
 @pytest.fixture
 def evercache_off() -> Iterator[None]:
     """Every cached function runs, and operations on caches do nothing."""
+    from evercache.testing import off
+
     with off():
         yield
 
@@ -29,5 +35,7 @@ def evercache_off() -> Iterator[None]:
 @pytest.fixture
 def evercache_record() -> Iterator[Recording]:
     """As `evercache_memory`, and the fixture is the record of all calls: `evercache_record.of(f, 7).hits`."""
+    from evercache.testing import record
+
     with record() as recording:
         yield recording

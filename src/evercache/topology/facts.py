@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
-from evercache.protocol.shapes import to_address, whole
+from evercache.protocol.shapes import to_address, to_fields, whole
 from evercache.topology.base import Clock
 from evercache.wire.greeting import parse_time
 from evercache.wire.types import Address, AsyncEndpoint, Greeting
@@ -16,8 +17,7 @@ __all__ = ["NodeFacts", "Replication", "ask", "parse_replication"]
 _LISTED = re.compile(r"^slave\d+$")
 
 
-@dataclass(frozen=True, slots=True)
-class Replication:
+class Replication(Struct, frozen=True):
     """The parts of `INFO replication` that matter. `role` is "master" or "slave", as ROLE says it."""
 
     role: str
@@ -35,8 +35,7 @@ class Replication:
     master: Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(Struct, frozen=True):
     """One answer of one node, or the error in its place. Times are monotonic seconds."""
 
     address: Address
@@ -59,7 +58,7 @@ def parse_replication(text: bytes | str) -> Replication:
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     try:
-        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        fields = to_fields(text)
         role = "master" if fields["role"] == "master" else "slave"
         listed = [_pairs(v) for k, v in fields.items() if _LISTED.match(k)]
         return Replication(

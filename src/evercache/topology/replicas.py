@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random as _random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import cycle
 from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.errors import UnavailableError
 from evercache.process import new_lock
@@ -156,8 +158,7 @@ class Replica:
         self._changed()
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(Struct, frozen=True):
     """Those that reads may go to, found for one question; good until a moment, and until anything changes."""
 
     members: tuple[Replica, ...] = ()

@@ -24,6 +24,7 @@ import socket
 from asyncio import current_task
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from threading import get_ident
 from typing import Any, Final, cast
 
@@ -500,8 +501,10 @@ class Channel(asyncio.BufferedProtocol):
             if first is not None and not request.future.done():
                 first(reply)
             return
-        if not request.future.done():
+        try:
             request.future.set_result(request.replies)
+        except asyncio.InvalidStateError:
+            pass  # cancelled; perhaps just now, by the handler of a signal
         self._inflight.popleft()
         self._close_if_done()
 
@@ -601,7 +604,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def _wake_readers(self) -> None:
         for reader in self._readers:
-            if not reader.done():
+            with suppress(asyncio.InvalidStateError):
                 reader.set_result(None)
         self._readers.clear()
 

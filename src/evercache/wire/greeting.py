@@ -7,11 +7,12 @@ time of the receipt, and returns a `Greeting`. One round trip with RESP3, two wi
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from msgspec.structs import replace
+
 from evercache.errors import AccessDenied, AuthenticationFailed, ProtocolError, ServerError
+from evercache.version import __version__
 from evercache.wire.types import Command, ConnectionOptions, Credentials, Greeting, Reply
 
 __all__ = ["Greeter", "UnexpectedServer", "greet", "parse_time"]
@@ -20,11 +21,6 @@ __all__ = ["Greeter", "UnexpectedServer", "greet", "parse_time"]
 _MOST_DIGITS = 12
 #: Yields commands, is sent (replies, time of receipt), returns the greeting.
 Greeter = Generator[list[Command], tuple[list[Reply | ServerError], float], Greeting]
-
-try:
-    _LIBRARY_VERSION = version("evercache")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    _LIBRARY_VERSION = "0"
 
 
 class UnexpectedServer(ProtocolError):
@@ -72,7 +68,7 @@ def _questions(options: ConnectionOptions) -> dict[str, Command]:
     """What is asked after the log-in, by the name that an error message gives it."""
     questions: dict[str, Command] = {
         "CLIENT SETINFO lib-name": ("CLIENT", "SETINFO", "lib-name", "evercache"),
-        "CLIENT SETINFO lib-ver": ("CLIENT", "SETINFO", "lib-ver", _LIBRARY_VERSION),
+        "CLIENT SETINFO lib-ver": ("CLIENT", "SETINFO", "lib-ver", __version__),
     }
     if options.db and not options.sentinel:
         questions["SELECT"] = ("SELECT", options.db)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, ServerChanged, ServerError, UnavailableError
@@ -170,8 +171,7 @@ class MemoryServer:
         )
 
 
-@dataclass(slots=True)
-class _MemoryEndpoint:
+class _MemoryEndpoint(Struct):
     """What both endpoints have in common. It holds no mutable state of its own."""
 
     server: MemoryServer
@@ -242,8 +242,7 @@ class AsyncMemoryEndpoint(_MemoryEndpoint):
         return self._execute((("GET", key),), expect)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class SyncMemoryWire:
+class SyncMemoryWire(Struct, frozen=True):
     """A `SyncWire` on which every address is the one server inside the process."""
 
     server: MemoryServer
@@ -253,8 +252,7 @@ class SyncMemoryWire:
         return SyncMemoryEndpoint(self.server, address)
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncMemoryWire:
+class AsyncMemoryWire(Struct, frozen=True):
     """An `AsyncWire` on which every address is the one server inside the process."""
 
     server: MemoryServer

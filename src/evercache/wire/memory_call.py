@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from evercache.wire.types import Reply
 
@@ -42,8 +44,7 @@ def _leapt(tip: int, by: int = LEAP) -> int:
     return max(tip, min(tip + by, LEAPT))
 
 
-@dataclass(slots=True)
-class Book:
+class Book(Struct):
     """The bookkeeping of one namespace; guarded by the lock of its server."""
 
     tip: int = 0
@@ -67,18 +68,17 @@ class Book:
     log: deque[tuple[bytes, bytes, bytes, int]] = field(default_factory=lambda: deque(maxlen=_SCAN))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much bookkeeping is kept."""
 
     lines: int
     journal_ms: int
     marks_ms: int
     marks: int
+    every: int
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """A parsed value, for the length of one script. `raw` is empty for what is no envelope."""
 
     raw: bytes = b""
@@ -124,8 +124,7 @@ def patched(envelope: bytes, stamp: int, soft: int, span: int) -> bytes:
     return envelope[:4] + struct.pack(">Q", stamp) + expiries(soft, span) + envelope[22:]
 
 
-@dataclass(slots=True)
-class View:
+class View(Struct):
     """What covers an entry: marks, their maximum, and whether the entry is alive."""
 
     entry: Entry | None
@@ -143,19 +142,31 @@ class View:
 class Call:
     """One call of a script: its arguments and what all scripts do. Lives under the server's lock."""
 
-    __slots__ = ("_left", "book", "entry_key", "head", "lease_key", "newest", "now_ms", "now_us", "server")
+    __slots__ = (
+        "_entries", "_left", "book", "count", "entry_key", "head", "lease_key", "newest", "now_ms", "now_us",
+        "server",
+    )  # fmt: skip
 
     def __init__(self, server: MemoryServer, keys: tuple[bytes, ...], argv: list[bytes], now_us: int) -> None:
         self.server = server
         self.head = argv[:5]
         self._left = iter(argv[5:])
         self.book = server.book(keys[1])
-        self.entry_key, self.lease_key = keys[5:7] if len(keys) > 6 else (b"", b"")
+        self.count = (len(keys) - 5) // 2
+        self._entries = list(zip(keys[5 : 5 + self.count], keys[5 + self.count :], strict=True))
+        #: The entry that the script is about at the moment, and its lease.
+        self.entry_key, self.lease_key = self._entries[0] if self._entries else (b"", b"")
         self.newest = int(argv[4])
         self.now_us, self.now_ms = now_us, now_us // 1000
 
     def __repr__(self) -> str:
         return f"<Call on {self.entry_key!r} at {self.now_us}>"
+
+    def entries(self) -> Iterator[None]:
+        """Go through the entries: in each turn the script is about the next one."""
+        for keys in self._entries:
+            self.entry_key, self.lease_key = keys
+            yield
 
     def text(self) -> bytes:
         """The next argument."""
@@ -165,13 +176,17 @@ class Call:
         """The next argument, a whole number."""
         return int(next(self._left))
 
+    def texts(self, count: int) -> list[bytes]:
+        """So many of the next arguments."""
+        return [self.text() for _ in range(count)]
+
     def words(self) -> list[bytes]:
         """The next arguments: their number, then they."""
-        return [self.text() for _ in range(self.number())]
+        return self.texts(self.number())
 
     def limits(self) -> Limits:
         """The next arguments: the limits of the bookkeeping."""
-        return Limits(self.number(), self.number(), self.number(), self.number())
+        return Limits(*(self.number() for _ in range(5)))
 
     def reply(self, status: bytes, *rest: Reply) -> Reply:
         """A reply with its common head."""
@@ -229,11 +244,6 @@ class Call:
         )
         return View(entry, function, marks, least, fresh)
 
-    def report(self, view: View) -> Reply:
-        """The marks as replies tell them."""
-        flat = [word for pair in view.tags for word in pair]
-        return [self.book.tip, self.book.star, view.function, self.book.tagfloor, flat]
-
     def ensure_generation(self, life: bytes) -> None:
         """Before any other write: name the generation and the tip that it started from."""
         book = self.book
@@ -281,8 +291,9 @@ class Call:
         if remember:
             self.book.ids[id] = self.now_ms
         self.keep_marks(limit.marks_ms)
-        self._trim(limit)
-        self.fold(limit.marks, 100)
+        if stamp % limit.every == 0:
+            self._trim(limit)
+            self.fold(limit.marks, 200)
         return stamp, line
 
     def _issue(self, kind: bytes, name: bytes) -> tuple[int, bytes]:
@@ -306,10 +317,10 @@ class Call:
     def _trim(self, limit: Limits) -> None:
         book = self.book
         old = self.now_ms - limit.journal_ms
-        for id in [id for id, at in islice(book.ids.items(), 100) if at < old]:
+        for id in [id for id, at in islice(book.ids.items(), 200) if at < old]:
             del book.ids[id]
-        for id in list(islice(book.ids, max(0, min(len(book.ids) - limit.lines, 100)))):
+        for id in list(islice(book.ids, max(0, min(len(book.ids) - limit.lines, 200)))):
             del book.ids[id]
         oldest = self.now_us - book.lifetime * 1000
-        for member in [member for member, score in islice(book.marks.items(), 20) if score < oldest]:
+        for member in [member for member, score in islice(book.marks.items(), 200) if score < oldest]:
             del book.marks[member]

@@ -26,41 +26,50 @@ __all__ = ["PORTS"]
 
 
 def _lease(call: Call) -> Reply:
-    least, name, tags = call.number(), call.text(), call.words()
-    token, lease_ms, seen, expected_ms = call.text(), call.number(), call.text(), call.number()
-    asks, life, not_after_us, marks_ms = call.text() == b"1", call.text(), call.number(), call.number()
+    name, asks, lease_ms, expected_ms = call.text(), call.text() == b"1", call.number(), call.number()
+    not_after_us, marks_ms, life = call.number(), call.number(), call.text()
     late = asks and 0 < not_after_us < call.now_us
-    take = asks and not late
-    view = call.look(least, name, tags)
-    entry = view.entry
-    if take:
-        call.raise_tip(view.least, life)
-        if call.book.star > view.least:
-            view = call.look(least, name, tags)
-    known = call.report(view)
-    if (
-        view.fresh
-        and entry is not None
-        and (not asks or entry.newer or (call.now_ms < entry.soft and entry.id != seen))
-    ):
-        return call.reply(b"entry", known, entry.raw)
-    if not take:
-        return call.reply(b"late" if late else b"miss", known)
-    stale = entry.raw if view.fresh and entry is not None else b""
-    if call.held_since(call.now_ms, call.entry_key, name, tags):
-        return call.reply(b"held", known, stale)
+    items: list[Reply] = []
+    for _ in call.entries():
+        least, token, seen, tags = call.number(), call.text(), call.text(), call.words()
+        view = call.look(least, name, tags)
+        entry, take = view.entry, asks and not late
+        if take:
+            call.raise_tip(view.least, life)
+            if call.book.star > view.least:
+                view = call.look(least, name, tags)
+        stale = entry.raw if view.fresh and entry is not None else b""
+        if (
+            view.fresh
+            and entry is not None
+            and (not asks or entry.newer or (call.now_ms < entry.soft and entry.id != seen))
+        ):
+            item: list[Reply] = [b"entry", entry.raw]
+        elif not take:
+            item = [b"late" if late else b"miss"]
+        elif call.held_since(call.now_ms, call.entry_key, name, tags):
+            item = [b"held", stale]
+        else:
+            item = _taken(call, view.least, token, lease_ms, expected_ms, marks_ms, stale)
+        items.append([*item, *(word for pair in view.tags for word in pair)])
+    function = call.covering(0, name, [])[0]
+    return call.reply(b"ok", call.book.tip, call.book.star, function, call.book.tagfloor, *items)
+
+
+def _taken(
+    call: Call, least: int, token: bytes, lease_ms: int, expected_ms: int, marks_ms: int, stale: bytes
+) -> list[Reply]:
     held = call.lease()
-    if held is not None and held[1] >= view.least and held[2] <= call.now_ms + SKEW_MS:
+    if held is not None and held[1] >= least and held[2] <= call.now_ms + SKEW_MS:
         holder, stamp, granted, expected = held
         if holder == token:
             _extend(call, lease_ms)
-            return call.reply(b"lead", known, stamp, stale)
+            return [b"lead", stamp, stale]
         left = (call.server.expiry(call.lease_key) or call.now_ms) - call.now_ms
-        return call.reply(b"wait", known, left, max(0, call.now_ms - granted), expected, stale)
-    tip = call.book.tip
+        return [b"wait", left, max(0, call.now_ms - granted), expected, stale]
     call.keep_marks(marks_ms)
-    _grant(call, token, tip, expected_ms, lease_ms)
-    return call.reply(b"lead", known, tip, stale)
+    _grant(call, token, call.book.tip, expected_ms, lease_ms)
+    return [b"lead", call.book.tip, stale]
 
 
 def _grant(call: Call, token: bytes, stamp: int, expected_ms: int, lease_ms: int) -> None:
@@ -95,39 +104,49 @@ def _release(call: Call) -> Reply:
 
 
 def _store(call: Call) -> Reply:
-    token, stamp = call.text(), call.number()
-    soft_ms, span_ms, envelope = call.number(), call.number(), call.text()
-    entry, held = call.entry(), call.lease()
-    if held is None or held[:2] != (token, stamp):
-        if entry is not None and entry.id == token:
-            return call.reply(b"ok", entry.soft)
-        return call.reply(b"refused", b"lease")
-    call.server.unlink(call.lease_key)
-    if entry is not None and entry.newer and call.now_ms < entry.hard and entry.stamp >= stamp:
-        return call.reply(b"refused", b"newer")
-    if soft_ms + span_ms <= 0:
-        return call.reply(b"refused", b"expired")
-    written = parse(envelope)
-    if written is not None and written.tags and call.held_since(held[2], b"", b"", written.tags):
-        return call.reply(b"refused", b"held")
-    soft = call.now_ms + soft_ms
-    call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
-    return call.reply(b"ok", soft)
+    items: list[Reply] = []
+    for _ in call.entries():
+        token, stamp, soft_ms, span_ms, envelope = (
+            call.text(), call.number(), call.number(), call.number(), call.text(),
+        )  # fmt: skip
+        entry, held = call.entry(), call.lease()
+        if held is None or held[:2] != (token, stamp):
+            items.append(entry.soft if entry is not None and entry.id == token else b"lease")
+            continue
+        call.server.unlink(call.lease_key)
+        written = parse(envelope)
+        if entry is not None and entry.newer and call.now_ms < entry.hard and entry.stamp >= stamp:
+            items.append(b"newer")
+        elif soft_ms + span_ms <= 0:
+            items.append(b"expired")
+        elif written is not None and written.tags and call.held_since(held[2], b"", b"", written.tags):
+            items.append(b"held")
+        else:
+            soft = call.now_ms + soft_ms
+            call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
+            items.append(soft)
+    return call.reply(b"ok", *items)
 
 
 def _invalidate(call: Call) -> Reply:
-    kind, name, id = call.text(), call.text(), call.text()
-    limit, life, function = call.limits(), call.text(), call.text()
-    if kind not in (b"k", b"f", b"t", b"*"):
-        return ServerError("ERR a kind of invalidation that this script does not know")
-    if id in call.book.ids:
-        return call.reply(b"dup", call.book.tip)
-    existed = call.look(0, function, []).existed if kind == b"k" else 0
-    stamp, line = call.mark(kind, name, id, True, limit, life)
-    if kind == b"k":
-        call.server.unlink(call.entry_key)
-        call.server.unlink(call.lease_key)
-    return call.reply(b"ok", stamp, existed, line)
+    limit, life = call.limits(), call.text()
+    keys, items = call.entries(), list[Reply]()
+    for _ in range(call.number()):
+        kind, name, id, function = call.texts(4)
+        if kind not in (b"k", b"f", b"t", b"*"):
+            return ServerError("ERR a kind of invalidation that this script does not know")
+        if kind == b"k":
+            next(keys)
+        if id in call.book.ids:
+            items.append(call.book.tip)
+            continue
+        existed = call.look(0, function, []).existed if kind == b"k" else 0
+        stamp, line = call.mark(kind, name, id, True, limit, life)
+        if kind == b"k":
+            call.server.unlink(call.entry_key)
+            call.server.unlink(call.lease_key)
+        items.append([stamp, existed, line])
+    return call.reply(b"ok", *items)
 
 
 def _hold(call: Call) -> Reply:
@@ -171,34 +190,42 @@ def _untouched(call: Call, since: int) -> bool:
 
 
 def _set(call: Call) -> Reply:
-    least, name, mode, id = call.number(), call.text(), call.text(), call.text()
-    not_before_us, not_after_us, since = call.number(), call.number(), call.number()
-    soft_ms, span_ms, envelope, tags = call.number(), call.number(), call.text(), call.words()
-    limit, life = call.limits(), call.text()
+    mode, not_before_us, not_after_us, limit, life = (
+        call.text(), call.number(), call.number(), call.limits(), call.text(),
+    )  # fmt: skip
     if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
-    if id in call.book.ids:
-        return call.reply(b"cancelled")
-    view = call.look(least, name, tags)
-    if mode == b"add" and view.fresh:
-        return call.reply(b"exists")
-    if mode == b"since":
-        written = parse(envelope)
-        tags = tags + (written.tags if written else [])
-        held = call.held_since(call.now_ms - REMEMBERED_MS, call.entry_key, name, tags)
-        if held or since < call.covering(least, name, tags)[2] or not _untouched(call, since):
-            return call.reply(b"outdated")
-    stamp, _ = call.mark(b"k", call.entry_key, id, False, limit, life)
-    soft = call.now_ms + soft_ms
-    call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
-    call.server.unlink(call.lease_key)
-    return call.reply(b"ok", stamp, view.existed, soft)
+    ids = call.texts(call.count)
+    puts = [call.texts(7) for _ in ids]
+    items: list[Reply] = []
+    for _, id, (name, *rest, envelope, ntags) in zip(call.entries(), ids, puts, strict=True):
+        tags = call.texts(int(ntags))
+        if id in call.book.ids:
+            items.append(b"cancelled")
+            continue
+        least, since, soft_ms, span_ms = map(int, rest)
+        view = call.look(least, name, tags)
+        if mode == b"add" and view.fresh:
+            items.append(b"exists")
+            continue
+        if mode == b"since":
+            written = parse(envelope)
+            tags = tags + (written.tags if written else [])
+            held = call.held_since(call.now_ms - REMEMBERED_MS, call.entry_key, name, tags)
+            if held or since < call.covering(least, name, tags)[2] or not _untouched(call, since):
+                items.append(b"outdated")
+                continue
+        stamp, _ = call.mark(b"k", call.entry_key, id, False, limit, life)
+        soft = call.now_ms + soft_ms
+        call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
+        call.server.unlink(call.lease_key)
+        items.append([stamp, view.existed, soft])
+    return call.reply(b"ok", *items)
 
 
 def _touch(call: Call) -> Reply:
-    least, name, tags = call.number(), call.text(), call.words()
-    not_before_us, not_after_us = call.number(), call.number()
-    soft_ms, span_ms, marks_ms = call.number(), call.number(), call.number()
+    least, name, not_before_us, not_after_us = call.number(), call.text(), call.number(), call.number()
+    soft_ms, span_ms, marks_ms, tags = call.number(), call.number(), call.number(), call.words()
     if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
     view = call.look(least, name, tags)
@@ -251,9 +278,9 @@ def _resync(call: Call) -> Reply:
 
 
 def _restore(call: Call) -> Reply:
-    life, star, tagfloor, count = call.text(), call.number(), call.number(), call.number()
+    life, star, tagfloor, limit = call.text(), call.number(), call.number(), call.limits()
+    knew_another, count = call.text() == b"1", call.number()
     pairs = [(call.text(), call.number()) for _ in range(count)]
-    limit, knew_another = call.limits(), call.text() == b"1"
     book = call.book
     call.ensure_generation(life)
     call.keep_marks(limit.marks_ms)
@@ -268,7 +295,7 @@ def _restore(call: Call) -> Reply:
     book.marks = dict(sorted(book.marks.items(), key=lambda item: (item[1], item[0])))
     book.star, book.tagfloor = max(book.star, star), max(book.tagfloor, tagfloor)
     call.raise_tip(tip, life)
-    call.fold(limit.marks, max(100, count))
+    call.fold(limit.marks, max(200, count))
     return call.reply(b"ok", book.tip)
 
 

@@ -9,12 +9,13 @@ import socket
 import ssl
 from collections.abc import Awaitable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from threading import get_ident
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
+
+from msgspec import Struct, field
 
 from evercache.clock import monotonic
 from evercache.errors import (
@@ -124,8 +125,7 @@ class PipelinedConnection:
         self._channel.forget()
 
 
-@dataclass(slots=True, eq=False)
-class _Slot:
+class _Slot(Struct, eq=False):
     """What one event loop has of an endpoint. No lock: only that loop changes it, except `epoch` checks.
 
     The channel is held weakly, because it holds the loop, which is the key of the dictionary of slots; while

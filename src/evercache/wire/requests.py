@@ -6,6 +6,7 @@ Both belong to one event loop, so they have no lock. Times are those of `evercac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio import CancelledError
 from collections.abc import Callable, Generator
 from contextvars import Context
@@ -74,7 +75,7 @@ class Exchange:
 
     def fail(self, error: BaseException) -> None:
         """Whoever waits gets the error, if he waits still."""
-        if not self.future.done():
+        with contextlib.suppress(asyncio.InvalidStateError):
             self.future.set_exception(error)
 
     def hand_over(self) -> Exchange:

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from evercache.errors import PoolExhausted, ServerError, UnavailableError
 
 if TYPE_CHECKING:
@@ -42,8 +44,7 @@ Reply: TypeAlias = Any
 OnReply: TypeAlias = Callable[[Reply | ServerError], None]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
+class Address(Struct, frozen=True, order=True):
     """Where a server listens: host and port, or the path of a unix socket."""
 
     host: str
@@ -64,8 +65,7 @@ class Credentials:
     password: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TLSOptions:
+class TLSOptions(Struct, frozen=True):
     """TLS of one group of servers; paths of PEM files."""
 
     ca_certs: str | None = None
@@ -75,8 +75,7 @@ class TLSOptions:
     verify: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
+class ConnectionOptions(Struct, frozen=True):
     """How to talk to one group of servers (nodes, or sentinels). Times are in seconds."""
 
     credentials: Credentials = Credentials()
@@ -89,8 +88,7 @@ class ConnectionOptions:
     sentinel: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(Struct, frozen=True):
     """What a server said of itself when a connection to it was made."""
 
     run_id: str

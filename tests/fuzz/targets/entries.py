@@ -13,7 +13,6 @@ from zlib import crc32
 import zstandard
 
 from evercache.codecs import Compression, Encoder, JSONCodec, SignedPickleCodec, TypeRegistry, pipeline
-from evercache.codecs import signed_pickle as pickling
 from evercache.codecs.strict import StrictCodec
 from evercache.errors import CannotEncode, CorruptEnvelope
 from evercache.protocol import envelope as envelopes
@@ -89,7 +88,7 @@ def _payload(data: bytes) -> None:
     codec, compressed, error = data[0] & 3, bool(data[0] & 4), bool(data[0] & 8)
     payload = data[1:]
     calls: list[bytes] = []
-    with mock.patch.object(pickling.pickle, "loads", lambda raw: calls.append(raw)):
+    with mock.patch.object(_CODEC, "_loads", calls.append):
         try:
             if error:
                 value: object = _ENCODER.decode_error(payload, codec, compressed, (ValueError, OSError), _KEY)

@@ -151,7 +151,7 @@ TARGETS = (
                 edit(
                     spools.Spool,
                     "_parsed",
-                    ("return Pending(secrets.token_hex(8), EVERYTHING, 0, due=0.0)", "return None"),
+                    ("return Pending(os.urandom(8).hex(), EVERYTHING, 0, due=0.0)", "return None"),
                 ),
             ),
             Bug("a line of any kind", edit(spools.Spool, "_parsed", ("KeyError, TypeError, AttributeError, ", ""))),

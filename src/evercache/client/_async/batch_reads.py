@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from evercache.client._async.batch_leads import AsyncBatchLeads
@@ -14,10 +15,12 @@ from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
 from evercache.observe import Counters
+from evercache.protocol.commands import Ask
 from evercache.protocol.envelope import Envelope
 from evercache.protocol.lease import wait_limit
-from evercache.protocol.replies import parse_lease
+from evercache.protocol.replies import parse_leases
 from evercache.protocol.scope import Subject
+from evercache.protocol.scripts import chunks
 from evercache.wire.types import Address
 
 __all__ = ["AsyncBatchReads"]
@@ -116,24 +119,25 @@ class AsyncBatchReads(AsyncReads):
         ]
         if not missing:
             return results
+        missing.sort(key=lambda index: subjects[index].function)
+        functions = [list(each) for _, each in groupby(missing, lambda index: subjects[index].function)]
+        parts = [part for each in functions for part in chunks(each)]
         for _ in range(2):
             resyncs = state.resyncs
-            raw = await self._link.run_many(
-                [self._peek_call(subjects[index], needs[index]) for index in missing], deadline
-            )
+            raw = await self._link.run_many([self._peek_call(subjects, needs, part) for part in parts], deadline)
             if resyncs == state.resyncs:
                 break
         else:
             return results  # two resyncs while it was asked: nothing is known (rule 5)
-        for index, reply in zip(missing, raw, strict=True):
-            parsed = parse_lease(reply)
+        answers = [reply for one, part in zip(raw, parts, strict=True) for reply in parse_leases(one, len(part))]
+        for index, parsed in zip(missing, answers, strict=True):
             state.learn(subjects[index], parsed.marks)
             results[index] = self.from_master(parsed, subjects[index], resyncs, counters)
         return results
 
-    def _peek_call(self, subject: Subject, need: int) -> Build:
-        commands = self._engine.commands
-        return lambda replid, newest: commands.peek(subject, replid=replid, newest=newest, least=need)
+    def _peek_call(self, subjects: Sequence[Subject], needs: Sequence[int], indexes: Sequence[int]) -> Build:
+        commands, asks = self._engine.commands, [Ask(subjects[index], needs[index]) for index in indexes]
+        return lambda replid, newest: commands.peek_many(asks, replid=replid, newest=newest)
 
     async def _settle_many(self, subjects: Sequence[Subject], deadline: float, counters: Counters) -> None:
         state = self._state

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from evercache.client import telling
 from evercache.client._async.computing import AsyncComputing
@@ -22,6 +23,7 @@ from evercache.engine.flights import PROMPT, Flight, Outcome, Owner
 from evercache.errors import CorruptEnvelope, MasterUnknown, UnavailableError
 from evercache.observe import events
 from evercache.protocol.canonical import shown
+from evercache.protocol.commands import Ask
 from evercache.protocol.envelope import Envelope, own_id, unpack
 from evercache.protocol.lease import Waiting, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
@@ -30,8 +32,7 @@ from evercache.protocol.scope import Subject
 __all__ = ["Answer", "AsyncLeads"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What an answer of the lease script is good for.
 
     `useless`: an entry of a later version, neither read nor overwritten. `damaged`: an entry of this version that
@@ -150,7 +151,7 @@ class AsyncLeads(AsyncComputing):
     async def _ask(self, request: Request, need: int, token: str, deadline: float, seen: str = "") -> LeaseReply:
         state, subject = self._state, request.subject
         try:
-            raw = await self._link.run(self._lease_call(request, need, token, deadline, seen), deadline)
+            raw = await self._link.run(self._lease_call([(request, need, token, seen)], deadline), deadline)
         except BaseException as error:
             # Given up or cancelled: it may have been granted (a frozen master does so when it thaws), and nobody
             # need wait for it to run out.
@@ -164,16 +165,18 @@ class AsyncLeads(AsyncComputing):
             raise MasterUnknown("the request for the lease arrived too late and was refused")
         return reply
 
-    def _lease_call(self, request: Request, need: int, token: str, deadline: float, seen: str) -> Build:
-        state, commands, subject = self._state, self._engine.commands, request.subject
-        return lambda replid, newest: commands.lease(
-            subject,
+    def _lease_call(self, asked: Sequence[tuple[Request, int, str, str]], deadline: float) -> Build:
+        """The question for entries of one function: each with the mark that it must be as new as, the token, and
+        the id of an entry that is of no use."""
+        state, commands, request = self._state, self._engine.commands, asked[0][0]
+        return lambda replid, newest: commands.lease_many(
+            [
+                Ask(one.subject, max(need, state.marks.need(one.subject)), token, seen)
+                for one, need, token, seen in asked
+            ],
             replid=replid,
             newest=newest,
-            least=max(need, state.marks.need(subject)),
-            token=token,
             lease_ms=self._lease_ms(request),
-            seen=seen,
             expected_ms=int(request.usual.seconds * 1000),
             # 0, no limit, where the master's time is not known yet.
             not_after_us=state.clock.server_us(deadline) or 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from evercache.client import telling
 from evercache.client._async.leads import AsyncLeads
@@ -27,8 +27,7 @@ __all__ = ["ROUNDS", "AsyncReads", "Found"]
 ROUNDS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """An entry that may be served: where it was, and whether it is past its soft expiry.
 
     `resyncs` and `obeyed` as in `Unserved`.

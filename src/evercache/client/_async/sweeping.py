@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from evercache.client._async.link import AsyncLink, Build
 from evercache.engine.engine import Engine
@@ -18,8 +19,7 @@ __all__ = ["AsyncSweeping", "Swept"]
 _STEP, _BATCH = 1000, 100
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(Struct, frozen=True):
     """How many entries a sweep removed, and whether it saw all that were there."""
 
     removed: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from evercache.client._async.link import AsyncLink, Build
 from evercache.client.shortage import ENOUGH_MEMORY
@@ -14,17 +15,20 @@ from evercache.engine.state import State
 from evercache.errors import MasterUnknown, NotACounter, UnavailableError
 from evercache.observe import Counters
 from evercache.policy import OnError
+from evercache.protocol.commands import Invalidation, Put
 from evercache.protocol.journal import Pending
 from evercache.protocol.replies import (
     IncrReply,
     SetReply,
     parse_incr,
     parse_invalidate,
-    parse_set,
+    parse_invalidates,
+    parse_sets,
     parse_tip,
     parse_touch,
 )
 from evercache.protocol.scope import Scope, Subject
+from evercache.protocol.scripts import chunks
 from evercache.results import Ack
 
 __all__ = ["AsyncWrites", "Beside", "Write"]
@@ -40,8 +44,7 @@ _FAILURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """An explicit write of one key. `lifetime`: milliseconds to the soft expiry, and from there to the hard one."""
 
     subject: Subject
@@ -51,8 +54,7 @@ class Write:
     since: int = 0
 
 
-@dataclass(slots=True)
-class Beside:
+class Beside(Struct):
     """A script that goes with invalidations in one write: before them, or after. Used by one call only."""
 
     build: Build
@@ -134,20 +136,15 @@ class AsyncWrites:
         return [Ack(False, queued=True, reason="unavailable") for _ in scopes]
 
     async def _send(self, items: list[Pending], deadline: float, strict: bool, beside: Beside | None) -> list[Ack]:
-        state, commands = self._state, self._engine.commands
-
-        def build(item: Pending) -> Any:
-            return lambda replid, newest: commands.invalidate(
-                item.scope, replid=replid, newest=newest, id=item.id, function=item.function
-            )
-
-        builds = [build(item) for item in items]
+        state, parts = self._state, list(chunks(items))
+        builds = [self._invalidate_call(part) for part in parts]
         if beside is not None:
             builds.insert(0 if beside.first else len(builds), beside.build)
         raw = await self._link.run_many(builds, deadline, replicated=strict)
         if beside is not None:
-            beside.reply = raw.pop(0 if beside.first else len(items))
-        replies = [parse_invalidate(reply) for reply in raw[: len(items)]]
+            beside.reply = raw.pop(0 if beside.first else len(parts))
+        answers = zip(raw, parts, strict=False)
+        replies = [reply for one, part in answers for reply in parse_invalidates(one, len(part))]
         if strict and not await self._safe(raw[-1], deadline):
             raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         for item, reply in zip(items, replies, strict=True):
@@ -155,6 +152,11 @@ class AsyncWrites:
             if item.scope.kind == "k":
                 state.supersedes(item)
         return [Ack(True, reply.stamp, reply.existed) for reply in replies]
+
+    def _invalidate_call(self, items: Sequence[Pending]) -> Build:
+        commands = self._engine.commands
+        asked = [Invalidation(item.scope, item.id, item.function) for item in items]
+        return lambda replid, newest: commands.invalidate_many(asked, replid=replid, newest=newest)
 
     async def _safe(self, replicated: bool, deadline: float) -> bool:
         """Strict: the replicas in sync have it, and the master was confirmed after it answered (rule 17)."""
@@ -171,16 +173,8 @@ class AsyncWrites:
 
     async def bring(self, item: Pending, deadline: float) -> None:
         """Send one that was given up; raises UnavailableError when it still cannot be brought."""
-        state, commands = self._state, self._engine.commands
-        reply = parse_invalidate(
-            await self._link.run(
-                lambda replid, newest: commands.invalidate(
-                    item.scope, replid=replid, newest=newest, id=item.id, function=item.function
-                ),
-                deadline,
-            )
-        )
-        state.acknowledged(item, reply.stamp, reply.replid)
+        reply = parse_invalidate(await self._link.run(self._invalidate_call([item]), deadline))
+        self._state.acknowledged(item, reply.stamp, reply.replid)
 
     async def set_many(
         self,
@@ -191,7 +185,7 @@ class AsyncWrites:
         strict: bool = False,
         on_error: OnError = "absorb",
     ) -> list[Ack]:
-        """Write values, in one round trip; each write counts for itself.
+        """Write values, all in the same mode, in one round trip; each write counts for itself.
 
         On failure an invalidation of its key is queued, never the value (rule 4). With "raise" the failure is
         raised as well.
@@ -210,13 +204,12 @@ class AsyncWrites:
             with ENOUGH_MEMORY:
                 items += [state.begin(Scope.of_key(write.subject.key), sender=sender) for write in writes]
                 await self._know_time(deadline)
+                parts = list(chunks(zip(writes, items, strict=True), lambda pair: len(pair[0].envelope)))
                 raw = await self._link.run_many(
-                    [self._set_call(write, item.id, deadline) for write, item in zip(writes, items, strict=True)],
-                    deadline,
-                    repeat=False,
-                    replicated=strict,
+                    [self._set_call(part, deadline) for part in parts], deadline, repeat=False, replicated=strict
                 )
-                replies = [parse_set(reply) for reply in raw[: len(writes)]]
+                answers = zip(raw, parts, strict=False)
+                replies = [reply for one, part in answers for reply in parse_sets(one, len(part))]
                 if strict and not await self._safe(raw[-1], deadline):
                     raise MasterUnknown("the master could not be confirmed", maybe_run=True)
         except BaseException as error:
@@ -265,22 +258,22 @@ class AsyncWrites:
             raise error
         return [Ack(False, queued=True, reason="unavailable") for _ in range(keys)]
 
-    def _set_call(self, write: Write, id: str, deadline: float) -> Build:
-        state, commands = self._state, self._engine.commands
-        soft_ms, span_ms = write.lifetime
-        return lambda replid, newest: commands.set(
-            write.subject,
+    def _set_call(self, writes: Sequence[tuple[Write, Pending]], deadline: float) -> Build:
+        state, commands, mode = self._state, self._engine.commands, writes[0][0].mode
+
+        def least(subject: Subject) -> int:
+            # After a flush the log alone cannot show what was lost: the horizon does.
+            return max(state.marks.need(subject), state.marks.horizon if mode == "since" else 0)
+
+        return lambda replid, newest: commands.set_many(
+            [
+                Put(write.subject, item.id, *write.lifetime, write.envelope, write.since, least(write.subject))
+                for write, item in writes
+            ],
             replid=replid,
             newest=newest,
-            id=id,
             **self._window(deadline),
-            soft_ms=soft_ms,
-            span_ms=span_ms,
-            envelope=write.envelope,
-            mode=write.mode,
-            since=write.since,
-            # After a flush the log alone cannot show what was lost: the horizon does.
-            least=max(state.marks.need(write.subject), state.marks.horizon if write.mode == "since" else 0),
+            mode=mode,
         )
 
     async def _out_of_the_way(self, item: Pending, deadline: float) -> None:

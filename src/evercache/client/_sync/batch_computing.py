@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
@@ -17,14 +19,15 @@ from evercache.engine.state import HeldLease
 from evercache.errors import UnavailableError
 from evercache.observe import events
 from evercache.process import from_signal_handler
-from evercache.protocol.envelope import Envelope
-from evercache.protocol.replies import LeaseReply
+from evercache.protocol.commands import Fill
+from evercache.protocol.envelope import Envelope, repack
+from evercache.protocol.replies import LeaseReply, parse_stores
+from evercache.protocol.scripts import chunks
 
 __all__ = ["Grant", "SyncBatchComputing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """A lease that this call holds, and the entry that it was granted over, if that may still be of use."""
 
     token: str
@@ -185,7 +188,7 @@ class SyncBatchComputing(SyncLeads):
     ) -> None:
         """Bring the results to the master; the leases of what is not to be cached end in the same trip."""
         stores: list[tuple[Request, Envelope, tuple[int, int]]] = []
-        builds: list[Build] = []
+        fills: list[Fill] = []
         unused: list[tuple[str, str]] = []
         for index, grant in granted.items():
             request, outcome = batch.requests[index], outcomes[index]
@@ -195,10 +198,12 @@ class SyncBatchComputing(SyncLeads):
                 unused.append((key, grant.token))
                 continue
             stores.append((request, envelope, lifetime))
-            builds.append(self._store_call(key, grant.token, envelope.stamp, envelope, lifetime))
+            fills.append(Fill(key, grant.token, envelope.stamp, *lifetime, repack(envelope)))
         if not stores:
             self._engine.release_soon(*unused)  # nobody need wait for that
             return
+        parts = list(chunks(fills, lambda fill: len(fill.envelope)))
+        builds = [self._store_call(part) for part in parts]
         builds += [self._release_call(key, token) for key, token in unused]
         try:
             raw = self._link.run_many(builds, deadline, at_once=True)
@@ -207,7 +212,8 @@ class SyncBatchComputing(SyncLeads):
             # As in `_send`: whether they arrived or not.
             self._engine.release_soon(*((batch.requests[i].subject.key, g.token) for i, g in granted.items()))
             return
-        for (request, envelope, lifetime), reply in zip(stores, raw, strict=False):
+        replies = [reply for one, part in zip(raw, parts, strict=False) for reply in parse_stores(one, len(part))]
+        for (request, envelope, lifetime), reply in zip(stores, replies, strict=True):
             self._stored(request, envelope, lifetime, self._taken(request, reply), resyncs)
 
     def _release_call(self, key: str, token: str) -> Build:

@@ -14,7 +14,8 @@ from evercache.observe import events
 from evercache.protocol.canonical import shown
 from evercache.protocol.envelope import Envelope, own_id
 from evercache.protocol.lease import Waiting, wait_limit
-from evercache.protocol.replies import LeaseReply, parse_lease
+from evercache.protocol.replies import LeaseReply, parse_leases
+from evercache.protocol.scripts import chunks
 
 __all__ = ["SyncBatchLeads"]
 
@@ -167,17 +168,16 @@ class SyncBatchLeads(SyncBatchComputing):
     ) -> dict[int, LeaseReply]:
         state, requests = self._state, batch.requests
         leases = [(requests[index].subject.key, tokens[index]) for index in indexes]
-        builds = [
-            self._lease_call(requests[i], needs[i], tokens[i], deadline, (seen or {}).get(i, "")) for i in indexes
-        ]
+        parts = list(chunks((requests[i], needs[i], tokens[i], (seen or {}).get(i, "")) for i in indexes))
         try:
-            raw = self._link.run_many(builds, deadline)
+            raw = self._link.run_many([self._lease_call(part, deadline) for part in parts], deadline)
         except BaseException as error:
             # As in `_ask`. What ran before an error reply to another has run, too.
             if not isinstance(error, UnavailableError) or error.maybe_run or len(leases) > 1:
                 self._engine.release_soon(*leases)
             raise
-        replies = dict(zip(indexes, map(parse_lease, raw), strict=True))
+        answers = [reply for one, part in zip(raw, parts, strict=True) for reply in parse_leases(one, len(part))]
+        replies = dict(zip(indexes, answers, strict=True))
         for index, reply in replies.items():
             state.learn(requests[index].subject, reply.marks)
         late = next((reply for reply in replies.values() if reply.status == "late"), None)
@@ -271,7 +271,7 @@ class SyncBatchLeads(SyncBatchComputing):
         alone: list[int] = []
         held: set[int] = set()
         limit = wait_limit(requests[0].usual.seconds, self._engine.settings.max_compute)
-        turns = 0
+        renewed = 0
         while rest:
             waits: dict[int, LeaseReply] = {}
             entries: list[int] = []
@@ -288,7 +288,7 @@ class SyncBatchLeads(SyncBatchComputing):
                 elif reply.status == "entry":
                     entry = self._readable(requests[index], reply)
                     seen[index] = own_id(reply.entry or b"") if entry is None else entry.id.hex()
-                    if not seen[index] or turns >= _ROUNDS:
+                    if not seen[index] or renewed >= _ROUNDS:
                         alone.append(index)
                     else:
                         entries.append(index)
@@ -297,9 +297,9 @@ class SyncBatchLeads(SyncBatchComputing):
                     alone.append(index)
                 else:
                     waits[index] = reply  # computed now, but perhaps begun before what this caller wants to see
-            turns += 1
             rest = [*entries, *waits]
             if entries:
+                renewed += 1
                 continue
             if granted or alone:
                 left = deadline - state.now()

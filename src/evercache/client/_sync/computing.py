@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from evercache.client import telling
 from evercache.client._sync.link import Build, SyncLink
@@ -17,8 +19,9 @@ from evercache.errors import CannotEncode, UnavailableError
 from evercache.observe import events
 from evercache.process import from_signal_handler
 from evercache.protocol.canonical import shown
+from evercache.protocol.commands import Fill
 from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, draw_of, repack
-from evercache.protocol.replies import LeaseReply, parse_store
+from evercache.protocol.replies import LeaseReply, StoreReply, parse_store
 
 __all__ = ["SyncComputing"]
 
@@ -224,7 +227,7 @@ class SyncComputing:
         deadline: float,
     ) -> int:
         """The soft expiry (ms of the server) that the master gave the entry, or 0 when it was refused."""
-        build = self._store_call(request.subject.key, token, stamp, envelope, lifetime)
+        build = self._store_call([Fill(request.subject.key, token, stamp, *lifetime, repack(envelope))])
         try:
             # Others wait for the lease to end; what is stored is judged by its stamp, whatever was not heard here.
             raw = self._link.run(build, deadline, at_once=True)
@@ -234,25 +237,14 @@ class SyncComputing:
             # wait for it to run out, at the next master too.
             self._engine.release_soon((request.subject.key, token))
             return 0
-        return self._taken(request, raw)
+        return self._taken(request, parse_store(raw))
 
-    def _store_call(self, key: str, token: str, stamp: int, envelope: Envelope, lifetime: tuple[int, int]) -> Build:
-        commands, data = self._engine.commands, repack(envelope)
-        soft_ms, span_ms = lifetime
-        return lambda replid, newest: commands.store(
-            key,
-            replid=replid,
-            newest=newest,
-            token=token,
-            stamp=stamp,
-            soft_ms=soft_ms,
-            span_ms=span_ms,
-            envelope=data,
-        )
+    def _store_call(self, fills: Sequence[Fill]) -> Build:
+        commands = self._engine.commands
+        return lambda replid, newest: commands.store_many(fills, replid=replid, newest=newest)
 
-    def _taken(self, request: Request, raw: Any) -> int:
+    def _taken(self, request: Request, reply: StoreReply) -> int:
         """The soft expiry that the answer to a store tells, or 0 when it was refused."""
-        reply = parse_store(raw)
         if reply.status == "ok":
             return reply.soft_expiry_ms
         request.counters.store_refused += 1

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from evercache.client import telling
 from evercache.client._sync.leads import SyncLeads
@@ -28,8 +28,7 @@ __all__ = ["ROUNDS", "Found", "SyncReads"]
 ROUNDS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """An entry that may be served: where it was, and whether it is past its soft expiry.
 
     `resyncs` and `obeyed` as in `Unserved`.

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from evercache.client._sync.link import Build, SyncLink
 from evercache.engine.engine import Engine
@@ -19,8 +20,7 @@ __all__ = ["Swept", "SyncSweeping"]
 _STEP, _BATCH = 1000, 100
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(Struct, frozen=True):
     """How many entries a sweep removed, and whether it saw all that were there."""
 
     removed: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
-from evercache import connect
 from evercache.faces.keyspace import UNCONDITIONAL, Keyspace
 from evercache.policy import TTL, WAITED, OnError, Seconds, seconds
 from evercache.protocol.scope import EVERYTHING, Scope
@@ -78,9 +77,7 @@ class AsyncKeys(Keyspace):
         if client is None:
             return dict.fromkeys(values, self._unsent())
         tags = tuple(tags) if not isinstance(tags, str) else tags
-        return await client.operations.set_many(
-            {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
-        )
+        return await client.operations.set_many(self._writes(values, ttl, tags, on_error))
 
     async def aadd(
         self,
@@ -198,4 +195,6 @@ class AsyncKeys(Keyspace):
         client = self._client_async()
         if client is None:
             return self._no_health()
-        return connect.health(client.engine, await client.operations.nodes())
+        from evercache.connect import health  # imported since the URL is known
+
+        return health(client.engine, await client.operations.nodes())

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from evercache.client._sync.client import SyncClient
 from evercache.engine.flights import Owner
 from evercache.faces.changes import AT_MOST, Change, Changed, longest, scopes_of
 from evercache.faces.keyspace import Keyspace
 from evercache.observe import Counters
 from evercache.policy import OnError, Seconds, check_choice
 from evercache.protocol.scope import Scope
+
+if TYPE_CHECKING:
+    from evercache.client._sync.client import SyncClient
 
 __all__ = ["SyncChangeBlock", "SyncChanging"]
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from evercache import connect
 from evercache.faces.keyspace import UNCONDITIONAL, Keyspace
 from evercache.policy import TTL, WAITED, OnError, Seconds, seconds
 from evercache.protocol.scope import EVERYTHING, Scope
@@ -79,9 +78,7 @@ class SyncKeys(Keyspace):
         if client is None:
             return dict.fromkeys(values, self._unsent())
         tags = tuple(tags) if not isinstance(tags, str) else tags
-        return client.operations.set_many(
-            {k: (self._request(k, ttl=ttl, tags=tags, on_error=on_error), v) for k, v in values.items()}
-        )
+        return client.operations.set_many(self._writes(values, ttl, tags, on_error))
 
     def add(
         self,
@@ -192,4 +189,6 @@ class SyncKeys(Keyspace):
         client = self._client_sync()
         if client is None:
             return self._no_health()
-        return connect.health(client.engine, client.operations.nodes())
+        from evercache.connect import health  # imported since the URL is known
+
+        return health(client.engine, client.operations.nodes())

@@ -71,7 +71,8 @@ def doctor(json_: bool, patience: float) -> None:
         for level in ("error", "risk", "note"):
             for finding in findings:
                 if finding.level == level:
-                    click.echo(f"{level}: {finding.problem}\n  mend: {finding.mend}")
+                    steps = finding.mend.replace("\n", "\n        ")
+                    click.echo(f"{level}: {finding.problem}\n  mend: {steps}")
         if not findings:
             click.echo("nothing to mend")
     raise SystemExit(exit_code(findings))

@@ -8,12 +8,12 @@ import inspect
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask
+from msgspec.structs import replace
 
 from evercache.client.request import Request
 from evercache.faces.core import FunctionCore

@@ -15,6 +15,7 @@ from evercache.integrations.redis.commands import CURSORS, KeyTable, blocks, onl
 from evercache.integrations.redis.errors import ClientsClosed, NotAttached, NotSent, Stale
 from evercache.integrations.redis.routes import Route, waive
 from evercache.integrations.redis.scans import Life, Scan
+from evercache.protocol.shapes import to_fields
 from evercache.wire.types import Address
 
 __all__ = ["BROKEN", "ERRORS", "Guard", "Patience", "connection_options", "not_meant"]
@@ -202,7 +203,7 @@ class Guard:
     def accepts(self, reply: Any) -> bool:
         """Whether the process is the one that is meant, by its answer to INFO."""
         text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
-        facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        facts = to_fields(text)
         address = self.address
         meant = address is not None and self.route.accepts(address, facts)
         if address is not None:

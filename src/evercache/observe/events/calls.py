@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from evercache.observe.event import Begins, Ends, Occasion
@@ -23,8 +22,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class GutterUsed(Begins):
+class GutterUsed(Begins, frozen=True):
     """No server could say: a result that was computed moments ago in this process is served."""
 
     text: ClassVar[str] = "no server can be reached: results are kept in the process for moments"
@@ -32,16 +30,14 @@ class GutterUsed(Begins):
     before_contact: ClassVar[Literal["", "quiet", "later"]] = "quiet"
 
 
-@dataclass(frozen=True, slots=True)
-class GutterLeft(Ends):
+class GutterLeft(Ends, frozen=True):
     """There is a server again."""
 
     text: ClassVar[str] = "results are kept by the servers again"
     closes: ClassVar[tuple[str, ...]] = ("gutter",)
 
 
-@dataclass(frozen=True, slots=True)
-class ComputedUnleased(Occasion):
+class ComputedUnleased(Occasion, frozen=True):
     """A function ran without a lease, so that others may run it too; the result goes to no server."""
 
     text: ClassVar[str] = "{e.key}: computed without a lease: {e.why}"
@@ -51,16 +47,14 @@ class ComputedUnleased(Occasion):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseLost(Occasion):
+class LeaseLost(Occasion, frozen=True):
     """The lease of a computation under way ran out or was taken; others may compute the same."""
 
     text: ClassVar[str] = "{e.key}: the lease was lost while the function runs"
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallFailed(Occasion):
+class CallFailed(Occasion, frozen=True):
     """A trip to the master came to nothing; the caller went on without it (or got the error)."""
 
     text: ClassVar[str] = "a call found no master in its budget ({e.error}): {e.why}"
@@ -69,8 +63,7 @@ class CallFailed(Occasion):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class EntryCorrupt(Occasion):
+class EntryCorrupt(Occasion, frozen=True):
     """What was stored cannot be read here: damaged, foreign, or of classes that are not allowed."""
 
     level: ClassVar[int] = logging.WARNING
@@ -81,8 +74,7 @@ class EntryCorrupt(Occasion):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class NewerEnvelope(Occasion):
+class NewerEnvelope(Occasion, frozen=True):
     """An entry of a later version of the library: left alone."""
 
     text: ClassVar[str] = "{e.key}: written by a later version of evercache, so it is not read here"
@@ -91,8 +83,7 @@ class NewerEnvelope(Occasion):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class UncacheableResult(Occasion):
+class UncacheableResult(Occasion, frozen=True):
     """A value that no codec takes, or that is too large."""
 
     level: ClassVar[int] = logging.WARNING
@@ -103,8 +94,7 @@ class UncacheableResult(Occasion):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class StaleOnError(Begins):
+class StaleOnError(Begins, frozen=True):
     """`stale_if_error` at work."""
 
     text: ClassVar[str] = "{e.key}: the function raised {e.error}; the stale value is served"
@@ -114,8 +104,7 @@ class StaleOnError(Begins):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshFailed(Begins):
+class RefreshFailed(Begins, frozen=True):
     """A refresh in the background raised; the old value serves until `stale` is over."""
 
     text: ClassVar[str] = "{e.key}: a refresh in the background raised {e.error}"
@@ -125,8 +114,7 @@ class RefreshFailed(Begins):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionSucceeds(Ends):
+class FunctionSucceeds(Ends, frozen=True):
     """A function that had raised returned."""
 
     text: ClassVar[str] = "{e.function}: succeeds again"

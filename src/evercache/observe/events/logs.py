@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
@@ -39,8 +38,7 @@ class _Counted:
         return f"{self.count} invalidation{'' if self.count == 1 else 's'}"
 
 
-@dataclass(frozen=True, slots=True)
-class LogNotFollowed(Begins):
+class LogNotFollowed(Begins, frozen=True):
     """The master refuses what following the log needs."""
 
     text: ClassVar[str] = (
@@ -51,8 +49,7 @@ class LogNotFollowed(Begins):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class LogFollowed(Ends):
+class LogFollowed(Ends, frozen=True):
     """The log is followed again."""
 
     text: ClassVar[str] = "the log of invalidations on {e.address} is followed again"
@@ -60,24 +57,21 @@ class LogFollowed(Ends):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class TailBlind(Begins):
+class TailBlind(Begins, frozen=True):
     """An invalidation could have passed unheard: neither near nor replicas are read."""
 
     text: ClassVar[str] = "the log of invalidations is not heard: reads go to the master"
     opens: ClassVar[str] = "blind"
 
 
-@dataclass(frozen=True, slots=True)
-class TailSure(Ends):
+class TailSure(Ends, frozen=True):
     """Every invalidation is heard again."""
 
     text: ClassVar[str] = "the log of invalidations is heard again"
     closes: ClassVar[tuple[str, ...]] = ("blind",)
 
 
-@dataclass(frozen=True, slots=True)
-class Resynced(Occasion):
+class Resynced(Occasion, frozen=True):
     """Everything was learnt anew. `reason`: start, fork, master, generation, life, flush, gap or unreadable."""
 
     text: ClassVar[str] = "the marks of {e.address} were read anew ({e.reason})"
@@ -86,8 +80,7 @@ class Resynced(Occasion):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class BookkeepingElsewhere(Begins):
+class BookkeepingElsewhere(Begins, frozen=True):
     """Other processes of the namespace have another `bookkeeping_db=`, and were first: theirs is used."""
 
     text: ClassVar[str] = (
@@ -107,8 +100,7 @@ class BookkeepingElsewhere(Begins):
         return str(self.db)
 
 
-@dataclass(frozen=True, slots=True)
-class BookkeepingFound(Ends):
+class BookkeepingFound(Ends, frozen=True):
     """The bookkeeping is where this process was told that it is."""
 
     text: ClassVar[str] = "the bookkeeping is in database {e.db}, as bookkeeping_db= says"
@@ -116,8 +108,7 @@ class BookkeepingFound(Ends):
     db: int
 
 
-@dataclass(frozen=True, slots=True)
-class MarksRestored(Occasion):
+class MarksRestored(Occasion, frozen=True):
     """The bookkeeping was gone (`FLUSHALL`, a wiped restart, an eviction): what this process remembers was written
     back. Entries that are still there count as outdated."""
 
@@ -126,8 +117,7 @@ class MarksRestored(Occasion):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidationsReissued(_Counted, Begins):
+class InvalidationsReissued(_Counted, Begins, frozen=True):
     """The present master lacks invalidations that were acknowledged."""
 
     text: ClassVar[str] = "a failover lost {e.invalidations}, which this process issues again"
@@ -135,8 +125,7 @@ class InvalidationsReissued(_Counted, Begins):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidationQueued(_Counted, Begins):
+class InvalidationQueued(_Counted, Begins, frozen=True):
     """Invalidations wait for a master; this process obeys them already."""
 
     text: ClassVar[str] = (
@@ -149,16 +138,14 @@ class InvalidationQueued(_Counted, Begins):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class QueueEmptied(Ends):
+class QueueEmptied(Ends, frozen=True):
     """No invalidation waits any more."""
 
     text: ClassVar[str] = "the master has every invalidation that waited"
     closes: ClassVar[tuple[str, ...]] = ("queue", "lost")
 
 
-@dataclass(frozen=True, slots=True)
-class PendingMerged(Occasion):
+class PendingMerged(Occasion, frozen=True):
     """Too many invalidations waited: some were widened to their functions, or to everything."""
 
     level: ClassVar[int] = logging.WARNING
@@ -167,8 +154,7 @@ class PendingMerged(Occasion):
     left: int
 
 
-@dataclass(frozen=True, slots=True)
-class Spooled(_Counted, Event):
+class Spooled(_Counted, Event, frozen=True):
     """The process ends with invalidations that no master had; `kept` says what became of them."""
 
     level: ClassVar[int] = logging.WARNING
@@ -177,16 +163,14 @@ class Spooled(_Counted, Event):
     kept: str
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolRead(_Counted, Event):
+class SpoolRead(_Counted, Event, frozen=True):
     """An earlier process had left invalidations."""
 
     text: ClassVar[str] = "an earlier process left {e.invalidations}, which are sent to the master now"
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolUnreadable(Event):
+class SpoolUnreadable(Event, frozen=True):
     """The file of `spool=` cannot be read."""
 
     level: ClassVar[int] = logging.WARNING

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from evercache.observe.event import Begins, Ends, Event
@@ -28,8 +27,7 @@ __all__ = [
 # -- the master
 
 
-@dataclass(frozen=True, slots=True)
-class MasterChanged(Event):
+class MasterChanged(Event, frozen=True):
     """Another master is followed."""
 
     text: ClassVar[str] = "the master is {e.new} (epoch {e.epoch})"
@@ -40,8 +38,7 @@ class MasterChanged(Event):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class MasterLost(Begins):
+class MasterLost(Begins, frozen=True):
     """The master does not answer, or refuses; `refused` is the error code of its refusal."""
 
     text: ClassVar[str] = "the master {e.address} does not serve: {e.why}"
@@ -56,8 +53,7 @@ class MasterLost(Begins):
         return self.refused
 
 
-@dataclass(frozen=True, slots=True)
-class MasterServes(Ends):
+class MasterServes(Ends, frozen=True):
     """The master answers again."""
 
     text: ClassVar[str] = "the master {e.address} serves again"
@@ -65,8 +61,7 @@ class MasterServes(Ends):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommandsRefused(Begins):
+class CommandsRefused(Begins, frozen=True):
     """The master answers with an error to what the cache asks."""
 
     text: ClassVar[str] = "the master refuses commands of the cache: {e.why}"
@@ -75,8 +70,7 @@ class CommandsRefused(Begins):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommandsTaken(Ends):
+class CommandsTaken(Ends, frozen=True):
     """The master does what it had refused."""
 
     text: ClassVar[str] = "the master takes commands again (it had refused them with {e.code})"
@@ -84,8 +78,7 @@ class CommandsTaken(Ends):
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class TopologyUnknown(Begins):
+class TopologyUnknown(Begins, frozen=True):
     """Who is master cannot be found out."""
 
     text: ClassVar[str] = "{e.why}"
@@ -93,8 +86,7 @@ class TopologyUnknown(Begins):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class TopologyKnown(Ends):
+class TopologyKnown(Ends, frozen=True):
     """Who is master is known again."""
 
     text: ClassVar[str] = "the topology is known again: the master is {e.master}"
@@ -102,8 +94,7 @@ class TopologyKnown(Ends):
     master: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unconfirmed(Begins):
+class Unconfirmed(Begins, frozen=True):
     """The master cannot be reached or confirmed; what that means depends on `consistency=`."""
 
     text: ClassVar[str] = "the master is not confirmed, {e.what}"
@@ -118,8 +109,7 @@ class Unconfirmed(Begins):
         return "so replicas serve what may have been invalidated by processes that still reach it"
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed(Ends):
+class Confirmed(Ends, frozen=True):
     """The master is confirmed again."""
 
     text: ClassVar[str] = "the master is confirmed again"
@@ -129,8 +119,7 @@ class Confirmed(Ends):
 # -- the sentinels
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelSilent(Begins):
+class SentinelSilent(Begins, frozen=True):
     """A sentinel did not answer twice, or not like one."""
 
     text: ClassVar[str] = "sentinel {e.address}: {e.why}"
@@ -139,8 +128,7 @@ class SentinelSilent(Begins):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelAnswers(Ends):
+class SentinelAnswers(Ends, frozen=True):
     """A sentinel answers again."""
 
     text: ClassVar[str] = "sentinel {e.address} answers again"
@@ -148,8 +136,7 @@ class SentinelAnswers(Ends):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelRemoved(Ends):
+class SentinelRemoved(Ends, frozen=True):
     """A sentinel in trouble is asked no more: the others do not name it."""
 
     text: ClassVar[str] = "sentinel {e.address} is asked no more"
@@ -157,8 +144,7 @@ class SentinelRemoved(Ends):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelMute(Begins):
+class SentinelMute(Begins, frozen=True):
     """A sentinel refuses to tell its events: a failover is noticed by asking, up to a second later."""
 
     text: ClassVar[str] = "sentinel {e.address} does not tell its events: {e.why}"
@@ -167,8 +153,7 @@ class SentinelMute(Begins):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelHeard(Ends):
+class SentinelHeard(Ends, frozen=True):
     """A sentinel tells its events."""
 
     text: ClassVar[str] = "sentinel {e.address} tells its events"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
@@ -23,8 +22,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaEjected(Begins):
+class ReplicaEjected(Begins, frozen=True):
     """A replica takes no reads. `cause` is the kind of trouble, told anew when it changes."""
 
     text: ClassVar[str] = "replica {e.address}: {e.why}"
@@ -40,8 +38,7 @@ class ReplicaEjected(Begins):
         return self.cause
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaReturned(Ends):
+class ReplicaReturned(Ends, frozen=True):
     """A replica is sound again."""
 
     text: ClassVar[str] = "replica {e.address} answers and is sound again"
@@ -49,8 +46,7 @@ class ReplicaReturned(Ends):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaAdmitted(Event):
+class ReplicaAdmitted(Event, frozen=True):
     """A replica was verified for the first time: reads may go there."""
 
     text: ClassVar[str] = "replica {e.address} is in sync and takes reads"
@@ -58,8 +54,7 @@ class ReplicaAdmitted(Event):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaRemoved(Event):
+class ReplicaRemoved(Event, frozen=True):
     """It is listed as a replica no more (promoted, perhaps)."""
 
     text: ClassVar[str] = "{e.address} is no replica of this master any more"
@@ -67,8 +62,7 @@ class ReplicaRemoved(Event):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaLags(Begins):
+class ReplicaLags(Begins, frozen=True):
     """A replica is further behind than `lag_bound`."""
 
     text: ClassVar[str] = "replica {e.address} is {e.seconds:.1f} s behind, more than lag_bound, and not read"
@@ -77,8 +71,7 @@ class ReplicaLags(Begins):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaCaughtUp(Ends):
+class ReplicaCaughtUp(Ends, frozen=True):
     """A replica is within `lag_bound` again."""
 
     text: ClassVar[str] = "replica {e.address} has caught up"
@@ -86,8 +79,7 @@ class ReplicaCaughtUp(Ends):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class HedgedRead(Occasion):
+class HedgedRead(Occasion, frozen=True):
     """A replica was slow: the same read was sent to another one as well, and the first answer taken."""
 
     text: ClassVar[str] = "replica {e.address} was slow: a read was sent to another replica as well"
@@ -95,8 +87,7 @@ class HedgedRead(Occasion):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class HedgesExhausted(Begins):
+class HedgesExhausted(Begins, frozen=True):
     """So many reads were sent twice lately that no more are: the replicas are slow altogether."""
 
     level: ClassVar[int] = logging.INFO
@@ -104,24 +95,21 @@ class HedgesExhausted(Begins):
     opens: ClassVar[str] = "hedges"
 
 
-@dataclass(frozen=True, slots=True)
-class HedgesAvailable(Ends):
+class HedgesAvailable(Ends, frozen=True):
     """Slow reads may be sent twice again."""
 
     text: ClassVar[str] = "slow reads may be sent twice again"
     closes: ClassVar[tuple[str, ...]] = ("hedges",)
 
 
-@dataclass(frozen=True, slots=True)
-class RetriesExhausted(Begins):
+class RetriesExhausted(Begins, frozen=True):
     """So many calls were sent to the master again lately that no more are: each has one attempt."""
 
     text: ClassVar[str] = "calls that fail at the master are not sent again for a while: too many fail"
     opens: ClassVar[str] = "retries"
 
 
-@dataclass(frozen=True, slots=True)
-class RetriesAvailable(Ends):
+class RetriesAvailable(Ends, frozen=True):
     """Calls that fail may be sent again."""
 
     text: ClassVar[str] = "calls that fail at the master may be sent again"

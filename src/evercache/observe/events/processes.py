@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import ClassVar
 
 from evercache.observe.event import Begins, Ends, Event, Occasion
@@ -20,8 +19,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class BackgroundUnavailable(Begins):
+class BackgroundUnavailable(Begins, frozen=True):
     """No background can run now: calls ask the master for each value, or compute."""
 
     text: ClassVar[str] = "{e.why}"
@@ -29,16 +27,14 @@ class BackgroundUnavailable(Begins):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class BackgroundRuns(Ends):
+class BackgroundRuns(Ends, frozen=True):
     """The background runs after all."""
 
     text: ClassVar[str] = "the background of the cache runs"
     closes: ClassVar[tuple[str, ...]] = ("background",)
 
 
-@dataclass(frozen=True, slots=True)
-class GeventPatched(Begins):
+class GeventPatched(Begins, frozen=True):
     """The background is a greenlet."""
 
     text: ClassVar[str] = (
@@ -48,8 +44,7 @@ class GeventPatched(Begins):
     opens: ClassVar[str] = "gevent"
 
 
-@dataclass(frozen=True, slots=True)
-class OnlyThisProcess(Event):
+class OnlyThisProcess(Event, frozen=True):
     """No URL is configured, and other processes are likely, or something was invalidated. Logged once."""
 
     level: ClassVar[int] = logging.WARNING
@@ -67,8 +62,7 @@ class OnlyThisProcess(Event):
         return f", but {self.why}" if self.why else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Defect(Occasion):
+class Defect(Occasion, frozen=True):
     """A mistake in evercache itself was met and survived: please report it, with the traceback in the log."""
 
     level: ClassVar[int] = logging.ERROR
@@ -78,8 +72,7 @@ class Defect(Occasion):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriberDropped(Event):
+class SubscriberDropped(Event, frozen=True):
     """A callback of `subscribe` raised; it is called no more."""
 
     level: ClassVar[int] = logging.ERROR
@@ -88,8 +81,7 @@ class SubscriberDropped(Event):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class UsedAfterClose(Event):
+class UsedAfterClose(Event, frozen=True):
     """A cache was used after its `close()`: every call computes. Logged once for each `close()`."""
 
     level: ClassVar[int] = logging.WARNING
@@ -100,8 +92,7 @@ class UsedAfterClose(Event):
     namespace: str
 
 
-@dataclass(frozen=True, slots=True)
-class EventsDropped(Occasion):
+class EventsDropped(Occasion, frozen=True):
     """Subscribers are slower than what happens: the oldest events were not told to them."""
 
     level: ClassVar[int] = logging.WARNING

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from evercache.ops.deploy import readme
+from evercache.ops.deploy.conf import node_conf, sentinel_conf
 from evercache.ops.deploy.description import Description, Host
 from evercache.ops.deploy.layout import Layout, layout_of
-from evercache.ops.deploy.reading import size_text
 from evercache.ops.deploy.sound import check
 from evercache.ops.templates.acl import User, node_users, sentinel_users
 from evercache.ops.templates.containers import Container, compose_text, pod_text, policies_text
-from evercache.ops.templates.host import SYSCTL, Opening, firewall_text, install_text, kernel_text
+from evercache.ops.templates.host import (
+    SYSCTL,
+    Opening,
+    Running,
+    firewall_text,
+    install_text,
+    kernel_text,
+    reload_text,
+)
 from evercache.ops.templates.servers import (
     NodeConf,
     SentinelConf,
     node_text,
-    reboot_word,
     sentinel_text,
 )
-from evercache.ops.templates.starting import after_boot, node_preparation, sentinel_preparation, waiting
+from evercache.ops.templates.starting import Asking, after_boot, node_preparation, sentinel_preparation, waiting
 from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
 from evercache.ops.templates.systemd import Unit, kernel_unit, unit_text
 
@@ -107,6 +115,7 @@ class _Host:
         else:
             found |= dict(self._machine())
             found["install.sh"] = self._install(list(found))
+            found["reload.sh"] = reload_text(self.host.name, self._running())
         found["README.md"] = readme.readme(self.description, self.host, self.variant, list(found))
         return found
 
@@ -137,7 +146,13 @@ class _Host:
             yield (
                 f"{run}-node.sh",
                 node_preparation(
-                    layout.rendered(layout.node_file), layout.node_live, layout.node, wait, d.restart_delay, start
+                    layout.rendered(layout.node_file),
+                    layout.node_live,
+                    layout.node,
+                    wait,
+                    d.restart_delay,
+                    start,
+                    self._asking(),
                 ),
             )
         if self.host.sentinel:
@@ -159,10 +174,10 @@ class _Host:
     def _node(self) -> NodeConf:
         d, host, layout = self.description, self.host, self.layout
         first = d.nodes[0]
-        persistence = d.persistence
-        return NodeConf(
+        return node_conf(
+            d,
             bind=layout.bind,
-            port=d.ports.node,
+            place=(host.address, d.ports.node),
             folder=layout.node,
             access=(
                 f"aclfile {layout.rendered('users.acl')}",
@@ -170,48 +185,46 @@ class _Host:
                 f"masterauth {self.passwords['replication']}",
             ),
             master=None if host is first else (first.address, d.ports.node),
-            memory=size_text(d.server.memory),
-            eviction=d.server.eviction,
-            append=persistence.mode in {"aof", "both"},
-            save=persistence.save if persistence.mode in {"rdb", "both"} else "",
-            min_replicas=d.min_replicas,
-            max_lag=d.replication.max_lag,
-            backlog=d.backlog,
-            sync_delay=2,
-            announce=(host.address, d.ports.node),
             priority=host.priority,
+            tls=layout.tls,
+        )
+
+    def _asking(self) -> Asking | None:
+        d, layout = self.description, self.layout
+        others = tuple((one.address, d.ports.node) for one in d.nodes if one is not self.host)
+        if not d.sentinels or not others:
+            return None
+        folder, slash, _ = layout.program.rpartition("/")
+        clients = f"{folder}{slash}{d.server.cli}", d.server.cli, "valkey-cli", "redis-cli"
+        return Asking(
+            clients=tuple(dict.fromkeys(clients)),
+            user=d.user_of("replication"),
+            service=d.name,
+            sentinels=tuple((one.address, d.ports.sentinel) for one in d.sentinels),
+            others=others,
             tls=layout.tls,
         )
 
     def _sentinel(self) -> SentinelConf:
         d, host, layout = self.description, self.host, self.layout
-        user, times = d.user_of("sentinel"), d.sentinel
-        first, *replicas = d.nodes
-        return SentinelConf(
+        user = d.user_of("sentinel")
+        return sentinel_conf(
+            d,
             bind=layout.bind,
-            port=d.ports.sentinel,
+            place=(host.address, d.ports.sentinel),
             folder=layout.sentinel,
             access=(f"aclfile {layout.rendered('sentinel-users.acl')}",),
-            service=d.name,
-            ident=host.ident(d.name),
-            master=(first.address, d.ports.node),
-            quorum=d.quorum,
             login=(
                 f"sentinel auth-user {d.name} {user}",
                 f"sentinel auth-pass {d.name} {self.passwords['sentinel']}",
                 f"sentinel sentinel-user {user}",
                 f"sentinel sentinel-pass {self.passwords['sentinel']}",
             ),
-            down_after_ms=times.down_after_ms,
-            failover_timeout_ms=d.failover_timeout_ms,
-            reboot_down_after_ms=times.reboot_down_after_ms,
-            reboot_word=reboot_word(d.server.numbers),
-            replicas=tuple((one.address, d.ports.node) for one in replicas),
+            ident=host.ident(d.name),
+            nodes=tuple((one.address, d.ports.node) for one in d.nodes),
             others=tuple(
                 ((one.address, d.ports.sentinel), one.ident(d.name)) for one in d.sentinels if one is not host
             ),
-            announce=(host.address, d.ports.sentinel),
-            names=d.by_name,
             tls=layout.tls,
         )
 
@@ -275,11 +288,6 @@ class _Host:
 
     def _compose(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         d = self.description
-        probe = [d.server.cli, "-h", self.layout.bind[0].replace("*", "127.0.0.1")]
-        if self.layout.tls:
-            probe += ["--tls", "--cacert", self.layout.tls.ca]
-            if self.layout.tls.clients:
-                probe += ["--cert", self.layout.tls.certificate, "--key", self.layout.tls.key]
         yield (
             "compose.yaml",
             compose_text(
@@ -289,7 +297,7 @@ class _Host:
                 config=str(d.folder("config", self.host)),
                 data=str(d.folder("data", self.host)),
                 stop_seconds=d.stop_timeout,
-                probe=probe,
+                probe=self._cli(),
                 containers=self._containers(),
             ),
         )
@@ -312,6 +320,39 @@ class _Host:
                 tls=d.tls.enabled,
                 containers=self._containers(),
             ),
+        )
+
+    def _cli(self) -> list[str]:
+        """The command line client, run where the servers are."""
+        words = [self.description.server.cli, "-h", self.layout.bind[0].replace("*", "127.0.0.1")]
+        if self.layout.tls:
+            words += ["--tls", "--cacert", self.layout.tls.ca]
+            if self.layout.tls.clients:
+                words += ["--cert", self.layout.tls.certificate, "--key", self.layout.tls.key]
+        return words
+
+    def _running(self) -> Running:
+        d, host = self.description, self.host
+        config = str(d.folder("config", host))
+        cli = [*self._cli(), "--user", d.user_of("operator"), "--no-auth-warning"]
+        if self.variant == "compose":
+            inside = ["docker", "compose", "-f", f"{config}/compose.yaml", "exec", "-T"]
+            inside += ["-e", "REDISCLI_AUTH", "-e", "VALKEYCLI_AUTH"]
+            cli = [*inside, self._names()[0], *cli]
+        restart = {
+            "supervisor": f"{readme.supervisorctl(d, config)} restart sentinel",
+            "systemd": f"systemctl restart evercache-{d.name}-sentinel",
+            "compose": f"docker compose -f {config}/compose.yaml restart sentinel",
+        }[self.variant]
+        return Running(
+            cli=shlex.join(cli),
+            node=d.ports.node if host.node else 0,
+            sentinel=d.ports.sentinel if host.sentinel else 0,
+            service=d.name,
+            config=config,
+            node_file=self.layout.node_file,
+            certificate=self.layout.tls.certificate if self.layout.tls else "",
+            restart=restart,
         )
 
     def _names(self) -> list[str]:

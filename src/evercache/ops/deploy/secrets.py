@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evercache.errors import DescriptionError
-from evercache.ops.config import write_private
 from evercache.ops.deploy.description import ROLES, Description, Secret
+from evercache.ops.files import write_private
 
 __all__ = ["generate_passwords", "read_further_passwords", "read_passwords"]
 

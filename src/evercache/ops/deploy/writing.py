@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from evercache.errors import DeploymentError, FilesChanged
-from evercache.ops.config import disk_errors, write_private
+from evercache.ops.files import disk_errors, write_private
 
 __all__ = ["Change", "changes", "diff", "write"]
 

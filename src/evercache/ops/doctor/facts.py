@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from evercache.ops.replies import number, to_whole, whole
+from evercache.protocol.shapes import to_epoch
 from evercache.wire.types import Address
 
 __all__ = [
     "FORMAT",
+    "Certificate",
     "ClientFacts",
     "Clock",
     "Facts",
@@ -34,9 +38,6 @@ __all__ = [
 
 #: Of the file that holds facts.
 FORMAT = 1
-#: No number of a server's has more digits, or is larger: what is, cannot be counted with.
-_DIGITS = 19
-_MOST = 1e19
 
 Texts = Mapping[str, str]
 
@@ -48,6 +49,24 @@ class Clock:
     server: float
     sent: float
     received: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Whom a certificate is for, who issued it, and between which moments it is valid: seconds since 1970."""
+
+    name: str
+    issuer: str
+    begins: float
+    ends: float
+    #: The names and addresses that it is for.
+    names: tuple[str, ...] = ()
+    #: Whether that of its server is among them, or need not be.
+    fits: bool = True
+
+    def valid(self, now: float) -> bool:
+        """Whether those that verify it accept it."""
+        return self.fits and self.begins <= now < self.ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +84,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class SentinelFacts:
-    """One sentinel. `error` says why it told nothing at all; `hidden` says what it did not tell, and why."""
+    """One sentinel. `error` says why it did not answer; `hidden` lists what it did not answer, and why."""
 
     address: Address
     error: str = ""
+    #: Whether it runs, and refuses the user or the password.
+    refused: bool = False
     myid: str = ""
     groups: tuple[Group, ...] = ()
     config: Texts = field(default_factory=dict)
@@ -78,6 +99,8 @@ class SentinelFacts:
     clock: Clock | None = None
     #: The newest epoch that it knows, of whatever election; None where it could not be heard.
     epoch: int | None = None
+    #: What it presents, also where it was not accepted; None without TLS, or where it could not be seen.
+    certificate: Certificate | None = None
     hidden: Texts = field(default_factory=dict)
 
     def group(self, name: str | None) -> Group | None:
@@ -87,10 +110,11 @@ class SentinelFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """One data node; `error` and `hidden` as for a sentinel."""
+    """One data node; `error`, `refused` and `hidden` as for a sentinel."""
 
     address: Address
     error: str = ""
+    refused: bool = False
     #: The first word of ROLE: master, slave, or empty.
     role: str = ""
     info: Texts = field(default_factory=dict)
@@ -105,11 +129,15 @@ class NodeFacts:
     left_out: tuple[str, ...] | None = None
     #: How many clients are logged in as the default user; None where that is not told.
     as_default: int | None = None
+    #: How many connections processes with each version of evercache have here.
+    libraries: Mapping[str, int] = field(default_factory=dict)
     #: What changes of INFO, once more so many seconds later (0: it was not asked again).
     later: Texts = field(default_factory=dict)
     later_after: float = 0.0
     #: The shorter of two times (seconds) that an answer took; None: not known.
     answered_in: float | None = None
+    #: As of a sentinel.
+    certificate: Certificate | None = None
     hidden: Texts = field(default_factory=dict)
 
     @property
@@ -139,7 +167,7 @@ class NodeFacts:
         """The kind of server (valkey, redis) and its version."""
         for kind in ("valkey", "redis"):
             if text := self.info.get(f"{kind}_version"):
-                return kind, tuple(int(part) for part in text.split(".") if _is_number(part))
+                return kind, tuple(one for part in text.split(".") if (one := to_whole(part, -1)) >= 0)
         return "", ()
 
 
@@ -205,6 +233,12 @@ class ClientFacts:
     answer_timeout: float | None = None
     #: Where the time-outs are from.
     source: str = "the URL"
+    #: Whether it speaks TLS; by which certificate it logs in, and the file; the authorities that it trusts.
+    secure: bool = False
+    certificate: Certificate | None = None
+    certificate_file: str = ""
+    authorities: tuple[Certificate, ...] = ()
+    authorities_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,37 +385,15 @@ def address_of(texts: Texts) -> Address:
 
 
 def epoch_of(texts: Texts) -> int:
-    """The configuration epoch in an entry of SENTINEL MASTERS, which sentinels print as a signed number."""
-    text = texts.get("config-epoch", "")
-    return (1 << 64) - to_whole(text[1:]) if text.startswith("-") else to_whole(text)
+    """The configuration epoch in an entry of SENTINEL MASTERS; 0 where there is none."""
+    with suppress(ValueError):
+        return to_epoch(texts.get("config-epoch", ""))
+    return 0
 
 
 def flags_of(texts: Texts) -> frozenset[str]:
     """The flags in such an entry."""
     return frozenset(texts.get("flags", "").split(","))
-
-
-def number(texts: Texts, name: str) -> float | None:
-    """A number by its name; None where there is none."""
-    try:
-        value = float(texts[name])
-    except (KeyError, ValueError):
-        return None
-    return value if abs(value) < _MOST else None  # neither nan nor inf: those cannot be rounded
-
-
-def whole(texts: Texts, name: str, default: int = 0) -> int:
-    """A whole number by its name; the default where there is none."""
-    return to_whole(texts.get(name, ""), default)
-
-
-def to_whole(text: str, default: int = 0) -> int:
-    """The same, of what a server has told."""
-    return int(text) if _is_number(text) else default
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def is_loopback(host: str) -> bool:

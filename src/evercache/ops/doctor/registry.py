@@ -11,6 +11,7 @@ from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts
 from evercache.ops.doctor.lasting import lasting, rendered
 
 __all__ = [
+    "HELD_FOR_DEAD",
     "Check",
     "Finding",
     "Result",
@@ -19,6 +20,7 @@ __all__ = [
     "examine",
     "fine",
     "found",
+    "is_command",
     "registered",
     "unseen",
     "verdict",
@@ -44,7 +46,7 @@ class Finding:
     state: State
     #: What was seen, with addresses; or why nothing could be seen.
     seen: str
-    #: The command or the setting that mends it, filled in.
+    #: What mends it, one step a line: words, or a command that can be run as it stands (but for `<...>`).
     mend: str = ""
     #: Whether a shell on the host would show it.
     host: bool = False
@@ -54,11 +56,22 @@ class Finding:
     silent: bool = False
     #: The check that found the cause: it is mended there.
     cause: str = ""
+    #: The server that does not work because of it, as findings name it: what the check `explains` of it follows.
+    disables: str = ""
 
 
-def found(seen: str, mend: str, severity: Severity | None = None) -> Finding:
+#: How a line begins that is a command.
+_PROGRAMS = ("valkey-cli ", "sed ", "sleep ", "chown ", "sysctl ", "echo ", "swapoff ")
+
+
+def is_command(line: str) -> bool:
+    """Whether a line of what mends something is to be run."""
+    return line.startswith(_PROGRAMS)
+
+
+def found(seen: str, mend: str, severity: Severity | None = None, *, disables: str = "") -> Finding:
     """Something is wrong."""
-    return Finding("found", seen, mend, severity=severity)
+    return Finding("found", seen, mend, severity=severity, disables=disables)
 
 
 def fine(seen: str) -> Finding:
@@ -92,6 +105,8 @@ class Check:
     #: Whom it looks at one by one: of those that do not answer it can see nothing.
     of: Of
     run: Run
+    #: The checks that fire as well for a server that a finding of this one `disables`.
+    explains: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +138,8 @@ class Result:
         return max(grave, default=None)
 
 
-#: Checks that fire for a server whose disk is full, since its sentinels hold it for dead.
-_FOLLOWS_FROM_THE_DISK = frozenset(
+#: Checks that fire as well for a server that is held for dead since it refuses everybody.
+HELD_FOR_DEAD = frozenset(
     {"one-master", "named-master", "reachable", "replicas-follow", "promotable", "passwords", "dead-remembered"}
 )
 
@@ -141,12 +156,14 @@ def check(
     sentinel: bool = False,
     unknown: bool = False,
     of: Of = "",
+    explains: Iterable[str] = (),
 ) -> Callable[[Run], Run]:
     """Register a function as a check; its subject is the name of its module."""
 
     def register(run: Run) -> Run:
         subject = run.__module__.rpartition(".")[2]
-        _CHECKS.append(Check(name, title, subject, severity, why, mend, sentinel, unknown, of, run))
+        follows = frozenset(explains)
+        _CHECKS.append(Check(name, title, subject, severity, why, mend, sentinel, unknown, of, run, follows))
         return run
 
     return register
@@ -171,19 +188,22 @@ def examine(facts: Facts) -> tuple[Result, ...]:
             )
             for one in results
         ]
-    # A server that cannot write to its disk refuses writes and PING: all that follows from it is mended there.
-    sick = [facts.label(node.address) for node in facts.up_nodes if node.unwritten]
-    return tuple(
-        replace(result, findings=tuple(_explained(one, sick) for one in result.findings))
-        if sick and result.check.name in _FOLLOWS_FROM_THE_DISK
-        else result
-        for result in results
-    )
+    for cause in results:
+        results = [_explained(one, cause) for one in results]
+    return tuple(results)
 
 
-def _explained(finding: Finding, sick: list[str]) -> Finding:
-    of_it = finding.state == "found" and any(label in finding.seen for label in sick)
-    return replace(finding, cause="saves-and-clocks") if of_it else finding
+def _explained(result: Result, cause: Result) -> Result:
+    """The result, its findings marked that follow from what another check has found: they are mended there."""
+    disabled = [one.disables for one in cause.findings if one.disables]
+    if not disabled or result.check.name not in cause.check.explains:
+        return result
+
+    def follows(one: Finding) -> bool:
+        return one.state == "found" and any(label in one.seen for label in disabled)
+
+    findings = (replace(one, cause=cause.check.name) if follows(one) else one for one in result.findings)
+    return replace(result, findings=tuple(findings))
 
 
 def _findings(one: Check, facts: Facts) -> tuple[Finding, ...]:
@@ -209,6 +229,16 @@ def _silent(one: Check, facts: Facts) -> Iterator[Finding]:
         yield Finding("cannot see", "no server is known", silent=True)
 
 
-def verdict(results: Iterable[Result]) -> Severity | None:
-    """The gravest of all; None when all is sound as far as can be seen."""
-    return max((one.severity for one in results if one.severity is not None), default=None)
+def verdict(facts: Facts, results: Iterable[Result]) -> tuple[str, str]:
+    """The state of the deployment ("sound", "unseen" or a severity), and the reason where no server answered.
+
+    A deployment of which no server answers is critical. It is "unseen" only if the question could not be asked: a
+    server runs but refuses the user or the password, or no server was named.
+    """
+    if not facts.up_servers:
+        refusal = next((one.error for one in facts.servers if one.refused), "")
+        if refusal or not facts.servers:
+            return "unseen", refusal or "no server was asked"
+        return "critical", f"no server answers ({facts.servers[0].error})"
+    gravest = max((one.severity for one in results if one.severity is not None), default=None)
+    return "sound" if gravest is None else gravest.name, ""

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from evercache.errors import ConfigurationError
-from evercache.ops.config import write_private
 from evercache.ops.doctor.facts import FORMAT, Facts
+from evercache.ops.files import write_private
 
 __all__ = ["dump", "load", "merged", "read", "save"]
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from evercache import Cache
 from evercache.ops.drill.records import EDITED, KEYS, Failure, Final, Hung, Recorder, Truth, Undelivered
-from evercache.ops.meter import Call, Edit, Overslept, Run
+from evercache.ops.meter import Call, Edit, Run
+from evercache.ops.stalls import Stalls, cpu_wait
 
 if TYPE_CHECKING:
     from evercache.function import CachedFunction
@@ -29,8 +30,6 @@ __all__ = ["ClientPlan", "pages"]
 
 #: The function behind a page takes so long (s).
 FUNCTION = 0.005
-#: A control thread sleeps so long (s); what it is late by more than the second counts as the machine's noise.
-NAP, NOISE = 0.005, 0.002
 #: How often records are brought to the file (s), and how long what is queued may take after all was mended (s).
 FLUSH, DRAIN = 0.4, 6.0
 _TEXT = "what a page shows, some hundred bytes of it; " * 8
@@ -64,7 +63,7 @@ def pages(cache: Cache, compute: Any) -> CachedFunction[[int], Any]:
 
 
 class Client:
-    """The readers, the editor and the control thread of one process."""
+    """The readers and the editor of one process, and the threads that note its stalls and write its records."""
 
     def __init__(self, plan: ClientPlan) -> None:
         self._plan = plan
@@ -74,6 +73,8 @@ class Client:
         self._cache = Cache(plan.url, namespace=plan.namespace)
         self._page = pages(self._cache, self._compute)
         self._numbers = itertools.count()
+        # The writer takes the notes out of the list while the thread appends: both are single steps.
+        self._stalls = Stalls(idle_only=True)
         self._under_way: dict[int, tuple[int, float]] = {}
         self._over, self._quiet, self._drained = threading.Event(), threading.Event(), threading.Event()
 
@@ -172,26 +173,31 @@ class Client:
 
     # -- all of it
 
-    def _control(self) -> None:
-        """Only sleeps, notes when it woke late, and brings the records to the file."""
-        flushed = time.monotonic()
-        while not self._over.is_set():
-            due = time.monotonic() + NAP
-            time.sleep(NAP)
-            now = time.monotonic()
-            if now - due > NOISE:
-                self._recorder.note(Overslept(due, now))
-            if now - flushed > FLUSH:
-                self._recorder.flush()
-                flushed = time.monotonic()
+    def _writer(self) -> None:
+        """Append the records to the file; on a thread of its own, so that a slow disk hides no stall."""
+        while not self._over.wait(FLUSH):
+            self._flush()
+
+    def _flush(self) -> None:
+        stalls = self._stalls.overslept
+        new = stalls[:]
+        del stalls[: len(new)]
+        self._recorder.note_all(new)
+        if (waited := cpu_wait()) is not None:
+            self._recorder.note(waited)
+        self._recorder.flush()
 
     def work(self, orders: Any, say: Any) -> None:
         """Until `stop`, or the end of the input."""
         tasks = [lambda n=n: self._reader(n) for n in range(self._plan.readers)]
-        threads = [threading.Thread(target=task, daemon=True) for task in (*tasks, self._editor, self._control)]
-        for thread in threads:
-            thread.start()
-        say("ready")
+        threads = [threading.Thread(target=task, daemon=True) for task in (*tasks, self._editor, self._writer)]
+        with self._stalls:
+            for thread in threads:
+                thread.start()
+            say("ready")
+            self._obey(orders, say, threads)
+
+    def _obey(self, orders: Any, say: Any, threads: list[threading.Thread]) -> None:
         for order in orders:
             match order.strip():
                 case b"quiet":
@@ -219,7 +225,7 @@ class Client:
             thread.join(max(0.0, end - time.monotonic()))
         now = time.monotonic()
         self._recorder.note_all(Hung(key, now - began) for key, began in self._under_way.copy().values())
-        self._recorder.flush()
+        self._flush()
         self._cache.close()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evercache.ops.drill.measure import Figures, lost_at_the_end
 from evercache.ops.drill.records import Written
-from evercache.ops.drill.verdict import Promise, promises_of_all
+from evercache.ops.drill.verdict import Promise, promises_of_all, together
 from evercache.ops.survey import Survey
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "Mark", "Report", "StepReport", "as_json", "assemble", "environment"]
 
 #: Of the JSON document; raised when a reader of it would have to change.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,16 @@ class StepReport:
     promises: tuple[Promise, ...] = ()
 
     @property
-    def kept(self) -> bool:
-        """Whether every promise was; what did not happen broke none."""
-        return all(promise.kept for promise in self.promises)
+    def kept(self) -> bool | None:
+        """Whether every promise was; None: one could not be judged. What did not happen broke none."""
+        return together(self.promises)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A drill. `state`: kept, broken (a promise was), interrupted, failed (could not go on), nothing (was done)."""
+    """A drill. `state`: kept, broken (a promise was), unjudged (none was, but the machine was too busy to judge
+    one), interrupted, failed (could not go on), nothing (was done).
+    """
 
     state: str
     environment: Mapping[str, Any]
@@ -96,13 +98,15 @@ def assemble(
         replaced_within,
         whole,
     )
-    kept = all(promise.kept for promise in promises) and all(step.kept for step in steps)
+    kept = together([*promises, *(promise for step in steps for promise in step.promises)])
     if trouble:
         state = "failed"
-    elif not kept:
+    elif kept is False:
         state = "broken"
     elif any(step.state in ("interrupted", "left out") for step in steps):
         state = "interrupted"
+    elif kept is None:
+        state = "unjudged"
     else:
         state = "kept" if measured else "nothing"
     return Report(state, facts, tuple(steps), tuple(promises), whole, trouble)

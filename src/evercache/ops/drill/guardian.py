@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evercache.errors import DeploymentError, DrillRefused, EvercacheError, UnavailableError
-from evercache.ops.config import disk_errors, write_private
+from evercache.ops.files import disk_errors, write_private
 from evercache.ops.local import LocalDeployment
 from evercache.ops.survey import Targets, ask, survey
 

@@ -1,8 +1,10 @@
 """The figures of each step, from what the client processes wrote down: pure functions.
 
 - *Beyond its function's own time*: the length of a call without the time in which the function of its page ran,
-  where the call ran it or waited for it. In every client process a thread only sleeps; what it woke late by is the
-  machine's own delay, and is taken off as well (`slowest`); `slowest_seen` has it in it.
+  where the call ran it or waited for it.
+- *Stalled*: in every client process a thread only sleeps. Where it wakes late although its process used no
+  processor, the machine stood still. Each time that has a bound is there as it was seen (`slowest_seen`), with the
+  part in which the machine stood still (`slowest_stalled`), and, over all calls, without that part (`slowest`).
 - *Stale*: the time from the acknowledgement of the earliest invalidation that a read lacks to the beginning of the
   read. What a dying master acknowledged in its last moments may have been heard by nobody else: it counts as known
   once it can have been replayed at the next master, and is shown apart (`stale_last`).
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from evercache.ops.drill.records import Failure, Written
-from evercache.ops.meter import Call, Edit, Meter, Noise, OwnTime, percentile
+from evercache.ops.meter import Beyond, Call, Edit, Meter, Noise, OwnTime, beyond, percentile
 
 __all__ = ["BUCKET", "BUDGET", "STALE", "Bucket", "Figures", "Phases", "Warmth", "lost_at_the_end", "measure"]
 
@@ -92,12 +94,15 @@ class Figures:
     p99: float
     slowest: float
     slowest_seen: float
+    slowest_stalled: float
     slowest_where: str
     over_budget: int
     #: Share of the reads that were answered without running the function, before the fault and during it.
     hits_before: float
     hits_in_fault: float
     stalest: float
+    stalest_seen: float
+    stalest_stalled: float
     stale_reads: int
     stale_last: float
     lost: int
@@ -111,11 +116,16 @@ class Figures:
     #: of a client was acknowledged there; None: it did not come.
     promotes: bool
     promotion: float | None
+    promotion_stalled: float
     writes_back: float | None
     #: From the end of the fault until every node was in use again.
     whole_after: float
-    #: The longest that a thread which only sleeps was late.
+    #: The longest stall of the machine, and all of them; and the shares of the step in which some task waited for a
+    #: processor, and in which the host ran other machines (None: the kernel does not count it).
     noise: float
+    stalled: float
+    cpu_waited: float | None = None
+    cpu_stolen: float | None = None
     series: tuple[Bucket, ...] = ()
     warmth: Warmth | None = None
 
@@ -155,6 +165,8 @@ class _Ages:
     """Of the reads of a step that lacked something acknowledged. Seconds."""
 
     stalest: float = 0.0
+    seen: float = 0.0
+    stalled: float = 0.0
     reads: int = 0
     last: float = 0.0
     lost: int = 0
@@ -176,9 +188,10 @@ class _Judge:
         before = [call for call in reads if call.began < phases.fault]
         failures = [one for one in self._written.failures if phases.began <= one.at < phases.ended]
         edits = [edit for edit in self._written.edits if phases.began <= edit.acknowledged < phases.ended]
-        beyond = [call.ended - call.began - self._own.within(call) for call in calls]
-        net = [self._net(call, raw) for call, raw in zip(calls, beyond, strict=True)]
-        slowest = max(range(len(calls)), key=net.__getitem__, default=None)
+        spent = [beyond(call, self._own, self._noise) for call in calls]
+        seen = [one.seen for one in spent]
+        slowest = max(range(len(calls)), key=lambda number: spent[number].net, default=None)
+        longest = max(spent, key=lambda one: one.seen, default=Beyond(0.0, 0.0))
         ages = self._ages(reads)
         acks = sorted(edit.acknowledged for edit in edits)
         lengths = [call.ended - call.began for call in reads]
@@ -190,13 +203,16 @@ class _Judge:
             error_kinds=dict(Counter(one.what for one in failures).most_common(5)),
             p50=percentile(lengths, 0.5),
             p99=percentile(lengths, 0.99),
-            slowest=0.0 if slowest is None else net[slowest],
-            slowest_seen=max(beyond, default=0.0),
+            slowest=0.0 if slowest is None else spent[slowest].net,
+            slowest_seen=longest.seen,
+            slowest_stalled=longest.stalled,
             slowest_where="" if slowest is None else _where(calls[slowest], phases),
-            over_budget=sum(one > BUDGET + MEASURING for one in net),
+            over_budget=sum(one.net > BUDGET + MEASURING for one in spent),
             hits_before=self._hits(before),
             hits_in_fault=self._hits(during),
             stalest=ages.stalest,
+            stalest_seen=ages.seen,
+            stalest_stalled=ages.stalled,
             stale_reads=ages.reads,
             stale_last=ages.last,
             lost=ages.lost,
@@ -206,37 +222,47 @@ class _Judge:
             still=_gap([phases.began, *acks, phases.ended]),
             promotes=phases.promotes,
             promotion=None if phases.promoted is None else phases.promoted - phases.fault,
+            promotion_stalled=self._noise.within(phases.fault, phases.promoted or phases.fault),
             writes_back=_back(acks, phases),
             whole_after=phases.whole - phases.undone,
             noise=max((n.woke - n.due for n in self._written.overslept if _within(n.woke, phases)), default=0.0),
-            series=self._series(phases, calls, beyond, failures, edits),
+            stalled=self._noise.within(phases.began, phases.ended),
+            cpu_waited=self._share(phases, "waited"),
+            cpu_stolen=self._share(phases, "stolen"),
+            series=self._series(phases, calls, seen, failures, edits),
         )
 
-    def _net(self, call: Call, raw: float) -> float:
-        # Few calls are slow, and only they can be the slowest: for the others the noise is not looked up.
-        return raw if raw < BUDGET / 10 else max(0.0, raw - self._noise.within(call.began, call.ended))
+    def _share(self, phases: Phases, name: str) -> float | None:
+        """Of the step, by the kernel's counters; None without at least two readings."""
+        waits = sorted(wait for wait in self._written.cpu_waits if _within(wait.at, phases))
+        if not waits or (lasted := waits[-1].at - waits[0].at) <= 0:
+            return None
+        spent: float = getattr(waits[-1], name) - getattr(waits[0], name)
+        return min(1.0, spent / lasted)
 
     def _hits(self, reads: Sequence[Call]) -> float:
         return sum(not self._own.waited(call) for call in reads) / len(reads) if reads else 0.0
 
     def _ages(self, reads: Iterable[Call]) -> _Ages:
-        stalest, stale, last, lost = 0.0, 0, 0.0, set()
+        stalest, seen, stalled, stale, last, lost = 0.0, 0.0, 0.0, 0, 0.0, set()
         for call in reads:
             if (since := self._unheard.since(call)) is not None:
                 last = max(last, call.began - since)
             if (since := self._known.since(call)) is not None:
-                age = max(0.0, call.began - since - self._noise.within(since, call.began))
+                raw, noise = call.began - since, self._noise.within(since, call.began)
+                age = max(0.0, raw - noise)
                 stalest = max(stalest, age)
+                seen, stalled = max((seen, stalled), (raw, noise))
                 stale += age > STALE
                 if age > LOST_AFTER:
                     lost.add((call.key, since))
-        return _Ages(stalest, stale, last, len(lost))
+        return _Ages(stalest, seen, stalled, stale, last, len(lost))
 
     def _series(
         self,
         phases: Phases,
         calls: Sequence[Call],
-        beyond: Sequence[float],
+        spent: Sequence[float],
         failures: Iterable[Failure],
         edits: Iterable[Edit],
     ) -> tuple[Bucket, ...]:
@@ -252,7 +278,7 @@ class _Judge:
                 more = {name: getattr(bucket, name) + count for name, count in counts.items()}
                 found[slot(moment)] = replace(bucket, **more)
 
-        for call, raw in zip(calls, beyond, strict=True):
+        for call, raw in zip(calls, spent, strict=True):
             if call.version < 0:
                 add(call.ended, queued=1)
             else:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from evercache.errors import DrillRefused, PackageMissing
-from evercache.ops.config import disk_errors
 from evercache.ops.drill.charts import LEGEND, chart
 from evercache.ops.drill.client import FUNCTION
 from evercache.ops.drill.document import Report, as_json
 from evercache.ops.drill.measure import BUDGET, STALE
 from evercache.ops.drill.records import EDITED, KEYS
 from evercache.ops.drill.verdict import seconds
+from evercache.ops.files import disk_errors
+
+_TONES = {"kept": "good", "interrupted": "warn", "nothing": "warn", "unjudged": "warn"}
 
 __all__ = ["files", "headline", "require", "write"]
 
@@ -69,7 +71,7 @@ def as_page(report: Report) -> str:
         started=datetime.fromisoformat(report.environment["started"]),
         title=title,
         text=text,
-        tone={"kept": "good", "interrupted": "warn", "nothing": "warn"}.get(report.state, "bad"),
+        tone=_TONES.get(report.state, "bad"),
         tiles=_tiles(report),
         charts=charts,
         legend=LEGEND,
@@ -84,7 +86,8 @@ def as_page(report: Report) -> str:
 def headline(report: Report) -> tuple[str, str]:
     """What a reader has to know, in a line and in a sentence."""
     measured, promises = report.measured, report.promises
-    broken = [promise.text for promise in promises if not promise.kept]
+    broken = [promise.text for promise in promises if promise.kept is False]
+    unjudged = "; ".join(f"{promise.text}: {promise.seen}" for promise in promises if promise.kept is None)
     tried, wanted = len(report.finished), sum(step.state != "skipped" for step in report.steps)
     faults = "1 fault was tried" if tried == 1 else f"{tried} faults were tried"
     back = "Everything was put back." if report.whole else "Not everything could be put back."
@@ -94,11 +97,19 @@ def headline(report: Report) -> tuple[str, str]:
         case "broken":
             verb = "was" if len(broken) == 1 else "were"
             what = "; ".join(broken) or "see the steps"
+            what += f". Not judged: {unjudged}" if unjudged else ""
             return f"{len(broken)} of {len(promises)} promises {verb} broken.", f"{faults}. Broken: {what}. {back}"
+        case "unjudged":
+            return (
+                "The machine was too busy to judge.",
+                f"{faults}, and no promise was broken. Not judged: {unjudged or 'see the steps'}. "
+                f"Run the drill again when the machine has less to do. {back}",
+            )
         case "failed":
             return "The drill could not go on.", f"{report.trouble} {back}"
         case "interrupted":
             kept = "Until then every promise was kept. " if measured else ""
+            kept = f"Until then no promise was broken. Not judged: {unjudged}. " if unjudged else kept
             verb = "was" if tried == 1 else "were"
             return "Interrupted.", f"{tried} of {wanted} faults {verb} tried to the end. {kept}{back}"
         case _:
@@ -116,11 +127,16 @@ def _tiles(report: Report) -> list[dict[str, Any]]:
         ("errors", f"{errors:,}", "errors", f"in {reads:,} reads"),
         (
             "slowest",
-            seconds(max(f.slowest for f in all_figures)),
+            seconds(max(f.slowest_seen for f in all_figures)),
             "the longest wait",
             f"promised: {seconds(BUDGET)}",
         ),
-        ("stale", seconds(max(f.stalest for f in all_figures)), "the oldest data", f"promised: {seconds(STALE)}"),
+        (
+            "stale",
+            seconds(max(f.stalest_seen for f in all_figures)),
+            "the oldest data",
+            f"promised: {seconds(STALE)}",
+        ),
     ]
     times = [f.promotion for f in all_figures if f.promotion is not None]
     if times:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from evercache.ops.meter import Call, Edit, Overslept, Run
+from evercache.ops.stalls import CpuWait
 from evercache.ops.versions import Versions
 from evercache.process import new_lock
 
@@ -67,7 +68,7 @@ class Undelivered(NamedTuple):
     pid: int
 
 
-_KINDS: tuple[type[Any], ...] = (Call, Run, Edit, Overslept, Failure, Final, Hung, Undelivered)
+_KINDS: tuple[type[Any], ...] = (Call, Run, Edit, Overslept, Failure, Final, Hung, Undelivered, CpuWait)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 
 
@@ -83,6 +84,7 @@ class Written:
     finals: list[Final] = field(default_factory=list)
     hung: list[Hung] = field(default_factory=list)
     undelivered: list[Undelivered] = field(default_factory=list)
+    cpu_waits: list[CpuWait] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> Written:
@@ -97,6 +99,7 @@ class Written:
             found.finals,
             found.hung,
             found.undelivered,
+            found.cpu_waits,
         )
         for path in sorted(folder.glob("records-*")):
             with path.open("rb") as file:

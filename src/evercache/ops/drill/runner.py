@@ -316,8 +316,9 @@ class Drill:
         assert phases is not None
         figures = replace(measure(Written.read(scratch), [phases])[0], warmth=done.warmth)
         report = self._report(done, phases, figures)
-        broken = [f"{promise.text}: {promise.seen}" for promise in report.promises if not promise.kept]
-        self._say("    kept: " + in_words(figures) if not broken else "    BROKEN: " + "; ".join(broken))
+        bad = "; ".join(f"{one.text}: {one.seen}" for one in report.promises if one.kept is report.kept)
+        words = {True: f"kept: {in_words(figures)}", None: f"NOT JUDGED: {bad}", False: f"BROKEN: {bad}"}
+        self._say("    " + words[report.kept])
 
     def _report(self, done: _Done, phases: Phases | None, figures: Figures | None) -> StepReport:
         step = done.step

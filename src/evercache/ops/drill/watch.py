@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from evercache.errors import UnavailableError
-from evercache.ops.survey import ask, text_of
+from evercache.ops.replies import text
+from evercache.ops.survey import ask
 from evercache.wire.types import Address, ConnectionOptions
 
 __all__ = ["Watch"]
@@ -37,7 +38,7 @@ class Watch:
             with suppress(UnavailableError):
                 # Not ROLE, which a user may lack.
                 (info,) = ask(self._nodes[name], self._options, ("INFO", "replication"), timeout=0.4)
-                says = "role:master" in text_of(info).split()
+                says = "role:master" in text(info).split()
                 if says and master is False:
                     self.promoted.append((time.monotonic(), name))
                 master = says

@@ -93,6 +93,8 @@ def sentinel_users(users: Mapping[str, User], version: Sequence[int]) -> str:
     rules = {
         "application": f"&* -@all {_GREETING} +info +role +subscribe +psubscribe +unsubscribe +punsubscribe "
         f"{_ASK_SENTINEL}",
+        # Before a data node starts, it asks which one to follow.
+        "replication": "resetchannels -@all +sentinel|get-master-addr-by-name",
         "sentinel": f"resetchannels &{GREETINGS} -@all {_GREETING} +info +role +publish "
         "+sentinel|is-master-down-by-addr",
         "monitoring": f"resetchannels -@all {_GREETING} +info +role {_ASK_SENTINEL}",

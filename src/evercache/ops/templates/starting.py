@@ -1,15 +1,70 @@
-"""The scripts that start a server: they keep what it has learnt, and wait where coming back at once would do "
-"harm."""
+"""The scripts that start a server: they keep what it has learnt, wait where coming back at once would do harm, and
+ask the sentinels which node is the primary.
+"""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from evercache.ops.templates.servers import STATE
+from evercache.ops.templates.servers import STATE, Files, Place
 
-__all__ = ["after_boot", "node_preparation", "sentinel_preparation", "waiting"]
+__all__ = ["Asking", "after_boot", "node_preparation", "sentinel_preparation", "waiting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """How a data node asks the sentinels for the primary, before it starts."""
+
+    #: The command line clients to try, by path or name; they log in as `user`, by the password of `masterauth`.
+    clients: Sequence[str]
+    user: str
+    service: str
+    sentinels: Sequence[Place]
+    #: The data nodes that it may follow; an answer that is none of them is ignored.
+    others: Sequence[Place]
+    tls: Files | None = None
+
+    def script(self) -> str:
+        """Leave `HOST PORT` in `$primary` if more than half of the sentinels name that node, and else nothing."""
+        options = ""
+        if self.tls:
+            options = f" --tls --cacert {shlex.quote(self.tls.ca)}"
+            if self.tls.clients:
+                options += f" --cert {shlex.quote(self.tls.certificate)} --key {shlex.quote(self.tls.key)}"
+        find = " || ".join(f"command -v {shlex.quote(one)}" for one in self.clients)
+        places = " ".join(shlex.quote(f"{host} {port}") for host, port in self.sentinels)
+        others = " ".join(f"{host}:{port}" for host, port in self.others)
+        return (
+            "# Roles may have changed while this node was away, or before it was added. More than half of the\n"
+            "# sentinels must agree: one that was away itself still names a former primary.\n"
+            f"client=$({find} || :)\n"
+            "primary=\n"
+            'if [ -n "$client" ]; then\n'
+            '  REDISCLI_AUTH=$(sed -n "s/^masterauth //p" "$rendered")\n'
+            "  export REDISCLI_AUTH\n"
+            "  primary=$(\n"
+            f"    for place in {places}; do\n"
+            f'      timeout 2 "$client" -h "${{place% *}}" -p "${{place#* }}"{options} \\\n'
+            f"        --user {shlex.quote(self.user)} sentinel get-master-addr-by-name "
+            f"{shlex.quote(self.service)} \\\n"
+            "        2>/dev/null | tr '\\n' ' '\n"
+            "      echo\n"
+            "    done | sort | uniq -c |\n"
+            f"      awk -v least={len(self.sentinels) // 2 + 1} "
+            """'NF == 3 && $1 >= least { print $2 " " $3 }'\n"""
+            "  )\n"
+            "  unset REDISCLI_AUTH\n"
+            "else\n"
+            f"  echo 'no {' nor '.join(self.clients)} here: the sentinels cannot be asked for the primary' >&2\n"
+            "fi\n"
+            f'case " {others} " in\n'
+            '  *" ${primary% *}:${primary#* } "*) ;;\n'
+            "  *) primary= ;;\n"
+            "esac\n"
+        )
 
 
 def waiting(pidfile: str, seconds: float) -> str:
@@ -71,7 +126,13 @@ def _dropped(pattern: str, words: int) -> str:
 
 
 def node_preparation(
-    rendered: str, live: str, folder: str, wait: Callable[[str, float], str], delay: float, command: str
+    rendered: str,
+    live: str,
+    folder: str,
+    wait: Callable[[str, float], str],
+    delay: float,
+    command: str,
+    asking: Asking | None = None,
 ) -> str:
     """A script for a data node, which `command` ends; `wait` is one of the above."""
     return (
@@ -83,8 +144,12 @@ def node_preparation(
         + f"mkdir -p {shlex.quote(folder)}\n"
         + wait(f"{folder}/server.pid", delay)
         + _dropped(_OF_NODES, 1)
-        + "# The settings are those that were rendered; whom it follows is what it learnt last.\n"
-        'if [ -s "$live" ]; then\n'
+        + ("primary=\n" if asking is None else asking.script())
+        + "# The settings are those that were rendered. It follows the node that the sentinels name; if they name\n"
+        "# no other one, its role is what it learnt last.\n"
+        'if [ -n "$primary" ]; then\n'
+        '  { grep -vE "^replicaof " "$rendered"; echo "replicaof $primary"; } > "$live.new"\n'
+        'elif [ -s "$live" ]; then\n'
         '  { grep -vE "^replicaof " "$rendered"; grep -E "^(replicaof|slaveof) " "$live" || :; } > "$live.new"\n'
         "else\n"
         '  cat "$rendered" > "$live.new"\n'

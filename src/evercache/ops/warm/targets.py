@@ -8,9 +8,10 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from evercache.batches import AsyncCachedMany, CachedMany
 from evercache.cache import Cache

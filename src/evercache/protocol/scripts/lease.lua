@@ -1,58 +1,107 @@
--- Reads an entry at the master, and takes the lease on it where it must be computed (or only reads: peek).
--- ARGV: least, function, tags, token, lease_ms, seen id, expected_ms, take ('1', or '0' to peek), life,
--- not_after_us (0 or absent: no limit), marks_ms (how long marks over the entry are to stay; absent: 0)
+-- Reads entries at the master, and takes the leases on those that must be computed (or only reads: peek).
+-- ARGV: function, take ('1', or '0' to peek), lease_ms, expected_ms, not_after_us (0: no limit), marks_ms (how long
+-- marks over the entries are to stay), life; for each entry least, token, seen id, number of tags, tags
+-- Reply: tip, mark of everything, mark of the function, tagfloor; for each entry a list, which ends with its tags and
+-- their marks
 
-local bad = begin()
-if bad then return bad end
+--@ start
 
-local least, name, tags = number(), text(), list()
-local token, lease_ms, seen, expected_ms = text(), number(), text(), number()
-local asks, life, not_after_us, marks_ms = text() == '1', text(), number(), number()
+local name, asks, expected_ms, not_after_us = ARGV[6], ARGV[7] == '1', ARGV[9], tonumber(ARGV[10])
+local count = (#KEYS - 5) / 2
 
 -- Whoever asked has given up: nobody would use the lease, and everybody would wait for it (rule 11).
-local late = asks and (not_after_us or 0) > 0 and now_us > not_after_us
+local late = asks and not_after_us > 0 and now_us > not_after_us
 local take = asks and not late
 
-local entry, state, marks, fresh = look(least, name, tags)
+local found = call('MGET', unpack(KEYS, 6))
+--@ to_book
+local f = call('HMGET', STATE, 'tip', '*', 'tagfloor', 'held', 'lifetime')
+local tip, star, floor = tonumber(f[1] or 0), tonumber(f[2] or 0), tonumber(f[3] or 0)
+local held, lifetime = tonumber(f[4] or 0), tonumber(f[5] or 0)
+--@ function_mark
+local reply = {'ok', now_us, replid, 0, 0, func, floor}
+local at = 13
 
--- A lease's stamp is the tip, so the tip must first reach what the caller knows, and a mark whose state was evicted.
-if take then
-  raise_tip(state, marks.least, life)
-  if state.star > marks.least then -- the bookkeeping was gone, and what is here is of its former life
-    marks.least = state.star
-    fresh = fresh and entry.stamp >= state.star
+for i = 1, count do
+  local raw, least, token, seen, ntags = found[i], tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local first_tag = at + 4
+  at = first_tag + ntags
+  --@ weigh
+
+  -- A lease's stamp is the tip, so the tip must first reach what the caller knows, and a mark whose state was evicted.
+  if take and least > tip then
+    local gens, LIFE, wanted = call('HGET', STATE, 'gens'), ARGV[12], least
+    --@ raise_tip
+    if star > least then -- the bookkeeping was gone, and what is here is of its former life
+      least = star
+      fresh = fresh and stamp >= star
+    end
   end
-end
-local known = report(state, marks)
 
--- An entry of a newer version is handed out though it may be stale: a store would be refused anyway, so that a
--- lease would only put those who compute in a row.
-if fresh and (not asks or entry.newer or (now_ms < entry.soft and entry.id ~= seen)) then
-  return {'entry', now_us, replid, known, entry.raw}
-end
-if not take then
-  return {late and 'late' or 'miss', now_us, replid, known}
-end
-
-local stale = fresh and entry.raw or ''
-if held_since(state.held, now_ms, ENTRY, name, tags) then
-  -- What it is computed from is being changed (rule 22): compute, and store nothing.
-  return {'held', now_us, replid, known, stale}
-end
-local holder, stamp, granted, expected, generation = lease_value()
--- A lease granted before a mark is free: its value would be dead on arrival.
-if holder and stamp >= marks.least and granted_here(granted, generation) then
-  local left = redis.call('PTTL', LEASE)
-  if holder == token then
-    -- The same call again, its first reply was lost.
-    redis.call('PEXPIRE', LEASE, lease_ms)
-    return {'lead', now_us, replid, known, stamp, stale}
+  local item
+  if fresh and (not asks or version > 1 or now_ms < soft) then
+    -- An entry of a newer version is handed out though it may be stale: a store would be refused anyway, so that a
+    -- lease would only put those who compute in a row.
+    local unread = true
+    if seen ~= '' and asks and version == 1 then
+      --@ id
+      unread = id ~= seen
+    end
+    if unread then
+      item = {'entry', raw}
+    end
   end
-  if left >= 0 then
-    return {'wait', now_us, replid, known, left, math.max(0, now_ms - granted), expected, stale}
+  if item then
+    -- It is there.
+  elseif not take then
+    item = {late and 'late' or 'miss'}
+  else
+    local stale = fresh and raw or ''
+    if held > 0 then
+      --@ held_since
+      local tags = {}
+      for j = 1, ntags do
+        tags[j] = ARGV[first_tag + j - 1]
+      end
+      if held_since(now_ms, KEYS[5 + i], name, tags) then
+        -- What it is computed from is being changed (rule 22): compute, and store nothing.
+        item = {'held', stale}
+      end
+    end
+    if not item then
+      local lives, lease, key = tonumber(ARGV[11]), found[count + i], KEYS[5 + count + i]
+      --@ lease
+      -- A lease granted before a mark is free: its value would be dead on arrival.
+      if holder and tonumber(granted_stamp) >= least then
+        --@ granted_here
+        if here then
+          --@ to_data
+          local left = call('PTTL', key)
+          if holder == token then
+            -- The same call again, its first reply was lost.
+            call('PEXPIRE', key, ARGV[8])
+            item = {'lead', tonumber(granted_stamp), stale}
+          elseif left >= 0 then
+            item = {'wait', left, max(0, now_ms - granted), tonumber(usual), stale}
+          end
+          --@ to_book
+        end
+      end
+      if not item then
+        --@ keep_marks
+        --@ to_data
+        call('SET', key, token .. string.format(' %.0f %.0f ', tip, now_ms) .. expected_ms .. ' ' .. replid, 'PX', ARGV[8])
+        --@ to_book
+        item = {'lead', tip, stale}
+      end
+    end
   end
+  if marks then
+    for _, each in ipairs(marks) do
+      item[#item + 1] = each
+    end
+  end
+  reply[7 + i] = item
 end
-
-keep_marks(state, marks_ms or 0)
-write_lease(token, state.tip, expected_ms, lease_ms)
-return {'lead', now_us, replid, known, state.tip, stale}
+reply[4], reply[5] = tip, star
+return reply

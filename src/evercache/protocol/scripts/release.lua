@@ -1,11 +1,11 @@
 -- Gives the caller's own lease back without a value (the computation raised).
 -- ARGV: token
 
-local bad = begin()
-if bad then return bad end
+--@ start
 
-if lease_value() ~= text() then
+local lease = call('GET', KEYS[7])
+if not lease or string.match(lease, '^%x+') ~= ARGV[6] then
   return {'lost', now_us, replid}
 end
-redis.call('UNLINK', LEASE)
+call('UNLINK', KEYS[7])
 return {'ok', now_us, replid}

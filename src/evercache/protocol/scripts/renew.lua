@@ -1,17 +1,17 @@
 -- Lengthens the caller's own lease.
 -- ARGV: token, lease_ms
 
-local bad = begin()
-if bad then return bad end
+--@ start
 
-local token, lease_ms = text(), number()
-local holder, stamp, granted, expected, generation = lease_value()
+local token, lease_ms, lease = ARGV[6], ARGV[7], call('GET', KEYS[7])
+--@ lease
 if holder ~= token then
   return {'lost', now_us, replid}
 end
-if granted_here(granted, generation) then
-  redis.call('PEXPIRE', LEASE, lease_ms)
+--@ granted_here
+if here then
+  call('PEXPIRE', KEYS[7], lease_ms)
 else
-  write_lease(token, stamp, expected, lease_ms)
+  call('SET', KEYS[7], string.format('%s %s %.0f %s %s', token, granted_stamp, now_ms, usual, replid), 'PX', lease_ms)
 end
 return {'ok', now_us, replid}

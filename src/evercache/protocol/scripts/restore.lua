@@ -1,35 +1,34 @@
 -- Writes marks back after the bookkeeping was lost: the maximum of what is there and what the caller knows.
--- ARGV: life, mark of everything, tagfloor, n, n times (member, score), limits, whether the caller knew another life
--- ('1'; absent or '0': the same)
+-- ARGV: life, mark of everything, tagfloor, lines, journal_ms, marks_ms, marks, every, whether the caller knew another
+-- life ('1'), number of marks, and that many times member, score
 
-local bad = begin()
-if bad then return bad end
+--@ start
 
-local life, star, tagfloor, count = text(), number(), number(), number()
-local members, scores = {}, {}
-for i = 1, count do
-  members[i], scores[i] = text(), number()
-end
-local limit, knew_another = limits(), text() == '1'
-local state = read_state()
-ensure_generation(state, life)
-replace_lost_marks(state, limit, life)
-keep_marks(state, limit.marks_ms)
-book()
-if knew_another and (state.star < NEWEST or redis.call('HGET', STATE, 'silent')) then
+local LIFE, star_told, tagfloor_told, knew_another = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[14] == '1'
+local lines, journal_ms, lives, marks_kept = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local every, count = tonumber(ARGV[13]), tonumber(ARGV[15])
+--@ to_book
+--@ state
+--@ ensure_generation
+--@ replace_lost_marks
+--@ keep_marks
+if knew_another and (star < NEWEST or call('HGET', STATE, 'silent')) then
   -- Begun by somebody who did not know the newest of the one before: entries of that may still be there.
-  raise_tip(state, NEWEST + 1, life) -- so that the mark is above that, and the next caller sees that it was issued
-  mark(state, '*', '', life, false, limit, life)
-  redis.call('HDEL', STATE, 'silent')
+  local wanted = NEWEST + 1 -- so that the mark is above that, and the next caller sees that it was issued
+  --@ raise_tip
+  --@ everything
+  call('HDEL', STATE, 'silent')
 end
-local tip = math.max(NEWEST, star, tagfloor)
-for i, member in ipairs(members) do
-  redis.call('ZADD', MARKS, 'GT', exact(scores[i]), member)
-  tip = math.max(tip, scores[i])
+local wanted = max(NEWEST, star_told, tagfloor_told)
+for i = 16, 14 + 2 * count, 2 do
+  call('ZADD', MARKS, 'GT', ARGV[i + 1], ARGV[i])
+  wanted = max(wanted, tonumber(ARGV[i + 1]))
 end
-state.star, state.tagfloor = math.max(state.star, star), math.max(state.tagfloor, tagfloor)
-redis.call('HSET', STATE, '*', exact(state.star), 'tagfloor', exact(state.tagfloor))
-raise_tip(state, tip, life)
-fold(state, limit.marks, math.max(100, count))
-note_marks(state)
-return {'ok', now_us, replid, state.tip}
+star = max(star, star_told)
+local tagfloor = max(tonumber(call('HGET', STATE, 'tagfloor') or 0), tagfloor_told)
+call('HSET', STATE, '*', star, 'tagfloor', tagfloor)
+--@ raise_tip
+local excess, most = 0, max(200, count)
+--@ fold
+--@ note_marks
+return {'ok', now_us, replid, tip}

@@ -2,13 +2,12 @@
 -- agrees with the other processes on the database of the bookkeeping: that of the first one counts.
 -- ARGV: life
 
-local bad = begin()
-if bad then return bad end
+--@ start
 
-local life = text()
+local LIFE, wanted = ARGV[6], NEWEST
 
 -- The database that the connection is in; of a tail it is that of the bookkeeping.
-local at = DATA_DB == BOOK_DB and BOOK_DB or ''
+local at = apart and '' or BOOK_DB
 
 local function go(db)
   if at ~= db and redis.pcall('SELECT', db).err then
@@ -37,7 +36,7 @@ end
 
 local here = serves_us(BOOK_DB)
 if here ~= 'yes' then
-  for db in string.gmatch(redis.call('INFO', 'keyspace'), 'db(%d+):') do
+  for db in string.gmatch(call('INFO', 'keyspace'), 'db(%d+):') do
     local there = db ~= BOOK_DB and serves_us(db)
     if there == 'yes' or (there == 'unsaid' and here ~= 'unsaid' and db == DATA_DB) then
       return {'elsewhere', now_us, replid, db}
@@ -45,17 +44,18 @@ if here ~= 'yes' then
   end
 end
 if at ~= BOOK_DB then
-  redis.call('SELECT', BOOK_DB)
+  call('SELECT', BOOK_DB)
 end
-selected = BOOK_DB
 if here ~= 'yes' then
-  local others = redis.call('HGET', STATE, 'data')
-  redis.call('HSET', STATE, 'data', others and others .. ' ' .. DATA_DB or DATA_DB)
+  local others = call('HGET', STATE, 'data')
+  call('HSET', STATE, 'data', others and others .. ' ' .. DATA_DB or DATA_DB)
 end
 
-local state = read_state()
-raise_tip(state, NEWEST, life)
-if state.exists then
-  ensure_generation(state, life)
+--@ state
+local exists = gens
+--@ raise_tip
+if exists then
+  --@ ensure_generation
 end
-return {'ok', now_us, replid, state.tip, state.star, state.tagfloor, state.gens, state.last, state.life}
+f = call('HMGET', STATE, 'tagfloor', 'life')
+return {'ok', now_us, replid, tip, star, tonumber(f[1] or 0), gens or '', last, f[2] or ''}

@@ -1,6 +1,6 @@
 -- The newest stamp issued: what a caller notes before it reads a value that it will set with since=.
 
-local bad = begin()
-if bad then return bad end
+--@ start
+--@ to_book
 
-return {'ok', now_us, replid, read_state().tip}
+return {'ok', now_us, replid, tonumber(call('HGET', STATE, 'tip') or 0)}

@@ -1,23 +1,24 @@
 -- Changes the expiry of a live entry, and nothing else: no stamp, no log.
--- ARGV: least, function, tags, not_before_us, not_after_us, soft_ms, span_ms, marks_ms
+-- ARGV: least, function, not_before_us, not_after_us, soft_ms, span_ms, marks_ms, number of tags, tags
 
-local bad = begin()
-if bad then return bad end
+--@ start
 
-local least, name, tags = number(), text(), list()
-local not_before_us, not_after_us = number(), number()
-local soft_ms, span_ms, marks_ms = number(), number(), number()
-if untimely(not_before_us, not_after_us) then
-  return {'late', now_us, replid}
-end
+local least, name, not_before_us, not_after_us = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local soft_ms, span_ms, lives = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local ntags, first_tag = tonumber(ARGV[13]), 14
+--@ untimely
 
-local entry, state, _, fresh = look(least, name, tags)
-if not fresh or entry.newer then
+local raw = call('MGET', KEYS[6])[1]
+--@ to_book
+--@ state
+--@ function_mark
+--@ weigh
+if not fresh or version > 1 then
   return {'miss', now_us, replid}
 end
-keep_marks(state, marks_ms)
-local soft = now_ms + soft_ms
-data()
-redis.call('SETRANGE', ENTRY, 12, struct.pack('>I6I4', soft, span_ms))
-redis.call('PEXPIRE', ENTRY, exact(soft_ms + span_ms))
+--@ keep_marks
+soft = now_ms + soft_ms
+--@ to_data
+call('SETRANGE', KEYS[6], 12, struct.pack('>I6I4', soft, span_ms))
+call('PEXPIRE', KEYS[6], soft_ms + span_ms)
 return {'ok', now_us, replid, soft}

@@ -156,6 +156,6 @@ def config_writable(facts: Facts) -> Iterator[Finding]:
         elif process.unwritable:
             yield found(
                 f"{where}: {process.unwritable}",
-                f"chown the server's user {process.config_file} and its folder; then "
+                f"give {process.config_file} and its folder to the server's user (chown)\n"
                 + cli(server.address, "SENTINEL FLUSHCONFIG" if process.sentinel else "CONFIG REWRITE"),
             )
