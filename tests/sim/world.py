@@ -196,6 +196,14 @@ class World:
 
     # -- holding steps back
 
+    def _hold_no_more(self) -> None:
+        """The time of the faults is over: no point is looked at any more."""
+        assert self.points is not None
+        self.points.end()
+        self.loop.preempt = self.network.points = None
+        if self.threads is not None:
+            self.threads.preempt = None
+
     def _preempt(self, handle: SimHandle, tag: Tag) -> float:
         what = step_name(handle.callback)
         return 0.0 if what is None else self._hold(what, tag)
@@ -337,7 +345,7 @@ class World:
             self.later(fault.at, lambda f=fault: self._bring(f))  # type: ignore[misc]
         self.later(0.0, self._tick)
         if self.points is not None:
-            self.later(plan.length, self.points.end)
+            self.later(plan.length, self._hold_no_more)
 
     def _bring(self, fault: Any) -> None:
         self.note(f"FAULT {fault}")
