@@ -108,7 +108,7 @@ def test_a_chosen_replica_is_master_once_it_says_so(book: SentinelBook) -> None:
     assert book.promotions(2.1) == (B,)
     book.role(RoleReport(B, 2.2, "master"), 2.2)
     # The former one is to follow it: with two nodes a strict write has somebody to wait for.
-        assert (book.view.master, book.view.epoch, book.view.replicas) == (B, 1, (A, C))
+    assert (book.view.master, book.view.epoch, book.view.replicas) == (B, 1, (A, C))
     assert book.promotions(2.3) == ()
     assert book.confirmed_since(B) == -inf, "no majority says so yet"
     for now in (2.5, 3.0, 3.5):
