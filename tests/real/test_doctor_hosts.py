@@ -124,7 +124,7 @@ def test_the_command_finds_the_local_deployment(
     assert main(["doctor", "--from", str(file), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["state"] == "sound"
-    assert len(document["checks"]) == 31
+    assert len(document["checks"]) == 34
     assert main(["doctor", "redis://127.0.0.1:" + str(free_port())]) == 2
     assert "critical: no server answers (Connection refused" in capsys.readouterr().out
     assert main(["doctor", local.url.replace(local.config.sentinel_password, "wrong")]) == 3

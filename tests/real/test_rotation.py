@@ -99,30 +99,36 @@ def cut(made: Rendered) -> None:
         made.command(host, "CLIENT", "KILL", "USER", "sentinel", sentinel=True)
 
 
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its path is short: that of a socket in it may have 107 bytes."""
+    return tmp_path_factory.mktemp("r")
+
+
 @pytest.fixture(
     params=["valkey", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("redis7", "redis6"))],
 )
-def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rendered]:
+def running(request: pytest.FixtureRequest, folder: Path) -> Iterator[Rendered]:
     kind = request.param
     if find_server(kind) is None:
         pytest.skip(f"no {kind} server on this machine")
     secure = kind == "redis7"  # the wheels are built without TLS
     more: dict[str, Any] = {}
     if secure:
-        more["tls"] = {"enabled": True, "client_certificates": True, "client_folder": f"{tmp_path}/rendered/ca"}
-    with Rendered.running(tmp_path, described(tmp_path, kind, **more), certificates=secure) as made:
+        more["tls"] = {"enabled": True, "client_certificates": True, "client_folder": f"{folder}/rendered/ca"}
+    with Rendered.running(folder, described(folder, kind, **more), certificates=secure) as made:
         yield made
 
 
-def test_passwords_change_without_a_restart_while_a_site_reads(running: Rendered, tmp_path: Path) -> None:
+def test_passwords_change_without_a_restart_while_a_site_reads(running: Rendered, folder: Path) -> None:
     """In three steps: both are accepted, the new one is used, the old one is refused."""
-    environment, before = with_client(tmp_path), processes(running)
+    environment, before = with_client(folder), processes(running)
     old, new = dict(running.passwords), {role: f"{role}-another-one-012" for role in running.passwords}
     site = Site()
 
     def step(lines: str, operator: str) -> None:
         for role in old:
-            (tmp_path / "passwords" / role).write_text(lines.format(old=old[role], new=new[role]))
+            (folder / "passwords" / role).write_text(lines.format(old=old[role], new=new[role]))
         running.render(certificates=running.description.tls.enabled)
         for host in running.hosts:
             said = reload(running, host, environment, operator)
