@@ -492,7 +492,7 @@ if "evercache.ops.drill.client" in sys.orig_argv:
     def late(self, *args, **kwargs):
         calls.append(args)
         if len(calls) % 4 == 0:
-            sum(range(20_000_000))
+            sum(range(60_000_000))
         return prompt(self, *args, **kwargs)
     Cache.invalidate_tag = late
 """
