@@ -24,7 +24,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.position, self.resyncs, self.generation = "5-0", 1, "g"
-        self.ready, self.master_down, self.covers = True, True, 0.0
+        self.ready, self.unread, self.master_down, self.covers = True, False, True, 0.0
         self.heard: list[str] = []
         self.rng = random.Random(1)
 
@@ -84,6 +84,7 @@ def test_what_the_tail_brought_is_behind(logs: ReplicaLogs, state: Heard) -> Non
         ({"master_down": False, "covers": 99.8}, False),
         ({"master_down": False, "covers": 99.6}, True),
         ({"ready": False}, False),
+        ({"unread": True}, False),
     ],
 )
 def test_when_it_is_of_use(logs: ReplicaLogs, state: Heard, what: dict[str, Any], wanted: bool) -> None:
