@@ -271,7 +271,7 @@ WORLD = [
         (
             edit(State, "resynced", ('float("-inf") if unread else began', "began")),
             # The pages come slowly, so that a process lives for a while without them.
-            edit(Tail, "_learn", ("await asyncio.sleep(rest)", "await asyncio.sleep(1.0)")),
+            edit(Tail, "_learn", ("await asyncio.sleep(rest)", "await asyncio.sleep(0.15)")),
         ),
         parts=("page",),
         settings=CALM,
