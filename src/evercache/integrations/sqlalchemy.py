@@ -51,9 +51,12 @@ def invalidate_on_commit(
 ) -> None:
     """See `Cache.invalidate_on_commit`."""
     scopes, seconds = scopes_of(cache, what, tag), longest(at_most)
-    given: Any = session
-    found = given() if isinstance(given, (scoped_session, *_for_tasks("async_scoped_session"))) else given
-    plain: Any = found.sync_session if isinstance(found, _for_tasks("AsyncSession")) else found
+    found: Any = session
+    if isinstance(session, (scoped_session, *_for_tasks("async_scoped_session"))):
+        found = found()
+    plain: Any = found
+    if isinstance(found, _for_tasks("AsyncSession")):
+        plain = plain.sync_session
     if not isinstance(plain, Session):
         raise TypeError(f"{session!r} is no session of SQLAlchemy: give a Session, an AsyncSession or a scoped one")
     of_session: dict[Cache, _Waiting] = plain.info.setdefault(_INFO, {})
