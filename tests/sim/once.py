@@ -122,8 +122,10 @@ class Once:
         if any(s.asked.get(tag, -inf) > over and s.named[tag] != world.master.address for s in silent):
             return True
 
+        held = sum(fault.args["for_"] for fault in world.plan.faults if fault.kind == "hold_message")
+
         def counts(since: float) -> bool:
-            return since < answered - _ON_ITS_WAY or since < over
+            return since < answered - _ON_ITS_WAY - held or since < over
 
         talking = [s for s in world.sentinels if s not in silent]
         return sum(counts(s.followed.get(tag, inf)) for s in talking) <= len(world.sentinels) // 2

@@ -18,6 +18,8 @@ __all__ = ["Promptness"]
 PROMPT = 0.045
 #: And where other threads of the process take turns with its background, at each lock that it takes.
 _TURNS = 0.03
+#: An idle process reads the log once in this time, as a multiple of `max_staleness`.
+_SELDOM = 2.5
 #: A process has been undisturbed for so long (seconds) before that.
 _BEFORE = 0.6
 #: Where there are more lines than one read brings, those that came this much earlier (seconds) are still ahead.
@@ -34,11 +36,16 @@ class _Follower:
     #: When what its tail had under way then arrived, and what its messages had taken by then.
     arrives: float
     delayed: float
+    #: Whether it was idle, then or since: it reads the log seldom.
+    idle: bool
 
     def until(self) -> float:
         """When it must have heard the mark."""
+        engine = self.process.engine
+        self.idle |= engine.state.idle
         turns = _TURNS if self.process.threads is not None else 0.0
-        return self.arrives + PROMPT + turns + self.connection.delayed - self.delayed
+        seldom = _SELDOM * engine.settings.max_staleness if self.idle else 0.0
+        return self.arrives + PROMPT + turns + seldom + self.connection.delayed - self.delayed
 
 
 class Promptness:
@@ -63,10 +70,9 @@ class Promptness:
             if process is not None and process.tag.alive and self._follows(process, node):
                 connection = process.engine.tail._connection
                 arrives = max(world.now, connection.busy_until())
-                if process.engine.state.idle:
-                    arrives += 2.5 * world.max_staleness
                 resyncs = process.engine.state.resyncs
-                followers.append(_Follower(process, connection, resyncs, arrives, connection.delayed))
+                idle = process.engine.state.idle
+                followers.append(_Follower(process, connection, resyncs, arrives, connection.delayed, idle))
         if followers and mark.id not in self._heard:
             self._heard[mark.id] = set()
             world.later(PROMPT, lambda: self._look(node, mark, followers))
