@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.real.rendered import Rendered, described
-from tests.real.trouble_tools import Answers, Site, reading
+from tests.real.trouble_tools import Site, visited
 from tests.servers import find_server, wait_for
 
 from evercache import Cache
@@ -62,22 +61,6 @@ def workers(url: str, budget: float = 5.0) -> Cache:
     return Cache(
         f"{url}{'&' if '?' in url else '?'}connect_timeout=2", namespace="shop", on_error="raise", budget=budget
     )
-
-
-@contextlib.contextmanager
-def visited(site: Site, url: str) -> Iterator[Answers]:
-    """The site is read all the time, once its workers follow the servers."""
-    with workers(url) as cache:
-        page = site.on(cache)
-
-        def follows() -> bool:
-            with contextlib.suppress(UnavailableError):
-                return page(1) == 0
-            return False
-
-        wait_for(follows, 60, "the workers to follow the servers")
-        with reading(page, 1) as answers:
-            yield answers
 
 
 def certificates(made: Rendered) -> list[Certificate | None]:
@@ -137,7 +120,7 @@ def test_passwords_change_without_a_restart_while_a_site_reads(running: Rendered
     old_url, shown = running.url("application"), certificates(running)
     for path in running.out.glob("*/tls/tls.crt"):
         path.unlink()  # the first step brings new ones
-    with visited(site, old_url) as answers:
+    with visited(site, workers(old_url)) as answers:
         wait_for(lambda: len(answers.all) > 50, what="the site to read")
         step("{old}\n{new}\n", old["operator"])
         cut(running)
@@ -146,7 +129,7 @@ def test_passwords_change_without_a_restart_while_a_site_reads(running: Rendered
         running.wait_whole()
         new_url = running.url("application")
         assert new_url != old_url
-        with visited(site, new_url) as later:
+        with visited(site, workers(new_url)) as later:
             wait_for(lambda: len(later.all) > 50, what="the restarted workers to read")
             step("{new}\n", new["operator"])
             cut(running)

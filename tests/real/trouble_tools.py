@@ -12,8 +12,21 @@ from typing import Any
 from tests.servers import wait_for
 
 from evercache import Cache
+from evercache.errors import UnavailableError
 
-__all__ = ["MESSAGE", "Answers", "Site", "acknowledged", "heard", "position", "reading", "sees", "timed", "warm"]
+__all__ = [
+    "MESSAGE",
+    "Answers",
+    "Site",
+    "acknowledged",
+    "heard",
+    "position",
+    "reading",
+    "sees",
+    "timed",
+    "visited",
+    "warm",
+]
 
 #: What one message may take on a busy machine of two cores (seconds).
 MESSAGE = 0.1
@@ -73,6 +86,24 @@ class Answers:
                 first = min(at for at, v in acknowledged if v > value)
                 late.append((began - first, value, known))
         return late
+
+
+@contextlib.contextmanager
+def visited(site: Site, cache: Cache) -> Iterator[Answers]:
+    """A site of its own is read all the time, once the cache follows the servers."""
+    with cache:
+        page = site.on(cache)
+
+        def follows() -> bool:
+            with contextlib.suppress(UnavailableError):
+                page(1)
+                return True
+            return False
+
+        wait_for(follows, 60, "the cache to follow the servers")
+        with reading(page, 1) as answers:
+            wait_for(lambda: len(answers.all) > 20, what="the site to be read")
+            yield answers
 
 
 @contextlib.contextmanager
