@@ -156,7 +156,7 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
     elif state.unread:
         problems.append("the marks of invalidations are still being read: reads go to the master")
     elif state.blind(now) and not state.idle:
-        problems.append("the log of invalidations is not heard: reads go to the master")
+        problems.append("the log of invalidations cannot be read: reads go to the master")
     for node in nodes:
         if node.eviction is not None and node.eviction.startswith("allkeys-"):
             problems.append(

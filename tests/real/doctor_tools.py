@@ -254,7 +254,13 @@ class Loose:
         else:
             words = [word for line in told for word in (f"--{line.split()[0]}", line.split(None, 1)[1].strip('"'))]
             self._process = subprocess.Popen([binary, *words], cwd=folder, stdout=subprocess.DEVNULL)
-        self.pid = int(wait_for(self._pid, 10, "a loose server to answer"))
+        try:
+            self.pid = int(wait_for(self._pid, 10, "a loose server to answer"))
+        except BaseException:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait(10)
+            raise
 
     def _pid(self) -> str:
         info = str(self._probe().cli("INFO", "server"))

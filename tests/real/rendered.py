@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from tests.servers import find_server, free_port, wait_for
 
 from evercache.errors import ServerError, UnavailableError
@@ -151,7 +151,7 @@ class Rendered:
         ports = self.description.ports
         port = ports.sentinel if sentinel else ports.node
         options = targets.sentinel_options if sentinel else targets.node_options
-        options = replace(options, connect_timeout=5.0)  # machines of tests are busy
+        options = msgspec.structs.replace(options, connect_timeout=5.0)  # machines of tests are busy
         return ask(Address(self.address(host), port), options, words, timeout=5)[0]
 
     def survey(self) -> Survey:

@@ -172,7 +172,7 @@ def test_the_doctor_shows_which_versions_of_the_library_are_connected(
     with Cache(valkey.url, namespace="rolled") as present:
         assert site.on(present)(1) == 0
         assert found(valkey.url, "libraries") == []
-        monkeypatch.setattr(greeting, "_LIBRARY_VERSION", "0.0.9")
+        monkeypatch.setattr(greeting, "__version__", "0.0.9")
         # Caches with equal URLs share their connections.
         with Cache(f"{valkey.url}?connect_timeout=0.21", namespace="rolled") as earlier:
             assert site.on(earlier)(1) == 0

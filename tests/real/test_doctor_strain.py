@@ -45,7 +45,13 @@ def test_a_cache_that_keeps_nothing_is_not_sound(
     server, url = small
     wait_for(lambda: int(server.info("stats")["evicted_keys"]) > 100, 20, "evictions", 0.1)
     wait_for(lambda: "strain" in fired(gather(url)), 20, "the doctor to see it", 0.1)
-    assert main(["doctor", url]) in (1, 2)  # how bad it is depends on the size of entries there
+
+    def found() -> bool:
+        """How bad it is depends on the entries; on a busy machine it may look while nothing is evicted."""
+        capsys.readouterr()
+        return main(["doctor", url]) in (1, 2)
+
+    wait_for(found, 20, "the command to say so", 0.1)
     said = capsys.readouterr().out
     assert "CONFIG SET maxmemory" in said
     assert main(["status", "--url", url]) == 1

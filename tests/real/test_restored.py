@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.real.trouble_tools import Site
 from tests.servers import Server, wait_for
 
@@ -66,7 +67,7 @@ def forgetful(cache: Cache) -> Any:
     clients = cache._find()
     assert clients is not None
     state = clients.engine.state
-    object.__setattr__(state.settings, "journal_time", KEPT)
+    state.settings = replace(state.settings, journal_time=KEPT)
     return state
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.real.rendered import Rendered, described
 from tests.servers import wait_for
 
-from evercache.errors import AccessDenied, AuthenticationFailed, FailoverRefused, UnavailableError
+from evercache.errors import AccessDenied, AuthenticationFailed, FailoverRefused, ServerError, UnavailableError
 from evercache.ops.failover import Failover
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import ask
@@ -123,6 +123,34 @@ def test_what_harms_others_is_refused(running: Rendered, role: str) -> None:
     for words in _HARM_AT_SENTINELS:
         with pytest.raises(AccessDenied):
             tried(running, "cache-1", role, *words, sentinel=True)
+
+
+#: What would read or write what is not the application's, or raise its rights.
+_NOT_THE_APPLICATIONS = (
+    ("KEYS", "*"), ("SCAN", 0), ("RANDOMKEY",), ("DBSIZE",), ("GET", "other:x"), ("MGET", "shop:x", "other:x"),
+    ("EXISTS", "other:x"), ("XREAD", "STREAMS", "other:x", 0), ("SORT", "shop:x", "BY", "other:*"),
+    ("SORT", "shop:x", "BY", "nosort", "GET", "other:*"), ("COPY", "other:x", "shop:x"), ("MOVE", "shop:x", 1),
+    ("OBJECT", "ENCODING", "other:x"), ("DUMP", "other:x"), ("MIGRATE", "127.0.0.1", 1, "shop:x", 0, 1),
+    ("ACL", "LIST"), ("ACL", "GETUSER", "operator"), ("ACL", "LOG"), ("CONFIG", "GET", "masterauth"),
+    ("CLIENT", "LIST"), ("CLIENT", "NO-EVICT", "ON"), ("CLIENT", "TRACKING", "ON", "BCAST"),
+    ("CLIENT", "REPLY", "SKIP"), ("MONITOR",), ("PSYNC", "?", -1), ("SYNC",), ("REPLCONF", "ACK", 1), ("MULTI",),
+    ("SCRIPT", "LOAD", "return 1"), ("FUNCTION", "LIST"), ("FCALL", "x", 0), ("SLOWLOG", "GET"),
+)  # fmt: skip
+_SCRIPTS = (
+    "return redis.call('GET', 'other:x')", "return redis.call('SET', 'other:x', 1)",
+    "redis.call('SELECT', 3) return redis.call('GET', 'other:x')", "return redis.call('KEYS', '*')",
+    "return redis.call('PUBLISH', '__sentinel__:hello', 'x')", "return redis.call('CONFIG', 'GET', '*')",
+    "redis.call = nil", "string.rep = nil", "cjson.encode = nil", "getmetatable('').__index = nil",
+)  # fmt: skip
+
+
+def test_the_application_reaches_nothing_of_others(running: Rendered) -> None:
+    for words in _NOT_THE_APPLICATIONS:
+        with pytest.raises(AccessDenied):
+            tried(running, "cache-1", "application", *words)
+    for script in _SCRIPTS:
+        with pytest.raises(ServerError, match=r"ermission|not allowed|readonly"):
+            tried(running, "cache-1", "application", "EVAL", script, 0)
 
 
 @pytest.mark.parametrize(

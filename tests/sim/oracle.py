@@ -105,6 +105,8 @@ class Oracle:
         self._stamps: dict[tuple[str, bytes], int] = {}
         #: Generations whose state was evicted, and its stamps with it.
         self._evicted: set[str] = set()
+        #: Generations in which a resync began a life: that leaps further than the next generation does (rule 1).
+        self.begun_by_resync: set[str] = set()
         #: When bookkeeping was evicted, and the processes that had heard of a mark by then.
         self._evictions: list[tuple[float, set[Any]]] = []
         #: The first stamp of the generation that came after this one.
@@ -451,6 +453,6 @@ class Oracle:
         self._stamps[here] = stamp
         for former in (here, before):
             newest, first = self._stamps.get(former, 0), self._next.get(former, inf)
-            returned = former[0] in self._evicted or former in self._returned
-            if newest >= first and self.clock_at == -inf and not returned:
+            excused = former[0] in self._evicted or former[0] in self.begun_by_resync or former in self._returned
+            if newest >= first and self.clock_at == -inf and not excused:
                 self.bad("stamps", f"a former master issued {newest}, and the next one had begun with {first}")

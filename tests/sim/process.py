@@ -242,8 +242,8 @@ class Process:
         """The clock of the process, in seconds."""
         if self.threads is not None:
             self.threads.tick()
-        behind = self.tag.behind()
-        return round(self.world.now - behind, 9) if behind else self.world.now  # else what is left never gets to 0
+        behind, now = self.tag.behind(), self.world.loop.now
+        return round(now - behind, 9) if behind else now  # else what is left never gets to 0
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """A task of the application, or a thread of it."""

@@ -22,6 +22,7 @@ class Connection:
 
     def __init__(self, network: Network, tag: Tag, address: Address, options: ConnectionOptions) -> None:
         self.network, self.tag, self.address, self.options = network, tag, address, options
+        self._name, self._host = tag.name, address.host
         self.server = network.servers[address]
         self.greeting: Greeting
         self.session: Session | None = None
@@ -43,13 +44,8 @@ class Connection:
         state = "closed" if self.failure else "retired" if self.retired else "open"
         return f"<Connection {self.tag.name}->{self.address} {state} waiting={len(self.inflight)}>"
 
-    @property
-    def names(self) -> tuple[str, str]:
-        return self.tag.name, self.address.host
-
     def _out(self, what: str | list[bytes] = "connect") -> float:
-        a, b = self.names
-        seconds = self.network.delay(a, b, self.tag.name)
+        seconds = self.network.delay(self._name, self._host, self._name)
         self.delayed += seconds
         when = self.network.loop.now + seconds
         if self.network.points is not None:
@@ -58,8 +54,7 @@ class Connection:
         return self._last_out
 
     def _in(self, what: str | list[bytes] = "connected") -> float:
-        a, b = self.names
-        seconds = self.network.delay(b, a, self.tag.name)
+        seconds = self.network.delay(self._host, self._name, self._name)
         self.delayed += seconds
         when = self.network.loop.now + seconds
         if self.network.points is not None:

@@ -196,6 +196,14 @@ class World:
 
     # -- holding steps back
 
+    def _hold_no_more(self) -> None:
+        """The time of the faults is over: no point is looked at any more."""
+        assert self.points is not None
+        self.points.end()
+        self.loop.preempt = self.network.points = None
+        if self.threads is not None:
+            self.threads.preempt = None
+
     def _preempt(self, handle: SimHandle, tag: Tag) -> float:
         what = step_name(handle.callback)
         return 0.0 if what is None else self._hold(what, tag)
@@ -337,7 +345,7 @@ class World:
             self.later(fault.at, lambda f=fault: self._bring(f))  # type: ignore[misc]
         self.later(0.0, self._tick)
         if self.points is not None:
-            self.later(plan.length, self.points.end)
+            self.later(plan.length, self._hold_no_more)
 
     def _bring(self, fault: Any) -> None:
         self.note(f"FAULT {fault}")
@@ -390,7 +398,8 @@ class World:
         stream, table = data.get(b"sim~log"), data.get(b"sim~marks")
         if stream is not None and len(stream[0].ids) > limits["log_lines"] + 8:
             found.append(("memory", f"the log has {len(stream[0].ids)} lines"))
-        if table is not None and len(table[0]) > limits["max_marks"]:
+        # Every second mark trims here (`SMALL`), and the stamps decide which: so many in a row do not.
+        if table is not None and len(table[0]) > limits["max_marks"] + 8:
             found.append(("memory", f"there are {len(table[0])} marks"))
         return found
 

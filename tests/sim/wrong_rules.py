@@ -477,6 +477,16 @@ RULES = [
         workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
     ),
     Mutation(
+        "what leaves the journal leaves no note",
+        20,
+        (put(Journal, "_forget", nothing),),
+        settings=CALM,
+        # From a file that is older than what journals have.
+        scene=(("restart_master", 0.0, {"down": 0.05, "lost": 2.0, "sync": [0.1, 0.1, 0.1]}),),
+        limits={"journal_time": 0},
+        workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
+    ),
+    Mutation(
         "the journal keeps the first of each scope",
         20,
         (edit(Journal, "_forget_outdone", ("for item in in_order}", "for item in reversed(in_order)}")),),

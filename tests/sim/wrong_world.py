@@ -266,12 +266,16 @@ WORLD = [
         scene=BORN_ANEW,
     ),
     Mutation(
-        "replicas are read before all marks are",
+        "cached values are served before all marks are known",
         14,
-        (edit(State, "resynced", ('float("-inf") if unread else began', "began")),),
+        (
+            edit(State, "resynced", ('float("-inf") if unread else began', "began")),
+            # The pages come slowly, so that a process lives for a while without them.
+            edit(Tail, "_learn", ("await asyncio.sleep(rest)", "await asyncio.sleep(0.15)")),
+        ),
         parts=("page",),
         settings=CALM,
-        workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.05, "sets": 0.0},
+        workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.15, "sets": 0.0},
         scene=BORN_ANEW,
     ),
     Mutation(

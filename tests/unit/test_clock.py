@@ -22,6 +22,7 @@ APART = (
     "cli/",
     "demo/",
     "ops/drill/",
+    "ops/stalls.py",
     "ops/local.py",
     "ops/stalls.py",
     "ops/supervision.py",

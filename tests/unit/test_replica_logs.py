@@ -86,6 +86,7 @@ def test_what_the_tail_brought_is_behind(logs: ReplicaLogs, state: Heard) -> Non
         ({"master_down": False, "covers": 99.8}, False),
         ({"master_down": False, "covers": 99.6}, True),
         ({"ready": False}, False),
+        ({"unread": True}, False),
         ({"master_down": False, "awake_since": float("inf")}, False),  # idle: it reads the log seldom
         ({"master_down": False, "awake_since": 99.8}, False),  # its first read was just sent
     ],

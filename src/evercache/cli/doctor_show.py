@@ -101,10 +101,10 @@ def _found(result: Result, results: Sequence[Result]) -> RenderableType:
     for seen, steps in _alike(result.own):
         rows += [("seen", Text(one, style="bold")) for one in seen]
         if steps and is_command(steps[0]):
-            rows.append(("mend", Text("run in a shell", style="green")))
+            rows.append(("fix", Text("run in a shell", style="green")))
         for step in steps:
             if not is_command(step):
-                rows.append(("mend", Text(step, style="green")))
+                rows.append(("fix", Text(step, style="green")))
                 continue
             if rows:
                 parts.append(_rows(rows))
@@ -157,7 +157,7 @@ def _hidden(results: Sequence[Result], *, verbose: bool) -> RenderableType:
                 table.add_row("", Text(one.seen))
     silent = [result.check.name for result in results if any(one.silent for one in result.findings)]
     if silent:
-        table.add_row("silent servers", Text(f"tell nothing for {', '.join(silent)}"))
+        table.add_row("silent servers", Text(f"did not answer for {', '.join(silent)}"))
     parts: list[RenderableType] = [Rule("could not be seen", align="left", style="dim"), table]
     if host:
         parts.append(

@@ -68,7 +68,8 @@ class Site:
 
     def _note_stalls(self) -> None:
         while self._stalls.overslept:
-            self.journal.write(Stall(*self._stalls.overslept.pop()))
+            one = self._stalls.overslept.pop()
+            self.journal.write(Stall(one.due, one.woke))
 
     def _compute(self, page: Page) -> dict[str, Any]:
         start = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from evercache.engine.flights import Alive, Flight, Flights, Outcome, Owner, Wait
+from evercache.engine.flights import Alive, Flight, Flights, Outcome, Overdue, Owner, Wait
 from evercache.engine.route import NOWHERE, Route
 from evercache.near import Gutter, Near
 from evercache.policy import Settings
@@ -560,18 +560,25 @@ class State:
     # -- flights
 
     def join_or_lead(
-        self, subject: Subject, need: int, caller: Owner, *, joinable: bool, overdue: Flight | None = None
+        self, subject: Subject, need: int, caller: Owner, *, joinable: bool, overdue: Overdue | None = None
     ) -> tuple[Flight, bool]:
-        """The flight of a key, and whether the caller leads it; `overdue` is one that it waited for in vain."""
+        """The flight of a key, and whether the caller leads it. Who leads one because another is `overdue` runs the
+        function at once."""
         now = self.now()
         with self.lock:
             flight = self.flights.get(subject.key) if joinable else None
             # A flight that began while the tail was blind may have missed an invalidation (rule 6).
             if flight is not None and self.blind(now) and now - flight.started > self.settings.max_staleness:
                 flight = None
-            if flight is not None and flight is not overdue:
-                return flight, False
-            return self.flights.begin(subject, need, now, caller), True
+            if flight is not None:
+                late = overdue is not None and flight is overdue.flight
+                # Its leader may have begun to run the function when the caller gave up.
+                if not late or (overdue is not None and not overdue.outwaited and flight.phase == "running"):
+                    return flight, False
+            flight = self.flights.begin(subject, need, now, caller)
+            if overdue is not None:
+                flight.phase = "running"
+            return flight, True
 
     def wait_for(self, flight: Flight, stops: AbstractEventLoop | None = None) -> Wait | None:
         """Note that the caller waits for a flight, for as long as it keeps the answer; None when it must not, since
@@ -591,13 +598,17 @@ class State:
     def overtaken(self, flight: Flight) -> bool:
         """Whether a later flight of the key runs the function: of a caller whose budget ended sooner.
 
-        If that one has ended, this flight takes its place back: later callers join it.
+        If not, the leader of this one runs it now. If that one has ended, this flight takes its place back: later
+        callers join it.
         """
         with self.lock:
             other = self.flights.get(flight.subject.key)
             if other is None:
                 self.flights.resume(flight)
-            return other is not None and other is not flight and other.phase == "running"
+            elif other is not flight and other.phase == "running":
+                return True
+            flight.phase = "running"
+            return False
 
     def landed(self, flight: Flight, outcome: Outcome | None) -> None:
         """The leader is done. Without an outcome, `reclaim` releases the lease that it may have been granted."""

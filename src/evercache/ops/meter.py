@@ -61,6 +61,8 @@ class Overslept(NamedTuple):
 
     due: float
     woke: float
+    #: In which process; 0: it does not matter.
+    pid: int = 0
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -75,7 +77,7 @@ class Noise:
     def __init__(self, overslept: Iterable[Overslept]) -> None:
         self._begins: list[float] = []
         self._ends: list[float] = []
-        for due, woke in sorted(overslept):
+        for due, woke, _ in sorted(overslept):
             if self._ends and due <= self._ends[-1]:
                 self._ends[-1] = max(self._ends[-1], woke)
             else:

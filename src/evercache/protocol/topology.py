@@ -373,12 +373,13 @@ class SentinelBook:
         old = self.view
         if master != old.master:
             self._discovered = ()
-        listed = {
-            r.address
-            for a in self._answers.values()
-            if a.epoch == epoch or ((p := self._promotion(a)) is not None and p.epoch == epoch)
-            for r in a.replicas
-        }
+        listed: set[Address] = set()
+        for a in self._answers.values():
+            promotes = a.epoch != epoch and (p := self._promotion(a)) is not None and p.epoch == epoch
+            if a.epoch == epoch or promotes:
+                listed.update(r.address for r in a.replicas)
+            if promotes and a.master is not None:
+                listed.add(a.master)  # it is to follow, as soon as it lives: strict writes wait for it
         listed.update(self._discovered)
         if master is not None:
             listed.discard(master)

@@ -186,7 +186,7 @@ def _later(d: Description, host: Host, owner: str, node_live: str, sentinel_live
         lines.append(f"chown {owner} {' '.join(files)}")
         text += (
             "**If this host was lost with its disk**: it must come back as a replica of the present master. Its "
-            "data node asks the sentinels which one that is; `evercache status` says it, too. Before the first "
+            "data node asks the sentinels which one that is; `evercache status` says it too. Before the first "
             "start, write that address in the place of MASTER, for the sentinel, and for the case that too few "
             "answer:\n\n"
             "```sh\n" + "\n".join(lines) + "\n```\n\n"

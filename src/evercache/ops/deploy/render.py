@@ -201,7 +201,8 @@ class _Host:
             user=d.user_of("replication"),
             service=d.name,
             sentinels=tuple((one.address, d.ports.sentinel) for one in d.sentinels),
-            others=others,
+            own=(self.host.address, d.ports.node),
+            others=others if d.by_name else (),
             tls=layout.tls,
         )
 

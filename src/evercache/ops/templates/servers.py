@@ -215,7 +215,7 @@ def _common(bind: Sequence[str], port: int, folder: str, tls: Files | None) -> l
     return [
         *lines,
         "",
-        "# In the foreground, its log to whoever started it. The pid file is gone after a polite end only.",
+        "# In the foreground, its log on standard output. The pid file is gone after a polite end only.",
         f"dir {quoted(folder)}",
         f"pidfile {quoted(folder + '/server.pid')}",
         'logfile ""',

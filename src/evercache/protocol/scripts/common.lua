@@ -314,20 +314,21 @@ if lives > lifetime then
 end
 
 --## line
--- Issues one mark, of `kind`, `name` and `id`: its stamp `m`, and its line in the log. 'p' chains the lines, so that a
--- reader notices a gap (trimmed lines, or an emptied log). The state is written by `issued`.
+-- Issues one mark, of `kind`, `name` and `id`: its stamp `m`, the same as `digits`, and its line in the log. 'p' chains
+-- the lines, so that a reader notices a gap (trimmed lines, or an emptied log). The state is written by `end_marks`.
 m = max(now_us, tip + 1, NEWEST + 1)
-last = call('XADD', LOG, 'MAXLEN', '~', lines, '*', 'v', '1', 'k', kind, 'n', name, 's', m, 'i', id, 'g', replid,
+digits = string.format('%.0f', m)
+last = call('XADD', LOG, 'MAXLEN', '~', lines, '*', 'v', '1', 'k', kind, 'n', name, 's', digits, 'i', id, 'g', replid,
   'p', last)
 tip = m
 
 --## everything
 -- The mark of everything.
 do
-  local kind, name, id, m = '*', '', LIFE, 0
+  local kind, name, id, m, digits = '*', '', LIFE, 0, ''
   --@ line
   star = m
-  call('HSET', STATE, '*', m, 'tip', m, 'last', last)
+  call('HSET', STATE, '*', digits, 'tip', digits, 'last', last)
 end
 
 --## begin_marks
@@ -349,7 +350,7 @@ end
 --## end_marks
 -- After the marks, of which the last is `m`, and there are `issued`: writes the state, and keeps the bookkeeping within
 -- its bounds. That is done by one in `every` marks, which the stamps decide.
-call('HSET', STATE, 'tip', tip, 'last', last)
+call('HSET', STATE, 'tip', digits, 'last', last)
 --@ keep_marks
 if m % every < issued then
   --@ trim

@@ -21,7 +21,8 @@ local found = keys > 0 and call('MGET', unpack(KEYS, 6, 5 + keys)) or nil
 -- This also shows whether the bookkeeping database can be selected, before anything is removed.
 --@ to_book
 --@ state
-local reply, removed, obeyed, issued, nth, m, listed = {'ok', now_us, replid}, {}, {}, 0, 0, 0, false
+local reply, removed, obeyed, issued, nth, listed = {'ok', now_us, replid}, {}, {}, 0, 0, false
+local m, digits, now = 0, '', string.format('%.0f', now_ms)
 for at = 13, final, 4 do
   local kind, name, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local key = kind == 'k'
@@ -49,12 +50,12 @@ for at = 13, final, 4 do
     issued = issued + 1
     if kind == '*' then
       star = m
-      call('HSET', STATE, '*', m)
+      call('HSET', STATE, '*', digits)
     elseif not key then
-      call('ZADD', MARKS, m, kind .. ':' .. name)
+      call('ZADD', MARKS, digits, kind .. ':' .. name)
       listed = true
     end
-    obeyed[2 * issued - 1], obeyed[2 * issued] = now_ms, id
+    obeyed[2 * issued - 1], obeyed[2 * issued] = now, id
     item = {m, existed, last}
   end
   reply[#reply + 1] = item

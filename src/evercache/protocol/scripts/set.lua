@@ -93,7 +93,7 @@ if writes == 0 then
 end
 --@ out_of_memory
 
-local wide, kind, m = false, 'k', 0
+local wide, kind, m, digits = false, 'k', 0, ''
 --@ begin_marks
 for i = 1, count do
   local existed = reply[3 + i]

@@ -91,7 +91,7 @@ def _rights(node: NodeFacts) -> str:
     mend = f"{command}\n{users_kept(node)}\nnobody can log in as default then"
     if node.as_default == 0 and not node.open:
         return mend
-    return f"have all clients that log in as default log in as another user first\n{mend}"
+    return f"give clients that log in as default another user first\n{mend}"
 
 
 def _appends(node: NodeFacts) -> bool:
@@ -156,7 +156,7 @@ def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
             folder = node.config.get("dir", "its folder")
             yield found(
                 f"{where}: {what}",
-                f"make room on the disk of {folder} (df -h {folder}), or fix its rights, as its log says\n"
+                f"make room on the disk of {folder} (df -h {folder}), or correct its rights, as its log says\n"
                 f"{cli(node.address, command)}\nchange no role and no password for it",
                 disables=where if node.unwritten else "",
             )

@@ -50,7 +50,7 @@ def replicas_follow(facts: Facts) -> Iterator[Finding]:
                 f"{where}: its link to {facts.label(master)} is down{_since(node)}", _mend_of_link(node, facts)
             )
         elif (heard := number(node.info, "master_last_io_seconds_ago")) is not None and heard > LAG_SECONDS:
-            yield found(f"{where} heard nothing of its master for {heard:.0f} s", _mend_of_link(node, facts))
+            yield found(f"{where} received nothing from its master for {heard:.0f} s", _mend_of_link(node, facts))
         else:
             behind = _offset(top, "master_repl_offset") - _offset(node, "slave_repl_offset")
             if top is not None and not top.error and behind > LAG_BYTES:

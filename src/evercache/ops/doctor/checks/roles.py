@@ -67,7 +67,7 @@ def _is_down(facts: Facts, address: Address) -> bool:
     "the master that the sentinels name is one",
     Severity.critical,
     why="Clients ask the sentinels. When the node that they name is down or a replica, no write succeeds, and "
-    "when all nodes are replicas the sentinels never mend that by themselves.",
+    "when all nodes are replicas the sentinels never repair that by themselves.",
     mend="`REPLICAOF NO ONE` on the node that is named, if no other takes writes; else `FAILOVER TO` the named "
     "one on the other",
     sentinel=True,
@@ -113,7 +113,7 @@ def _given_back(facts: Facts, address: Address, node: NodeFacts) -> str:
 
 @check(
     "reachable",
-    "every address that is told can be reached from here",
+    "every announced address can be reached from here",
     Severity.critical,
     why="Clients go where the sentinels send them. Behind NAT or in containers that may be an address that "
     "exists inside only, or another server's.",
@@ -138,7 +138,7 @@ def reachable(facts: Facts) -> Iterator[Finding]:
     for place, (address, by, kind) in told.items():
         if errors.get(place) and place not in down:
             mend = _mend(kind, errors[place], facts.label(address))
-            yield found(f"{facts.label(address)}, told by {by}: {errors[place]}", mend)
+            yield found(f"{facts.label(address)}, named by {by}: {errors[place]}", mend)
     yield from _others(facts)
 
 
@@ -190,7 +190,7 @@ def names_mixed(facts: Facts) -> Iterator[Finding]:
     hosts: dict[str, str] = {}
     for sentinel, group in facts.groups():
         for entry in (group.master, *group.replicas):
-            hosts.setdefault(entry.get("ip", ""), f"told by {facts.label(sentinel.address)}")
+            hosts.setdefault(entry.get("ip", ""), f"named by {facts.label(sentinel.address)}")
             if other := entry.get("master-host", "").strip("?"):
                 hosts.setdefault(other, f"followed by {facts.label(address_of(entry))}")
     for node in facts.replicas:

@@ -137,8 +137,8 @@ def _rules(command: str) -> list[str]:
     "open-door",
     "nothing listens beyond loopback without a password",
     Severity.critical,
-    why="Whoever reaches such a server reads and changes everything, and can make it write files on its host. A "
-    "sentinel can be told to promote any server.",
+    why="Anybody who reaches such a server reads and changes everything, and can make it write files on its host. "
+    "Such a sentinel promotes any server at a command.",
     mend="`requirepass`; `bind` to the addresses that are needed; `protected-mode yes`; a firewall",
     of="servers",
 )
@@ -154,7 +154,7 @@ def open_door(facts: Facts) -> Iterator[Finding]:
         if not is_loopback(facts.ip(server.address.host)) and server.address.path is None:
             seen = f"{where} answers from here without a password"
         elif bound is None:
-            yield unseen(f"{where} asks for no password; what it listens on is not told")
+            yield unseen(f"{where} asks for no password; the addresses that it listens on cannot be seen")
             continue
         elif all(is_loopback(one) for one in bound) or protected:
             continue
