@@ -51,6 +51,7 @@ QUICK = (
     "the-tail-rests-after-each-line",
     "an-invalidation-waits-for-twice-its-budget",
     "nobody-joins-while-there-is-no-primary",
+    "a-process-that-wakes-does-not-read-the-log-at-once",
     "the-child-leaves-to-its-parent-what-is-pending",
     "the-journal-keeps-the-first-of-each-scope",
     "votes-are-not-heard",

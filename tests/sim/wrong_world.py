@@ -31,10 +31,10 @@ BORN_ANEW = tuple(
     for process in (1, 2)
 )
 
-#: Nobody calls two of the processes for a while; they keep near what the third one invalidates meanwhile.
+#: Twice nobody calls two of the processes for a while; they keep near what the third one invalidates meanwhile.
 NAPPING = {
-    "naps": ((0, 0.2, 1.3), (1, 0.3, 1.45)), "near": 3.0, "same_key": True, "slow_compute": False, "sets": 0.0,
-    "changes": 0.0, "extras": False, **BUSY,
+    "naps": ((0, 0.2, 1.0), (1, 0.3, 1.1), (0, 1.1, 1.9), (1, 1.2, 2.0)),
+    "near": 3.0, "same_key": True, "slow_compute": False, "sets": 0.0, "changes": 0.0, "extras": False, **BUSY,
 }  # fmt: skip
 
 WORLD = [
