@@ -20,6 +20,7 @@ from benchmarks.results import Result
 
 #: In the order in which they run; each is a module in `benchmarks.measures`.
 NAMES = (
+    "imports",
     "hit",
     "threads",
     "tasks",

@@ -153,8 +153,10 @@ def health(engine: Engine, nodes: list[NodeHealth]) -> Health:
         problems.append("no master is known: writes are queued, and what no replica has is computed")
     elif not state.ready:
         problems.append("the log of invalidations is not followed yet, or the master was lost just now")
-    elif state.blind(now):
-        problems.append("the log of invalidations is not heard: reads go to the master")
+    elif state.unread:
+        problems.append("the marks of invalidations are still being read: reads go to the master")
+    elif state.blind(now) and not state.idle:
+        problems.append("the log of invalidations cannot be read: reads go to the master")
     for node in nodes:
         if node.eviction is not None and node.eviction.startswith("allkeys-"):
             problems.append(

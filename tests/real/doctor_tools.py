@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import secrets
+import shlex
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich.console import Console
 from tests.servers import CliError, Server, find_server, free_port, wait_for
 
+from evercache.cli.doctor_show import doctor_as_tables
 from evercache.ops.doctor import Facts, examine, gather
+from evercache.ops.doctor.registry import is_command
 
-__all__ = ["Hall", "Loose", "findings", "fired"]
+__all__ = ["Hall", "Loose", "findings", "fired", "followed", "run_as_printed"]
 
 NAME = "shop"
 NODE_SECRET = "node-Secret/1"
@@ -41,6 +48,8 @@ class Hall:
         self.nodes: list[Server] = []
         self.sentinels: list[Server] = []
         self.kind = kind
+        #: One sentinel more, of a test.
+        self.further: Server | None = None
         self.ids = [secrets.token_hex(20) for _ in range(3)]
 
     @classmethod
@@ -160,7 +169,8 @@ class Hall:
         try:
             yield
         finally:
-            node.cli("CONFIG", "SET", "requirepass", NODE_SECRET)
+            with contextlib.suppress(CliError):  # it has a password again
+                node.cli("CONFIG", "SET", "requirepass", NODE_SECRET)
             node.password = NODE_SECRET
 
     def sentinel_set(self, place: int, name: str, value: Any, back: Any) -> contextlib.AbstractContextManager[None]:
@@ -175,6 +185,58 @@ class Hall:
                 self.sentinels[place].cli("SENTINEL", "SET", NAME, name, back)
 
         return changed()
+
+
+def run_as_printed(
+    facts: Facts,
+    check: str,
+    folder: Path,
+    passwords: Callable[[int], str | None],
+    filled: Callable[[str], str] = str,
+) -> list[str]:
+    """Run the commands that the doctor prints for a check, line by line in a shell; what was run.
+
+    `passwords` are of servers by their ports; `filled` puts something into the place of `<...>`.
+    """
+    result = next(one for one in examine(facts) if one.check.name == check)
+    out = io.StringIO()
+    Console(file=out, width=80).print(doctor_as_tables(facts, [result]), crop=False)
+    lines = [filled(line.strip()) for line in out.getvalue().splitlines() if is_command(line.strip())]
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    shim = Path(__file__).with_name("valkey_cli.py")
+    for name, text in (
+        ("valkey-cli", f'exec {shlex.quote(sys.executable)} {shlex.quote(str(shim))} "$@"'),
+        ("sleep", "exec /bin/sleep 2"),  # what is to be 30 s apart
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    for line in lines:
+        port = re.search(r" -p (\d+) ", line)
+        password = passwords(int(port[1])) if port else None
+        environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        environment |= {} if password is None else {"VALKEYCLI_AUTH": password}
+        done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (line, done.stderr)
+        # What only looks may find that something is still wrong.
+        assert not done.stdout.startswith("(error)") or "CKQUORUM" in line, (line, done.stdout)
+    return lines
+
+
+def followed(
+    hall: Hall, facts: Facts, check: str, by_hand: Callable[[Hall], contextlib.AbstractContextManager[None]] | None
+) -> list[str]:
+    """Follow the advice of a check: what its words say, and the commands as they are printed; the commands."""
+    sentinels = [*hall.sentinels, *([hall.further] if hall.further is not None else [])]
+
+    def password(port: int) -> str:
+        return SENTINEL_SECRET if any(one.port == port for one in sentinels) else NODE_SECRET
+
+    def filled(line: str) -> str:
+        return line.replace("<password>", SENTINEL_SECRET if "sentinel-pass" in line else NODE_SECRET)
+
+    with contextlib.nullcontext() if by_hand is None else by_hand(hall):
+        return run_as_printed(facts, check, hall.nodes[0].dir, password, filled)
 
 
 class Loose:
@@ -192,7 +254,13 @@ class Loose:
         else:
             words = [word for line in told for word in (f"--{line.split()[0]}", line.split(None, 1)[1].strip('"'))]
             self._process = subprocess.Popen([binary, *words], cwd=folder, stdout=subprocess.DEVNULL)
-        self.pid = int(wait_for(self._pid, 10, "a loose server to answer"))
+        try:
+            self.pid = int(wait_for(self._pid, 10, "a loose server to answer"))
+        except BaseException:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait(10)
+            raise
 
     def _pid(self) -> str:
         info = str(self._probe().cli("INFO", "server"))

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import msgspec
 from tests.servers import find_server, free_port, wait_for
 
 from evercache.errors import ServerError, UnavailableError
@@ -134,11 +136,22 @@ class Rendered:
     def url(self, role: str) -> str:
         return (self.out / "urls" / f"{role}.url").read_text().strip()
 
-    def command(self, host: str, *words: str | int, role: str = "operator", sentinel: bool = False) -> Any:
-        targets = targets_of(self.url(role))
+    def command(
+        self,
+        host: str,
+        *words: str | int,
+        role: str = "operator",
+        sentinel: bool = False,
+        password: str | None = None,
+    ) -> Any:
+        url = self.url(role)
+        if password is not None:
+            url = url.replace(quote(self.passwords[role], safe=""), quote(password, safe=""))
+        targets = targets_of(url)
         ports = self.description.ports
         port = ports.sentinel if sentinel else ports.node
         options = targets.sentinel_options if sentinel else targets.node_options
+        options = msgspec.structs.replace(options, connect_timeout=5.0)  # machines of tests are busy
         return ask(Address(self.address(host), port), options, words, timeout=5)[0]
 
     def survey(self) -> Survey:

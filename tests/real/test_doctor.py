@@ -3,59 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.real.doctor_tools import NAME, NODE_SECRET, SENTINEL_SECRET, Hall, findings, fired
+from tests.real.doctor_breaks import BREAKS, IMPLIED
+from tests.real.doctor_tools import NODE_SECRET, SENTINEL_SECRET, Hall, findings, fired, followed
 from tests.servers import free_port, wait_for
 
 from evercache.ops.doctor import Facts, examine, gather
+from evercache.ops.doctor.registry import is_command
+from evercache.ops.doctor.shell import with_host
 from evercache.ops.doctor.snapshot import dump
-
-#: What else is wrong, always or for moments, when this is wrong: by the check, or by the way.
-IMPLIED: dict[str, set[str]] = {
-    "ckquorum": {"quorum"},
-    "own-myid": {"dead-remembered", "ckquorum", "sentinel-hosts", "three-sentinels", "quorum"},
-    "same-master": {"promotable", "ckquorum", "sentinel-hosts", "three-sentinels"},
-    "named-master": {"one-master"},
-    "a_dead_master_and_no_quorum": {"one-master", "ckquorum", "quorum", "replicas-follow"},
-    "passwords": {"promotable"},
-    "three-sentinels": {"promotable"},
-}
-
-#: Of these ways the doctor prints one command that mends it.
-MENDED = {
-    "a_quorum_that_nobody_reaches",
-    "a_quorum_of_one",
-    "a_second_master",
-    "nobody_is_master",
-    "a_replica_of_another",
-    "a_node_that_keeps_nothing",
-    "a_user_of_before_valkey_9",
-    "no_bound",
-    "no_eviction",
-    "a_small_backlog",
-    "a_small_output_buffer",
-    "nobody_may_be_promoted",
-    "each_replica_is_needed",
-    "all_replicas_copy_at_once",
-}
-
-Break = Callable[[Hall], contextlib.AbstractContextManager[str]]
-BREAKS: dict[str, tuple[str, Break]] = {}
-
-
-def breaks(check: str) -> Callable[[Callable[[Hall], Iterator[str]]], None]:
-    """A way to break the hall so that `check` fires; it yields the URL to look at, and mends all at its end."""
-
-    def register(function: Callable[[Hall], Iterator[str]]) -> None:
-        BREAKS[function.__name__] = (check, contextlib.contextmanager(function))
-
-    return register
 
 
 @pytest.fixture(scope="module")
@@ -81,301 +42,29 @@ def hall(halls: list[Hall]) -> Hall:
     return halls[-1]
 
 
-# -- one way to break it after the other
-
-
-@breaks("three-sentinels")
-def one_sentinel_is_lost_and_forgotten(hall: Hall) -> Iterator[str]:
-    hall.sentinels[2].kill()
-    try:
-        for sentinel in hall.sentinels[:2]:
-            sentinel.cli("SENTINEL", "RESET", NAME)
-        yield hall.url(hall.where(0), hall.where(1))
-    finally:
-        hall.sentinels[2].restart()
-
-
-@breaks("sentinel-hosts")
-def two_sentinels_on_one_host(hall: Hall) -> Iterator[str]:
-    hall.sentinels[1].cli("SENTINEL", "CONFIG", "SET", "announce-ip", "127.0.0.1")
-    try:
-        yield hall.url(hall.where(0), f"127.0.0.1:{hall.sentinels[1].port}", hall.where(2))
-    finally:
-        hall.sentinels[1].cli("SENTINEL", "CONFIG", "SET", "announce-ip", "127.0.0.2")
-
-
-@breaks("ckquorum")
-def a_quorum_that_nobody_reaches(hall: Hall) -> Iterator[str]:
-    with hall.sentinel_set(0, "quorum", 5, 2):
-        yield hall.url()
-
-
-@breaks("quorum")
-def a_quorum_of_one(hall: Hall) -> Iterator[str]:
-    with hall.sentinel_set(0, "quorum", 1, 2):
-        yield hall.url()
-
-
-@breaks("own-myid")
-def a_copied_file(hall: Hall) -> Iterator[str]:
-    copy = hall.sentinel([f"sentinel myid {hall.ids[2]}", "sentinel announce-ip 127.0.0.1"])
-    with copy:
-        yield hall.url(*(hall.where(place) for place in range(3)), f"127.0.0.1:{copy.port}")
-
-
-@breaks("same-master")
-def a_sentinel_that_was_set_up_apart(hall: Hall) -> Iterator[str]:
-    odd = hall.sentinels[2]
-
-    def watch(host: str, port: int) -> None:
-        odd.cli("SENTINEL", "REMOVE", NAME)
-        odd.cli("SENTINEL", "MONITOR", NAME, host, port, 2)
-        for name, value in (
-            ("auth-pass", NODE_SECRET),
-            ("parallel-syncs", 1),
-            ("down-after-milliseconds", 3000),
-            ("failover-timeout", 60000),
-        ):
-            odd.cli("SENTINEL", "SET", NAME, name, value)
-
-    watch("127.0.0.2", hall.nodes[1].port)
-    try:
-        yield hall.url()
-    finally:
-        watch("127.0.0.1", hall.nodes[0].port)
-
-
-@breaks("one-master")
-def a_second_master(hall: Hall) -> Iterator[str]:
-    hall.nodes[2].cli("REPLICAOF", "NO", "ONE")
-    try:
-        yield hall.url()
-    finally:
-        hall.nodes[2].cli("REPLICAOF", "127.0.0.1", hall.nodes[0].port)
-
-
-@breaks("named-master")
-def nobody_is_master(hall: Hall) -> Iterator[str]:
-    hall.nodes[0].cli("REPLICAOF", "127.0.0.2", hall.nodes[1].port)
-    try:
-        yield hall.url()
-    finally:
-        hall.nodes[0].cli("REPLICAOF", "NO", "ONE")
-
-
-@breaks("named-master")
-def a_dead_master_and_no_quorum(hall: Hall) -> Iterator[str]:
-    with contextlib.ExitStack() as stack:
-        for place in range(3):
-            stack.enter_context(hall.sentinel_set(place, "quorum", 5, 2))
-        hall.nodes[0].kill()
-        try:
-            yield hall.url()
-        finally:
-            hall.nodes[0].restart()
-            # With the old quorum, before they see it, they would promote another.
-            wait_for(
-                lambda: {hall.seen(place)["flags"] for place in range(3)} == {"master"}, 20, "the master to be seen"
-            )
-
-
-@breaks("replicas-follow")
-def a_replica_of_another(hall: Hall) -> Iterator[str]:
-    hall.nodes[2].cli("REPLICAOF", "127.0.0.2", hall.nodes[1].port)
-    try:
-        yield hall.url()
-    finally:
-        hall.nodes[2].cli("REPLICAOF", "127.0.0.1", hall.nodes[0].port)
-
-
-@breaks("replicas-follow")
-def a_link_that_is_down(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[2], "masterauth", "wrong"):
-        hall.nodes[0].cli("CLIENT", "KILL", "TYPE", "replica")
-        wait_for(lambda: hall.nodes[2].info("replication")["master_link_status"] == "down")
-        wait_for(lambda: hall.nodes[1].info("replication")["master_link_status"] == "up")
-        yield hall.url()
-
-
-@breaks("dead-remembered")
-def a_sentinel_is_dead(hall: Hall) -> Iterator[str]:
-    hall.sentinels[2].kill()
-    try:
-        yield hall.url(hall.where(0), hall.where(1))
-    finally:
-        hall.sentinels[2].restart()
-
-
-@breaks("dead-remembered")
-def a_replica_is_dead(hall: Hall) -> Iterator[str]:
-    hall.nodes[2].kill()
-    try:
-        yield hall.url()
-    finally:
-        hall.nodes[2].restart()
-
-
-@breaks("reachable")
-def an_address_where_nobody_is(hall: Hall) -> Iterator[str]:
-    yield hall.url(*(hall.where(place) for place in range(3)), f"127.0.0.3:{free_port()}")
-
-
-@breaks("names-mixed")
-def a_host_name_among_ips(hall: Hall) -> Iterator[str]:
-    hall.nodes[2].cli("REPLICAOF", "localhost", hall.nodes[0].port)
-    try:
-        yield hall.url()
-    finally:
-        hall.nodes[2].cli("REPLICAOF", "127.0.0.1", hall.nodes[0].port)
-
-
-@breaks("groups-apart")
-def one_server_in_two_groups(hall: Hall) -> Iterator[str]:
-    hall.sentinels[1].cli("SENTINEL", "MONITOR", "other", "127.0.0.1", hall.nodes[0].port, 2)
-    try:
-        yield hall.url()
-    finally:
-        hall.sentinels[1].cli("SENTINEL", "REMOVE", "other")
-
-
-@breaks("persistence")
-def a_node_that_keeps_nothing(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[0], "appendonly", "no"):
-        yield hall.url()
-
-
-@breaks("passwords")
-def a_node_that_could_not_follow(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[0], "masterauth", ""):
-        yield hall.url()
-
-
-@breaks("passwords")
-def a_node_without_a_password(hall: Hall) -> Iterator[str]:
-    with hall.without_password(hall.nodes[2]):
-        yield hall.url()
-
-
-@breaks("passwords")
-def a_sentinel_with_a_wrong_password(hall: Hall) -> Iterator[str]:
-    with hall.sentinel_set(2, "auth-pass", "wrong", NODE_SECRET):
-        yield hall.url()
-
-
-@breaks("sentinel-acl")
-def a_user_of_before_valkey_9(hall: Hall) -> Iterator[str]:
-    rules = "on >sen-Secret allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info"
-    rules += " +client|setname +client|kill +script|kill"
-    for node in hall.nodes:
-        node.cli("ACL", "SETUSER", "sen", *rules.split())
-    sentinel = hall.sentinels[0]
-    sentinel.cli("SENTINEL", "SET", NAME, "auth-user", "sen", "auth-pass", "sen-Secret")
-    try:
-        yield hall.url()
-    finally:
-        sentinel.cli("SENTINEL", "SET", NAME, "auth-user", "default", "auth-pass", NODE_SECRET)
-        for node in hall.nodes:
-            node.cli("ACL", "DELUSER", "sen")
-
-
-@breaks("maxmemory")
-def no_bound(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[0], "maxmemory", 0):
-        yield hall.url()
-
-
-@breaks("maxmemory")
-def no_eviction(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[1], "maxmemory-policy", "noeviction"):
-        yield hall.url()
-
-
-@breaks("maxmemory")
-def no_room_for_a_copy(hall: Hall) -> Iterator[str]:
-    total = hall.nodes[0].info("memory")["total_system_memory"]
-    with contextlib.ExitStack() as stack:
-        for node in hall.nodes:
-            stack.enter_context(hall.set(node, "maxmemory", total))
-        yield hall.url()
-
-
-@breaks("backlog")
-def a_small_backlog(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[0], "repl-backlog-size", 16384):
-        yield hall.url()
-
-
-@breaks("backlog")
-def a_small_output_buffer(hall: Hall) -> Iterator[str]:
-    master = hall.nodes[0]
-    master.cli("CONFIG", "SET", "client-output-buffer-limit", "replica 1048576 524288 1")
-    try:
-        yield hall.url()
-    finally:
-        master.cli("CONFIG", "SET", "client-output-buffer-limit", "replica 268435456 67108864 60")
-
-
-@breaks("promotable")
-def nobody_may_be_promoted(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[1], "replica-priority", 0), hall.set(hall.nodes[2], "replica-priority", 0):
-        yield hall.url()
-
-
-@breaks("promotable")
-def each_replica_is_needed(hall: Hall) -> Iterator[str]:
-    with hall.set(hall.nodes[0], "min-replicas-to-write", 2):
-        yield hall.url()
-
-
-@breaks("saves-and-clocks")
-def all_replicas_copy_at_once(hall: Hall) -> Iterator[str]:
-    with hall.sentinel_set(1, "parallel-syncs", 5, 1):
-        yield hall.url()
-
-
-@breaks("saves-and-clocks")
-def a_save_that_fails(hall: Hall) -> Iterator[str]:
-    node = hall.nodes[2]
-    file = node.dir / "dump.rdb"
-    file.unlink(missing_ok=True)
-    (file / "in the way").mkdir(parents=True)  # a folder where the snapshot is to go
-
-    def saved(status: str) -> Callable[[], bool]:
-        def ended() -> bool:
-            info = node.info("persistence")
-            return info["rdb_bgsave_in_progress"] == "0" and info["rdb_last_bgsave_status"] == status
-
-        return ended
-
-    wait_for(lambda: node.cli("BGSAVE"))  # refused while the file of commands is written anew
-    wait_for(saved("err"))
-    try:
-        yield hall.url()
-    finally:
-        (file / "in the way").rmdir()
-        file.rmdir()
-        wait_for(lambda: node.cli("BGSAVE"))
-        wait_for(saved("ok"))
-
-
-@breaks("timeouts")
-def a_long_time_out(hall: Hall) -> Iterator[str]:
-    yield hall.url(more="&connect_timeout=5")
-
-
-@pytest.mark.parametrize("way", BREAKS)
-def test_what_is_broken_is_found_and_nothing_else(way: str, hall: Hall) -> None:
-    check, broken = BREAKS[way]
-    allowed = {check} | IMPLIED.get(way, IMPLIED.get(check, set()))
-    with broken(hall) as url:
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_is_broken_is_found_alone_and_the_advice_mends_it(
+    name: str, hall: Hall, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The advice is followed as a person does: the commands are run as they are printed."""
+    way = BREAKS[name]
+    allowed = {way.check} | IMPLIED.get(name, IMPLIED.get(way.check, set()))
+
+    def look(url: str) -> Facts:
+        return with_host(gather(url)) if way.host else gather(url)
+
+    def found(facts: Facts) -> set[str]:
+        return fired(facts) - ({"kernel"} if way.host else set())
+
+    with way.broken(hall) as url:
         last: list[Facts] = []
 
         def only_that() -> bool:
-            last[:] = [gather(url)]
-            return check in (seen := fired(last[0])) and seen <= allowed
+            last[:] = [look(url)]
+            return way.check in (seen := found(last[0])) and seen <= allowed
 
         try:
-            wait_for(only_that, 20, f"{check} alone", 0.1)
+            wait_for(only_that, 20, f"{way.check} alone", 0.1)
         except TimeoutError as error:
             raise AssertionError(f"{error}: {findings(last[0])}") from error
         for result in examine(last[0]):
@@ -385,32 +74,21 @@ def test_what_is_broken_is_found_and_nothing_else(way: str, hall: Hall) -> None:
                     assert one.mend, one
                     assert "…" not in one.mend
         assert not [secret for secret in (NODE_SECRET, SENTINEL_SECRET) if secret in dump(last[0])]
-        done: set[str] = set()
-        assert _mended(hall, check, last[0], done) is (way in MENDED)
+        commands = followed(hall, last[0], way.check, by_hand=way.by_hand)
+        assert commands or way.why, "neither a command nor a reason why there is none"
+        url = way.url(url)
+        last.clear()
 
         def mended() -> bool:
-            seen = gather(url)
-            if check in fired(seen):  # by a node that did not answer the last time: no command is run twice
-                _mended(hall, check, seen, done)
-            return check not in fired(seen)
+            last[:] = [look(url)]
+            return way.check not in found(last[0]) and found(last[0]) <= allowed
 
-        if way in MENDED:
-            wait_for(mended, 20, f"{check} to be mended")
-
-
-def _mended(hall: Hall, check: str, facts: Facts, done: set[str]) -> bool:
-    """Run the commands that mend it, as they are printed, but those that were; False when there is none that can be
-    run as it stands."""
-    result = next(one for one in examine(facts) if one.check.name == check)
-    mends = {one.mend.partition(", then ")[0] for one in result.findings if one.state == "found"}
-    commands = [match for mend in mends if (match := re.fullmatch(r"valkey-cli -h (\S+) -p (\d+) ([^<;]+)", mend))]
-    for match in commands:
-        if match[0] in done:
-            continue
-        done.add(match[0])
-        server = next(one for one in (*hall.nodes, *hall.sentinels) if one.port == int(match[2]))
-        server.cli(*shlex.split(match[3]))
-    return bool(commands)
+        try:
+            wait_for(mended, 30, f"{way.check} to be mended", 0.1)
+        except TimeoutError as error:
+            raise AssertionError(f"{error} by {commands}: {findings(last[0])}") from error
+    for node in hall.nodes:
+        node.cli("CONFIG", "REWRITE")  # the settings of before, which a restart would bring back
 
 
 def test_nothing_listens_beyond_loopback_without_a_password(hall: Hall) -> None:
@@ -498,10 +176,11 @@ def _advised(hall: Hall, done: list[str], *checks: str) -> Facts:
         if not mends:
             break
         for mend in dict.fromkeys(mends):
-            for match in re.finditer(r"valkey-cli -h (\S+) -p (\d+) ([^<;]+?)(?=, then|;|$)", mend):
-                server = next(one for one in (*hall.nodes, *hall.sentinels) if one.port == int(match[2]))
-                done.append(match[0])
-                assert server.cli(*shlex.split(match[3])) is not None
+            for line in filter(is_command, mend.splitlines()):
+                _, _, _, _, port, *command = shlex.split(line)
+                server = next(one for one in (*hall.nodes, *hall.sentinels) if one.port == int(port))
+                done.append(line)
+                assert server.cli(*command) is not None
                 assert _roles(hall).count("master") <= 1, f"two masters after {done}"
         wait_for(lambda: _settled(hall), 15, f"the nodes to settle after {done}")
     return gather(hall.url())

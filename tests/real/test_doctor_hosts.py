@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.real.doctor_tools import SOUND, Hall, Loose, fired
+from tests.real.doctor_tools import SOUND, Hall, Loose, fired, run_as_printed
 from tests.servers import Server, find_server, free_port
 
 from evercache.cli import main
@@ -48,7 +49,8 @@ def test_our_own_deployment_is_sound_to_the_last_check(local: LocalDeployment) -
     assert {r.check.name: (r.state, r.findings) for r in examine(facts) if r.state != "fine"} == {}
 
 
-def test_what_a_shell_shows(local: LocalDeployment) -> None:
+def test_what_a_shell_shows(local: LocalDeployment, tmp_path: Path) -> None:
+    """Each check fires alone, and its advice mends it."""
     config = local.config
     options = {"timeout": 5.0}
 
@@ -56,24 +58,52 @@ def test_what_a_shell_shows(local: LocalDeployment) -> None:
         node = (config.sentinels if sentinel else config.data_nodes)[index]
         ask(Address("127.0.0.1", node.port), local._options(config, sentinel), command, **options)
 
+    def advice(check: str) -> str:
+        facts = looked(local)
+        assert fired(facts) == {check}
+        (result,) = (one for one in examine(facts) if one.check.name == check)
+        return next(one.mend for one in result.findings if one.mend)
+
+    def run(check: str) -> list[str]:
+        ports = {node.port for node in config.sentinels}
+        return run_as_printed(
+            looked(local),
+            check,
+            tmp_path,
+            lambda port: config.sentinel_password if port in ports else config.password,
+        )
+
     runner = local.folder / "run.sh"
     before = runner.read_text()
     runner.write_text(before.replace("sleep", "true"))
-    assert fired(looked(local)) == {"restart-delay"}
+    # A script that sleeps for as long as is advised, before it starts the server.
+    wanted = re.search(r"'(sleep \d+); exec", advice("restart-delay"))
+    assert wanted is not None
+    runner.write_text(re.sub(r"true \d+", wanted[1], before.replace("sleep", "true")))
+    assert fired(looked(local)) == set()
     runner.write_text(before)
 
+    # The lines of the advice in the file that it names, for the program of this node.
     tell(False, 1, "CONFIG", "SET", "save", "60 1")
-    assert fired(looked(local)) == {"stop-timeout"}
+    settings, _, file = advice("stop-timeout").partition(" in ")
+    programs = Path(file)
+    was = programs.read_text()
+    head, mark, tail = was.partition(f"[program:{config.data_nodes[1].name}]\n")
+    tail = re.sub(r"stopsignal=\w+\nstopwaitsecs=\d+", settings.replace(", ", "\n"), tail, count=1)
+    programs.write_text(head + mark + tail)
+    assert fired(looked(local)) == set()
+    programs.write_text(was)
     tell(False, 1, "CONFIG", "SET", "save", "")
 
     tell(True, 0, "SENTINEL", "SET", config.service, "primary-reboot-down-after-period", "0")
-    assert fired(looked(local)) == {"reboot-period"}
-    tell(True, 0, "SENTINEL", "SET", config.service, "primary-reboot-down-after-period", "10000")
+    assert advice("reboot-period")
+    assert run("reboot-period")
+    assert fired(looked(local)) == set()
 
-    file = local.folder / "node-3" / "server.conf"
-    file.rename(file.with_suffix(".away"))
-    assert fired(looked(local)) == {"config-writable"}
-    file.with_suffix(".away").rename(file)
+    conf = local.folder / "node-3" / "server.conf"
+    conf.rename(conf.with_suffix(".away"))
+    assert str(conf) in advice("config-writable")
+    conf.with_suffix(".away").rename(conf)
     assert fired(looked(local)) == set()
 
 
@@ -94,7 +124,7 @@ def test_the_command_finds_the_local_deployment(
     assert main(["doctor", "--from", str(file), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["state"] == "sound"
-    assert len(document["checks"]) == 31
+    assert len(document["checks"]) == 34
     assert main(["doctor", "redis://127.0.0.1:" + str(free_port())]) == 2
     assert "critical: no server answers (Connection refused" in capsys.readouterr().out
     assert main(["doctor", local.url.replace(local.config.sentinel_password, "wrong")]) == 3
@@ -111,7 +141,20 @@ def test_a_server_in_the_background(tmp_path: Path) -> None:
         *(f"{k} {v}" for k, v in SOUND.items() if k not in ("bind", "appendonly")),
     ]
     with Loose(tmp_path, lines) as server:
-        assert fired(gather(f"redis://127.0.0.1:{server.port}")) == {"foreground"}
+        facts = gather(f"redis://127.0.0.1:{server.port}")
+        assert fired(facts) == {"foreground"}
+        (result,) = (one for one in examine(facts) if one.check.name == "foreground")
+        advice = next(one.mend for one in result.findings if one.mend)
+    # The line of the advice in the file that it names; then it is started in the foreground.
+    line, _, rest = advice.partition(" in ")
+    file = Path(rest.partition(";")[0])
+    file.write_text(file.read_text().replace("daemonize yes", line))
+    own = ("port ", "bind ", "dir ")  # of each loose server
+    with Loose(
+        tmp_path, [one for one in file.read_text().splitlines() if not one.startswith(own)], file=False
+    ) as server:
+        seen = gather(f"redis://127.0.0.1:{server.port}")
+    assert "foreground" not in fired(seen)
 
 
 def test_a_server_without_a_file(tmp_path: Path) -> None:

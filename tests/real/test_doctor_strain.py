@@ -6,9 +6,10 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.real.doctor_tools import findings, fired
+from tests.real.doctor_tools import findings, fired, run_as_printed
 from tests.servers import CliError, Server, wait_for
 
 from evercache import Cache
@@ -38,13 +39,19 @@ def small(fresh_server: Server) -> Iterator[tuple[Server, str]]:
 
 
 def test_a_cache_that_keeps_nothing_is_not_sound(
-    small: tuple[Server, str], capsys: pytest.CaptureFixture[str]
+    small: tuple[Server, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """1,868 of 1,880 calls computed; the doctor said "sound", the status "whole"."""
     server, url = small
     wait_for(lambda: int(server.info("stats")["evicted_keys"]) > 100, 20, "evictions", 0.1)
     wait_for(lambda: "strain" in fired(gather(url)), 20, "the doctor to see it", 0.1)
-    assert main(["doctor", url]) in (1, 2)  # how bad it is depends on the size of entries there
+
+    def found() -> bool:
+        """How bad it is depends on the entries; on a busy machine it may look while nothing is evicted."""
+        capsys.readouterr()
+        return main(["doctor", url]) in (1, 2)
+
+    wait_for(found, 20, "the command to say so", 0.1)
     said = capsys.readouterr().out
     assert "CONFIG SET maxmemory" in said
     assert main(["status", "--url", url]) == 1
@@ -53,6 +60,17 @@ def test_a_cache_that_keeps_nothing_is_not_sound(
     assert "whole:" not in said
     assert main(["status", "--url", url, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["strains"]
+    ran: list[str] = []
+
+    def mended() -> bool:
+        """The advice is followed as often as there is some: it names four times the present bound."""
+        facts = gather(url)
+        if "strain" in fired(facts):
+            ran.extend(run_as_printed(facts, "strain", tmp_path, lambda port: None))
+        return "strain" not in fired(facts)
+
+    wait_for(mended, 60, "the node to keep what it is given", 0.1)
+    assert any(" CONFIG SET maxmemory " in line for line in ran)
 
 
 def test_refused_writes_are_seen(fresh_server: Server) -> None:

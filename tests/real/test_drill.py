@@ -482,15 +482,17 @@ def test_calls_that_the_machine_held_up_are_not_judged(
     assert_all_is_back(local)
 
 
-#: Read by every Python that starts with it on its path: in the clients of a drill a change by tag takes long, and
-#: nothing else runs in the process meanwhile.
+#: Read by every Python that starts with it on its path: in the clients of a drill some changes by tag take long,
+#: and nothing else runs in the process meanwhile.
 LATE = """
 import sys
 if "evercache.ops.drill.client" in sys.orig_argv:
     from evercache import Cache
-    prompt = Cache.invalidate_tag
+    prompt, calls = Cache.invalidate_tag, []
     def late(self, *args, **kwargs):
-        sum(range(40_000_000))
+        calls.append(args)
+        if len(calls) % 4 == 0:
+            sum(range(60_000_000))
         return prompt(self, *args, **kwargs)
     Cache.invalidate_tag = late
 """

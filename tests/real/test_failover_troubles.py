@@ -159,7 +159,7 @@ def test_sentinels_that_fall_silent() -> None:
                 sentinel.freeze()
 
         try:
-            with pytest.raises(FailoverRefused, match="no sentinel could be told"):
+            with pytest.raises(FailoverRefused, match="no sentinel could be notified"):
                 hand_over(deployment, at(WAIT, freeze))
             assert takes_writes(deployment)
         finally:

@@ -70,8 +70,8 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
 
 
 def commands() -> list[list[str]]:
-    (block,) = re.findall(r"```sh\n(.*?)```", SECTION, re.S)
-    return [shlex.split(line, comments=True) for line in block.splitlines()]
+    blocks = re.findall(r"```sh\n(.*?)```", SECTION, re.S)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
 
 
 def seen_by_others(secret: str, folder: Path) -> list[str]:
@@ -97,7 +97,7 @@ def page_at(port: int) -> tuple[str, float]:
 def test_the_readme_word_by_word(user: User) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", SECTION, re.S)
     (user.folder / "site/app.py").write_text(code)
-    up, export, serve, doctor, failover, down = commands()
+    up, export, serve, _curl, doctor, failover, down = commands()
 
     out, told = user.runs(*up)
     assert told.splitlines()[-1].startswith("the URL to use")

@@ -64,7 +64,7 @@ def bad(name: str, whole: Deployment, cluster: Server) -> dict[str, Any]:
 
 #: By the name of the mistake: what the log says of it, what `check` says.
 MISTAKES = {
-    "no sentinel": ("check that they run and that their addresses", "no sentinel tells who is master"),
+    "no sentinel": ("check that they run and that their addresses", "no sentinel names a master"),
     "wrong name": ("check the service name", "set REDIS_MASTER to 'evercache'"),
     "wrong password": ("check the user name and the password", "check REDIS_PASSWORD"),
     "no password": ("check the user name and the password", "check REDIS_PASSWORD"),

@@ -288,8 +288,9 @@ def test_a_node_that_starts_follows_the_present_primary_at_once(tmp_path_factory
         assert follows_from_its_start(larger, "cache-4") == primary
         # A master that was away is a replica of its successor from its first moment.
         old = larger.master()
-        larger.kill(old)
-        wait_for(lambda: larger.master() not in {old, ""}, 30, "another master")
+        larger.control(old, "stop", "node")
+        wait_for(lambda: larger.master() not in {old, ""}, 60, "another master")
+        larger.control(old, "start", "node")
         larger.wait_whole()
         assert follows_from_its_start(made, old) == larger.address(larger.master())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,11 @@ import pytest
 from tests.real.rendered import Rendered, described
 from tests.servers import wait_for
 
-from evercache.errors import AccessDenied, AuthenticationFailed, FailoverRefused
+from evercache.errors import AccessDenied, AuthenticationFailed, FailoverRefused, ServerError, UnavailableError
 from evercache.ops.failover import Failover
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import ask
+from evercache.wire.resp import encode
 from evercache.wire.types import Address, ConnectionOptions, Credentials
 
 #: The highest epoch that a sentinel accepts. It cannot be elected with the next one: the others cannot read that.
@@ -48,7 +51,7 @@ def state(made: Rendered) -> list[list[str]]:
 
 
 def tried(made: Rendered, host: str, role: str, *words: str | int, sentinel: bool = False) -> object:
-    """A command in the name of a role; the user for replication has no URL, and is not known to sentinels."""
+    """A command in the name of a role; the user for replication has no URL."""
     if role != "replication":
         return made.command(host, *words, role=role, sentinel=sentinel)
     ports = made.description.ports
@@ -120,6 +123,68 @@ def test_what_harms_others_is_refused(running: Rendered, role: str) -> None:
     for words in _HARM_AT_SENTINELS:
         with pytest.raises(AccessDenied):
             tried(running, "cache-1", role, *words, sentinel=True)
+
+
+#: What would read or write what is not the application's, or raise its rights.
+_NOT_THE_APPLICATIONS = (
+    ("KEYS", "*"), ("SCAN", 0), ("RANDOMKEY",), ("DBSIZE",), ("GET", "other:x"), ("MGET", "shop:x", "other:x"),
+    ("EXISTS", "other:x"), ("XREAD", "STREAMS", "other:x", 0), ("SORT", "shop:x", "BY", "other:*"),
+    ("SORT", "shop:x", "BY", "nosort", "GET", "other:*"), ("COPY", "other:x", "shop:x"), ("MOVE", "shop:x", 1),
+    ("OBJECT", "ENCODING", "other:x"), ("DUMP", "other:x"), ("MIGRATE", "127.0.0.1", 1, "shop:x", 0, 1),
+    ("ACL", "LIST"), ("ACL", "GETUSER", "operator"), ("ACL", "LOG"), ("CONFIG", "GET", "masterauth"),
+    ("CLIENT", "LIST"), ("CLIENT", "NO-EVICT", "ON"), ("CLIENT", "TRACKING", "ON", "BCAST"),
+    ("CLIENT", "REPLY", "SKIP"), ("MONITOR",), ("PSYNC", "?", -1), ("SYNC",), ("REPLCONF", "ACK", 1), ("MULTI",),
+    ("SCRIPT", "LOAD", "return 1"), ("FUNCTION", "LIST"), ("FCALL", "x", 0), ("SLOWLOG", "GET"),
+)  # fmt: skip
+_SCRIPTS = (
+    "return redis.call('GET', 'other:x')", "return redis.call('SET', 'other:x', 1)",
+    "redis.call('SELECT', 3) return redis.call('GET', 'other:x')", "return redis.call('KEYS', '*')",
+    "return redis.call('PUBLISH', '__sentinel__:hello', 'x')", "return redis.call('CONFIG', 'GET', '*')",
+    "redis.call = nil", "string.rep = nil", "cjson.encode = nil", "getmetatable('').__index = nil",
+)  # fmt: skip
+
+
+def test_the_application_reaches_nothing_of_others(running: Rendered) -> None:
+    for words in _NOT_THE_APPLICATIONS:
+        with pytest.raises(AccessDenied):
+            tried(running, "cache-1", "application", *words)
+    for script in _SCRIPTS:
+        with pytest.raises(ServerError, match=r"ermission|not allowed|readonly"):
+            tried(running, "cache-1", "application", "EVAL", script, 0)
+
+
+@pytest.mark.parametrize(
+    ("sentinel", "words", "size"),
+    [
+        (False, ("EVAL", "return string.rep('x', 1000000)", 0), 1_000_000),
+        (True, ("INFO",), 4000),
+    ],
+    ids=["at a node", "at a sentinel"],
+)
+def test_answers_that_nobody_reads_do_not_fill_the_memory(
+    running: Rendered, sentinel: bool, words: tuple[str | int, ...], size: int
+) -> None:
+    """A node evicted every entry, and it and the sentinels grew until the kernel ended them."""
+    ports = running.description.ports
+    targets = targets_of(running.url("application"))
+    login = (targets.sentinel_options if sentinel else targets.node_options).credentials
+    with socket.create_connection((running.address("cache-1"), ports.sentinel if sentinel else ports.node)) as peer:
+        peer.settimeout(20)
+        peer.sendall(encode([("AUTH", login.username or "", login.password or "")]))
+        assert peer.recv(100).startswith(b"+OK")
+        count = 120_000_000 // size
+        with contextlib.suppress(ConnectionError):  # it may be closed while we still ask
+            peer.sendall(encode([words] * count))
+        wait_for(lambda: _evicted_clients(running, sentinel) > 0, 30, "the server to close the connection")
+    running.wait_whole()
+
+
+def _evicted_clients(made: Rendered, sentinel: bool) -> int:
+    try:
+        info = made.command("cache-1", "INFO", "stats", sentinel=sentinel).decode()
+    except UnavailableError:
+        return 0  # it is busy with the answers
+    return int(re.search(r"^evicted_clients:(\d+)", info, re.M)[1])
 
 
 def test_after_all_that_a_failover_works(running: Rendered) -> None:

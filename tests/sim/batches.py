@@ -40,7 +40,7 @@ class Batches:
         """For ever."""
         rng, world = self._rng, self._world
         while True:
-            await asyncio.sleep(rng.uniform(0, 2 * self._process.pace()))
+            await self._process.rest(rng.uniform(0, 2 * self._process.pace()))
             ks = rng.sample(KEYS, rng.randint(2, 3))
             if rng.random() < 0.05:
                 task = world.loop.create_task(self.read(ks))

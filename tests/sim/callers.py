@@ -97,7 +97,7 @@ class Callers:
             if work.get(name):
                 chosen.append((action, 3))
         while True:
-            await asyncio.sleep(rng.uniform(0, 2 * self._process.pace()))
+            await self._process.rest(rng.uniform(0, 2 * self._process.pace()))
             (action,) = rng.choices([a for a, _ in chosen], [w for _, w in chosen])
             if world.now > world.plan.length:
                 action = self._call

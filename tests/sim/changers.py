@@ -34,7 +34,7 @@ class Changer:
         rng, world = self._rng, self._world
         work = world.plan.workload
         while world.now < world.plan.length:
-            await asyncio.sleep(rng.uniform(0, 4 * work["pace"] / work["changes"]))
+            await self._process.rest(rng.uniform(0, 4 * work["pace"] / work["changes"]))
             if rng.random() < 0.05:
                 task = world.loop.create_task(self._change())
                 await asyncio.wait((task,), timeout=rng.uniform(0, 0.1))

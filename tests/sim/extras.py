@@ -36,7 +36,7 @@ class Extras:
             (self._change, 1.5), (self._read, 3), (self._touch, 3), (self._sweep, 1), (self._reset, 0.3),
         ]  # fmt: skip
         while True:
-            await asyncio.sleep(rng.uniform(0, 2 * world.plan.workload["pace"]))
+            await self._process.rest(rng.uniform(0, 2 * world.plan.workload["pace"]))
             if world.now > world.plan.length:
                 await self._read_counter()
                 await self._read()

@@ -22,7 +22,7 @@ __all__ = ["Mutation", "edit", "hunt", "never", "no", "nothing", "put", "yes"]
 
 #: A wrong change shows soonest where all processes have the same settings, unless it is about them, and where they
 #: run the code that it is made in: that for tasks, mostly.
-SAME_SETTINGS = {"short": 0.0, "other_db": False, "threads": ()}
+SAME_SETTINGS = {"short": 0.0, "other_db": False, "threads": (), "naps": ()}
 
 
 @dataclass(frozen=True, slots=True)

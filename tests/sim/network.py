@@ -143,11 +143,24 @@ class Request:
 class Session:
     """The server's end of a connection: commands run one after the other, a parked one holds up the rest."""
 
-    __slots__ = ("_parking", "alive", "client", "db", "network", "number", "parked", "patterns", "queue", "server")
+    __slots__ = (
+        "_arrived",
+        "_parking",
+        "alive",
+        "client",
+        "db",
+        "network",
+        "number",
+        "parked",
+        "patterns",
+        "queue",
+        "server",
+    )
 
     def __init__(self, network: Network, server: Any, client: Connection, db: int) -> None:
         self.network, self.server, self.client, self.db = network, server, client, db
         self.number = network.number()
+        self._arrived: deque[Request] = deque()
         self.queue: deque[tuple[Request, int]] = deque()
         #: What a blocked command would answer by now; None: nothing yet.
         self.parked: Callable[[], Any] | None = None
@@ -168,12 +181,20 @@ class Session:
             if fault is not None:
                 server.frozen_until = max(server.frozen_until, now + fault.args["for_"])
                 self.network.held(fault, what, process=None, server=server)
-        if server.frozen_until > now:
-            self.network.loop.call_at(server.frozen_until, self.arrive, request, context=self.network.loop.neutral)
-            return
-        for index in range(len(request.commands)):
-            self.queue.append((request, index))
-        self._go_on()
+        self._arrived.append(request)
+        self._take()
+
+    def _take(self) -> None:
+        """Read what has arrived, in its order; a server that is frozen does when it wakes, which may be sooner."""
+        server, loop = self.server, self.network.loop
+        while self._arrived and server.alive and self.alive:
+            if server.frozen_until > loop.now:
+                loop.call_at(server.frozen_until, self._take, context=loop.neutral)
+                return
+            request = self._arrived.popleft()
+            for index in range(len(request.commands)):
+                self.queue.append((request, index))
+            self._go_on()
 
     def _go_on(self) -> None:
         while self.queue and self.parked is None and self.alive:
@@ -249,6 +270,7 @@ class Session:
             self.parked = None
         if self._parking is not None:
             self._parking.cancel()
+        self._arrived.clear()
         self.queue.clear()
 
     def client_closed(self) -> None:

@@ -53,7 +53,8 @@ class Invalidation:
     process: Any
     wanted: dict[str, int]
     began: float
-    #: Numbers of events, not times: much happens in one moment.
+    #: Numbers of events, not times: much happens in one moment. When it began, and when its call returned.
+    number: int = 0
     returned: int | None = None
     acknowledged: float | None = None
     #: Its caller was told that it is done: under "strict", what a replica has too and a confirmed master had.
@@ -104,6 +105,8 @@ class Oracle:
         self._stamps: dict[tuple[str, bytes], int] = {}
         #: Generations whose state was evicted, and its stamps with it.
         self._evicted: set[str] = set()
+        #: Generations in which a resync began a life: that leaps further than the next generation does (rule 1).
+        self.begun_by_resync: set[str] = set()
         #: When bookkeeping was evicted, and the processes that had heard of a mark by then.
         self._evictions: list[tuple[float, set[Any]]] = []
         #: The first stamp of the generation that came after this one.
@@ -227,7 +230,7 @@ class Oracle:
         if "a" in wanted:  # of several that are under way, any may win after this
             wanted["a"] = min((wanted["a"], *self._world.adding.values()))
         wanted |= {key: self.written.next() for key in WRITTEN if key in wanted}
-        it = Invalidation(scope, process, wanted, self.now)
+        it = Invalidation(scope, process, wanted, self.now, self.tick())
         self.invalidations.append(it)
         for key in keys:
             self._by_key[key].append(it)
@@ -299,6 +302,10 @@ class Oracle:
         lost = any(w.begin <= self.now and w.end >= it.held_since - 0.3 for w in self.windows)
         return self.clock_at >= it.held_since - 0.3 or (lost and not it.holder.alive)
 
+    def _awake(self, process: Any, end: float) -> float:
+        """When a trouble that ended then was over for a process: who was suspended in it learns so on waking."""
+        return max((e for b, e in self._asleep[process.name] if b <= end <= e), default=end)
+
     def _may_be_lost(self, it: Invalidation) -> bool:
         """Whether its master, or the bookkeeping there, may have been lost: else it is there, whoever died."""
         return any(w.begin <= self.now and w.end >= it.began - 0.3 for w in self.windows) or any(
@@ -333,9 +340,13 @@ class Oracle:
                 return True
         return False
 
-    def read(self, process: Any, key: str, version: int, began: float, number: int, how: str) -> None:
-        """A call that began at `began`, as event `number`, returned this version now."""
+    def read(
+        self, process: Any, key: str, version: int, began: float, number: int, how: str, *, idle: bool = False
+    ) -> None:
+        """A call that began at `began`, as event `number`, returned this version now; `idle`: it was the first one
+        after a while, so what was invalidated before it counts, if nothing else happened to the process."""
         self.counts["reads"] += 1
+        self.counts["first reads of an idle process"] += idle
         self.counts[f"from {how}"] += 1
         if key not in WRITTEN and version > self.version(key):
             return self.bad("value", f"{process.name} got {key} v{version} from {how}, which there never was")
@@ -358,8 +369,8 @@ class Oracle:
                 # What a process that cannot hear the present master may do: "available", or under "strict" with
                 # what was not acknowledged to its caller, and was brought to a master in the background.
                 for b, e in (*self._troubled[process.name], *self._disturbed):
-                    if b <= now and e >= it.began:
-                        since = max(since, e)
+                    if b <= now and (end := self._awake(process, e)) >= it.began:
+                        since = max(since, end)
                 for w in self.windows:
                     if w.begin <= now and w.end >= it.began - 0.3:
                         since = max(since, w.end)
@@ -375,6 +386,8 @@ class Oracle:
                 if it.began - 0.3 <= at <= now and (process not in knowing or it.holder is not None):
                     since = max(since, at + _TOLD_AGAIN)
             limit = self._world.max_staleness + _SLACK
+            if idle and self.undisturbed(process, it.acknowledged - 0.6, now):
+                limit = 0.0
             if began > since + limit:
                 kind = "P6" if any(w.begin <= now for w in self.windows) else "P3 other"
                 return self.bad(kind, f"{what}, acknowledged {1000 * (began - it.acknowledged):.0f} ms before")
@@ -440,6 +453,6 @@ class Oracle:
         self._stamps[here] = stamp
         for former in (here, before):
             newest, first = self._stamps.get(former, 0), self._next.get(former, inf)
-            returned = former[0] in self._evicted or former in self._returned
-            if newest >= first and self.clock_at == -inf and not returned:
+            excused = former[0] in self._evicted or former[0] in self.begun_by_resync or former in self._returned
+            if newest >= first and self.clock_at == -inf and not excused:
                 self.bad("stamps", f"a former master issued {newest}, and the next one had begun with {first}")

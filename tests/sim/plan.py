@@ -114,7 +114,7 @@ def _made(seed: int, focus: str | None) -> Plan:
     else:
         plan = _drawn(seed, None if focus in _APART else focus)
     plan = _with_mistaken_sentinels(plan, focus)
-    return _with_suspended_machines(_with_blocked_loops(plan, focus), focus)
+    return _with_naps(_with_suspended_machines(_with_blocked_loops(plan, focus), focus))
 
 
 def _with_mistaken_sentinels(plan: Plan, focus: str | None) -> Plan:
@@ -130,6 +130,21 @@ def _with_mistaken_sentinels(plan: Plan, focus: str | None) -> Plan:
     ]
     at = r.uniform(0.2, plan.length)
     return replace(plan, faults=(*faults, Fault(95, "sentinel_wall", at, wall)))
+
+
+def _with_naps(plan: Plan) -> Plan:
+    """In a fifth of the schedules nobody uses one or two processes for a while: (slot, from, until)."""
+    r = random.Random(f"naps {plan.seed}")
+    if r.random() > 0.2:
+        return plan
+    staleness = min(plan.settings["max_staleness"], 0.4)
+    naps = tuple(
+        (slot, at, at + 2 * staleness + r.uniform(0.2, 1.0))
+        for slot in r.sample(range(PROCESSES), r.choice([1, 2]))
+        for at in (r.uniform(0.1, 0.5),)
+    )
+    settings = {**plan.settings, "max_staleness": staleness}
+    return replace(plan, settings=settings, workload={**plan.workload, "naps": naps})
 
 
 def _with_suspended_machines(plan: Plan, focus: str | None) -> Plan:
@@ -253,6 +268,7 @@ def _drawn(seed: int, focus: str | None) -> Plan:
         "changed": "fg",
         "changed_by": "kft",
         "at_most": (0.1, 0.5, 30.0),
+        "naps": (),
         "budget": None,
         "dies": random.Random(f"dies {seed}").choice([0.0, 0.1]),
         # One process has a shorter `max_ttl` (seconds; 0: as the others), and one another `bookkeeping_db`.

@@ -242,8 +242,8 @@ class Process:
         """The clock of the process, in seconds."""
         if self.threads is not None:
             self.threads.tick()
-        behind = self.tag.behind()
-        return round(self.world.now - behind, 9) if behind else self.world.now  # else what is left never gets to 0
+        behind, now = self.tag.behind(), self.world.loop.now
+        return round(now - behind, 9) if behind else now  # else what is left never gets to 0
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """A task of the application, or a thread of it."""
@@ -332,7 +332,14 @@ class Process:
             else:
                 with suppress(Interrupted):
                     await action
-            await asyncio.sleep(rng.uniform(0.0, 2 * self.pace()))
+            await self.rest(rng.uniform(0.0, 2 * self.pace()))
+
+    async def rest(self, seconds: float) -> None:
+        """Between two things that somebody does; nobody does anything while the process naps."""
+        await asyncio.sleep(seconds)
+        for slot, begin, end in self.world.plan.workload["naps"]:
+            if slot == self.slot and begin <= self.world.now < end:
+                await asyncio.sleep(end - self.world.now + seconds)
 
     async def _cancelled(self, action: Coroutine[Any, Any, Any]) -> None:
         task = self.world.loop.create_task(action)
@@ -343,7 +350,7 @@ class Process:
     async def read(self, key: str) -> None:
         """Read, and have the oracle look at what came."""
         oracle, began = self.world.oracle, self.world.now
-        number = oracle.tick()
+        number, idle = oracle.tick(), self.engine.state.idle
         how = ["get"]
         source_of_task.set(how)
         self.world.calls += 1
@@ -363,7 +370,7 @@ class Process:
                 if k != int(key[1:]):
                     oracle.bad("value", f"{key} gave {k}")
             self.world.note(f"{self.name} read {key} v{version} from {how[0]}")
-            oracle.read(self, key, version, began, number, how[0])
+            oracle.read(self, key, version, began, number, how[0], idle=idle)
         finally:
             self.world.calls -= 1
 

@@ -1,4 +1,5 @@
-"""How soon an invalidation arrives: an undisturbed process receives it within milliseconds (rule 14)."""
+"""How soon an invalidation arrives: an undisturbed process receives it within milliseconds, an idle one with its
+next read of the log (rule 14)."""
 
 from __future__ import annotations
 
@@ -62,6 +63,8 @@ class Promptness:
             if process is not None and process.tag.alive and self._follows(process, node):
                 connection = process.engine.tail._connection
                 arrives = max(world.now, connection.busy_until())
+                if process.engine.state.idle:
+                    arrives += 2.5 * world.max_staleness
                 resyncs = process.engine.state.resyncs
                 followers.append(_Follower(process, connection, resyncs, arrives, connection.delayed))
         if followers and mark.id not in self._heard:

@@ -116,7 +116,6 @@ def block(first: int, count: int, callers: str | None = None) -> Tally:
     for seed in range(first, first + count):
         plan = draw(seed, callers)
         result = run(plan)
-        gc.collect(0)  # its world is garbage all at once; several of them fit no cache of the processor
         tally.schedules += 1
         tally.events += result.steps
         tally.least = min(tally.least, result.steps)
@@ -126,6 +125,26 @@ def block(first: int, count: int, callers: str | None = None) -> Tally:
         tally.pairs.add(parts_of(plan))
         if result.violations:
             tally.failures.append((seed, str(result.violations[0])))
+    return tally
+
+
+def _block_apart(first: int, count: int, callers: str | None) -> Tally:
+    """The same in the child of a fork, where nothing is freed: to free their worlds takes an eighth of the time."""
+    fork = multiprocessing.get_context("fork")
+    results, ended = fork.Pipe(duplex=False)
+
+    def work() -> None:
+        gc.disable()
+        ended.send(block(first, count, callers))
+
+    child = fork.Process(target=work)
+    child.start()
+    ended.close()
+    try:
+        tally: Tally = results.recv()
+    finally:
+        child.join()
+        results.close()
     return tally
 
 
@@ -143,7 +162,7 @@ def run_many(first: int, count: int, jobs: int, *, keep_going: bool = False, cal
     began = told = time.perf_counter()
     tally = Tally()
     with _pool(jobs) as pool:
-        futures = [pool.submit(block, *part, callers) for part in _blocks(first, count)]
+        futures = [pool.submit(_block_apart, *part, callers) for part in _blocks(first, count)]
         for future in as_completed(futures):
             more = future.result()
             tally.add(more)

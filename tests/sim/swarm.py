@@ -108,6 +108,8 @@ _LEFT_OUT = 0.25
 _OF_REPLICAS = ("failover", "lag", "link_cut", "replica_restart")
 _LIVES = ("failover", "restart_master", "flush")
 _OF_SENTINELS = ("sentinel_down", "sentinel_wall")
+#: Seconds after which a process that has no sentinel has asked again, and follows the primary.
+_ASKED_AGAIN = 2.0
 #: What cannot meet: sentinels where there are none; and the oracle cannot say what is lost where the bookkeeping is
 #: evicted and its master is lost as well.
 EXCLUDED = frozenset(
@@ -232,7 +234,8 @@ def _with_night(plan: Plan, number: int, r: random.Random) -> Plan:
 
 
 def _consistent(plan: Plan) -> Plan:
-    """Without what cannot be: replicas of a server that has none, a handler of a signal in a thread."""
+    """Without what cannot be: replicas of a server that has none, a handler of a signal in a thread. With time for
+    a process that is born while the only sentinel is silent."""
     interrupted = {fault.args["process"] for fault in plan.faults if fault.kind == "interrupt"}
     threads = tuple(slot for slot in plan.workload["threads"] if slot not in interrupted)
     plan = replace(plan, workload={**plan.workload, "threads": threads})
@@ -242,6 +245,9 @@ def _consistent(plan: Plan) -> Plan:
         plan = plan.without(gone)
     if plan.servers.get("kind") == "fixed":
         plan = plan.without([f.number for f in plan.faults if f.kind in _OF_SENTINELS])
+    if plan.servers.get("sentinels") == 1:
+        silent = [fault.at + fault.args["for_"] for fault in plan.faults if fault.kind in _OF_SENTINELS]
+        plan = replace(plan, quiet=max([plan.quiet, *(end + _ASKED_AGAIN - plan.length for end in silent)]))
     return plan
 
 

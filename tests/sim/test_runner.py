@@ -61,6 +61,15 @@ def test_a_plan_is_drawn_from_its_seed_alone() -> None:
     assert draw(4711) == draw(4711)
 
 
+def test_there_is_time_to_ask_the_only_sentinel_again() -> None:
+    """A process that was born while it was silent had 0.4 s for it, and asks once a second."""
+    alone = [plan for plan in map(draw, range(400)) if plan.servers.get("sentinels") == 1]
+    silent = [(plan, f) for plan in alone for f in plan.faults if f.kind.startswith("sentinel_")]
+    assert silent
+    for plan, fault in silent:
+        assert plan.length + plan.quiet >= fault.at + fault.args["for_"] + 2.0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_part_can_be_asked_for(name: str) -> None:
     plan = draw(1000)

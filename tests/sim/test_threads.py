@@ -52,7 +52,7 @@ def promises(world: World) -> list[str]:
 
 def often(world: World) -> None:
     assert world.threads is not None
-    world.threads.points.chance, world.threads.points._left = 0.5, 1.0
+    world.threads.points.chance, world.threads.points.left = 0.5, 1.0
 
 
 def test_a_lock_keeps_others_out_however_often_they_run(world: World, together: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_wait_ends_by_the_simulated_clock_and_a_wake_up_before_it_is_kept(worl
 
 def test_no_wake_up_is_lost_however_often_others_run(world: World, together: Any) -> None:
     assert world.threads is not None
-    world.threads.points.chance, world.threads.points._left = 1.0, 1.0
+    world.threads.points.chance, world.threads.points.left = 1.0, 1.0
     ends: list[bool] = []
 
     def work() -> None:

@@ -391,11 +391,11 @@ class _ThreadFuture(asyncio.Future[Any]):
 class _Draws:
     """Draws that hit with one chance; a number is drawn for each hit only."""
 
-    __slots__ = ("_left", "_rng", "chance")
+    __slots__ = ("_rng", "chance", "left")
 
     def __init__(self, rng: random.Random, chance: float) -> None:
         self._rng, self.chance = rng, chance
-        self._left = self._gap()
+        self.left = self._gap()
 
     def _gap(self) -> float:
         if not 0.0 < self.chance < 1.0:
@@ -403,10 +403,10 @@ class _Draws:
         return 1.0 + log(1.0 - self._rng.random()) // log(1.0 - self.chance)
 
     def hit(self) -> bool:
-        self._left -= 1.0
-        if self._left > 0.0:
+        self.left -= 1.0
+        if self.left > 0.0:
             return False
-        self._left = self._gap()
+        self.left = self._gap()
         return True
 
 
@@ -524,10 +524,14 @@ class Threads:
         return self._line if name.startswith("evercache.") and not name.startswith(_ALONE) else None
 
     def _line(self, frame: Any, event: str, argument: object) -> Any:
-        if event == "line" and self._lines.hit() and not self.over:
-            me = getcurrent()
-            if isinstance(me, SimThread):
-                me.give_way()
+        if event == "line":
+            lines = self._lines
+            if lines.left > 1.0:  # as `hit` does it, without a call for each line
+                lines.left -= 1.0
+            elif lines.hit() and not self.over:
+                me = getcurrent()
+                if isinstance(me, SimThread):
+                    me.give_way()
         return self._line
 
     # -- in the place of the system's (`evercache.process.Threads`)
@@ -573,7 +577,10 @@ class Threads:
 
     def tick(self) -> None:
         """Somebody looks at the clock."""
-        if self._looks.hit():
+        looks = self._looks
+        if looks.left > 1.0:
+            looks.left -= 1.0
+        elif looks.hit():
             me = getcurrent()
             if isinstance(me, SimThread):
                 me.give_way()

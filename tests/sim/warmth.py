@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from tests.sim.audit import function_of
 from tests.sim.entries import Entry
 from tests.sim.issued import Issued, Mark
-from tests.sim.node import EPOCH
 from tests.sim.preemption import command_name
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class Warmth:
         self._world, self._issued = world, issued
         #: Id of an invalidation -> what it is to cover.
         self._begun: dict[str, Scope] = {}
-        #: When fills were refused last, as far as that is over; and until when (ms of the server) they are.
-        self._released, self._held_until = -inf, 0
+        #: When a primary began to refuse fills last, or to take them again.
+        self._released = -inf
 
     def __repr__(self) -> str:
         return f"<Warmth {len(self._begun)} begun>"
@@ -83,8 +82,10 @@ class Warmth:
                 case "hset":
                     if b"*" in effect[3]:
                         self._everything(node, name, int(effect[3][b"*"]), effects)
+                    if name == "resync" and b"life" in effect[3]:
+                        self._world.oracle.begun_by_resync.add(node.replid)
                     if b"held" in effect[3]:
-                        self._released, self._held_until = self._world.now, int(effect[3][b"held"])
+                        self._released = self._world.now
 
     def _lost(self) -> bool:
         return any(self._world.happened[kind] for kind in _LOSSES)
@@ -101,7 +102,7 @@ class Warmth:
         if len(mark.id) > _ID:
             return self._lost()
         # What the journal forgot, for want of room or after its time, may have been lost (rule 20).
-        return limits["journal"] < 1000 or bool(self._world.happened["night"])
+        return limits["journal"] < 1000 or "journal_time" in limits or bool(self._world.happened["night"])
 
     def _removed(self, node: Any, name: str, words: list[bytes], key: bytes) -> None:
         own = words[3 : 3 + int(words[2])] if words[0].upper() in (b"EVALSHA", b"EVAL") else []
@@ -186,7 +187,11 @@ class Warmth:
 
     def held(self, since: float) -> bool:
         """Whether fills were refused at some moment since then."""
-        return self._released >= since or self._held_until >= int((EPOCH + since) * 1000)  # as the server counts
+        passed = int((self._world.now - since) * 1e6)
+        return self._released >= since or any(
+            node.role == "master" and _latest_hold(node) >= (node.now_us() - passed) // 1000  # as servers count
+            for node in self._world.nodes
+        )
 
     # -- processes
 
@@ -209,3 +214,9 @@ class Warmth:
                 if stamp > most:
                     found.append(("warmth", f"{process.name} has a mark {stamp} of {scope}; issued was {most}"))
         return found
+
+
+def _latest_hold(node: Any) -> int:
+    """Until when (ms of its clock) this server refuses fills."""
+    states = (node.data.find(db, b"sim~state", node.now_us()) or {} for db in (0, 1))
+    return max(int(state.get(b"held", 0)) for state in states)

@@ -22,12 +22,15 @@ class Connection:
 
     def __init__(self, network: Network, tag: Tag, address: Address, options: ConnectionOptions) -> None:
         self.network, self.tag, self.address, self.options = network, tag, address, options
+        self._name, self._host = tag.name, address.host
         self.server = network.servers[address]
         self.greeting: Greeting
         self.session: Session | None = None
         self.inflight: deque[Request] = deque()
         self.failure: UnavailableError | None = None
         self.retired = False
+        #: Something that was sent never arrives: the connection is breaking.
+        self._lost = False
         self._heard = 0
         #: Seconds that all messages on it took so far.
         self.delayed = 0.0
@@ -41,13 +44,8 @@ class Connection:
         state = "closed" if self.failure else "retired" if self.retired else "open"
         return f"<Connection {self.tag.name}->{self.address} {state} waiting={len(self.inflight)}>"
 
-    @property
-    def names(self) -> tuple[str, str]:
-        return self.tag.name, self.address.host
-
     def _out(self, what: str | list[bytes] = "connect") -> float:
-        a, b = self.names
-        seconds = self.network.delay(a, b, self.tag.name)
+        seconds = self.network.delay(self._name, self._host, self._name)
         self.delayed += seconds
         when = self.network.loop.now + seconds
         if self.network.points is not None:
@@ -56,8 +54,7 @@ class Connection:
         return self._last_out
 
     def _in(self, what: str | list[bytes] = "connected") -> float:
-        a, b = self.names
-        seconds = self.network.delay(b, a, self.tag.name)
+        seconds = self.network.delay(self._host, self._name, self._name)
         self.delayed += seconds
         when = self.network.loop.now + seconds
         if self.network.points is not None:
@@ -151,6 +148,8 @@ class Connection:
         """It is on its way to the server."""
         loop, words = self.network.loop, request.commands
         assert self.session is not None
+        if self._lost:
+            return  # what is sent behind it does not overtake it
         if self.network.breaking and self.network.rng.random() < self.network.breaking:
             # It breaks around this request: before or after the server has it, or with the answer on its way.
             draw = self.network.rng.random()
@@ -160,6 +159,8 @@ class Connection:
                 if draw < 0.3:
                     reset = ConnectionFailed(f"{self.address}: the connection was reset")
                     loop.call_at(when + 1e-6, self.fail, reset, context=loop.neutral)
+            else:
+                self._lost = True
             loop.call_later(self.network.rng.random() * 0.02, self.session.reset, context=loop.neutral)
         else:
             loop.call_at(self._out(words[0]), self.session.arrive, request, context=loop.neutral)
@@ -209,10 +210,8 @@ class Connection:
         self._heard += 1
         if self.network.shares is not None:
             self.network.shares.answered(request)
-        while self.inflight and self.inflight[0] is not request:
-            self.inflight.popleft()
-        if self.inflight:
-            self.inflight.popleft()
+        first = self.inflight.popleft()
+        assert first is request
         if not request.future.done():
             request.future.set_result(request.replies)
         if self.retired and not self.inflight:

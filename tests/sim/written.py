@@ -26,6 +26,8 @@ class Written:
         self._values: dict[Invalidation, int] = {}
         self._stamps: dict[int, int] = {}
         self._executed: set[str] = set()
+        #: Those that waited for a master, until a later write took their place.
+        self._replaced: set[Invalidation] = set()
         self._newest = 0
 
     def __repr__(self) -> str:
@@ -54,9 +56,11 @@ class Written:
         if it.id not in self._executed:  # a replay of it has a later stamp, which says nothing of what it outdated
             self._executed.add(it.id)
             for key in it.wanted.keys() & WRITTEN:
-                it.wanted[key] = stamp  # that of a former master may be lower than what the present one has issued
+                if it not in self._replaced:
+                    it.wanted[key] = stamp  # that of a former master may be lower than the present one's
                 for other in self._oracle.of_key(key):
-                    if self._replaced(other, it):
+                    if self._replaces(other, it):
+                        self._replaced.add(other)  # it may be under way all the same, and outdates more then
                         other.wanted[key] = min(other.wanted[key], stamp)
         if name != "set":
             return
@@ -65,9 +69,11 @@ class Written:
         if it.returned is not None and not entries.clocks_changed(it.began - 3):
             self._oracle.bad("late", f"a write of {it.scope} was executed after its call had returned")
 
-    def _replaced(self, other: Invalidation, by: Invalidation) -> bool:
+    def _replaces(self, other: Invalidation, by: Invalidation) -> bool:
         """Whether a write that no master has executed waited for one, until a later one took its place (rule 4)."""
-        if other.scope != by.scope or other.began > by.began or other.id in self._executed:
+        if other.scope != by.scope or other.returned is None or other.id in self._executed:
+            return False
+        if other.returned > by.number:  # they overlap: the one that is executed last counts
             return False
         return by.process is other.process or by.process in other.heard
 

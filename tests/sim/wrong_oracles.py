@@ -74,7 +74,7 @@ ORACLES = [
                 "resynced",
                 (
                     "if any(is_lost(generation, stamp, generations) "
-                    "for generation, stamp in self.unproved.items()):",
+                    "for generation, stamp in self.forgotten.items()):",
                     "if self._recorded:",
                 ),
             ),

@@ -59,8 +59,9 @@ def _no_tags(self: Marks, stamp: int, subject: Any, tags: Any = ()) -> bool:
     return _original_fresh(self, stamp, subject, ())
 
 
-def _prune_all(self: Journal, now: float, *, proved_before: float, keep: float) -> None:
-    _original_prune(self, now, proved_before=float("inf"), keep=0.2)
+def _prune_all(self: Journal, now: float, *, keep: float) -> None:
+    _original_prune(self, now, keep=0.2)
+    self.forgotten.clear()
 
 
 #: The first life of the bookkeeping that somebody begins who knows of one before.
@@ -473,6 +474,16 @@ RULES = [
         settings=CALM,
         scene=IN_PLACE,
         # So few reads that nobody mends by chance what comes back.
+        workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
+    ),
+    Mutation(
+        "what leaves the journal leaves no note",
+        20,
+        (put(Journal, "_forget", nothing),),
+        settings=CALM,
+        # From a file that is older than what journals have.
+        scene=(("restart_master", 0.0, {"down": 0.05, "lost": 2.0, "sync": [0.1, 0.1, 0.1]}),),
+        limits={"journal_time": 0},
         workload={"near": 0.0, "wide": 0.0, "writes": 0.4, "pace": 0.5},
     ),
     Mutation(

@@ -7,6 +7,7 @@ from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.operations import AsyncOperations
 from evercache.client._async.writes import AsyncWrites
 from evercache.client.serving import Serving
+from evercache.engine.idleness import Idleness
 from evercache.engine.spool import Spool
 from evercache.engine.state import State
 from evercache.engine.tail import Tail
@@ -14,7 +15,7 @@ from evercache.faces._async.keys import AsyncKeys
 from evercache.protocol import envelope
 from evercache.protocol.commands import Commands
 from evercache.topology import ReplicatedTopology
-from tests.sim.mutation import Mutation, edit, put
+from tests.sim.mutation import Mutation, edit, no, put
 from tests.sim.scenes import BUSY, CALM, CUT_OFF
 from tests.sim.wrong_changes import DEADLY
 
@@ -29,6 +30,12 @@ BORN_ANEW = tuple(
     for at in (-0.9, -0.6, -0.3, 0.0)
     for process in (1, 2)
 )
+
+#: Nobody calls two of the processes for a while; they keep near what the third one invalidates meanwhile.
+NAPPING = {
+    "naps": ((0, 0.2, 1.3), (1, 0.3, 1.45)), "near": 3.0, "same_key": True, "slow_compute": False, "sets": 0.0,
+    "changes": 0.0, "extras": False, **BUSY,
+}  # fmt: skip
 
 WORLD = [
     # -- calls
@@ -222,11 +229,50 @@ WORLD = [
         settings=CALM,
         scene=tuple(("interrupt", -1.3 + 0.1 * i, {"process": i % 3, "line": 30 + 17 * i}) for i in range(12)),
     ),
+    # -- processes that nobody calls for a while
+    Mutation(
+        "an idle process reads the log seldom and serves on its first call",
+        14,
+        (
+            edit(State, "sure", (" and self._covers >= self.awake_since", "")),
+            put(Idleness, "poll", property(lambda self: 10.0)),
+            put(State, "blind", no),
+        ),
+        settings={**CALM, "consistency": "available", "max_staleness": 0.25},
+        workload=NAPPING,
+    ),
+    Mutation(
+        "what an idle process heard counts on its first call",
+        14,
+        (edit(State, "sure", (" and self._covers >= self.awake_since", "")),),
+        settings={**CALM, "consistency": "available", "max_staleness": 0.25},
+        workload=NAPPING,
+    ),
+    Mutation(
+        "a process that wakes does not read the log at once",
+        14,
+        (put(Idleness, "_woken", lambda self: self._engine.deployment.look_for_idle()),),
+        settings={**CALM, "consistency": "available", "max_staleness": 0.4},
+        workload=NAPPING,
+    ),
     # -- bounds, and ways to find the master
     Mutation(
         "the first page of marks is the last",
         18,
-        (edit(Tail, "_marks", ("if len(page) < count:", "if True:")),),
+        (edit(Tail, "_page", ("if len(marks) == count:", "if False:")),),
+        parts=("page",),
+        settings=CALM,
+        workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.15, "sets": 0.0},
+        scene=BORN_ANEW,
+    ),
+    Mutation(
+        "cached values are served before all marks are known",
+        14,
+        (
+            edit(State, "resynced", ('float("-inf") if unread else began', "began")),
+            # The pages come slowly, so that a process lives for a while without them.
+            edit(Tail, "_learn", ("await asyncio.sleep(rest)", "await asyncio.sleep(0.15)")),
+        ),
         parts=("page",),
         settings=CALM,
         workload={"wide": 1.0, "near": 0.0, "writes": 0.25, "pace": 0.15, "sets": 0.0},

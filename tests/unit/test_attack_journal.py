@@ -178,4 +178,4 @@ def test_100_000_invalidations_leave_a_bounded_memory() -> None:
     assert len(state.journal) <= 20_000
     assert not state.journal.pending
     assert len(state.marks.keys) <= 100_000
-    assert state.journal.unproved[OLD] >= 80_000
+    assert state.journal.forgotten[OLD] >= 80_000

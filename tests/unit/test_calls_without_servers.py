@@ -11,6 +11,7 @@ import pytest
 from evercache import Cache
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed
+from evercache.protocol.scope import Scope
 from evercache.wire.blocking import BlockingWire
 from evercache.wire.pipelined import PipelinedWire
 from evercache.wire.types import Address, ConnectionOptions
@@ -95,6 +96,32 @@ def test_a_host_without_a_server_never_reaches_the_caller() -> None:
         assert [page(1) for _ in range(3)] == [1, 1, 1]
         assert cache.get("k", "none") == "none"
         assert not cache.set("k", 1)
+
+
+def test_callers_share_a_computation_though_the_key_was_invalidated_before_the_servers_were_lost() -> None:
+    """Until the resync what servers say is outdated by all that was recorded (rule 5), and what is computed here is
+    not: each caller waited for the one before it, and then computed by itself."""
+    runs = 0
+
+    async def calls() -> list[int]:
+        async with Cache("redis://127.0.0.1:1", namespace="nohost", gutter=0) as cache:
+
+            @cache.cached(ttl=60)
+            async def page(number: int) -> int:
+                nonlocal runs
+                runs += 1
+                await asyncio.sleep(0.1)
+                return number
+
+            await page(0)  # begins the background
+            state = cache._client_async().engine.state  # type: ignore[union-attr]
+            state.journal.heard("1", Scope.of_key(str(page.key(1))), 10, "former", state.now())
+            state.unready("generation")
+            state.down()
+            return await asyncio.gather(*(page(1) for _ in range(8)))
+
+    assert asyncio.run(calls()) == [1] * 8
+    assert runs == 2
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])

@@ -149,15 +149,6 @@ def test_lag_for_people(table: ReplicaTable) -> None:
     assert table.lag_seconds(R, 4.0) == 3.0
 
 
-def test_what_is_proved_counts_the_promotable(table: ReplicaTable) -> None:
-    answer(table, 100)
-    assert table.proved_before() == NEVER
-    answer(table, 0, S, priority=0)
-    assert table.proved_before() == 1.0
-    table.keep([])
-    assert table.proved_before() == NEVER
-
-
 def test_the_targets_are_bounded(table: ReplicaTable) -> None:
     for i in range(3 * MAX_TARGETS):
         table.master_answer(2.0 + i, "g1", 200 + i)

@@ -155,6 +155,8 @@ def test_calls_without_an_entry() -> None:
     assert COMMANDS.tail("3-1", count=7, block_ms=90) == (
         "XREAD", "COUNT", 7, "BLOCK", 90, "STREAMS", "shop~log", "3-1",
     )  # fmt: skip
+    at_once = COMMANDS.tail("3-1", count=7, block_ms=0)
+    assert at_once == ("XREAD", "COUNT", 7, "STREAMS", "shop~log", "3-1"), "BLOCK 0 would wait for ever"
 
 
 def test_a_batch_is_cut_by_number_and_by_bytes() -> None:

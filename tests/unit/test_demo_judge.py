@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evercache.demo.events import Event
-from evercache.demo.journal import Call, Computation, Failure, Invalidation, Journal, Record, read_journal
+from evercache.demo.journal import Call, Computation, Failure, Invalidation, Journal, Record, Stall, read_journal
 from evercache.demo.judge import Verdict, Warmth, judge, warmth
 from evercache.demo.load import Sample
 from evercache.demo.picture import Panel, draw
@@ -59,6 +59,28 @@ def test_a_slow_hit_counts_whole_even_if_a_refresh_was_under_way() -> None:
 def test_computations_of_other_pages_do_not_excuse() -> None:
     other = Computation("carrier:AA", "x", 1.0, 2.0, 3)
     assert verdict_of(other, computed("a", 1.9, 1.95), call(1.0, 2.0, "a")).beyond == pytest.approx(0.95)
+
+
+def kept_of(*records: Record) -> dict[str, bool | None]:
+    """Whether the promises about times were kept, by a word of their text."""
+    found = promises(verdict_of(*records), (), ())
+    return {name: one.kept for name in ("longer", "stale") for one in found if f" {name} " in one.text}
+
+
+def test_what_the_machine_held_up_is_not_judged_and_the_rest_is() -> None:
+    slow, busy = call(1.0, 1.4, "a"), Stall(1.1, 1.35)
+    assert kept_of(slow) == {"longer": False, "stale": True}
+    assert kept_of(slow, busy)["longer"] is None
+    assert kept_of(call(1.0, 1.2, "a"), busy)["longer"] is True
+    assert kept_of(call(1.0, 1.6, "a"), busy)["longer"] is False, "a break beyond the stall"
+    assert kept_of(computed("a", 1.0, 1.4), call(1.0, 1.8, "a", ran=True), busy)["longer"] is False, (
+        "the function had that stall"
+    )
+    old = [Invalidation(1, UA, 1.05, True), call(1.4, 1.41, "a")]
+    assert kept_of(*old)["stale"] is False
+    assert kept_of(*old, busy)["stale"] is None
+    (found,) = (one for one in promises(verdict_of(slow, busy), (), ()) if one.kept is None)
+    assert found.seen == "not judged: the machine stood still for 250 ms of 400 ms"
 
 
 def test_stale_is_counted_from_the_first_missing_acknowledgement() -> None:
@@ -162,8 +184,8 @@ def test_promises_kept() -> None:
     ("changes", "broken"),
     [
         ({"errors": 1, "error_kinds": {"TimeoutError": 1}}, 0),
-        ({"beyond": 0.251}, 1),
-        ({"stale_reads": 1, "worst_staleness": 0.2}, 2),
+        ({"beyond": 0.251, "beyond_seen": 0.251}, 1),
+        ({"stale_reads": 1, "worst_staleness": 0.2, "worst_staleness_seen": 0.2}, 2),
         ({"warmth": Warmth(100, 94, 0)}, 3),
         ({"warmth": None}, 3),
         ({"requests": 20}, 4),

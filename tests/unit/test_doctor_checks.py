@@ -25,7 +25,7 @@ from tests.unit.doctor_facts import (
 )
 
 from evercache.ops.doctor import Facts, Result, Severity, examine, registered, verdict
-from evercache.ops.doctor.facts import Clock, Group, HostFacts
+from evercache.ops.doctor.facts import Certificate, Clock, Group, HostFacts
 from evercache.ops.doctor.loading import KEYS, QUESTIONS, left_out
 from evercache.wire.types import Address
 
@@ -45,6 +45,34 @@ def all_of(*changes: Change) -> Change:
 
 def result_of(name: str, facts: Facts) -> Result:
     return next(one for one in examine(facts) if one.check.name == name)
+
+
+AUTHORITY = "commonName=an authority"
+DAY = 86400.0
+
+
+def issued(days: float, *, since: float = -1.0, fits: bool = True, issuer: str = AUTHORITY) -> Certificate:
+    """A certificate for a host, with so many days left."""
+    return Certificate("commonName=cache-2", issuer, NOW + since * DAY, NOW + days * DAY, ("10.0.0.9",), fits)
+
+
+def authority(days: float, name: str = AUTHORITY, issuer: str = AUTHORITY) -> Certificate:
+    return Certificate(name, issuer, NOW - DAY, NOW + days * DAY)
+
+
+def secure(facts: Facts) -> Facts:
+    """By TLS everywhere, and everything good for long."""
+    nodes = [
+        replace(one, certificate=issued(300), config={**one.config, "tls-cert-file": "/etc/evercache/tls/tls.crt"})
+        for one in facts.nodes
+    ]
+    sentinels = [replace(one, certificate=issued(300)) for one in facts.sentinels]
+    facts = replace(facts, nodes=tuple(nodes), sentinels=tuple(sentinels))
+    return trusting(authority(900))(facts)
+
+
+def trusting(*authorities: Certificate, **fields: object) -> Change:
+    return client(secure=True, authorities=authorities, authorities_file="/etc/ca.crt", **fields)
 
 
 def later(place: int, **counters: str) -> Change:
@@ -111,7 +139,7 @@ def valkey(place: int, version: str, **fields: object) -> Change:
 
 NOTHING = tuple(QUESTIONS)
 NO_DRYRUN = {"left_out": None, "hidden": {"ACL DRYRUN": "ACL DRYRUN: NOPERM"}}
-RIGHTS = "ACL SETUSER default reset allkeys allchannels +@all, then "
+RIGHTS = "ACL SETUSER default reset allkeys allchannels +@all\n"
 DENIED = {"FAILOVER ABORT": "User sentinel has no permissions to run the 'failover' command"}
 
 #: (check, what is changed, a part of what is said, a part of what mends it).
@@ -155,7 +183,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "own-myid",
         sentinel(2, myid="id1"),
         "10.0.0.2:26379 and 10.0.0.3:26379 have the same id",
-        "remove `sentinel myid`",
+        "sed -i '/^sentinel myid /d'",
     ),
     (
         "same-master",
@@ -203,7 +231,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "is down (it does not answer), and still named",
         "SENTINEL CKQUORUM shop",
     ),
-    ("reachable", node(1, **GONE), "10.0.0.2:6379, told by 10.0.0.1:26379: it does not", "replica-announce-ip"),
+    ("reachable", node(1, **GONE), "10.0.0.2:6379, named by 10.0.0.1:26379: it does not", "replica-announce-ip"),
     ("reachable", node(1, error="WRONGPASS invalid"), "WRONGPASS", "the right user name and password in the URL"),
     ("reachable", node(1, error="NOPERM User x"), "NOPERM", "what the user in the URL may do"),
     ("reachable", node(1, error="LOADING Valkey"), "LOADING", "wait until 10.0.0.2:6379 has loaded"),
@@ -215,7 +243,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
             named=(*facts.named, Address("10.0.0.9", 26379)),
             sentinels=(*facts.sentinels, replace(facts.sentinels[0], address=Address("10.0.0.9", 26379), **GONE)),
         ),
-        "10.0.0.9:26379, told by the URL",
+        "10.0.0.9:26379, named by the URL",
         "right address in the URL",
     ),
     (
@@ -242,7 +270,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
     (
         "replicas-follow",
         info(1, master_last_io_seconds_ago="60"),
-        "heard nothing of its master for 60 s",
+        "received nothing from its master for 60 s",
         "see its log",
     ),
     ("replicas-follow", info(0, master_repl_offset="999000000"), "behind its master", "INFO replication"),
@@ -267,32 +295,32 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "persistence",
         redis(1, "7.0.15", left_out=NOTHING, as_default=0),
         "10.0.0.2:6379 (Redis 7.0.15) reads its append-only file as the default user, who may not write at all: ",
-        f"valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}CONFIG REWRITE",
+        f"valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}valkey-cli -h 10.0.0.2 -p 6379 CONFIG REWRITE",
     ),
     (
         "persistence",
         redis(0, "8.4.6", left_out=(KEYS, "select"), as_default=2),
         "who may not write every key, nor use `select`: a restart",
-        f"whoever logs in as default do so as another user; then valkey-cli -h 10.0.0.1 -p 6379 {RIGHTS}",
+        f"another user first\nvalkey-cli -h 10.0.0.1 -p 6379 {RIGHTS}",
     ),
     (
         "persistence",
         all_of(valkey(2, "8.0.1", left_out=NOTHING[:6], as_default=0), config(2, {"aclfile": "/etc/users.acl"})),
         "(Valkey 8.0.1) reads its append-only file as the default user, who may not use `decr`, `del`, "
         "`function|flush`, `getdel`, 2 more: ",
-        f"valkey-cli -h 10.0.0.3 -p 6379 {RIGHTS}ACL SAVE",
+        f"valkey-cli -h 10.0.0.3 -p 6379 {RIGHTS}valkey-cli -h 10.0.0.3 -p 6379 ACL SAVE",
     ),
     (
         "persistence",
         all_of(redis(1, "7.2.14", left_out=(KEYS,)), node(1, **NO_CONFIG)),
         "(Redis 7.2.14) reads its append-only file as the default user, who may not write every key: ",
-        f"as another user; then valkey-cli -h 10.0.0.2 -p 6379 {RIGHTS}ACL SAVE or CONFIG REWRITE",
+        "ACL SAVE\nvalkey-cli -h 10.0.0.2 -p 6379 CONFIG REWRITE",
     ),
     (
         "persistence",
         redis(1, "7.0.15", left_out=NOTHING, as_default=0, open=True),
         "(Redis 7.0.15)",
-        "have whoever logs in as default",
+        "give clients that log in as default",
     ),
     ("saves-and-clocks", info(0, rdb_last_bgsave_status="err"), "save of a snapshot failed", "/var/lib/valkey"),
     (
@@ -328,7 +356,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "ckquorum",
         everyone(lambda place: sentinel(place, groups=(Group("other", {"name": "other"}),))),
         "10.0.0.1:26379 does not know 'shop'; it watches other",
-        "name other in the URL, or valkey-cli -h 10.0.0.1 -p 26379 SENTINEL MONITOR shop <host>",
+        "URL; or have it watch shop\nvalkey-cli -h 10.0.0.1 -p 26379 SENTINEL MONITOR shop <host>",
     ),
     ("foreground", process(1, 1, daemonized=True), "10.0.0.2:26379: daemonize yes", "/etc/valkey/sentinel.conf"),
     ("config-writable", info(1, config_file=""), "runs without a configuration file", "a file of its own"),
@@ -366,6 +394,86 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "and listens on * -::*",
         "bind 127.0.0.1",
     ),
+    (
+        "certificates",
+        all_of(secure, node(1, certificate=issued(20))),
+        "10.0.0.2:6379: its certificate (/etc/evercache/tls/tls.crt) ends on 2026-10-11",
+        "-h 10.0.0.2 -p 6379 CONFIG SET tls-cert-file /etc/evercache/tls/tls.crt",
+    ),
+    (
+        "certificates",
+        all_of(secure, sentinel(1, certificate=issued(6))),
+        "10.0.0.2:26379: its certificate ends on 2026-09-27 14:13 UTC, in 6 days",
+        "tls-key-file, then restart this sentinel, and no two at once",
+    ),
+    (
+        "certificates",
+        all_of(
+            secure,
+            sentinel(1, certificate=issued(6)),
+            process(1, 1, directives=(("tls-cert-file", "/etc/tls/sentinel.crt"),)),
+        ),
+        "its certificate (/etc/tls/sentinel.crt) ends",
+        "put a new one for 10.0.0.2 into /etc/tls/sentinel.crt and the file of its key, then restart",
+    ),
+    (
+        "certificates",
+        all_of(
+            secure,
+            node(1, certificate=issued(6)),
+            info(1, config_file="/var/lib/evercache/node/valkey.conf"),
+            config(1, {"aclfile": "/etc/evercache/users.acl"}),
+        ),
+        "ends on",
+        "put a new one for 10.0.0.2 into `tls` beside its reload.sh, then run reload.sh",
+    ),
+    (
+        "certificates",
+        all_of(
+            secure,
+            sentinel(1, certificate=issued(6), info={"config_file": "/var/lib/evercache/sentinel/sentinel.conf"}),
+        ),
+        "ends on",
+        "then run reload.sh, and restart this sentinel, and no two at once",
+    ),
+    ("certificates", all_of(secure, node(1, certificate=issued(-2), **GONE)), "ended on 2026-09-19", "CONFIG SET"),
+    ("certificates", all_of(secure, node(1, certificate=issued(90, since=0.5))), "begins on", "CONFIG SET"),
+    (
+        "certificates",
+        all_of(secure, node(1, certificate=issued(90, fits=False))),
+        "is for 10.0.0.9, not for 10.0.0.2",
+        "put a new one for 10.0.0.2",
+    ),
+    (
+        "certificates",
+        all_of(secure, client(certificate=issued(3), certificate_file="/etc/client.crt")),
+        "the client's certificate (/etc/client.crt) ends",
+        "read for the next connection",
+    ),
+    (
+        "certificates",
+        all_of(secure, trusting(authority(20), authority(-5, "commonName=used by nobody"))),
+        "the authority commonName=an authority (/etc/ca.crt) ends",
+        "beside the old",
+    ),
+    (
+        "certificates",
+        all_of(secure, trusting(authority(900, issuer="commonName=root"), authority(20, "commonName=root", "x"))),
+        "the authority commonName=root (/etc/ca.crt) ends",
+        "beside the old",
+    ),
+    (
+        "versions",
+        info(0, valkey_version="9.2.0"),
+        "10.0.0.2:6379 (valkey 9.1) is older than its master (valkey 9.2)",
+        "upgrade 10.0.0.2:6379",
+    ),
+    (
+        "saves-and-clocks",
+        info(1, rdb_last_save_time=str(int(NOW) - 3 * 3600), rdb_changes_since_last_save="2"),
+        "its last snapshot is 3.0 h old, though 2 changes ask for one after 3600 s",
+        "-h 10.0.0.2 -p 6379 BGSAVE",
+    ),
     ("maxmemory", info(1, maxmemory_policy="volatile-ttl"), "its master has volatile-lru", "policy volatile-lru"),
     ("maxmemory", info(0, maxmemory="0"), "has no maxmemory", "CONFIG SET maxmemory 1073741824"),
     ("maxmemory", everyone(lambda p: info(p, maxmemory="0")), "has no maxmemory", "CONFIG SET maxmemory 2048mb"),
@@ -381,7 +489,7 @@ FOUND: list[tuple[str, Change, str, str]] = [
         "maxmemory",
         info(1, total_system_memory="1200000000"),
         "leaves no room for a save",
-        "10.0.0.2: CONFIG SET maxmemory 801mb",
+        "valkey-cli -h 10.0.0.2 -p 6379 CONFIG SET maxmemory 801mb",
     ),
     ("kernel", host(1, overcommit="0"), "host1: vm.overcommit_memory is 0", "sysctl vm.overcommit_memory=1"),
     ("kernel", host(1, huge_pages="always"), "huge pages", "echo never"),
@@ -427,8 +535,8 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("restart-delay", process(0, 0, hidden={"program": "its parent is runsv"}), "its parent is runsv", True),
     ("stop-timeout", node(1, **NO_CONFIG), "NOPERM", False),
     ("stop-timeout", no_hosts, "seen on its host only", True),
-    ("foreground", no_hosts, "a sentinel tells no daemonize", True),
-    ("foreground", process(1, 1, hidden={"config_file": "run it as root"}), "a sentinel tells no daemonize", True),
+    ("foreground", no_hosts, "a sentinel does not show daemonize", True),
+    ("foreground", process(1, 1, hidden={"config_file": "run it as root"}), "does not show daemonize", True),
     ("three-sentinels", all_of(group(0, sentinels=()), blind("SENTINEL SENTINELS")), "NOPERM", False),
     ("ckquorum", all_of(sentinel(0, groups=()), blind("SENTINEL MASTERS")), "NOPERM", False),
     ("promotable", all_of(group(0, replicas=()), blind("SENTINEL REPLICAS")), "NOPERM", False),
@@ -439,6 +547,14 @@ UNSEEN: list[tuple[str, Change, str, bool]] = [
     ("sentinel-acl", node(1, **HIDDEN), "CLIENT LIST: NOPERM", False),
     ("sentinel-acl", node(1, sentinel_users={}), "no sentinel is connected", False),
     ("open-door", node(1, **NOT_ASKED), "timed out", False),
+    (
+        "certificates",
+        all_of(secure, node(1, certificate=None, hidden={"certificate": "its certificate: timed out"})),
+        "10.0.0.2:6379: its certificate: timed out",
+        False,
+    ),
+    ("libraries", node(1, **HIDDEN), "CLIENT LIST: NOPERM", False),
+    ("versions", info(1, valkey_version=None, redis_version=None), "INFO shows no version", False),
     ("maxmemory", info(1, maxmemory=None), "no maxmemory", False),
     ("kernel", no_hosts, "the kernel of 10.0.0.1", True),
     ("kernel", host(1, hidden={"swap": "/proc/meminfo: no"}), "/proc/meminfo", True),
@@ -467,6 +583,8 @@ FINE: list[tuple[str, Change]] = [
         all_of(redis(1, "7.0.15", left_out=NOTHING), info(1, aof_enabled="0"), config(1, {"appendonly": "no"})),
     ),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 0.9, NOW, NOW + 0.02))),
+    ("saves-and-clocks", info(1, rdb_last_save_time=str(int(NOW) - 7000), rdb_changes_since_last_save="2")),
+    ("saves-and-clocks", info(1, rdb_last_save_time="1", rdb_changes_since_last_save="0")),
     ("saves-and-clocks", node(1, clock=Clock(NOW + 4.0, NOW, NOW + 4.5))),
     ("restart-delay", program(0, restart_delay=0.0, autorestart=False)),
     ("stop-timeout", all_of(no_hosts, everyone(lambda place: config(place, {"save": ""})))),
@@ -474,6 +592,12 @@ FINE: list[tuple[str, Change]] = [
     ("passwords", everyone(lambda place: all_of(node(place, open=True), config(place, {"masterauth": ""})))),
     ("passwords", entry(1, "replicas", 0, {"last-ok-ping-reply": "90000", "last-ping-reply": "90000"})),
     ("open-door", all_of(on_one_loopback, node(1, open=True))),
+    ("certificates", secure),
+    ("certificates", all_of(secure, trusting(authority(-1), authority(900)))),
+    ("certificates", all_of(secure, trusting(authority(900), authority(-1, "commonName=used by nobody")))),
+    ("certificates", all_of(secure, node(1, certificate=issued(31)))),
+    ("versions", info(1, valkey_version="9.1.3")),
+    ("libraries", everyone(lambda place: node(place, libraries={"1.0": 3}))),
     ("foreground", all_of(config(1, {"daemonize": "yes"}), program(1, kind="systemd"))),
     ("kernel", lambda facts: replace(facts, hosts=(*facts.hosts, HostFacts("laptop", overcommit="0")))),
     ("kernel", host(1, huge_pages="madvise")),
@@ -485,7 +609,7 @@ FINE: list[tuple[str, Change]] = [
 def test_a_sound_deployment_is_fine_in_every_check() -> None:
     results = examine(sound())
     assert {one.check.name: one.findings for one in results if one.state != "fine"} == {}
-    assert verdict(results) is None
+    assert verdict(sound(), results) == ("sound", "")
 
 
 @pytest.mark.parametrize(("name", "change", "seen", "mend"), FOUND)
@@ -495,6 +619,36 @@ def test_it_fires(name: str, change: Change, seen: str, mend: str) -> None:
     found = [one for one in result.findings if one.state == "found"]
     assert any(seen in one.seen and mend in one.mend for one in found), found
     assert result.severity in (Severity.warning, Severity.critical)
+
+
+#: (check, what is changed, what it must say): no alarm.
+NOTED: list[tuple[str, Change, str]] = [
+    ("versions", info(1, valkey_version="9.2.0"), "the nodes run valkey 9.1 and valkey 9.2"),
+    ("libraries", node(1, libraries={"1.0": 3, "1.1": 2}), "1.0 (3 connections), 1.1 (2 connections)"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "seen"), NOTED)
+def test_a_rollout_is_no_alarm(name: str, change: Change, seen: str) -> None:
+    result = result_of(name, change(sound()))
+    assert result.severity is Severity.note
+    assert any(seen in one.seen for one in result.findings)
+
+
+@pytest.mark.parametrize(("days", "severity"), [(7.1, Severity.warning), (7.0, Severity.critical)])
+def test_a_certificate_is_critical_a_week_before_its_end(days: float, severity: Severity) -> None:
+    facts = all_of(secure, sentinel(1, certificate=issued(days)))(sound())
+    assert result_of("certificates", facts).severity is severity
+
+
+def test_what_follows_from_a_certificate_is_mended_there() -> None:
+    """A node that is not accepted looks dead to every other check."""
+    ended = all_of(secure, node(1, certificate=issued(-2), **GONE))
+    reached = [one for one in result_of("reachable", ended(sound())).findings if one.state == "found"]
+    assert reached
+    assert all(one.cause == "certificates" for one in reached)
+    dead = all_of(secure, node(1, certificate=issued(90), **GONE))
+    assert all(not one.cause for one in result_of("reachable", dead(sound())).findings)
 
 
 @pytest.mark.parametrize(("name", "change", "why", "shell"), UNSEEN)
@@ -529,8 +683,8 @@ def test_only_a_plain_answer_about_the_default_user_counts() -> None:
 
 def test_every_check_is_seen_to_fire_and_to_be_blind() -> None:
     names = {one.name for one in registered()}
-    assert len(registered()) == len(names) == 31
-    assert {name for name, *_ in FOUND} == names
+    assert len(registered()) == len(names) == 34
+    assert {name for name, *_ in FOUND} | {name for name, *_ in NOTED} == names
     # The client's own settings are always known, and whom we reach.
     assert names - {name for name, *_ in UNSEEN} == {"timeouts", "reachable"}
 
@@ -569,5 +723,5 @@ def test_one_process_under_two_addresses_is_one() -> None:
     again = replace(facts.sentinels[0], address=Address("cache.example", 26379))
     other = replace(facts.nodes[0], address=Address("cache.example", 6379))
     doubled = replace(facts, sentinels=(*facts.sentinels, again), nodes=(*facts.nodes, other))
-    assert verdict(examine(doubled)) is None
+    assert verdict(doubled, examine(doubled)) == ("sound", "")
     assert len(doubled.known_sentinels) == 3

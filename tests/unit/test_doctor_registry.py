@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from tests.unit.doctor_facts import info, sound
+from tests.real.doctor_breaks import BREAKS, ELSEWHERE, NOT_FOLLOWED
+from tests.unit.doctor_facts import info, node, sentinel, sound
 
 from evercache.ops.doctor import examine, registered, registry
-from evercache.ops.doctor.facts import Facts
-from evercache.ops.doctor.registry import Check, Finding, Severity, found
+from evercache.ops.doctor.facts import Facts, Group
+from evercache.ops.doctor.registry import Check, Finding, Severity, found, is_command
 
 
 def _check(name: str, findings: list[Finding], explains: frozenset[str] = frozenset()) -> Check:
@@ -49,7 +52,7 @@ def test_nothing_follows_from_a_finding_that_disables_no_server(made: list[Check
 
 def test_checks_explain_checks_that_there_are() -> None:
     names = {one.name for one in registered()}
-    assert [one.name for one in registered() if one.explains] == ["saves-and-clocks"]
+    assert [one.name for one in registered() if one.explains] == ["saves-and-clocks", "certificates"]
     for one in registered():
         assert one.explains <= names - {one.name}
 
@@ -61,3 +64,42 @@ def test_a_failed_rewrite_disables_nothing_and_a_failed_write_does() -> None:
         (result,) = (one for one in examine(facts) if one.check.name == "saves-and-clocks")
         assert [one.disables for one in result.findings if one.state == "found"] == [disabled]
     assert replace(result).own
+
+
+def test_the_advice_of_every_check_is_followed_by_a_test() -> None:
+    """On real servers, or there is a reason why not; a new check has to be tried as well."""
+    tried = {way.check for way in BREAKS.values()}
+    names = {one.name for one in registered()}
+    assert tried | ELSEWHERE.keys() | NOT_FOLLOWED.keys() == names
+    assert not NOT_FOLLOWED.keys() & (tried | ELSEWHERE.keys())
+    assert all(NOT_FOLLOWED.values())
+    for where in ELSEWHERE.values():
+        file, _, name = where.partition("::")
+        assert f"\ndef {name}(" in (Path(__file__).parents[1] / "real" / file).read_text()
+
+
+def test_a_command_has_what_others_have_named_as_words_of_a_shell() -> None:
+    """Names of groups and users come from servers, and the command is copied into a shell."""
+    name = "x; touch owned\nvalkey-cli -h 1 -p 1 FLUSHALL"
+    facts = sound()
+    own = facts.sentinels[0].groups[0]
+    facts = sentinel(0, groups=(own, Group(name, {**own.master, "name": name})))(facts)
+    facts = node(1, sentinel_users={name: {"CLIENT PAUSE": "no", "PING": "no"}})(facts)
+    mends = [one.mend for result in examine(facts) for one in result.findings if one.mend]
+    commands = [shlex.split(line) for mend in mends for line in mend.splitlines() if is_command(line)]
+    plain = "x; touch owned?valkey-cli -h 1 -p 1 FLUSHALL"
+    assert ["valkey-cli", "-h", "10.0.0.1", "-p", "26379", "SENTINEL", "REMOVE", plain] in commands
+    assert [
+        "valkey-cli",
+        "-h",
+        "10.0.0.2",
+        "-p",
+        "6379",
+        "ACL",
+        "SETUSER",
+        plain,
+        "+client|pause",
+        "+ping",
+    ] in commands
+    assert all(words[:2] == ["valkey-cli", "-h"] for words in commands)
+    assert "'+client|pause'" in "".join(mends), "a shell would run `pause`"

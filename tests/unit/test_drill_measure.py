@@ -12,7 +12,7 @@ from tests.unit.drill_records import EMPTY, PHASES, sound, with_failures, with_n
 from evercache.ops.drill.measure import BUCKET, Figures, Warmth, lost_at_the_end, measure
 from evercache.ops.drill.records import EDITED, KEYS, Final, Hung, Recorder, Truth, Undelivered, Written
 from evercache.ops.drill.verdict import Promise, in_words, promises_of_all, promises_of_step, seconds
-from evercache.ops.meter import Call, Edit, Run
+from evercache.ops.meter import Call, Edit, Overslept, Run
 from evercache.ops.stalls import CpuWait
 
 
@@ -89,6 +89,16 @@ def test_a_break_beyond_the_stall_is_a_break() -> None:
     assert (broken(figures), unjudged(figures)) == ({"slowest"}, {})
     (slowest,) = (one for one in promises_of_step(figures, 5.0, True, 19.0) if one.name == "slowest")
     assert slowest.seen == "300 ms, not counting the time in which the machine stood still"
+
+
+def test_the_stall_of_another_process_excuses_nothing() -> None:
+    """It may have waited for the processor that this one used."""
+    written = sound()
+    written.calls.append(Call(300, 102.0, 102.4, 1, 5, False, 2))
+    written.overslept.append(Overslept(102.1, 102.35, 3))
+    assert broken(figures_of(written)) == {"slowest"}
+    written.overslept.append(Overslept(102.1, 102.35, 2))
+    assert broken(figures_of(written)) == set()
 
 
 def test_a_stall_at_another_moment_excuses_nothing() -> None:

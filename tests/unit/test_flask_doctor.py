@@ -87,7 +87,7 @@ def test_an_application_that_works_alone() -> None:
     told = doctor(app)
     assert told.exit_code == 1
     assert told.output.startswith("risk: each process keeps entries of its own")
-    assert told.output.count("mend: ") == 1
+    assert told.output.count("fix: ") == 1
 
 
 def test_a_cache_that_is_off() -> None:

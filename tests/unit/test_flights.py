@@ -14,7 +14,7 @@ from evercache import Cache
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._sync.leads import SyncLeads
 from evercache.clock import monotonic
-from evercache.engine.flights import Owner
+from evercache.engine.flights import Overdue, Owner
 from evercache.errors import DeadlineExceeded
 from evercache.protocol.scope import Subject
 
@@ -122,6 +122,27 @@ def test_to_wait_for_a_computation_elsewhere_costs_no_budget(monkeypatch: pytest
     assert asked[0] - asked[-1] < 2.5, "only what a server is late by is gone"
 
 
+@pytest.mark.parametrize("first", ["the leader", "the caller that waits for it"])
+def test_two_whose_budgets_end_at_once_run_the_function_once(first: str) -> None:
+    """The one that asks a server and the one that waits for it gave up in the same moment, and both ran it."""
+    subject, caller = Subject("key", "f"), Owner()
+    with Cache("memory://") as cache:
+        cache.get("warm")
+        state: Any = cache._client_sync().engine.state
+        flight, _ = state.join_or_lead(subject, 0, caller, joinable=True)
+        late = Overdue(flight, False)
+        if first == "the leader":
+            assert not state.overtaken(flight)
+            assert state.join_or_lead(subject, 0, caller, joinable=True, overdue=late) == (flight, False)
+            late = Overdue(flight, True)  # and when that takes too long
+        other, leads = state.join_or_lead(subject, 0, caller, joinable=True, overdue=late)
+        assert leads
+        assert other is not flight
+        assert state.overtaken(flight)
+        for one in (flight, other):
+            state.landed(one, None)
+
+
 def test_a_flight_takes_its_place_back_once_a_later_one_of_its_key_has_ended() -> None:
     subject, caller = Subject("key", "f"), Owner()
     with Cache("memory://") as cache:
@@ -129,7 +150,7 @@ def test_a_flight_takes_its_place_back_once_a_later_one_of_its_key_has_ended() -
         state: Any = cache._client_sync().engine.state
         first, leads = state.join_or_lead(subject, 0, caller, joinable=True)
         assert leads
-        later, leads = state.join_or_lead(subject, 0, caller, joinable=True, overdue=first)
+        later, leads = state.join_or_lead(subject, 0, caller, joinable=True, overdue=Overdue(first, False))
         assert leads
         state.landed(later, None)
         assert not state.overtaken(first)

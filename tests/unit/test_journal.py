@@ -17,9 +17,11 @@ OTHER = Subject("ns:2", "app.g", (tag_hash("b"),))
 SCOPES = [KEY, Scope.of_function("app.f"), Scope.of_tag("a"), EVERYTHING]
 
 
-def resync(journal: Journal, *generations: tuple[str, int], now: float = 50.0, jitter: float = 0.1) -> int:
+def resync(
+    journal: Journal, *generations: tuple[str, int], now: float = 50.0, jitter: float = 0.1, tip: int = 0
+) -> int:
     ids = (f"new{n}" for n in itertools.count())
-    return journal.resynced(generations, now, lambda: jitter, lambda: next(ids))
+    return journal.resynced(generations, now, lambda: jitter, lambda: next(ids), tip)
 
 
 def hear(journal: Journal, id: str, scope: Scope = KEY, stamp: int = 10, gen: str = "g1", now: float = 0) -> None:
@@ -208,7 +210,7 @@ def test_rule_4_one_under_way_that_is_heard_waits_for_its_reply() -> None:
     journal.acknowledged(item, 10, "g1", 0.0)
     assert len(journal) == 1
     # Counted once: when it is safe to forget, nothing of it is left behind.
-    journal.prune(601.0, proved_before=9.0, keep=600.0)
+    journal.prune(601.0, keep=600.0)
     assert len(journal) == 0
     journal.suspended = True
     assert not journal.covers(ONE)
@@ -388,12 +390,29 @@ def test_rule_5_suspended_the_recorded_cover(scope: Scope) -> None:
     assert not journal.covers(ONE)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_rule_5_suspended_the_recorded_do_not_outdate_what_is_computed_here_after_them(late: bool) -> None:
+    journal = Journal()
+    acked(journal, "x")
+    journal.suspended = True
+    before = journal.sequence
+    assert journal.covers(ONE)
+    assert not journal.covers(ONE, after=before)
+    if late:
+        assert not journal.heard_late("y", KEY, 11, "g1", 1.0, 2.0)
+    else:
+        hear(journal, "y", stamp=11)
+    assert journal.covers(ONE, after=before)
+    assert not journal.covers(OTHER, after=before)
+    assert not journal.covers(ONE, after=journal.sequence)
+
+
 def test_rule_5_kinds_of_a_later_version_cover_everything() -> None:
     journal = Journal()
     hear(journal, "x", Scope("zone", "eu"))
     journal.suspended = True
     assert journal.covers(OTHER)
-    journal.prune(601.0, proved_before=9.0, keep=600.0)
+    journal.prune(601.0, keep=600.0)
     assert not journal.covers(OTHER)
 
 
@@ -402,32 +421,24 @@ def test_rule_5_two_of_one_scope_cover_until_both_are_forgotten() -> None:
     hear(journal, "x", now=1.0)
     hear(journal, "y", now=3.0)
     journal.suspended = True
-    journal.prune(602.0, proved_before=2.0, keep=600.0)
+    journal.prune(602.0, keep=600.0)
     assert len(journal) == 1
     assert journal.covers(ONE)
-    journal.prune(604.0, proved_before=4.0, keep=600.0)
+    journal.prune(604.0, keep=600.0)
     assert not journal.covers(ONE)
 
 
 # -- rule 20: how long
 
 
-def test_rule_20_kept_for_its_time_even_if_every_replica_has_it() -> None:
+def test_rule_20_it_is_kept_for_its_time_and_then_leaves_its_generation_and_stamp() -> None:
     journal = Journal()
     hear(journal, "x", now=5.0)
-    journal.prune(605.0, proved_before=600.0, keep=600.0)
+    journal.prune(605.0, keep=600.0)
     assert len(journal) == 1
-    journal.prune(605.1, proved_before=600.0, keep=600.0)
+    journal.prune(605.1, keep=600.0)
     assert len(journal) == 0
-    assert not journal.unproved
-
-
-@pytest.mark.parametrize(("proved_before", "unproved"), [(5.0, {"g1": 10}), (5.1, {})])
-def test_rule_20_proved_is_what_was_heard_before(proved_before: float, unproved: dict[str, int]) -> None:
-    journal = Journal()
-    hear(journal, "x", now=5.0)
-    journal.prune(606.0, proved_before=proved_before, keep=600.0)
-    assert journal.unproved == unproved
+    assert journal.forgotten == {"g1": 10}
 
 
 def test_rule_20_dropped_by_age_it_leaves_its_generation_and_stamp() -> None:
@@ -435,8 +446,8 @@ def test_rule_20_dropped_by_age_it_leaves_its_generation_and_stamp() -> None:
     hear(journal, "x", stamp=10, now=0.0)
     hear(journal, "y", stamp=12, now=1.0)
     hear(journal, "z", stamp=99, gen="g2", now=2.0)
-    journal.prune(601.5, proved_before=float("-inf"), keep=600.0)
-    assert journal.unproved == {"g1": 12}
+    journal.prune(601.5, keep=600.0)
+    assert journal.forgotten == {"g1": 12}
     assert len(journal) == 1
 
 
@@ -445,7 +456,7 @@ def test_rule_20_dropped_by_number_it_leaves_its_generation_and_stamp() -> None:
     for n in range(3):
         hear(journal, f"x{n}", Scope.of_key(f"ns:{n}"), stamp=10 + n)
     assert len(journal) == 2
-    assert journal.unproved == {"g1": 10}
+    assert journal.forgotten == {"g1": 10}
 
 
 def test_rule_20_only_when_such_a_one_is_lost_everything_is_invalidated_and_once() -> None:
@@ -454,7 +465,7 @@ def test_rule_20_only_when_such_a_one_is_lost_everything_is_invalidated_and_once
     hear(journal, "y", Scope.of_key("ns:2"), stamp=11)
     resync(journal, ("g1", 0), ("g2", 11))
     assert not journal.pending
-    assert journal.unproved == {"g1": 10}
+    assert journal.forgotten == {"g1": 10}
     resync(journal, ("g1", 0), ("g2", 9), now=50.0)
     scopes = [item.scope for item in journal.pending.values()]
     assert scopes.count(EVERYTHING) == 1
@@ -474,7 +485,71 @@ def test_rule_20_an_unknown_generation_is_lost_and_then_forgotten() -> None:
     hear(journal, "y", stamp=11, gen="g2")
     resync(journal, ("g2", 99))
     assert [item.scope for item in journal.pending.values()] == [EVERYTHING]
-    assert journal.unproved == {}
+    assert journal.forgotten == {}
+
+
+def everything(journal: Journal) -> bool:
+    """Whether it invalidates everything, once."""
+    found = [item.scope for item in journal.pending.values()] == [EVERYTHING]
+    journal.pending.clear()
+    return found
+
+
+def test_rule_20_what_was_forgotten_is_noticed_to_be_lost_however_long_ago_it_was() -> None:
+    """Replicas had it, so the journal dropped it; then a backup from before was restored on all nodes."""
+    journal = Journal()
+    resync(journal, ("g1", 0), now=0.0)
+    hear(journal, "x", stamp=10, now=1.0)
+    journal.prune(700.0, keep=600.0)
+    resync(journal, ("g1", 0), ("g2", 10), now=700.0)
+    assert not journal.pending, "an ordinary failover"
+    resync(journal, ("g1", 0), ("g3", 9), now=800.0)
+    assert everything(journal)
+    resync(journal, ("g1", 0), ("g3", 9), now=900.0)
+    assert not journal.pending
+
+
+def test_rule_20_a_process_may_not_have_heard_what_came_before_its_resync() -> None:
+    journal = Journal()
+    resync(journal, ("g1", 0), now=0.0, tip=10)
+    resync(journal, ("g1", 0), now=300.0, tip=20)
+    # Whatever a failover may lose now, others heard, and issue again.
+    resync(journal, ("g1", 0), ("g2", 19), now=500.0, tip=40)
+    assert not journal.pending
+    journal.prune(600.0, keep=600.0)
+    assert not journal.forgotten
+    journal.prune(600.1, keep=600.0)
+    assert journal.forgotten == {"g1": 10}
+    journal.prune(1100.1, keep=600.0)
+    assert journal.forgotten == {"g1": 10, "g2": 40}
+    resync(journal, ("g1", 0), ("g3", 19), now=1200.0, tip=50)
+    assert everything(journal)
+
+
+def test_rule_20_where_nothing_was_ever_invalidated_nothing_is_lost() -> None:
+    journal = Journal()
+    resync(journal, now=0.0)
+    resync(journal, ("g1", 0), now=1.0)
+    journal.prune(700.0, keep=600.0)
+    resync(journal, now=700.0)
+    assert not journal.pending
+
+
+def test_rule_20_a_master_that_names_32_generations_makes_nobody_believe_in_a_loss() -> None:
+    journal = Journal()
+    hear(journal, "x", stamp=10)
+    journal.prune(700.0, keep=600.0)
+    history = [("g1", 0)]
+    for number in range(2, 100):
+        history.append((f"g{number}", 10 * number))
+        if number % 15 == 0:
+            resync(journal, *history[-32:], now=700.0 + number)
+            assert not journal.pending
+            assert len(journal.forgotten) == 1
+    resync(journal, *history[-32:-10], ("old", 10), now=900.0)
+    assert not journal.pending, "what it forgot is much older than that"
+    resync(journal, ("g1", 0), ("old", 9), now=900.0)
+    assert everything(journal)
 
 
 def test_rule_20_of_what_the_present_master_has_the_last_of_each_scope_is_kept() -> None:

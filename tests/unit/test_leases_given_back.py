@@ -122,7 +122,7 @@ def test_rule_11_a_batch_whose_request_came_too_late_gives_its_leases_back(
     run = type(link).run_many
 
     def late(*args: Any, **more: Any) -> Any:
-        return [[b"late", *reply[1:4]] for reply in run(*args, **more)]
+        return [[*reply[:7], [b"late"]] for reply in run(*args, **more)]
 
     monkeypatch.setattr(type(link), "run_many", late)
     with pytest.raises(MasterUnknown, match="too late"):

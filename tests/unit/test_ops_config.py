@@ -247,7 +247,7 @@ def test_a_disk_that_fills_while_writing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_forbidden_folder_is_named_and_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(DeploymentError, match="mend its rights"), disk_errors(tmp_path):
+    with pytest.raises(DeploymentError, match="correct its rights"), disk_errors(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
     with pytest.raises(InterruptedError), disk_errors(tmp_path):
         raise InterruptedError(errno.EINTR, "x")

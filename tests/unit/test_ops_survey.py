@@ -36,13 +36,23 @@ def test_a_master_alone_serves_reads_as_well() -> None:
     assert "link to the master is down" in replica.reason
 
 
+def test_a_master_that_takes_no_writes_yet_is_not_whole() -> None:
+    """It counts a replica a moment after that one has the data: until then a new process found nothing cached."""
+    for counted, whole in ((0, False), (1, True), (None, True)):
+        judged = judge(replace(MASTER, counted=counted), REPLICA)
+        assert Survey(judged, (SENTINEL,), A).whole is whole
+    waits, _ = judge(replace(MASTER, counted=0), REPLICA)
+    assert (waits.use, waits.in_sync) == ("nothing", False)
+    assert "min-replicas-to-write" in waits.reason
+
+
 @pytest.mark.parametrize(
     ("node", "words"),
     [
         (replace(REPLICA, state="loading"), "loading"),
         (replace(REPLICA, state="silent"), "does not answer"),
         (replace(REPLICA, state="denied", detail="WRONGPASS"), "WRONGPASS"),
-        (replace(REPLICA, lag_seconds=11.0), "heard nothing of its master for 11 s"),
+        (replace(REPLICA, lag_seconds=11.0), "received nothing from its master for 11 s"),
         (replace(REPLICA, role="master"), "the sentinels name 127.0.0.1:7001"),
     ],
 )

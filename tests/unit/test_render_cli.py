@@ -31,7 +31,7 @@ def test_from_the_example_to_files(file: Path, capsys: pytest.CaptureFixture[str
     out, err = capsys.readouterr()
     assert out == ""
     assert f"next: {file.parent / 'rendered/cache-1/README.md'}" in err
-    assert "46 new" in err
+    assert "49 new" in err
     secrets = [path.read_text().strip() for path in (file.parent / "passwords").iterdir()]
     assert len(secrets) == 5
     assert not [one for one in secrets if one in err]

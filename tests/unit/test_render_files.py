@@ -34,7 +34,7 @@ def lines(text: str) -> list[str]:
 
 def test_each_host_gets_its_files() -> None:
     common = {"README.md", "valkey.conf", "sentinel.conf", "users.acl", "sentinel-users.acl"}
-    machine = common | {"install.sh", "kernel.sh", "99-evercache.conf", "firewall.nft"}
+    machine = common | {"install.sh", "reload.sh", "kernel.sh", "99-evercache.conf", "firewall.nft"}
     run = {"run-node.sh", "run-sentinel.sh"}
     wanted = {
         "supervisor": machine | run | {"supervisord.conf", "programs.conf"},
@@ -109,6 +109,19 @@ def test_settings_that_only_some_versions_know() -> None:
     old = rendered("supervisor", server={"kind": "redis", "version": "7.0"})
     assert "setinfo" not in old["cache-1/users.acl"] + old["cache-1/sentinel-users.acl"]
     assert "setinfo" in rendered("supervisor")["cache-1/users.acl"]
+
+
+def test_clients_cannot_use_up_the_memory() -> None:
+    files = rendered("systemd")
+    assert "maxmemory-clients 512mb" in lines(files["cache-1/valkey.conf"])
+    assert "maxmemory-clients 64mb" in lines(files["cache-1/sentinel.conf"])
+    small = rendered("systemd", server={"memory": "64mb"})
+    assert "maxmemory-clients 64mb" in lines(small["cache-1/valkey.conf"])
+    old = rendered("systemd", server={"kind": "redis", "version": "6.2"})
+    for name in ("redis.conf", "sentinel.conf"):
+        assert {"client-output-buffer-limit normal 256mb 64mb 60", "client-query-buffer-limit 64mb"} <= {
+            *lines(old[f"cache-1/{name}"])
+        }
 
 
 def test_names_are_resolved_and_announced_and_addresses_are_not() -> None:

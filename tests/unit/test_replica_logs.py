@@ -25,6 +25,8 @@ class Heard:
     def __init__(self) -> None:
         self.position, self.resyncs, self.generation = "5-0", 1, "g"
         self.ready, self.master_down, self.covers = True, True, 0.0
+        self.awake_since = float("-inf")
+        self.unread = False
         self.heard: list[str] = []
         self.rng = random.Random(1)
 
@@ -84,6 +86,9 @@ def test_what_the_tail_brought_is_behind(logs: ReplicaLogs, state: Heard) -> Non
         ({"master_down": False, "covers": 99.8}, False),
         ({"master_down": False, "covers": 99.6}, True),
         ({"ready": False}, False),
+        ({"unread": True}, False),
+        ({"master_down": False, "awake_since": float("inf")}, False),  # idle: it reads the log seldom
+        ({"master_down": False, "awake_since": 99.8}, False),  # its first read was just sent
     ],
 )
 def test_when_it_is_of_use(logs: ReplicaLogs, state: Heard, what: dict[str, Any], wanted: bool) -> None:

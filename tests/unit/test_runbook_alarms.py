@@ -59,12 +59,12 @@ def test_every_exit_code_is_there() -> None:
     codes = {code for _, some in rows for code in some.split(", ")}
     written = {line.split("|")[1].strip() for line in (exits.__doc__ or "").splitlines() if line.startswith("| ")}
     assert codes == {code for code in written if code.isdigit() and code != "0"}
-    of_doctor = {code for name, some in rows if name == "`doctor`" for code in some.split(", ")}
-    assert of_doctor == {str(code) for code in (doctor.WARNING, doctor.CRITICAL, doctor.UNSEEN)}
+    of_doctor = {code for name, some in rows if name == "`doctor`, `check`" for code in some.split(", ")}
+    assert of_doctor == {str(code) for code in doctor.CODES.values() if code}
 
 
 def test_the_problems_that_it_quotes_are_those_of_health() -> None:
     source = inspect.getsource(connect)
-    for words in ("no master is known", "is not followed yet", "is not heard", "is used for"):
+    for words in ("no master is known", "is not followed yet", "cannot be read", "is used for"):
         assert words in source
         assert f'"{words}' in TABLE

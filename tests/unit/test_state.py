@@ -418,10 +418,10 @@ def test_rule_2_marks_that_come_with_an_answer_are_learnt(state: State) -> None:
 def test_rule_7_key_marks_live_as_long_as_a_replica_may_lag(state: State, now: Now) -> None:
     state.hear_line(line(KEY, 10))
     now.time += 10.4
-    state.expire(float("-inf"))
+    state.expire()
     assert state.marks.keys
     now.time += 0.2
-    state.expire(float("-inf"))
+    state.expire()
     assert not state.marks.keys
     assert state.marks.horizon == 10
     assert len(state.journal) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from evercache.errors import AccessDenied, ProtocolError, ServerError, ServiceUnknown
 from evercache.protocol.topology import SentinelSeen
-from evercache.topology.answers import concerns, parse_answer, parse_role, parse_vote, question
+from evercache.topology.answers import BRIEF, concerns, parse_answer, parse_role, parse_vote, question, repeated
 from evercache.topology.base import Bell, mapper
 from evercache.topology.facts import NodeFacts, Replication, parse_replication
 from evercache.topology.replicated import elect
@@ -67,6 +67,31 @@ def test_the_question_changes_nothing() -> None:
     """IS-MASTER-DOWN-BY-ADDR votes, and raises the epoch of all sentinels for ever."""
     reads = {"GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS", "SENTINELS", "MYID"}
     assert {command[1] for command in question("m")} == reads
+
+
+def test_a_brief_question_repeats_the_last_answer() -> None:
+    last = parse_answer("m", S, 1.0, replies(), same)
+    assert [command[1] for command in question("m")[:BRIEF]] == ["GET-MASTER-ADDR-BY-NAME", "MASTER"]
+    again = repeated("m", last, 2.0, replies()[:BRIEF], same)
+    assert again is not None
+    assert (again.sent, again.replicas, again.others, again.ident) == (2.0, last.replicas, last.others, "me")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [[b"10.0.0.2", b"6379"], FACTS],
+        *([[b"10.0.0.1", b"6379"], {**FACTS, **change}] for change in (
+            {b"config-epoch": b"8"}, {b"flags": b"master"}, {b"flags": b"master,o_down,failover_in_progress"},
+            {b"num-other-sentinels": b"3"}, {b"down-after-milliseconds": b"1"},
+        )),
+        [[b"10.0.0.1", b"6379"], ServerError("ERR No such master with that name")],
+        [None, FACTS],
+    ],
+)  # fmt: skip
+def test_a_brief_question_notices_each_change(changed: list[object]) -> None:
+    last = parse_answer("m", S, 1.0, replies(), same)
+    assert repeated("m", last, 2.0, changed, same) is None
 
 
 def test_votes() -> None:

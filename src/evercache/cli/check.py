@@ -61,7 +61,7 @@ def check(address: str | None, name: str | None, ignore: tuple[str, ...], descri
     code, words = _judged(facts, results)
     click.echo(f"EVERCACHE {_WORDS[code]}: {words[:_LONGEST].replace('|', '/')} | {' '.join(_figures(facts))}")
     for result, one in _alarms(results):
-        click.echo(f"{result.check.name}: {one.seen} -> {one.mend}".replace("|", "/"))
+        click.echo(f"{result.check.name}: {one.seen} -> {one.mend}".replace("\n", "; ").replace("|", "/"))
     return code
 
 

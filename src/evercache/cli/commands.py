@@ -199,7 +199,9 @@ def failover(name: str | None, address: str | None, check: bool, yes: bool) -> N
         except click.Abort:
             if sys.stdin.isatty():
                 raise
-            raise click.UsageError("nobody answers here: give --yes, or --check, which changes nothing") from None
+            raise click.UsageError(
+                "the question was not answered: give --yes, or --check, which changes nothing"
+            ) from None
     done = handing.run()
     click.echo(f"whole again after {done.whole_after:.1f} s ({done.way})", err=True)
     click.echo(str(done.new))
@@ -266,7 +268,7 @@ _on_node("start", "runs", "Start a dead node.")
 def add_replica(name: str) -> None:
     """Add a replica, and wait until it is in sync."""
     added = LocalDeployment.open(name).add_replica()
-    click.echo(f"{added} is in sync; the sentinels hear of it within 10 s", err=True)
+    click.echo(f"{added} is in sync; the sentinels notice it within 10 s", err=True)
 
 
 @cli.command()

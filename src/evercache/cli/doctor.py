@@ -82,7 +82,7 @@ def doctor(
     if json_:
         click.echo(doctor_as_json(facts, results))
     else:
-        console().print(doctor_as_tables(facts, results, verbose=verbose))
+        console().print(doctor_as_tables(facts, results, verbose=verbose), crop=False)
     return CODES[verdict(facts, results)[0]]
 
 

@@ -1,9 +1,11 @@
-"""How a diagnosis looks: for people at 80 columns and more, and as JSON for programs."""
+"""How a diagnosis looks: for people at 80 columns and more, and as JSON for programs.
+
+Commands stand on lines of their own, which are never broken, so that they can be copied.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,15 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from evercache.ops.doctor import Facts, Finding, Result, Severity, verdict
+from evercache.ops.doctor.registry import is_command
 
 __all__ = ["doctor_as_json", "doctor_as_tables"]
 
 _STYLES = {Severity.critical: "bold red", Severity.warning: "yellow", Severity.note: "cyan"}
 _MARKS = {Severity.critical: "●", Severity.warning: "▲", Severity.note: "○"}
-
-
-#: The server that a command is for.
-_COMMAND = re.compile(r"valkey-cli -h \S+ -p \d+ ")
 
 
 def doctor_as_tables(facts: Facts, results: Sequence[Result], *, verbose: bool = False) -> RenderableType:
@@ -97,29 +96,47 @@ def _found(result: Result, results: Sequence[Result]) -> RenderableType:
     severity = result.severity or Severity.note
     style = _STYLES[severity]
     heading = Text.assemble((f"{_MARKS[severity]} {severity.name}", style), "  ", (result.check.name, "bold"))
+    parts: list[RenderableType] = [heading]
+    rows: list[tuple[str, Text]] = [("want", Text(result.check.title))]
+    for seen, steps in _alike(result.own):
+        rows += [("seen", Text(one, style="bold")) for one in seen]
+        if steps and is_command(steps[0]):
+            rows.append(("fix", Text("run in a shell", style="green")))
+        for step in steps:
+            if not is_command(step):
+                rows.append(("fix", Text(step, style="green")))
+                continue
+            if rows:
+                parts.append(_rows(rows))
+                rows = []
+            parts.append(Text(f"      {step}", "green", no_wrap=True, overflow="ignore"))
+    rows += [("so", Text(f"{name}: {other.seen}")) for name, other in _follows(result, results)]
+    rows.append(("why", Text(result.check.why, style="dim")))
+    return Group(*parts, _rows(rows), Text())
+
+
+def _rows(rows: Sequence[tuple[str, Text]]) -> RenderableType:
     table = Table.grid(padding=(0, 1), expand=False)
     table.add_column(width=5, style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    found = result.own
-    table.add_row("want", Text(result.check.title))
-    for mend, seen in _by_mend(found):
-        for one in seen:
-            table.add_row("seen", Text(one, style="bold"))
-        table.add_row("mend", Text(mend, style="green"))
-    for name, other in _follows(result, results):
-        table.add_row("so", Text(f"{name}: {other.seen}"))
-    table.add_row("why", Text(result.check.why, style="dim"))
-    return Group(heading, Padding(table, (0, 0, 1, 2), expand=False))
+    for name, text in rows:
+        table.add_row(name, text)
+    return Padding(table, (0, 0, 0, 2), expand=False)
 
 
-def _by_mend(found: Sequence[Finding]) -> Iterator[tuple[str, list[str]]]:
-    """One mend for all that it mends."""
-    groups: dict[str, list[Finding]] = {}
+def _alike(found: Sequence[Finding]) -> Iterator[tuple[list[str], list[str]]]:
+    """What was seen, and what to do step by step: one entry for all that is mended alike at several servers."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
     for one in found:
-        groups.setdefault(_COMMAND.sub("", one.mend), []).append(one)
-    for mend, several in groups.items():
-        whole = {one.mend for one in several}
-        yield whole.pop() if len(whole) == 1 else f"on each: {mend}", [one.seen for one in several]
+        steps = one.mend.splitlines()
+        # Without the program and the server that it is for.
+        alike = tuple(" ".join(step.split()[5:]) if is_command(step) else step for step in steps)
+        groups.setdefault(alike, []).append(one)
+    for several in groups.values():
+        steps = []
+        for mend in dict.fromkeys(one.mend for one in several):
+            steps += [step for step in mend.splitlines() if is_command(step) or step not in steps]
+        yield [one.seen for one in several], steps
 
 
 def _hidden(results: Sequence[Result], *, verbose: bool) -> RenderableType:
@@ -140,7 +157,7 @@ def _hidden(results: Sequence[Result], *, verbose: bool) -> RenderableType:
                 table.add_row("", Text(one.seen))
     silent = [result.check.name for result in results if any(one.silent for one in result.findings)]
     if silent:
-        table.add_row("silent servers", Text(f"tell nothing for {', '.join(silent)}"))
+        table.add_row("silent servers", Text(f"did not answer for {', '.join(silent)}"))
     parts: list[RenderableType] = [Rule("could not be seen", align="left", style="dim"), table]
     if host:
         parts.append(
@@ -198,6 +215,7 @@ def doctor_as_json(facts: Facts, results: Sequence[Result]) -> str:
                         "state": one.state,
                         "seen": one.seen,
                         "mend": one.mend or None,
+                        "commands": [line for line in one.mend.splitlines() if is_command(line)],
                         "needs_host": one.host,
                         "cause": one.cause or None,
                     }

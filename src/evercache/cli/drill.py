@@ -85,7 +85,7 @@ def drill(
     where = f"the servers of {address and 'the URL'}" if address else f"deployment {options.name!r}"
     nodes = ", ".join(f"{node.name} ({node.role})" for node in seen.nodes)
     say(f"a drill of {where}: {nodes}, {len(seen.sentinels)} sentinels")
-    say("whoever else uses these servers will notice; what is cached stays")
+    say("other users of these servers will notice; cached entries stay")
     asked.steps = len(drilling.steps)
     try:
         report = drilling.run()

@@ -13,7 +13,7 @@
 | 7 | started, or failed over, but not whole in time |
 | 8 | `failover`, `drill`: it would do harm or could not work, and nothing was changed |
 | 9 | `render`: files were changed since by somebody else, and nothing was written |
-| 10 | `drill`: no promise was broken, but the machine was too busy to judge one |
+| 10 | `drill`, `demo`: no promise was broken, but the machine was too busy to judge one |
 | 130 | interrupted by Ctrl-C |
 """
 
@@ -31,11 +31,11 @@ from evercache.errors import (
     PortTaken,
     ServerMissing,
 )
+from evercache.ops.stalls import UNJUDGED
 
 __all__ = ["INTERRUPTED", "UNJUDGED", "USAGE", "exit_code"]
 
 USAGE = 2
-UNJUDGED = 10
 INTERRUPTED = 130
 
 _CODES: dict[type[EvercacheError], int] = {

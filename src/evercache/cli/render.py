@@ -46,7 +46,7 @@ def render(
       evercache render --example > cache.toml
       evercache render cache.toml --for systemd --generate-passwords
 
-    It refuses what cannot work, with the reason and the mend. What servers and sentinels rewrite is never touched.
+    It refuses what cannot work, with the reason and the fix. What servers and sentinels rewrite is never touched.
     """
     if example or schema:
         click.echo(deploy.example_text() if example else deploy.schema_text(), nl=False)

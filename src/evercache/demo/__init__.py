@@ -8,7 +8,8 @@ __all__ = ["DemoOptions", "run"]
 
 
 def run(options: DemoOptions | None = None) -> int:
-    """Run the demo; the exit code: 0 all promises kept, 1 one broken or set-up failed, 130 interrupted.
+    """Run the demo; the exit code: 0 all promises kept, 1 one broken or set-up failed, 10 the machine was too busy
+    to judge, 130 interrupted.
 
     Needs the extra `demo`. Everything that it starts on loopback ends with it, temporary files too.
     """

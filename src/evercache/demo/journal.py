@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from evercache.errors import DemoFailed
 
-__all__ = ["Call", "Computation", "Failure", "Invalidation", "Journal", "Record", "read_journal"]
+__all__ = ["Call", "Computation", "Failure", "Invalidation", "Journal", "Record", "Stall", "read_journal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,18 @@ class Failure:
     end: float
 
 
-Record: TypeAlias = Call | Computation | Invalidation | Failure
-_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Call, Computation, Invalidation, Failure)}
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The machine stood still: a thread that only sleeps woke late, although its process did not run."""
+
+    due: float
+    woke: float
+
+
+Record: TypeAlias = Call | Computation | Invalidation | Failure | Stall
+_KINDS: dict[str, type[Record]] = {
+    kind.__name__: kind for kind in (Call, Computation, Invalidation, Failure, Stall)
+}
 
 
 class Journal:

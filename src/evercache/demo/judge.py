@@ -3,7 +3,8 @@
 - *Beyond the function's own time*: the length of a cached call, without the time in which the function of
   that page was running in any process. That time is only taken off when the call ran the function, or
   returned what was still being computed when the call began (it waited). A hit that is slow for any other
-  reason counts whole.
+  reason counts whole. The machine's own stalls are taken off as well; where only they broke a bound, the promise
+  is not judged.
 - *Stale*: a call returned a value without an edit whose invalidation had been acknowledged before the call
   began; it is stale by the time from the (earliest such) acknowledgement to the start of the call.
 - *Unacknowledged*: the invalidation was queued because no master could be reached. How long pages still
@@ -17,10 +18,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evercache.demo.journal import Call, Computation, Failure, Invalidation, Record
+from evercache.demo.journal import Call, Computation, Failure, Invalidation, Record, Stall
 from evercache.demo.load import Sample
 from evercache.demo.pages import Page
-from evercache.ops.meter import percentile
+from evercache.ops.meter import Beyond, Noise, Overslept, percentile
 
 __all__ = ["STALE_LIMIT", "Verdict", "Warmth", "judge", "warmth"]
 
@@ -55,10 +56,13 @@ class Verdict:
     latency_p99: float
     latency_max: float
     calls: int
-    #: The slowest cached call beyond its function's own time, and the page that it was for.
+    #: The slowest cached call beyond its function's own time, without the machine's stalls, and its page; and, of
+    #: the call that was slowest with them in it, its time and the stalls.
     beyond: float
     beyond_p99: float
     beyond_page: str
+    beyond_seen: float
+    beyond_stalled: float
     hit_ratio: float
     queries: int
     queries_saved: int
@@ -66,6 +70,8 @@ class Verdict:
     unacknowledged: int
     stale_reads: int
     worst_staleness: float
+    worst_staleness_seen: float
+    worst_staleness_stalled: float
     reads_before_unacknowledged: int
     worst_before_unacknowledged: float
     warmth: Warmth | None = field(default=None)
@@ -77,9 +83,15 @@ def judge(samples: Sequence[Sample], records: Iterable[Record], warm: Warmth | N
     calls = [record for record in records if isinstance(record, Call)]
     computations = [record for record in records if isinstance(record, Computation)]
     invalidations = [record for record in records if isinstance(record, Invalidation)]
-    beyond = _beyond(calls, computations)
+    noise = Noise(Overslept(record.due, record.woke) for record in records if isinstance(record, Stall))
+    spent = _beyond(calls, computations, noise)
+    beyond = [one.net for one in spent]
     slowest = max(range(len(calls)), key=beyond.__getitem__, default=None)
-    stale, unknown = _staleness(calls, invalidations)
+    longest = max(spent, default=Beyond(0.0, 0.0))
+    ages, unknown = _staleness(calls, invalidations)
+    aged = [Beyond(age, noise.within(start - age, start)) for age, start in ages]
+    stale = [one.net for one in aged]
+    oldest = max(aged, default=Beyond(0.0, 0.0))
     ends = {computation.made: computation.end for computation in computations}
     # Who waited for somebody else's computation saved a query, but had no hit.
     saved = [call for call in calls if not call.ran]
@@ -104,6 +116,8 @@ def judge(samples: Sequence[Sample], records: Iterable[Record], warm: Warmth | N
         beyond=0.0 if slowest is None else beyond[slowest],
         beyond_p99=percentile(beyond, 0.99),
         beyond_page="" if slowest is None else calls[slowest].page,
+        beyond_seen=longest.seen,
+        beyond_stalled=longest.stalled,
         hit_ratio=len(hits) / len(calls) if calls else 0.0,
         queries=sum(computation.queries for computation in computations),
         queries_saved=sum(cost.get(Page.of_name(call.page).kind, 0) for call in saved),
@@ -111,14 +125,16 @@ def judge(samples: Sequence[Sample], records: Iterable[Record], warm: Warmth | N
         unacknowledged=sum(not acknowledged for acknowledged in edits.values()),
         stale_reads=sum(age > STALE_LIMIT for age in stale),
         worst_staleness=max(stale, default=0.0),
+        worst_staleness_seen=oldest.seen,
+        worst_staleness_stalled=oldest.stalled,
         reads_before_unacknowledged=sum(age > STALE_LIMIT for age in unknown),
         worst_before_unacknowledged=max(unknown, default=0.0),
         warmth=warm,
     )
 
 
-def _beyond(calls: Sequence[Call], computations: Iterable[Computation]) -> list[float]:
-    """The length of each call without the time in which its function ran (where it waited for it)."""
+def _beyond(calls: Sequence[Call], computations: Iterable[Computation], noise: Noise) -> list[Beyond]:
+    """The length of each call without the time in which its function ran (where it waited for it); its stalls."""
     made: dict[str, Computation] = {}
     by_page: defaultdict[str, list[Computation]] = defaultdict(list)
     for computation in computations:
@@ -126,41 +142,48 @@ def _beyond(calls: Sequence[Call], computations: Iterable[Computation]) -> list[
         by_page[computation.page].append(computation)
     result = []
     for call in calls:
-        length = call.end - call.start
         source = made.get(call.made)
-        if call.ran or (source is not None and source.end >= call.start):
-            length -= _covered(call.start, call.end, by_page[call.page])
-        result.append(length)
+        waited = call.ran or (source is not None and source.end >= call.start)
+        spans = _covered(call.start, call.end, by_page[call.page]) if waited else []
+        length = call.end - call.start - sum(end - begin for begin, end in spans)
+        # A stall while the function ran is in the function's own time already.
+        stalled = noise.within(call.start, call.end) - sum(noise.within(begin, end) for begin, end in spans)
+        result.append(Beyond(length, min(max(0.0, stalled), length)))
     return result
 
 
-def _covered(start: float, end: float, computations: Iterable[Computation]) -> float:
-    """The part of the interval in which at least one of the computations was under way."""
-    covered, reached = 0.0, start
+def _covered(start: float, end: float, computations: Iterable[Computation]) -> list[tuple[float, float]]:
+    """The parts of the interval in which at least one of the computations was under way."""
+    found, reached = [], start
     clipped = sorted(
         (max(c.start, start), min(c.end, end)) for c in computations if c.end > start and c.start < end
     )
     for begin, finish in clipped:
-        covered += max(0.0, finish - max(begin, reached))
+        if finish > max(begin, reached):
+            found.append((max(begin, reached), finish))
         reached = max(reached, finish)
-    return covered
+    return found
 
 
-def _staleness(calls: Iterable[Call], invalidations: Iterable[Invalidation]) -> tuple[list[float], list[float]]:
-    """For each call that lacks an edit: its age since the acknowledgement, and, apart, since the queueing."""
+def _staleness(
+    calls: Iterable[Call], invalidations: Iterable[Invalidation]
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """For each call that lacks an edit: its age since the acknowledgement, and when it began; apart, its age since
+    the queueing.
+    """
     by_tag: defaultdict[str, list[Invalidation]] = defaultdict(list)
     for invalidation in invalidations:
         by_tag[invalidation.tag].append(invalidation)
     for line in by_tag.values():
         line.sort(key=lambda invalidation: invalidation.seq)
-    acknowledged, unacknowledged = [], []
+    acknowledged, unacknowledged = list[tuple[float, float]](), list[float]()
     for call in calls:
         line = by_tag.get(call.tag, [])
         missing = line[bisect_right(line, call.as_of, key=lambda invalidation: invalidation.seq) :]
         known = [i.time for i in missing if i.acknowledged and i.time < call.start]
         queued = [i.time for i in missing if not i.acknowledged and i.time < call.start]
         if known:
-            acknowledged.append(call.start - min(known))
+            acknowledged.append((call.start - min(known), call.start))
         if queued:
             unacknowledged.append(call.start - min(queued))
     return acknowledged, unacknowledged

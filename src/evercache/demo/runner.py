@@ -29,6 +29,7 @@ from evercache.demo.server import SiteServer
 from evercache.demo.site import SiteOptions
 from evercache.errors import DemoFailed, EvercacheError
 from evercache.ops.local import LocalDeployment
+from evercache.ops.stalls import UNJUDGED
 
 __all__ = ["EVENTS", "run_demo", "run_site"]
 
@@ -135,12 +136,15 @@ def _run(options: DemoOptions, folder: Path, console: Console, say: Callable[[st
     except OSError as error:
         raise DemoFailed(f"cannot write the report to {options.out}: {error}") from error
     print_report(console, verdicts, kept, [picture.resolve(), figures.resolve()])
-    short = [promise for promise in kept if not promise.kept]
+    short = [promise for promise in kept if promise.kept is False]
     if short:
         console.print(f"\n[bold red]{len(short)} of {len(kept)} promises fell short.[/]")
-    else:
-        console.print("\n[bold green]All promises kept.[/]")
-    return 1 if short else 0
+        return 1
+    if any(promise.kept is None for promise in kept):
+        console.print("\n[bold yellow]The machine was too busy to judge; no promise was broken.[/]")
+        return UNJUDGED
+    console.print("\n[bold green]All promises kept.[/]")
+    return 0
 
 
 def run_site(

@@ -21,8 +21,9 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, render_template, request
 
 from evercache.demo.caches import page_cache
-from evercache.demo.journal import Call, Computation, Failure, Invalidation, Journal
+from evercache.demo.journal import Call, Computation, Failure, Invalidation, Journal, Stall
 from evercache.demo.pages import MONTHS, Database, Page
+from evercache.ops.stalls import Stalls
 
 __all__ = ["ENVIRONMENT", "SiteOptions", "create_app"]
 
@@ -57,11 +58,18 @@ class Site:
         self.database = Database(Path(options.database))
         self.journal = Journal(Path(options.journal))
         self._own = threading.local()
+        self._stalls = Stalls(between=self._note_stalls, idle_only=True)
+        self._stalls.__enter__()
         self.cache = page_cache(options.variant, options.url, self._compute)
         atexit.register(self.close)
 
     def __repr__(self) -> str:
         return f"<Site {self.variant} {self.cache!r}>"
+
+    def _note_stalls(self) -> None:
+        while self._stalls.overslept:
+            one = self._stalls.overslept.pop()
+            self.journal.write(Stall(one.due, one.woke))
 
     def _compute(self, page: Page) -> dict[str, Any]:
         start = time.monotonic()
@@ -111,6 +119,7 @@ class Site:
     def close(self) -> None:
         """Close the cache, the database and the journal; a second time nothing."""
         atexit.unregister(self.close)
+        self._stalls.__exit__()
         self.cache.close()
         self.database.close()
         self.journal.close()

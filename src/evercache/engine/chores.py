@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evercache.engine.holds import Holds
+from evercache.engine.idleness import SELDOM
 from evercache.engine.state import HeldLease
 from evercache.errors import NoScript, ServerChanged, ServerError, UnavailableError
 from evercache.observe import events
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Chores"]
 
-_TICK = 0.1
+#: Seconds between two visits, and while nothing is under way.
+_TICK, _QUIET_TICK = 0.1, 0.2
 #: Leases that are being given back at one time, and for how long that is tried (seconds).
 _RELEASES, _RELEASING = 200, 5.0
 #: Leases that wait for that: an error can end a thousand computations, one inside the other, at one moment.
@@ -43,6 +45,11 @@ class Chores:
         """Begin on another loop: the tasks ended with the last one."""
         self._wake = asyncio.Event()
         self._releases = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether leases or holds are to be released."""
+        return bool(self._unreleased or self._releases or self.holds.busy)
 
     def release_later(self, leases: Sequence[tuple[str, str]]) -> None:
         """Give back leases (key, token) of a computation that came to nothing. On the background's loop only."""
@@ -80,9 +87,9 @@ class Chores:
 
     async def renew(self) -> None:
         """Keep the leases of computations under way alive (rule 13), and reclaim what interrupted calls left."""
-        state = self._engine.state
+        state, idleness = self._engine.state, self._engine.idleness
         while True:
-            await asyncio.sleep(_TICK)
+            await idleness.pause(_TICK if idleness.busy else _QUIET_TICK, SELDOM)
             now = state.now()
             self._reclaim()
             self._engine.watch.look(now)
@@ -95,6 +102,7 @@ class Chores:
             if due:
                 await asyncio.gather(*(self._renew(lease) for lease in due))
             await self.holds.visit()
+            idleness.look(now)
 
     def _reclaim(self) -> None:
         leases, holds, unsent = self._engine.state.reclaim()
@@ -155,7 +163,7 @@ class Chores:
                     self._engine.events.emit(events.QueueEmptied())
                 self._wake.clear()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), 0.5)
+                    await asyncio.wait_for(self._wake.wait(), 2 * SELDOM if state.idle else 0.5)
                 except TimeoutError:
                     continue
             if not state.ready or self._engine.view.master is None:
@@ -194,8 +202,8 @@ class Chores:
     async def forget(self) -> None:
         """Forget marks and journal lines that are safe to forget."""
         while True:
-            await asyncio.sleep(1.0)
-            self._engine.state.expire(self._engine.proved_before())
+            await asyncio.sleep(2 * SELDOM if self._engine.state.idle else 1.0)
+            self._engine.state.expire()
 
     async def _run(self, calls: Sequence[ScriptCall], deadline: float) -> list[Reply]:
         master = self._engine.view.master

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evercache.clock import monotonic
 from evercache.engine.background import Background, Job, cancel, keep
 from evercache.engine.endpoints import Endpoints
+from evercache.engine.idleness import LAG_POLL, SELDOM
 from evercache.observe import EventHub, events
 from evercache.process import (
     background_trouble,
@@ -26,6 +27,7 @@ from evercache.process import (
 from evercache.protocol.canonical import shown
 from evercache.protocol.topology import View
 from evercache.topology import Monitor, ReplicaSet, Topology
+from evercache.topology.base import SharedEndpoints
 from evercache.topology.facts import NodeFacts
 from evercache.url import Location
 from evercache.wire.types import Address, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Deployment"]
 
 #: Seconds between two looks for engines that nobody needs any more.
-_TICK = 0.1
+_TICK = 0.5
+#: For so long, as a share of `lag_bound`, what a replica in use has answered is enough.
+_SPARED = 0.04
 
 
 class Follower(Protocol):
@@ -91,6 +95,12 @@ class Deployment:
         self.async_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
         #: For strict writes of tasks: `WAIT` holds up whatever is behind it on its connection.
         self.waiting_endpoints: Endpoints[AsyncEndpoint] = Endpoints(lambda a: async_wire.endpoint(a, options))
+        #: One connection to each node for what the background asks; made anew for each loop.
+        self.nodes = SharedEndpoints(async_wire, options)
+        #: Whether all engines are idle.
+        self.idle = False
+        #: Whether one of them is under "strict".
+        self._strict = True
         #: Notified of each new view.
         self.followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         #: Why there can be no background; None while there can.
@@ -171,9 +181,10 @@ class Deployment:
         return True
 
     def _jobs(self) -> list[Job]:
+        self.nodes = SharedEndpoints(self.async_wire, self.location.node_options)
         jobs: list[Job] = [self._tend]
         if not self.topology.local:
-            jobs += [self._topology, self.monitor.run]
+            jobs += [self._topology, self._monitor]
         return jobs
 
     def _background_runs(self) -> None:
@@ -191,7 +202,26 @@ class Deployment:
         self.events.emit(events.Defect(f"a background job of the cache ({name})", shown(error)), error)
 
     async def _topology(self) -> None:
-        await self.topology.run(self._on_view)
+        await self.topology.run(self._on_view, self.nodes)
+
+    async def _monitor(self) -> None:
+        await self.monitor.run(self.nodes)
+
+    def look_for_idle(self) -> None:
+        """Ask the servers seldom if all engines are idle, else as often as usual. On the background's loop."""
+        started = list(self._started)
+        if not started:
+            return
+        idle = all(engine.state.idle for engine in started)
+        strict = any(engine.settings.consistency == "strict" for engine in started)
+        bound = min(engine.settings.lag_bound for engine in started)
+        self.monitor.spared = bound * _SPARED
+        if (idle, strict) != (self.idle, self._strict):
+            was_idle, self.idle, self._strict = self.idle, idle, strict
+            self.topology.rest(idle, strict)
+            self.monitor.rest(bound * LAG_POLL if idle else None)
+            if was_idle and not idle:
+                self._look()
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have a callback run on the background's loop; nothing happens when it is not running."""
@@ -212,7 +242,7 @@ class Deployment:
             while True:
                 await self._visit(running, background)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
+                    async with asyncio.timeout(SELDOM if self.idle else _TICK):
                         await wake.wait()
                 wake.clear()
         except GeneratorExit:  # the loop was dropped with its tasks: nothing can be awaited any more
@@ -230,6 +260,7 @@ class Deployment:
             if engine not in running:
                 running[engine] = _Group(engine.jobs(), self.job_failed)
             running[engine].check()
+        self.look_for_idle()
         for engine in [engine for engine in running if engine not in started]:
             await running[engine].end()  # may be cancelled: then `_tend` ends it
             del running[engine]

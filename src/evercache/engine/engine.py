@@ -20,6 +20,7 @@ from evercache.engine.chores import Chores
 from evercache.engine.endpoints import Endpoints
 from evercache.engine.former import FormerMasters
 from evercache.engine.hot import HotSample
+from evercache.engine.idleness import Idleness
 from evercache.engine.readers import Reader
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.engine.routing import Routing
@@ -104,7 +105,7 @@ class Engine:
         self.routing = Routing(self)
         self._make_jobs()
         self.hot = HotSample(self)
-        self.hot.divert = self._divert
+        self.hot.divert = self.divert
         self._view_event: asyncio.Event | None = None
         #: Of a store in memory that is there for want of a URL.
         self.alone: Alone | None = None
@@ -128,6 +129,7 @@ class Engine:
 
     def _make_jobs(self) -> None:
         """What belongs to one life of the background's loop."""
+        self.idleness = Idleness(self)
         self.tail = Tail(self)
         self.former = FormerMasters(self)
         self.replica_logs = ReplicaLogs(self)
@@ -156,6 +158,7 @@ class Engine:
         if self.inside():
             return False
         if self._started:
+            self.idleness.wake()
             self.deployment.ensure()
             return True
         if self.closed:
@@ -171,7 +174,7 @@ class Engine:
     def jobs(self) -> list[Job]:
         """The background jobs of this namespace, on another loop: what they hold of the last one is dropped."""
         self._view_event = None
-        for part in (self.tail, self.former, self.replica_logs, self.chores):
+        for part in (self.idleness, self.tail, self.former, self.replica_logs, self.chores):
             part.attach()
         jobs: list[Job] = [self.chores.renew, self.chores.forget, self.chores.bring]
         if not self.topology.local:
@@ -252,7 +255,8 @@ class Engine:
 
     # -- what the background tells
 
-    def _divert(self, wanted: bool) -> None:
+    def divert(self, wanted: bool) -> None:
+        """Send the next call of a cached function the slow path, or let calls take the fast path again."""
         for user in living(self.users):
             user.divert(wanted)
 
@@ -306,6 +310,7 @@ class Engine:
 
     def leave_master(self, old: View, view: View) -> None:
         """The master of the old view is another one's now, or nobody's."""
+        self.idleness.wake()
         self.state.unready("master", master=view.master is not None)
         self.events.end("log")
         if old.master is not None:
@@ -318,10 +323,6 @@ class Engine:
         self.routing.leave_master()
         self.state.leave_route()
         self.tail_may_go_on()
-
-    def proved_before(self) -> float:
-        """What was heard before this moment is on every replica that could be promoted (rule 20)."""
-        return self.monitor.table.proved_before() if self.view.replicas else float("-inf")
 
     # -- endpoints, and the budgets of what is asked twice
 
@@ -387,6 +388,7 @@ class Engine:
         """The master did not answer, or not as a master."""
         if address != self.view.master:
             return  # a connection to the last one was closed, or a caller still waited for it
+        self.idleness.wake()
         self._why = copy.copy(error)  # its traceback would keep the frames of the caller, and so its objects, alive
         if self.deployment.running:
             self.state.down()
@@ -441,7 +443,9 @@ class Engine:
 
     def heard_lately(self) -> bool:
         """Whether the tail hears the master well."""
-        return self.state.local or self.state.now() - self.state.covers < 2 * self.settings.block
+        state = self.state
+        heard = max(state.covers, state.awake_since)
+        return state.local or state.unread or state.now() - heard < 2 * self.settings.block
 
     def observe_time(self, time_us: int, generation: str, sent: float) -> None:
         """The master's time came with a reply to what was sent at that moment."""

@@ -26,6 +26,7 @@ __all__ = [
     "Flight",
     "Flights",
     "Outcome",
+    "Overdue",
     "Owner",
     "Wait",
     "computes_here",
@@ -169,6 +170,17 @@ class Flight(Struct, eq=False):
     def land(self, outcome: Outcome | None) -> None:
         """Wake who waits."""
         self.done.set(outcome)
+
+
+class Overdue(Struct, frozen=True, eq=False):
+    """A flight that a caller waited for in vain.
+
+    `outwaited`: for as long as anybody waits for a function that runs; else for its own budget, in which the leader
+    did not begin to run it.
+    """
+
+    flight: Flight
+    outwaited: bool
 
 
 class Wait(Struct, frozen=True, eq=False, weakref=True):

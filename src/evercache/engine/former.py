@@ -50,6 +50,11 @@ class FormerMasters:
     def __repr__(self) -> str:
         return f"<FormerMasters of {self._engine!r} waiting={len(self._left)}>"
 
+    @property
+    def listening(self) -> bool:
+        """Whether there is one to listen to."""
+        return bool(self._left or self._heard)
+
     def attach(self) -> None:
         """Begin on another loop: go on with those that the last one listened to."""
         self._left, self._heard = self._left + self._heard, []

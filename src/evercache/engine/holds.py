@@ -40,6 +40,11 @@ class Holds:
     def __repr__(self) -> str:
         return f"<Holds of {self._engine!r} over={len(self._over)}>"
 
+    @property
+    def busy(self) -> bool:
+        """Whether there are some to be let go of."""
+        return bool(self._over)
+
     def let_go_later(self, hold: Hold) -> None:
         """Let go as soon as a master can be asked, if it has not ended by itself before."""
         self._over[hold.id] = hold

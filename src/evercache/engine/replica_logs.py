@@ -68,9 +68,10 @@ class ReplicaLogs:
 
     def _wanted(self) -> bool:
         state, settings = self._engine.state, self._engine.settings
-        if not state.ready or settings.consistency != "available":
+        if not state.ready or state.unread or settings.consistency != "available":
             return False
-        return state.master_down or state.now() - state.covers > settings.block + _SILENCE
+        since = max(state.covers, state.awake_since)
+        return state.master_down or state.now() - since > settings.block + _SILENCE
 
     async def _listen(self, address: Address) -> None:
         engine, state = self._engine, self._engine.state

@@ -47,7 +47,7 @@ class Routing:
         """Whether plain reads at nodes are covered by what was heard; without a master, by the promise
         of `consistency="available"`."""
         state = self._state
-        return state.sure(now) or (state.ready and state.master_down and self._available)
+        return state.sure(now) or (state.ready and not state.unread and state.master_down and self._available)
 
     def may_serve(self, now: float) -> bool:
         """Whether what a server says may be served: under "strict" only while the tail is sure and the master
@@ -88,6 +88,7 @@ class Routing:
     def route(self, now: float) -> Route:
         """Where reads go while the tail is sure, nothing is pending, and until anything changes; else `NOWHERE`."""
         state, replicas, engine = self._state, self._replicas, self._engine
+        engine.idleness.used = True
         turn, resyncs, until = state.turn, state.resyncs, state.sure_until
         if now > until or state.journal.pending or not self._available:
             return NOWHERE

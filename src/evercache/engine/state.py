@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from evercache.engine.flights import Alive, Flight, Flights, Outcome, Owner, Wait
+from evercache.engine.flights import Alive, Flight, Flights, Outcome, Overdue, Owner, Wait
 from evercache.engine.route import NOWHERE, Route
 from evercache.near import Gutter, Near
 from evercache.policy import Settings
@@ -163,6 +163,8 @@ class State:
         self.route = NOWHERE
         self.turn = object()
         self.ready = False
+        #: Whether marks of the bookkeeping have still to be read: then only the master can judge what is cached.
+        self.unread = False
         self.local = False
         self.resyncs = 0
         #: Told with the next resync.
@@ -170,6 +172,8 @@ class State:
         self.position = "0-0"
         #: Replicas serve only when known to have caught up past this moment (rule 7).
         self.tau = float("inf")
+        #: Since when the process is in use; inf while it is idle. What was heard before does not count as current.
+        self.awake_since = float("-inf")
         self._covers = float("-inf")
         self.covers = float("-inf")
         self._master_down = False
@@ -191,8 +195,8 @@ class State:
     @covers.setter
     def covers(self, moment: float) -> None:
         back, self._covers = moment < self._covers, moment
-        #: Until when the tail is sure, for the hot path; without a resync, never.
-        self.sure_until = moment + self.settings.max_staleness
+        #: Until when the tail is sure, for the hot path; without a resync, and while the process is idle, never.
+        self.sure_until = moment + self.settings.max_staleness if moment >= self.awake_since else -inf
         if back:
             self.leave_route()
 
@@ -224,7 +228,25 @@ class State:
 
     def sure(self, now: float) -> bool:
         """Whether near and replicas may be read."""
-        return self.ready and not self.blind(now)
+        return self.ready and not self.blind(now) and self._covers >= self.awake_since
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody calls, so that the log is read seldom."""
+        return self.awake_since == inf
+
+    def rest(self) -> None:
+        """The process is idle from now on."""
+        with self.lock:
+            self.awake_since = inf
+            self.covers = self._covers
+            self.leave_route()
+
+    def wake(self) -> None:
+        """The process is in use; what is heard from now on counts."""
+        with self.lock:
+            if self.idle:
+                self.awake_since = self.now()
 
     def new_id(self) -> str:
         """16 random hex digits: the id of an invalidation or an entry, and the token of a lease."""
@@ -273,7 +295,7 @@ class State:
             # Of several reasons that tell most which came first; but that the data is another, of any.
             if self.ready or why == "fork" or (self.unready_why in _UNHEARD and why not in _UNHEARD):
                 self.unready_why = why
-            self.ready = False
+            self.ready = self.unread = False
             if master:
                 self.master_down = False
             self.tau = float("inf")
@@ -283,8 +305,19 @@ class State:
             self.clock.reset()
             self.reading = {}
 
-    def resynced(self, reply: ResyncReply, run_id: str, marks: Sequence[tuple[Scope, int]], began: float) -> int:
-        """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5)."""
+    def resynced(
+        self,
+        reply: ResyncReply,
+        run_id: str,
+        marks: Sequence[tuple[Scope, int]],
+        began: float,
+        *,
+        unread: bool = False,
+    ) -> int:
+        """Everything is known anew; returns how many invalidations turned out to be lost (rules 3 and 5).
+
+        `unread`: `marks` are not all. Until `learnt` the process counts as blind (rule 14).
+        """
         now = self.now()
         with self.lock, self.change:
             for scope, stamp in marks:
@@ -302,14 +335,36 @@ class State:
             self.position = reply.last
             self.resyncs += 1
             self.tau = now
-            lost = self.journal.resynced(reply.gens, now, lambda: self.rng.uniform(0, REPLAY_JITTER), self.new_id)
-            self.covers = began
+            lost = self.journal.resynced(
+                reply.gens, now, lambda: self.rng.uniform(0, REPLAY_JITTER), self.new_id, reply.tip
+            )
+            self.unread = unread
+            self.covers = float("-inf") if unread else began
             self.reading = {}  # after the count of resyncs: who joins looks at that first
             self.ready = True
             self.master_down = False
             self.leave_route()
             self._readiness.set(None)
         return lost
+
+    def hear_marks(self, marks: Sequence[tuple[Scope, int]], everything: int, tag_floor: int) -> None:
+        """Marks and floors that were read while none of what they cover is served without the master."""
+        now = self.now()
+        with self.lock, self.change:
+            for scope, stamp in marks:
+                self.marks.hear(scope, stamp, now)
+            self.marks.everything = max(self.marks.everything, everything)
+            self.marks.tag_floor = max(self.marks.tag_floor, tag_floor)
+
+    def learnt(self, began: float) -> None:
+        """No mark is `unread` any more, of those that were there when the resync began."""
+        with self.lock, self.change:
+            self.marks.version += 1
+            self.near.clear()
+            self.reading = {}
+            self.unread = False
+            self.covers = began
+            self.leave_route()
 
     # -- marks
 
@@ -379,12 +434,12 @@ class State:
             if self.ready and self.generation == generation:
                 self.observe_time(time_us, received, sent)
 
-    def expire(self, proved_before: float) -> None:
+    def expire(self) -> None:
         """Forget what is safe to forget; called by the background now and then."""
         now, settings = self.now(), self.settings
         with self.lock, self.change:
             self.marks.expire_keys(now, settings.lag_bound + 2 * settings.budget)
-            self.journal.prune(now, proved_before=proved_before, keep=settings.journal_time)
+            self.journal.prune(now, keep=settings.journal_time)
 
     # -- an invalidation's way
 
@@ -505,18 +560,25 @@ class State:
     # -- flights
 
     def join_or_lead(
-        self, subject: Subject, need: int, caller: Owner, *, joinable: bool, overdue: Flight | None = None
+        self, subject: Subject, need: int, caller: Owner, *, joinable: bool, overdue: Overdue | None = None
     ) -> tuple[Flight, bool]:
-        """The flight of a key, and whether the caller leads it; `overdue` is one that it waited for in vain."""
+        """The flight of a key, and whether the caller leads it. Who leads one because another is `overdue` runs the
+        function at once."""
         now = self.now()
         with self.lock:
             flight = self.flights.get(subject.key) if joinable else None
             # A flight that began while the tail was blind may have missed an invalidation (rule 6).
             if flight is not None and self.blind(now) and now - flight.started > self.settings.max_staleness:
                 flight = None
-            if flight is not None and flight is not overdue:
-                return flight, False
-            return self.flights.begin(subject, need, now, caller), True
+            if flight is not None:
+                late = overdue is not None and flight is overdue.flight
+                # Its leader may have begun to run the function when the caller gave up.
+                if not late or (overdue is not None and not overdue.outwaited and flight.phase == "running"):
+                    return flight, False
+            flight = self.flights.begin(subject, need, now, caller)
+            if overdue is not None:
+                flight.phase = "running"
+            return flight, True
 
     def wait_for(self, flight: Flight, stops: AbstractEventLoop | None = None) -> Wait | None:
         """Note that the caller waits for a flight, for as long as it keeps the answer; None when it must not, since
@@ -536,13 +598,17 @@ class State:
     def overtaken(self, flight: Flight) -> bool:
         """Whether a later flight of the key runs the function: of a caller whose budget ended sooner.
 
-        If that one has ended, this flight takes its place back: later callers join it.
+        If not, the leader of this one runs it now. If that one has ended, this flight takes its place back: later
+        callers join it.
         """
         with self.lock:
             other = self.flights.get(flight.subject.key)
             if other is None:
                 self.flights.resume(flight)
-            return other is not None and other is not flight and other.phase == "running"
+            elif other is not flight and other.phase == "running":
+                return True
+            flight.phase = "running"
+            return False
 
     def landed(self, flight: Flight, outcome: Outcome | None) -> None:
         """The leader is done. Without an outcome, `reclaim` releases the lease that it may have been granted."""

@@ -6,7 +6,10 @@ One per process and cache, on the background's event loop, on a connection of it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from evercache.engine.state import Why
 from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
@@ -15,7 +18,8 @@ from evercache.protocol.balance import Share
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
-from evercache.topology.facts import parse_replication
+from evercache.topology.facts import NodeFacts, parse_replication
+from evercache.wire.greeting import parse_time
 from evercache.wire.types import Address, AsyncConnection, Reply
 
 if TYPE_CHECKING:
@@ -44,6 +48,17 @@ _LOOK = 0.005
 #: Between two attempts to reach a master that is dead or loading (seconds, half as much again at most): for so long
 #: others may have invalidations acknowledged by it, once it serves, of which this process hears nothing.
 _LONGEST_WAIT = 0.06
+#: For one page of marks (seconds).
+_PAGE_TIME = 0.6
+
+
+class _Page(Struct, frozen=True):
+    """Marks, oldest first; the floors that stand for marks that were dropped, read after them; the next page."""
+
+    marks: tuple[tuple[Scope, int], ...]
+    everything: int
+    tag_floor: int
+    more: tuple[int, int] | None
 
 
 class Tail:
@@ -65,6 +80,7 @@ class Tail:
     def attach(self) -> None:
         """Begin on another loop: the connection ended with the last one."""
         self._connection = self._waits_in_vain = None
+        self._give_up_learning(self._engine.state.resyncs)
 
     def interrupt(self) -> None:
         """What it reads from is not to be relied on: leave it at once. On the background's loop only."""
@@ -106,6 +122,7 @@ class Tail:
         self._interrupted = False
         connection = await engine.connect_tail(address)
         self._connection = connection
+        end = asyncio.ensure_future(self._notice_end(connection))
         try:
             greeting = connection.greeting
             if greeting.role != "master":
@@ -120,11 +137,19 @@ class Tail:
             pause = _SHORTEST_PAUSE
             while engine.view.master == address:
                 if not state.ready:
+                    engine.idleness.wake()
                     await self._may_resync()
-                    await self._resync(connection, address)
+                    began, page = await self._resync(connection, address)
                     engine.master_heard(address)
+                    if state.unread and not await self._learn(connection, address, began, page):
+                        continue
                 began = state.now()
-                busy = await self._read(connection)
+                if state.idle:
+                    await engine.idleness.pause(0.0, engine.idleness.poll)
+                    began = state.now()
+                # Just woken: what is logged by now must be known first.
+                current = state.covers >= state.awake_since
+                busy = await self._read(connection, address, engine.settings.block if current else 0.0)
                 engine.master_heard(address)
                 self._failures = 0
                 if busy:
@@ -135,6 +160,14 @@ class Tail:
         finally:
             self._connection = None
             connection.close()
+            end.cancel()
+
+    async def _notice_end(self, connection: AsyncConnection) -> None:
+        """An idle process learns at once that the connection to the master has ended."""
+        with contextlib.suppress(UnavailableError):
+            while True:
+                await connection.next_push()
+        self._engine.idleness.wake()
 
     async def _may_resync(self) -> None:
         """Put a resync off that comes soon after others; not for long while a call waits for it."""
@@ -145,30 +178,33 @@ class Tail:
                 return
             await asyncio.sleep(min(wait, _LOOK) * (0.5 + state.rng.random()))
 
-    async def _read(self, connection: AsyncConnection) -> bool:
-        """One read; True when there were lines."""
+    async def _read(self, connection: AsyncConnection, address: Address, block: float) -> bool:
+        """One read, which waits up to `block` seconds for lines; True when there were lines."""
         engine = self._engine
-        state, keys, block = engine.state, engine.bookkeeping, engine.settings.block
+        state, keys = engine.state, engine.bookkeeping
         # Before it is sent: a call may hear of the first mark of all while the reply, which has none, is under way.
         knew_marks = self._knows_marks()
+        commands = [
+            ("HMGET", keys.state, "life", "last", "data"),
+            engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
+            ("INFO", "replication"),
+        ]
+        # The first answer is from before the wait.
+        commands.append(("HMGET", keys.state, "life", "data") if block else ("TIME",))
+        if knew_marks:
+            commands.append(("EXISTS", keys.marks))
         sent = state.now()
         try:
-            replies = await connection.execute(
-                [
-                    ("HMGET", keys.state, "life", "last"),
-                    engine.commands.tail(state.position, count=COUNT, block_ms=int(block * 1000)),
-                    ("INFO", "replication"),
-                    ("HMGET", keys.state, "life", "data"),
-                    ("EXISTS", keys.marks),
-                ],
-                sent + block + PATIENCE,
-                first=self._look_ahead,
-            )
+            first = self._look_ahead if block else None
+            replies = await connection.execute(commands, sent + block + PATIENCE, first=first)
         finally:
             if self._waits_in_vain is not None:
                 self._waits_in_vain.cancel()
                 self._waits_in_vain = None
-        (_, last), log, info, (life, data), any_marks = _checked(replies)
+        (life, last, data), log, info, *more = _checked(replies)
+        if block:
+            life, data = more[0]
+        time_us = None if block else parse_time(more[0])
         arrived = state.now()
         facts = parse_replication(info)
         if facts.role != "master" or facts.replid != state.generation:
@@ -182,7 +218,7 @@ class Tail:
         except ProtocolError:  # a line that cannot be read may have invalidated anything
             state.unready("unreadable")
             return False
-        evicted = knew_marks and not any_marks
+        evicted = knew_marks and not more[-1]
         if not self._take(lines):
             state.unready("gap")
             return False
@@ -203,6 +239,9 @@ class Tail:
         with state.lock:
             if state.ready:
                 state.covers = max(state.covers, covers)
+        if not block:
+            run_id = connection.greeting.run_id
+            engine.monitor.told(NodeFacts(address, sent, arrived, facts, run_id, time_us=time_us))
         return bool(lines)
 
     def _look_ahead(self, named: Reply | ServerError) -> None:
@@ -212,7 +251,7 @@ class Tail:
         meanwhile: then nothing but the next line would end it.
         """
         if isinstance(named, list):
-            life, last = map(_text, named)
+            life, last = map(_text, named[:2])
             if (last or _START) != self._engine.state.position:
                 why: Why = "gap" if life == self._engine.state.known_life else "life"
                 self._waits_in_vain = asyncio.get_running_loop().call_later(_BEHIND, self._evicted, why)
@@ -244,7 +283,8 @@ class Tail:
         marks = self._engine.state.marks
         return bool(marks.functions or marks.tags)
 
-    async def _resync(self, connection: AsyncConnection, address: Address) -> None:
+    async def _resync(self, connection: AsyncConnection, address: Address) -> tuple[float, _Page]:
+        """Learn everything anew. Returns when that began, and the last page of marks that was read."""
         engine = self._engine
         state = engine.state
         # What it knows of the life before: calls may hear of a new one while this is under way.
@@ -260,27 +300,63 @@ class Tail:
             raise UnavailableError(f"the bookkeeping is in database {reply.book}")
         with state.lock:
             state.observe_time(reply.now_us, state.now(), began)
-        marks = await self._marks(connection, deadline)
+        page = await self._page(connection, 0, PAGE, deadline)
+        marks = list(page.marks)
+        while page.more is not None and engine.settings.consistency == "strict":  # a blind process serves nothing
+            page = await self._page(connection, *page.more, deadline)
+            marks += page.marks
         another = bool(before) and reply.life != before
         if another or (knew_marks and not marks):
             await self._restore(connection, reply.replid, newest, deadline, knew_another=another)
         # Read since `began`: whatever is logged from then on stands behind the position.
-        lost = state.resynced(reply, connection.greeting.run_id, marks, began)
+        unread = page.more is not None
+        state.hear_marks((), page.everything, page.tag_floor)
+        lost = state.resynced(reply, connection.greeting.run_id, marks, began, unread=unread)
         self._resyncs.used(began, state.now())
         engine.resynced(address, lost)
+        return began, page
 
-    async def _marks(self, connection: AsyncConnection, deadline: float) -> list[tuple[Scope, int]]:
-        """All marks, oldest first, in pages: no single command holds the master for long."""
-        marks: list[tuple[Scope, int]] = []
-        start, count = 0, PAGE
-        while True:
-            (reply,) = await connection.execute([self._engine.commands.marks_page(start, count=count)], deadline)
-            page = parse_marks(reply)
-            marks += page
-            if len(page) < count:
-                return marks
+    async def _learn(self, connection: AsyncConnection, address: Address, began: float, first: _Page) -> bool:
+        """Read the marks behind the first page while calls ask the master; False if the resync no longer counts.
+
+        A process with 100,000 marks would otherwise keep its first callers waiting for half a second.
+        """
+        state, page, rest = self._engine.state, first, _LONGEST_PAUSE
+        resyncs = state.resyncs
+        try:
+            while page.more is not None:
+                # As long a rest as the work took: the calls of this process have the interpreter in between.
+                await asyncio.sleep(rest)
+                started = state.now()
+                page = await self._page(connection, *page.more, started + _PAGE_TIME)
+                if not state.ready or state.resyncs != resyncs:
+                    return False
+                self._engine.master_heard(address)
+                state.hear_marks(page.marks, page.everything, page.tag_floor)
+                rest = min(state.now() - started, _LONGEST_PAUSE)
+        except BaseException:
+            self._give_up_learning(resyncs)
+            raise
+        state.learnt(began)
+        return True
+
+    def _give_up_learning(self, resyncs: int) -> None:
+        """Begin with another resync: marks that were not read may have been folded by then."""
+        state = self._engine.state
+        if state.unread and state.resyncs == resyncs:
+            state.unready(state.unready_why)
+
+    async def _page(self, connection: AsyncConnection, start: int, count: int, deadline: float) -> _Page:
+        """Up to `count` marks from a stamp on, oldest first: no single command holds the master for long."""
+        commands, state = self._engine.commands, self._engine.bookkeeping.state
+        asked = [commands.marks_page(start, count=count), ("HMGET", state, "*", "tagfloor")]
+        reply, floors = _checked(await connection.execute(asked, deadline))
+        marks, (everything, tag_floor) = parse_marks(reply), [int(_text(floor) or 0) for floor in floors]
+        more = None
+        if len(marks) == count:
             # The next page begins at the last stamp; where a whole page has one stamp, it must reach further.
-            start, count = page[-1][1], PAGE if page[-1][1] > start else 2 * count
+            more = marks[-1][1], PAGE if marks[-1][1] > start else 2 * count
+        return _Page(marks, everything, tag_floor, more)
 
     async def _restore(
         self, connection: AsyncConnection, replid: str, newest: int, deadline: float, *, knew_another: bool

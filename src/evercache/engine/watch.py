@@ -38,9 +38,13 @@ class Watch:
         if merges > self._merges:
             hub.emit(events.PendingMerged(len(state.journal.pending)))
         self._merges = merges
-        if state.ready and state.blind(now):
+        if state.idle:
+            pass  # what it heard does not count anyway
+        elif not state.ready or state.unread:
+            pass  # the log is not followed yet
+        elif state.blind(now):
             hub.emit(events.TailBlind())
-        elif state.ready and hub.open:
+        elif hub.open:
             hub.emit(events.TailSure())
             if not state.master_down:
                 hub.emit(events.GutterLeft())

@@ -182,7 +182,7 @@ class Failover:
                 raise FailoverRefused(f"the sentinels refuse: {error}; nothing was changed") from error
         except UnavailableError as error:
             if not error.maybe_run:
-                raise FailoverRefused(f"no sentinel could be told: {error}; nothing was changed") from error
+                raise FailoverRefused(f"no sentinel could be notified: {error}; nothing was changed") from error
             self._say(f"{error}; it may have begun all the same")
 
     def _begun(self, facts: Facts) -> bool:

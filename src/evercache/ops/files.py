@@ -27,7 +27,7 @@ def disk_errors(folder: Path, other: str = "set EVERCACHE_HOME to another folder
             raise DiskFull(f"the disk of {folder} is full: make room, or {other}") from error
         if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
             raise DeploymentError(
-                f"{error.filename or folder} cannot be written ({error.strerror}): mend its rights, or {other}"
+                f"{error.filename or folder} cannot be written ({error.strerror}): correct its rights, or {other}"
             ) from error
         raise
 

@@ -125,7 +125,7 @@ def obstacles(facts: Facts) -> list[str]:
             if address not in facts.candidates and address != seen.master:
                 why = unfit.get(address, f"{address}: it is not known")
                 found.append(
-                    f"a replica might be promoted that lacks writes ({why}): mend that, or set its "
+                    f"a replica might be promoted that lacks writes ({why}): fix that, or set its "
                     "replica-priority to 0 and wait ten seconds"
                 )
     return found + _settings_against(facts)

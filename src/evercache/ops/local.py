@@ -189,7 +189,7 @@ class LocalDeployment:
             raise NotWhole(f"{node} does not answer after 30 s: see `evercache logs {node}`")
 
     def add_replica(self) -> str:
-        """Start one data node more, wait until it is in sync (the sentinels hear of it within 10 s)."""
+        """Start one data node more, wait until it is in sync (the sentinels notice it within 10 s)."""
         with self._locked(), disk_errors(self.folder):
             config = self.config
             check_room(self.folder)

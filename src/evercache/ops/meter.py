@@ -8,7 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Beyond", "Call", "Edit", "Meter", "Noise", "Overslept", "OwnTime", "Run", "beyond", "percentile"]
+__all__ = [
+    "Beyond",
+    "Call",
+    "Edit",
+    "Meter",
+    "Noise",
+    "Overslept",
+    "OwnTime",
+    "Run",
+    "beyond",
+    "percentile",
+    "within",
+]
 
 
 class Call(NamedTuple):
@@ -49,6 +61,8 @@ class Overslept(NamedTuple):
 
     due: float
     woke: float
+    #: In which process; 0: it does not matter.
+    pid: int = 0
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -63,7 +77,7 @@ class Noise:
     def __init__(self, overslept: Iterable[Overslept]) -> None:
         self._begins: list[float] = []
         self._ends: list[float] = []
-        for due, woke in sorted(overslept):
+        for due, woke, _ in sorted(overslept):
             if self._ends and due <= self._ends[-1]:
                 self._ends[-1] = max(self._ends[-1], woke)
             else:
@@ -134,6 +148,11 @@ class OwnTime:
     def within(self, call: Call) -> float:
         """The seconds of these parts."""
         return sum(end - begin for begin, end in self.spans(call))
+
+
+def within(bound: float, seen: float, net: float) -> bool | None:
+    """Whether a time kept its bound: as it was seen, or (False) not even without stalls; None: nobody can say."""
+    return True if seen <= bound else False if net > bound else None
 
 
 def beyond(call: Call, own: OwnTime, noise: Noise) -> Beyond:

@@ -15,7 +15,10 @@ from typing import NamedTuple, Self
 
 from evercache.ops.meter import Noise, Overslept
 
-__all__ = ["NAP", "CpuWait", "Stalls", "cpu_wait"]
+__all__ = ["NAP", "UNJUDGED", "CpuWait", "Stalls", "cpu_wait"]
+
+#: The exit code of a command that broke no promise, and could not judge one as the machine stood still.
+UNJUDGED = 10
 
 #: One sleep (s), and how late the thread may wake on a machine that does not stand still (s).
 NAP, NOISE = 0.005, 0.002

@@ -30,20 +30,20 @@ _LEAST_ROOM = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Strain:
-    """One thing that a node suffers from, and what ends it: a command for that node, or words."""
+    """One thing that a node suffers from, and what ends it: a setting of that node, or words."""
 
     seen: str
     mend: str
     #: Whether it does not work; else it works, for now.
     critical: bool
-    #: Whether `mend` is a command for the node.
-    command: bool = True
+    #: Whether `mend` is a setting and its value.
+    setting: bool = True
 
 
 def strains(before: Mapping[str, str], after: Mapping[str, str], seconds: float) -> Iterator[Strain]:
     """What the fields of `INFO` say, asked twice so many seconds apart."""
     bound, overhead = _number(after, "maxmemory"), _number(after, "used_memory_overhead")
-    more = f"CONFIG SET maxmemory {_megabytes(max(4 * bound, 2 * overhead))}mb"
+    more = f"maxmemory {_megabytes(max(4 * bound, 2 * overhead))}mb"
     tight = bool(bound) and bound - overhead < _LEAST_ROOM * bound
     if tight:
         yield Strain(
@@ -70,7 +70,7 @@ def strains(before: Mapping[str, str], after: Mapping[str, str], seconds: float)
             f"it rejects {rejected / seconds:.0f} connections a second: maxclients is reached",
             "fewer processes or connections, or a higher maxclients and descriptor limit",
             critical=True,
-            command=False,
+            setting=False,
         )
 
 

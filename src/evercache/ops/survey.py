@@ -78,6 +78,8 @@ class NodeReport:
     reason: str = ""
     #: The replicas that follow this node, as it lists them.
     listed: tuple[Address, ...] = ()
+    #: Where it takes writes only while replicas follow (`min-replicas-to-write`): how many it counts; else None.
+    counted: int | None = None
     #: The fields of INFO by which `strained` sees what happens, and when (monotonic) they were true.
     counters: Mapping[str, str] = field(default_factory=dict)
     counted_at: float = 0.0
@@ -257,6 +259,7 @@ def _node_report(name: str, address: Address, info: Any) -> NodeReport:
         ops=whole(facts.get("instantaneous_ops_per_sec", "0")),
         version=facts.get("valkey_version") or facts.get("redis_version", ""),
         listed=parse_replication(info).replicas,
+        counted=whole(facts["min_slaves_good_slaves"]) if "min_slaves_good_slaves" in facts else None,
         counters={name: facts[name] for name in COUNTERS if name in facts},
         counted_at=monotonic(),
     )
@@ -294,6 +297,8 @@ def _judged(node: NodeReport, nodes: tuple[NodeReport, ...], master: Address | N
     if node.role == "master":
         if master is not None and node.address != master:
             return replace(node, reason=f"it says master, but the sentinels name {master}")
+        if node.counted == 0:
+            return replace(node, reason="it takes no writes until a replica follows (min-replicas-to-write)")
         alone = not any(other.role == "replica" and other.link_up for other in nodes)
         return replace(node, in_sync=True, use="writes and reads" if alone else "writes")
     if not node.link_up:
@@ -302,5 +307,5 @@ def _judged(node: NodeReport, nodes: tuple[NodeReport, ...], master: Address | N
     behind = max(0, top.offset - node.offset) if top else None
     node = replace(node, lag_bytes=behind)
     if node.lag_seconds is not None and node.lag_seconds > LAG_BOUND:
-        return replace(node, reason=f"it heard nothing of its master for {node.lag_seconds:.0f} s")
+        return replace(node, reason=f"it received nothing from its master for {node.lag_seconds:.0f} s")
     return replace(node, in_sync=True, use="reads")

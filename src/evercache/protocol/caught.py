@@ -35,7 +35,6 @@ class Standing(Struct, frozen=True):
     loading: bool = False
     replid: str = ""
     offset: int = -1
-    priority: int = 100
     received: float = NEVER
 
 
@@ -100,7 +99,6 @@ class ReplicaTable:
         offset: int,
         run_id: str,
         received: float,
-        priority: int = 100,
     ) -> None:
         """A replica spoke for itself; ignored for an address that is not in the table."""
         row = self._rows.get(address)
@@ -116,9 +114,7 @@ class ReplicaTable:
             again = row.caught == NEVER and row.run_id == run_id
             reached = bisect_right(self._offsets, offset)
             caught = max(before, self._sent[reached - 1]) if reached and (link_up or again) else before
-        self._rows[address] = Standing(
-            address, caught, run_id, role, link_up, loading, replid, offset, priority, received
-        )
+        self._rows[address] = Standing(address, caught, run_id, role, link_up, loading, replid, offset, received)
 
     def failed(self, address: Address) -> None:
         """The replica did not answer, or broke a promise: unverified until it speaks again."""
@@ -149,7 +145,3 @@ class ReplicaTable:
         if self._sent and caught >= self._sent[-1]:
             return 0.0
         return now - caught
-
-    def proved_before(self) -> float:
-        """Rule 20: the moment that every promotable replica is past; `NEVER` when there is none."""
-        return min((row.caught for row in self._rows.values() if row.priority != 0), default=NEVER)

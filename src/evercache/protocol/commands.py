@@ -484,5 +484,9 @@ class Commands(Struct):
         )  # fmt: skip
 
     def tail(self, position: str, *, count: int, block_ms: int) -> Command:
-        """Lines of the log after `position`, for `parse_log`. Runs in the bookkeeping database."""
-        return ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", self.bookkeeping.log, position)
+        """Lines of the log after `position`, for `parse_log`. Runs in the bookkeeping database.
+
+        It waits for the first line up to `block_ms`; 0: not at all.
+        """
+        block: tuple[Argument, ...] = ("BLOCK", block_ms) if block_ms else ()
+        return ("XREAD", "COUNT", count, *block, "STREAMS", self.bookkeeping.log, position)

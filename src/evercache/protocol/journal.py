@@ -16,6 +16,8 @@ __all__ = ["Journal", "Pending", "Recorded", "is_lost"]
 #: A generation's replication id and the tip at which it began, oldest first.
 Generations = Sequence[tuple[str, int]]
 
+#: Generations that a master surely still names when the next one comes; it names 32.
+_RECENT = 16
 _KNOWN_KINDS = frozenset((KEY, FUNCTION, TAG, ALL))
 
 
@@ -166,14 +168,19 @@ class Journal:
         self.pending = _PendingItems()
         #: Until a resync is done, all that was recorded counts as pending (rule 5).
         self.suspended = False
-        #: generation -> newest stamp of what was dropped before it was proved safe (rule 20).
-        self.unproved: dict[str, int] = {}
+        #: generation -> newest stamp of what is not recorded any more, or never was (rule 20). If a master lacks
+        #: that, it was restored from an older file, and nobody knows what else it lacks.
+        self.forgotten: dict[str, int] = {}
+        #: The first resync that `forgotten` does not have yet, and the last: when, the generation, its tip. This
+        #: process may never have heard what was invalidated before a resync.
+        self._begun: list[tuple[float, str, int]] = []
         #: As the last resync told them; empty before the first, and where there was no bookkeeping.
         self._generations: Generations = ()
         self.sequence = 0
         #: How often pending ones were widened.
         self.merges = 0
-        self._proved_before = float("-inf")
+        #: The sequence when something was last recorded while suspended.
+        self._recorded_at = 0
 
     def __repr__(self) -> str:
         state = " suspended" if self.suspended else ""
@@ -312,11 +319,14 @@ class Journal:
     # -- questions
 
     def covers(self, subject: Subject, tags: Iterable[bytes] = (), *, after: int = -1) -> bool:
-        """Whether something pending (begun after sequence `after`) outdates what servers say of the subject;
-        `tags` are those of the envelope in question (rule 16)."""
+        """Whether something pending outdates what servers say of the subject; `tags` are those of the envelope in
+        question (rule 16). With the sequence `after` which this process began to compute it without a lease: only
+        what was begun or recorded since counts."""
         if self.pending and any(item.sequence > after for item in self.pending.covering(subject, tags)):
             return True
-        return self.suspended and any(self._scopes[scope] for scope in _scopes_over(subject, tags))
+        if not self.suspended or self._recorded_at <= after:
+            return False
+        return any(self._scopes[scope] for scope in _scopes_over(subject, tags))
 
     def covering(self, subject: Subject) -> list[Pending]:
         """What is pending for the subject, oldest first."""
@@ -331,9 +341,14 @@ class Journal:
     # -- after a resync
 
     def resynced(
-        self, generations: Generations, now: float, jitter: Callable[[], float], new_id: Callable[[], str]
+        self,
+        generations: Generations,
+        now: float,
+        jitter: Callable[[], float],
+        new_id: Callable[[], str],
+        tip: int = 0,
     ) -> int:
-        """Make pending what the present master lacks; returns how many.
+        """Make pending what the present master lacks, whose newest mark is `tip`; returns how many.
 
         Own ones are due at once, heard ones after `jitter()` seconds, so that not everybody sends at once.
         """
@@ -342,16 +357,31 @@ class Journal:
         for item in lost:
             self._replay(item, now if item.own else now + jitter())
             self._unrecord(item)
-        if any(is_lost(generation, stamp, generations) for generation, stamp in self.unproved.items()):
+        if any(is_lost(generation, stamp, generations) for generation, stamp in self.forgotten.items()):
             # What exactly was lost is not known any more: everything is invalidated, once.
             self.sequence += 1
             id = new_id()
             self.pending[id] = Pending(id, EVERYTHING, self.sequence, due=now)
         self._forget_outdone()
         # What was lost is dealt with now: the next resync must not do it again.
-        self.unproved = {g: s for g, s in self.unproved.items() if not is_lost(g, s, generations)}
+        self.forgotten = self._last_forgotten()
+        self._begun = [one for one in self._begun if not is_lost(one[1], one[2], generations)][:1]
+        if tip and generations:
+            self._begun.append((now, generations[-1][0], tip))
         self.suspended = False
         return len(lost)
+
+    def _last_forgotten(self) -> dict[str, int]:
+        """The last one that the present master has. The histories of its successors begin with its own: a master
+        that has this one has all others. It moves on long before masters drop its generation from their list."""
+        generations = self._generations
+        place = {generation: position for position, (generation, _) in enumerate(generations)}
+        had = {g: s for g, s in self.forgotten.items() if not is_lost(g, s, generations)}
+        if not had:
+            return {}
+        last = max(had, key=place.__getitem__)
+        recent = max(0, len(generations) - _RECENT)
+        return {last: had[last]} if place[last] >= recent else dict([generations[recent]])
 
     def _forget_outdone(self) -> None:
         """All that is recorded now is in the history of the present master, which those of its successors begin
@@ -371,20 +401,24 @@ class Journal:
 
     # -- memory
 
-    def prune(self, now: float, *, proved_before: float, keep: float) -> None:
-        """Drop what is older than `keep` seconds; every promotable replica has what was heard before
-        `proved_before`.
+    def prune(self, now: float, *, keep: float) -> None:
+        """Drop what is older than `keep` seconds, and note it in `forgotten`.
 
-        What is proved is kept as long: a master that restarts in place from an older file makes its replicas
-        forget as well.
+        It makes no difference whether every replica has it: a master that is restored from an older file makes its
+        replicas forget as well.
         """
-        self._proved_before = proved_before
+        while self._begun and now - self._begun[0][0] > keep:
+            _, generation, tip = self._begun.pop(0)
+            self._forget(generation, tip)
         for item in list(self._recorded.values()):
             if now - item.heard <= keep:
                 break
             self._drop(item)
 
     def _record(self, item: Recorded) -> None:
+        if self.suspended:  # its stamp may be of a former master, and below what was known when a computation began
+            self.sequence += 1
+            self._recorded_at = self.sequence
         if item.id in self._recorded:  # heard before its own reply came
             self._unrecord(self._recorded[item.id])
         before = self._newest.get((item.generation, item.scope))
@@ -406,9 +440,11 @@ class Journal:
             del self._scopes[scope]
 
     def _drop(self, item: Recorded) -> None:
-        if item.heard >= self._proved_before:
-            self.unproved[item.generation] = max(self.unproved.get(item.generation, 0), item.stamp)
+        self._forget(item.generation, item.stamp)
         self._unrecord(item)
+
+    def _forget(self, generation: str, stamp: int) -> None:
+        self.forgotten[generation] = max(self.forgotten.get(generation, 0), stamp)
 
     def _merge(self, now: float) -> None:
         """Past the bound: keys merge into their functions, then everything into everything (rule 4)."""

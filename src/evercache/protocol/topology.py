@@ -186,6 +186,19 @@ class SentinelBook:
         return dict(self._errors)
 
     @property
+    def agreed(self) -> bool:
+        """Whether all sentinels answered the last question, and named the master of the view in its epoch."""
+        view = self.view
+        return not self._errors and all(
+            a.master == view.master and a.epoch == view.epoch for a in self._answers.values()
+        )
+
+    def last(self, sentinel: Address) -> SentinelAnswer | None:
+        """The newest answer from this address."""
+        answer = self._answers.get(self._known.get(sentinel) or str(sentinel))
+        return answer if answer is not None and answer.sentinel == sentinel else None
+
+    @property
     def nodes(self) -> tuple[Address, ...]:
         """Every data node whose role matters."""
         seen = {r.address for a in self._answers.values() for r in a.replicas}
@@ -360,12 +373,13 @@ class SentinelBook:
         old = self.view
         if master != old.master:
             self._discovered = ()
-        listed = {
-            r.address
-            for a in self._answers.values()
-            if a.epoch == epoch or ((p := self._promotion(a)) is not None and p.epoch == epoch)
-            for r in a.replicas
-        }
+        listed: set[Address] = set()
+        for a in self._answers.values():
+            promotes = a.epoch != epoch and (p := self._promotion(a)) is not None and p.epoch == epoch
+            if a.epoch == epoch or promotes:
+                listed.update(r.address for r in a.replicas)
+            if promotes and a.master is not None:
+                listed.add(a.master)  # it is to follow, as soon as it lives: strict writes wait for it
         listed.update(self._discovered)
         if master is not None:
             listed.discard(master)

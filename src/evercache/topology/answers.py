@@ -5,15 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from evercache.errors import ProtocolError, ServerError, ServiceUnknown
 from evercache.protocol.shapes import to_address, to_epoch, whole
 from evercache.protocol.topology import ReplicaSeen, SentinelAnswer, SentinelSeen
 from evercache.wire.types import Address, Command, Reply
 
-__all__ = ["CHANNELS", "VOTES", "concerns", "parse_answer", "parse_role", "parse_vote", "question"]
+__all__ = [
+    "BRIEF",
+    "CHANNELS",
+    "VOTES",
+    "concerns",
+    "parse_answer",
+    "parse_role",
+    "parse_vote",
+    "question",
+    "repeated",
+]
 
 #: Where a sentinel publishes for whom it votes. It does not say for which service.
 VOTES = "+vote-for-leader"
+#: So many commands of a question ask whether anything has changed.
+BRIEF = 2
 #: The events after which the answers of sentinels may differ from before (patterns).
 CHANNELS = (
     "+switch-master",
@@ -99,6 +113,24 @@ def parse_answer(
     except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         odd = ProtocolError(f"{sentinel} does not answer like a sentinel ({error!r}); is the port right?")
         return SentinelAnswer(sentinel, sent, error=odd)
+
+
+def repeated(
+    service: str,
+    last: SentinelAnswer,
+    sent: float,
+    replies: Sequence[Reply | ServerError],
+    mapped: Callable[[Address], Address],
+) -> SentinelAnswer | None:
+    """The last answer of a sentinel, given again to the beginning of a question; None: something has changed.
+
+    What it says of the other sentinels and of the replicas is as old as the last answer. It publishes what becomes
+    of those, and of how long another one has been silent it says too little at worst.
+    """
+    brief = parse_answer(service, last.sentinel, sent, (*replies, [], [], last.ident.encode()), mapped)
+    again = replace(last, sent=sent)
+    same = replace(brief, others=last.others, replicas=last.replicas, followed_since=last.followed_since)
+    return again if same == again else None
 
 
 def _sentinel_seen(address: Address, entry: dict[str, str]) -> SentinelSeen:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from evercache.protocol.topology import View
 from evercache.wire.types import Address, AsyncEndpoint, AsyncWire, ConnectionOptions
 
-__all__ = ["AddressMap", "Bell", "Clock", "Endpoints", "Topology", "View", "mapper"]
+__all__ = ["AddressMap", "Bell", "Clock", "Endpoints", "SharedEndpoints", "Topology", "View", "mapper"]
 
 Clock: TypeAlias = Callable[[], float]
 #: From the address that a server announces to the one at which this process reaches it (NAT, containers).
@@ -18,6 +18,9 @@ AddressMap: TypeAlias = Mapping[Address, Address] | Callable[[Address], Address]
 #: A topology asks its servers this often (seconds) when nothing happens, and never more often than `GAP`.
 INTERVAL = 1.0
 GAP = 0.05
+#: So many times less often while the process is idle. The answers of a round must not be too old for the choice of
+#: the master (5 s) before those of the next round have come.
+IDLE = 4.0
 
 
 class Topology(Protocol):
@@ -33,8 +36,18 @@ class Topology(Protocol):
         """True when there is no server at all."""
         ...
 
-    async def run(self, changed: Callable[[View], None]) -> None:
-        """Watch until cancelled; `changed` is called on this loop with each new view."""
+    async def run(self, changed: Callable[[View], None], nodes: SharedEndpoints | None = None) -> None:
+        """Watch until cancelled; `changed` is called on this loop with each new view.
+
+        `nodes`: the endpoints of the data nodes, if others ask these as well.
+        """
+        ...
+
+    def rest(self, idle: bool, confirm: bool) -> None:
+        """Ask seldom while the process is idle, and at once when it is no longer; on the loop of `run`.
+
+        `confirm`: whether the master must be confirmed all the time.
+        """
         ...
 
     def nudge(self) -> None:
@@ -67,6 +80,7 @@ class Bell:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event = asyncio.Event()
+        self._idle = False
 
     def __repr__(self) -> str:
         return f"<Bell {'rung' if self._event.is_set() else 'quiet'}>"
@@ -97,18 +111,59 @@ class Bell:
             self._event.clear()
         return True
 
-    async def pace(self, seconds: float) -> None:
-        """Between two rounds: until rung or for so long, but at least `GAP`."""
+    @property
+    def idle(self) -> bool:
+        """Whether the process is."""
+        return self._idle
+
+    async def pace(self, seconds: float) -> bool:
+        """Between two rounds: until rung (True) or for so long, while idle for longer, but at least `GAP`."""
         await asyncio.sleep(min(GAP, seconds))
-        await self.wait(max(seconds - GAP, 0.0))
+        return await self.wait(max(seconds * (IDLE if self._idle else 1.0) - GAP, 0.0))
+
+    def rest(self, idle: bool) -> None:
+        """See `Topology.rest`."""
+        if self._idle and not idle:
+            self._event.set()
+        self._idle = idle
+
+
+class SharedEndpoints:
+    """One endpoint for each server, for all watchers of one event loop: they share its connection.
+
+    Guarded by: used on that loop only.
+    """
+
+    def __init__(self, wire: AsyncWire, options: ConnectionOptions) -> None:
+        self._wire = wire
+        self._options = options
+        self._used: dict[Address, tuple[AsyncEndpoint, set[Endpoints]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<SharedEndpoints {' '.join(str(a) for a in self._used)}>"
+
+    def take(self, address: Address, watcher: Endpoints) -> AsyncEndpoint:
+        """The endpoint of an address, for one watcher more."""
+        used = self._used.get(address)
+        if used is None:
+            used = self._used[address] = self._wire.endpoint(address, self._options), set()
+        used[1].add(watcher)
+        return used[0]
+
+    def release(self, address: Address, watcher: Endpoints) -> None:
+        """A watcher does not need it any more; the last one disconnects it."""
+        endpoint, watchers = self._used[address]
+        watchers.discard(watcher)
+        if not watchers:
+            del self._used[address]
+            endpoint.disconnect()
 
 
 class Endpoints:
     """The endpoints of one watcher, by address. Guarded by: used on one event loop only."""
 
-    def __init__(self, wire: AsyncWire, options: ConnectionOptions) -> None:
-        self._wire = wire
-        self._options = options
+    def __init__(self, shared: SharedEndpoints) -> None:
+        self._shared = shared
         self._by_address: dict[Address, AsyncEndpoint] = {}
 
     def __repr__(self) -> str:
@@ -118,17 +173,23 @@ class Endpoints:
         """The endpoint of an address; it connects at its first use."""
         endpoint = self._by_address.get(address)
         if endpoint is None:
-            endpoint = self._by_address[address] = self._wire.endpoint(address, self._options)
+            endpoint = self._by_address[address] = self._shared.take(address, self)
         return endpoint
 
     def keep(self, addresses: Iterable[Address]) -> None:
-        """Disconnect all others."""
+        """Release all others."""
         wanted = set(addresses)
         for address in [a for a in self._by_address if a not in wanted]:
-            self._by_address.pop(address).disconnect()
+            del self._by_address[address]
+            self._shared.release(address, self)
+
+    def reconnect(self) -> None:
+        """Make new connections to all at their next use: a name may lead elsewhere now."""
+        for endpoint in self._by_address.values():
+            endpoint.disconnect()
 
     def close(self) -> None:
-        """Disconnect all."""
+        """Release all."""
         self.keep(())
 
 

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from evercache.protocol.topology import View
+from evercache.topology.base import SharedEndpoints
 from evercache.wire.types import Address
 
 __all__ = ["MemoryTopology"]
@@ -24,12 +25,15 @@ class MemoryTopology:
     def __repr__(self) -> str:
         return "<MemoryTopology>"
 
-    async def run(self, changed: Callable[[View], None]) -> None:
+    async def run(self, changed: Callable[[View], None], nodes: SharedEndpoints | None = None) -> None:
         """Wait until cancelled: nothing changes."""
         changed(self.view)
         await asyncio.get_running_loop().create_future()
 
     def nudge(self) -> None:
+        """Nobody to ask."""
+
+    def rest(self, idle: bool, confirm: bool) -> None:
         """Nobody to ask."""
 
     def confirmed_since(self) -> float:

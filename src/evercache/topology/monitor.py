@@ -16,7 +16,7 @@ from evercache.clock import monotonic
 from evercache.observe import EventHub, events
 from evercache.protocol.canonical import shown
 from evercache.protocol.caught import NEVER, ReplicaTable
-from evercache.topology.base import GAP, Bell, Clock, Endpoints, Topology
+from evercache.topology.base import GAP, Bell, Clock, Endpoints, SharedEndpoints, Topology
 from evercache.topology.facts import NodeFacts, ask
 from evercache.topology.replicas import Replica, ReplicaSet
 from evercache.wire.types import Address, AsyncWire, ConnectionOptions
@@ -25,10 +25,15 @@ __all__ = ["Monitor", "Round"]
 
 #: For so long (seconds) a replica that is not verified is asked every 50 ms.
 HURRY = 5.0
+#: What the tail of an idle process was told by the master counts for this share of the interval.
+_TOLD = 0.4
 
 
 class Round(Struct, frozen=True):
-    """What one full round saw, for status and tests. `master` is None when there was none to ask."""
+    """What one full round saw, for status and tests. `master` is None when there was none to ask.
+
+    A replica in use may be left out (`Monitor.spared`).
+    """
 
     sent: float
     master: NodeFacts | None
@@ -64,6 +69,12 @@ class Monitor:
         self.last = Round(NEVER, None, ())
         self._topology, self._wire, self._options = topology, wire, options
         self._interval, self._timeout, self._clock, self._random = interval, timeout, clock, random
+        #: The interval while the process is idle; None: it is not.
+        self._idle: float | None = None
+        #: A replica in use that answered so lately (seconds) is not asked in the next round.
+        self.spared = 0.0
+        #: What the master last told somebody else who asked it.
+        self._told: NodeFacts | None = None
         self._changed_generation, self._on_master, self._on_round = changed_generation, on_master, on_round
         self._bell = Bell()
         self._master: Address | None = None
@@ -86,11 +97,21 @@ class Monitor:
         """Start a full round now (at most every 50 ms)."""
         self._bell.ring()
 
-    async def run(self) -> None:
+    def rest(self, interval: float | None) -> None:
+        """Ask only so often (seconds) while the process is idle; None: as often as usual again. On the loop."""
+        if self._idle is not None and interval is None:
+            self.nudge()
+        self._idle = interval
+
+    def told(self, facts: NodeFacts) -> None:
+        """Take over what the master told the tail of an idle process, instead of asking it as well. On the loop."""
+        self._told = facts
+
+    async def run(self, nodes: SharedEndpoints | None = None) -> None:
         """Until cancelled. Whatever the servers do is taken in; a bug is logged and the next round comes."""
         self._bell.attach()
         self.replicas.on_failure = self.nudge
-        endpoints = Endpoints(self._wire, self._options)
+        endpoints = Endpoints(nodes or SharedEndpoints(self._wire, self._options))
         next_full = self._clock()
         try:
             while True:
@@ -98,7 +119,8 @@ class Monitor:
                 try:
                     if rung or self._clock() >= next_full:
                         # All processes hear of a new master at once: they must not ask it in step from then on.
-                        next_full = self._clock() + self._interval * (0.9 + 0.2 * self._random())
+                        interval = self._interval if self._idle is None else self._idle
+                        next_full = self._clock() + interval * (0.9 + 0.2 * self._random())
                         await self._full(endpoints)
                     else:
                         await self._ask_replicas(endpoints, self._waiting())
@@ -126,7 +148,7 @@ class Monitor:
             elif now - self._unverified.setdefault(r.address, now) <= HURRY and r.standing.received != NEVER:
                 waiting.append(r)
                 continue
-            if r.open:
+            if r.open and self._idle is None:
                 waiting.append(r)
         return waiting
 
@@ -141,11 +163,27 @@ class Monitor:
         sent = self._clock()
         master: NodeFacts | None = None
         if view.master is not None:
-            master = await ask(endpoints.get(view.master), self._timeout, self._clock)
+            master = self._told_of(view.master, sent)
+            if master is None:
+                master = await ask(endpoints.get(view.master), self._timeout, self._clock)
             self._take_master(master)
-        facts = await self._ask_replicas(endpoints, self.replicas.members)
+        now = self._clock()
+        due = [r for r in self.replicas.members if not self._spare(r, now)]
+        facts = await self._ask_replicas(endpoints, due)
         self.last = Round(sent, master, tuple(facts))
         self._on_round(self.last)
+
+    def _told_of(self, master: Address, now: float) -> NodeFacts | None:
+        told, idle = self._told, self._idle
+        if told is None or idle is None or told.address != master or now - told.sent > _TOLD * idle:
+            return None
+        return told
+
+    def _spare(self, replica: Replica, now: float) -> bool:
+        """Whether nothing seems to change at a replica, so that every other round is enough for it."""
+        standing = replica.standing
+        in_use = standing.caught != NEVER and standing.link_up and not replica.open
+        return in_use and now - standing.received < self.spared
 
     def _enter(self, master: Address | None, replicas: Sequence[Address]) -> None:
         """Take over the view of the topology."""
@@ -204,7 +242,6 @@ class Monitor:
                 said.offset,
                 facts.run_id,
                 facts.received,
-                said.priority,
             )
         # The standing first: once the breaker is closed, reads come.
         replica.standing = self.table.standing(replica.address)

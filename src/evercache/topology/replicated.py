@@ -15,7 +15,7 @@ from typing import Any
 from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.protocol.topology import View
-from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, mapper
+from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
 from evercache.topology.facts import NodeFacts, ask
 from evercache.wire.names import resolver
 from evercache.wire.sockets import known_records
@@ -89,22 +89,22 @@ class ReplicatedTopology:
     def __repr__(self) -> str:
         return f"<ReplicatedTopology {self.view.master} replicas={len(self.view.replicas)}>"
 
-    async def run(self, changed: Callable[[View], None]) -> None:
+    async def run(self, changed: Callable[[View], None], nodes: SharedEndpoints | None = None) -> None:
         """Ask every node for its role each second, and at once when nudged; until cancelled."""
         self._bell.attach()
-        endpoints = Endpoints(self._wire, self._options)
+        endpoints = Endpoints(nodes or SharedEndpoints(self._wire, self._options))
         self._missed_since = inf
         changed(self.view)
         try:
             while True:
                 await self._resolve()
-                nodes = self._nodes
-                endpoints.keep(nodes)
-                facts = await asyncio.gather(*(ask(endpoints.get(a), self._timeout, self._clock) for a in nodes))
+                asked = self._nodes
+                endpoints.keep(asked)
+                facts = await asyncio.gather(*(ask(endpoints.get(a), self._timeout, self._clock) for a in asked))
                 if self._judge(facts):
                     # A name may lead elsewhere now; connections made before stay where they were.
                     self._resolved_at = -inf
-                    endpoints.close()
+                    endpoints.reconnect()
                     changed(self.view)
                 await self._bell.pace(self._interval)
         finally:
@@ -191,6 +191,10 @@ class ReplicatedTopology:
     def nudge(self) -> None:
         """Ask now."""
         self._bell.ring()
+
+    def rest(self, idle: bool, confirm: bool) -> None:
+        """See `Topology`; each answer confirms."""
+        self._bell.rest(idle)
 
     def confirmed_since(self) -> float:
         """When the last question was sent to which the master of the view answered that it is one."""

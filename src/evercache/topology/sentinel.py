@@ -11,11 +11,20 @@ from typing import Any
 from msgspec.structs import replace
 
 from evercache.clock import monotonic
-from evercache.errors import ServerError, UnavailableError
+from evercache.errors import DeadlineExceeded, ServerError, UnavailableError
 from evercache.observe import Emit, EventHub, events
 from evercache.protocol.topology import RoleReport, SentinelAnswer, SentinelBook, View
-from evercache.topology.answers import CHANNELS, concerns, parse_answer, parse_role, parse_vote, question
-from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, mapper
+from evercache.topology.answers import (
+    BRIEF,
+    CHANNELS,
+    concerns,
+    parse_answer,
+    parse_role,
+    parse_vote,
+    question,
+    repeated,
+)
+from evercache.topology.base import IDLE, INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
 from evercache.wire.types import Address, AsyncConnection, AsyncWire, Command, ConnectionOptions
 
 __all__ = ["SentinelTopology"]
@@ -27,8 +36,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 CLOSELY, CLOSELY_FOR = 0.02, 0.5
 #: A subscribed connection that is silent for so long (seconds) is tried with PING.
 SILENCE = 15.0
-#: For the reply to that PING, and to the one that goes with each question (seconds).
+#: For the reply to that PING, and to each question (seconds): the connection is not given up before.
 PATIENCE = 2.0
+#: Where nothing seems to change, most questions are brief: each is asked in full after so many seconds.
+IN_FULL = 5.0
+#: Earlier servers take no question on a connection that is subscribed.
+RESP3 = (6,)
 
 
 class SentinelTopology:
@@ -62,7 +75,12 @@ class SentinelTopology:
         self._listeners: dict[Address, asyncio.Task[None]] = {}
         #: The subscribed connections, and since when each has brought every event.
         self._followed: dict[Address, tuple[AsyncConnection, float]] = {}
-        self._pings: set[asyncio.Task[float]] = set()
+        #: What is being asked on them. An answer that is late is taken in all the same.
+        self._questions: dict[Address, asyncio.Task[None]] = {}
+        #: Whether the master must be confirmed all the time.
+        self._confirm = True
+        #: When each sentinel was last asked in full.
+        self._in_full: dict[Address, float] = {}
         self._emit = emit or EventHub(clock).emit
         #: Questions in a row that a sentinel did not answer.
         self._missed: dict[Address, int] = {}
@@ -104,33 +122,38 @@ class SentinelTopology:
             "errors": {str(a): str(e) for a, e in self._book.errors.items()},
         }
 
-    async def run(self, changed: Callable[[View], None]) -> None:
+    def rest(self, idle: bool, confirm: bool) -> None:
+        """See `Topology`: the subscriptions go on, and what the sentinels publish is asked about at once."""
+        self._bell.rest(idle)
+        self._confirm = confirm
+
+    async def run(self, changed: Callable[[View], None], nodes: SharedEndpoints | None = None) -> None:
         """Poll every second and at each event or nudge, listen all the time; until cancelled."""
         self._bell.attach()
         self._changed = changed
         self._told = self._book.view
         # After a fork: those of the parent's loop are not ours.
-        self._listeners, self._followed, self._pings = {}, {}, set()
-        sentinels = Endpoints(self._wire, self._sentinel_options)
-        nodes = Endpoints(self._wire, self._node_options)
+        self._listeners, self._followed, self._questions = {}, {}, {}
+        sentinels = Endpoints(SharedEndpoints(self._wire, self._sentinel_options))
+        watched = Endpoints(nodes or SharedEndpoints(self._wire, self._node_options))
+        rung = True
         try:
             while True:
                 self._listen_to(self._book.sentinels)
-                await self._round(sentinels, nodes)
-                if not await self._promoted(nodes):
-                    await self._bell.pace(self._interval)
+                await self._round(sentinels, watched, quiet=not rung)
+                rung = await self._promoted(watched) or await self._bell.pace(self._interval)
         except GeneratorExit:  # the loop was dropped with its tasks: nothing can be awaited any more
-            self._listeners, self._pings = {}, set()
+            self._listeners, self._questions = {}, {}
             raise
         finally:
-            ending = [*self._listeners.values(), *self._pings]
+            ending = [*self._listeners.values(), *self._questions.values()]
             self._listen_to(())
-            for ping in self._pings:
-                ping.cancel()
+            for question in self._questions.values():
+                question.cancel()
             if ending:
                 await asyncio.gather(*ending, return_exceptions=True)
             sentinels.close()
-            nodes.close()
+            watched.close()
 
     def _tell(self) -> None:
         view = self._book.view
@@ -141,14 +164,24 @@ class SentinelTopology:
 
     # -- polling
 
-    async def _round(self, sentinels: Endpoints, nodes: Endpoints) -> None:
-        sentinels.keep(self._book.sentinels)
+    async def _round(self, sentinels: Endpoints, nodes: Endpoints, *, quiet: bool) -> None:
+        """Ask all sentinels, and the nodes for their roles.
+
+        Where it is `quiet`, and all agree, the sentinels are asked whether anything has changed. The nodes are
+        asked only if that is so, or if the master must be confirmed all the time.
+        """
+        quiet = quiet and self._book.agreed
+        sentinels.keep([a for a in self._book.sentinels if self._subscribed(a) is None])
         for gone in [a for a in self._missed if a not in self._book.sentinels]:
             del self._missed[gone]
             self._emit(events.SentinelRemoved(str(gone)))
         nodes.keep(self._book.nodes)
-        asked = [self._ask_sentinel(sentinels, a) for a in self._book.sentinels]
-        await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
+        asked = [self._ask_sentinel(sentinels, a, brief=quiet) for a in self._book.sentinels]
+        if quiet and not self._confirm:
+            await asyncio.gather(*asked)
+            asked = []
+        if asked or not self._book.agreed:
+            await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
         self._book.round_over(self._clock())
         self._tell()
 
@@ -169,45 +202,63 @@ class SentinelTopology:
                 break
         return True
 
-    async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address) -> None:
+    async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address, *, brief: bool) -> None:
+        """Ask on the connection that is subscribed, or on another one while there is none."""
         sent = self._clock()
-        ping = self._ping(sentinel)
-        try:
-            replies = await endpoints.get(sentinel).execute(question(self._book.service), sent + self._timeout)
-        except UnavailableError as error:
-            answer = SentinelAnswer(sentinel, sent, error=error)
-        else:
-            answer = parse_answer(self._book.service, sentinel, sent, replies, self._mapped)
-            if ping is not None:
-                await asyncio.wait((ping,), timeout=sent + self._timeout - self._clock())
-                answer = replace(answer, followed_since=ping.result() if ping.done() else inf)
-        self._book.heard(answer, self._clock())
-        self._note(sentinel, answer.error)
-        self._tell()
-
-    def _ping(self, sentinel: Address) -> asyncio.Task[float] | None:
-        """Have everything taken in that a sentinel has published; since when all of it has been (inf: it has not).
-
-        It does not tell its own vote to a client that asks. It publishes the vote, ahead of the reply to any later
-        command on the subscribed connection.
-        """
-        connection, since = self._followed.get(sentinel, (None, inf))
-        if connection is None:
-            return None
-
-        async def ping() -> float:
+        subscribed = self._subscribed(sentinel)
+        if subscribed is None:
             try:
-                await connection.execute([("PING",)], self._clock() + PATIENCE)
-            except UnavailableError:
-                return inf
-            for message in connection.pushes():
-                self._take(sentinel, message)
-            return since
+                replies = await endpoints.get(sentinel).execute(question(self._book.service), sent + self._timeout)
+            except UnavailableError as error:
+                self._heard(SentinelAnswer(sentinel, sent, error=error))
+            else:
+                self._heard(parse_answer(self._book.service, sentinel, sent, replies, self._mapped))
+            return
+        asking = self._questions.get(sentinel)
+        if asking is None or asking.done():
+            until = self._in_full.get(sentinel, -inf) + IN_FULL * (IDLE if self._bell.idle else 1.0)
+            brief = brief and sent < until
+            asking = asyncio.ensure_future(self._ask_subscribed(sentinel, *subscribed, sent, brief=brief))
+            self._questions[sentinel] = asking
+        await asyncio.wait((asking,), timeout=sent + self._timeout - self._clock())
+        if asking.done():
+            asking.result()
+        else:
+            late = DeadlineExceeded(f"{sentinel} did not answer before the deadline")
+            self._heard(SentinelAnswer(sentinel, sent, error=late))
 
-        task = asyncio.ensure_future(ping())
-        self._pings.add(task)
-        task.add_done_callback(self._pings.discard)
-        return task
+    async def _ask_subscribed(
+        self, sentinel: Address, connection: AsyncConnection, since: float, sent: float, *, brief: bool
+    ) -> None:
+        """It does not tell its own vote to a client that asks. It publishes the vote, ahead of its reply."""
+        service, last = self._book.service, self._book.last(sentinel) if brief else None
+        commands = question(service)
+        try:
+            replies = await connection.execute(commands if last is None else commands[:BRIEF], sent + PATIENCE)
+        except UnavailableError as error:
+            self._heard(SentinelAnswer(sentinel, sent, error=error))
+            return
+        for message in connection.pushes():
+            self._take(sentinel, message)
+        if last is None:
+            answer = parse_answer(service, sentinel, sent, replies, self._mapped)
+            self._in_full[sentinel] = sent
+        elif (again := repeated(service, last, sent, replies, self._mapped)) is None:
+            await self._ask_subscribed(sentinel, connection, since, self._clock(), brief=False)
+            return
+        else:
+            answer = again
+        self._heard(replace(answer, followed_since=since))
+
+    def _subscribed(self, sentinel: Address) -> tuple[AsyncConnection, float] | None:
+        """The connection that brings its events, if it takes questions too."""
+        followed = self._followed.get(sentinel)
+        return followed if followed is not None and followed[0].greeting.version >= RESP3 else None
+
+    def _heard(self, answer: SentinelAnswer) -> None:
+        self._book.heard(answer, self._clock())
+        self._note(answer.sentinel, answer.error)
+        self._tell()
 
     def _note(self, sentinel: Address, error: UnavailableError | None) -> None:
         """Tell of a sentinel in trouble. One answer that is late is none; and where all say the same (that they

@@ -9,7 +9,7 @@ from typing import Any
 from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
 from evercache.protocol.topology import View
-from evercache.topology.base import INTERVAL, Bell, Clock, Endpoints
+from evercache.topology.base import INTERVAL, Bell, Clock, Endpoints, SharedEndpoints
 from evercache.topology.facts import NodeFacts, ask
 from evercache.wire.types import Address, AsyncWire, ConnectionOptions
 
@@ -46,10 +46,10 @@ class StandaloneTopology:
     def __repr__(self) -> str:
         return f"<StandaloneTopology {self._server} epoch={self.view.epoch} problem={self.view.problem!r}>"
 
-    async def run(self, changed: Callable[[View], None]) -> None:
+    async def run(self, changed: Callable[[View], None], nodes: SharedEndpoints | None = None) -> None:
         """Ask for the role every second, and at once when nudged; until cancelled."""
         self._bell.attach()
-        endpoints = Endpoints(self._wire, self._options)
+        endpoints = Endpoints(nodes or SharedEndpoints(self._wire, self._options))
         changed(self.view)
         try:
             while True:
@@ -83,6 +83,10 @@ class StandaloneTopology:
     def nudge(self) -> None:
         """Ask now."""
         self._bell.ring()
+
+    def rest(self, idle: bool, confirm: bool) -> None:
+        """See `Topology`; each answer confirms."""
+        self._bell.rest(idle)
 
     def confirmed_since(self) -> float:
         """When the last question was sent to which the server answered that it is a master."""

@@ -16,6 +16,7 @@ from evercache.ops import handover, survey
 from evercache.ops.doctor import examine, snapshot
 from evercache.ops.doctor.checks import replication
 from evercache.ops.doctor.facts import ClientFacts, Facts, NodeFacts, SentinelFacts
+from evercache.protocol import shapes
 from evercache.url import parse_url
 from evercache.wire.types import Address
 from tests.edits import edit
@@ -219,7 +220,7 @@ TARGETS = (
                     ('whole(info, "server_time_usec", -1)', 'int(info.get("server_time_usec", "-1"))'),
                 ),
             ),
-            Bug("lines of any shape", edit(gather, "lines", ('if ":" in line', ""))),
+            Bug("lines of any shape", edit(shapes, "to_fields", ('if ":" in line', ""))),
         ),
         forms=RESP,
     ),

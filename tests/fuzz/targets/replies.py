@@ -65,11 +65,17 @@ def _packed(value: Any) -> bytes:
     return b"+%b\r\n" % str(value).replace("\r\n", _LINE_END).replace("\n", _LINE_END).encode()
 
 
+_OF_MANY = ("parse_leases", "parse_stores", "parse_invalidates", "parse_sets")
 _PARSERS: tuple[Callable[[Any], Any], ...] = (
     *(
         lambda reply, name=name: getattr(replies, name)(reply)
         for name in replies.__all__
-        if name.startswith("parse_")
+        if name.startswith("parse_") and name not in _OF_MANY
+    ),
+    *(
+        lambda reply, name=name, count=count: getattr(replies, name)(reply, count)
+        for name in _OF_MANY
+        for count in (1, 2)
     ),
 )
 
@@ -167,7 +173,7 @@ def _info(data: bytes) -> None:
         must(all(0 <= one.port < 65536 for one in listed), "a port that is none")
 
 
-_MARKS = [10, 0, 5, 0, ["00112233445566aa", 9]]
+_MARKS, _TAG = [10, 0, 5, 0], ["00112233445566aa", 9]
 _HEAD = ["ok", 1_700_000_000_000_000, _REPLID]
 _SERVER = "redis_version:7.2.4\r\nvalkey_version:9.1.2\r\nserver_mode:standalone\r\nrun_id:abc\r\n"
 _REPLICATION = (
@@ -188,15 +194,15 @@ TARGETS = (
         "scripts",
         _scripts,
         (
-            packed(["miss", 5, "r", [1, 0, 0, 0, []]]),
-            packed(["entry", 5, _REPLID, _MARKS, b"bytes"], ["lead", 5, _REPLID, _MARKS, 11, b""]),
-            packed(["wait", 5, _REPLID, _MARKS, 100, 5, 20, b"stale"], ["refused", 5, _REPLID, "full"]),
-            packed([*_HEAD, 7, 1, "3-1"], [*_HEAD, 9, 0, 1_700_000_060_000], ["GEN", 5, _REPLID], [*_HEAD]),
+            packed([*_HEAD, *_MARKS, ["miss"]], [*_HEAD, *_MARKS, ["late"], ["held", b""]]),
+            packed([*_HEAD, *_MARKS, ["entry", b"bytes", *_TAG]], [*_HEAD, *_MARKS, ["lead", 11, b""], ["miss"]]),
+            packed([*_HEAD, *_MARKS, ["wait", 100, 5, 20, b"stale", *_TAG]], [*_HEAD, "full", 1_700_000_060_000]),
+            packed([*_HEAD, [7, 1, "3-1"], 9], [*_HEAD, [9, 0, 1_700_000_060_000], "exists"], ["GEN", 5, _REPLID]),
             packed([*_HEAD, 12, 0, 0, f"{_REPLID}:0,{_REPLID}:7", "4-0", "life"]),
         ),
         (*WORDS, *_DIGITS, b"GEN", b"entry", b":,:"),
         (
-            Bug("marks of any shape", edit(replies._Fields, "marks", ("or len(part) < 5", ""))),
+            Bug("items of any shape", edit(replies, "_item", ("or len(value) < least", ""))),
             Bug(
                 "a number of any shape",
                 edit(replies, "to_int", ("except (TypeError, ValueError, OverflowError)", "except TypeError")),

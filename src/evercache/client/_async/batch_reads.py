@@ -13,7 +13,7 @@ from evercache.client.request import Batch, Plan
 from evercache.client.serving import NOT_ASKED, Serving, Unserved
 from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, computes_here
+from evercache.engine.flights import ABSENT, UNSET, Flight, Outcome, Overdue, computes_here
 from evercache.observe import Counters
 from evercache.protocol.commands import Ask
 from evercache.protocol.envelope import Envelope
@@ -164,7 +164,7 @@ class AsyncBatchReads(AsyncReads):
         deadline = state.now() + policy.budget
         began = state.now()
         needs = [state.marks.need(request.subject) for request in requests]
-        overdue: dict[int, Flight] = {}
+        overdue: dict[int, Overdue] = {}
         rest = list(everything)
         for turn in range(ROUNDS):
             await self._settle_many([requests[index].subject for index in rest], deadline, counters)
@@ -247,7 +247,7 @@ class AsyncBatchReads(AsyncReads):
         began: float,
         deadline: float,
         outcomes: dict[int, Outcome],
-        overdue: dict[int, Flight],
+        overdue: dict[int, Overdue],
     ) -> float:
         """Wait for what others fetch or compute; the deadline that is left after that."""
         state, requests = self._state, batch.requests
@@ -265,7 +265,7 @@ class AsyncBatchReads(AsyncReads):
             del wait
             deadline += own
             if not flight.done.done:
-                overdue[index] = flight
+                overdue[index] = Overdue(flight, state.now() >= start + limit)
                 continue
             if outcome is None or not self._joinable(request, flight, outcome, needs[index], began):
                 continue

@@ -11,7 +11,7 @@ from evercache.client.request import SHARE, Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import ABSENT, Flight, Outcome, computes_here
+from evercache.engine.flights import ABSENT, Flight, Outcome, Overdue, computes_here
 from evercache.engine.state import State
 from evercache.errors import CorruptEnvelope, UnavailableError
 from evercache.observe import Counters
@@ -66,7 +66,7 @@ class AsyncReads:
         began = state.now() if seen.began is None else seen.began
         deadline = began + policy.budget
         need = state.marks.need(subject)
-        overdue: Flight | None = None
+        overdue: Overdue | None = None
         for turn in range(ROUNDS):
             if state.journal.pending or state.journal.suspended:
                 await self.settle(subject, deadline, request.counters)
@@ -137,7 +137,7 @@ class AsyncReads:
                     return await self._leads.compute_plain(request)
                 if not flight.done.done:
                     # Waited long enough: compute without a lease (rule 13), one for all who waited here.
-                    overdue = flight
+                    overdue = Overdue(flight, state.now() >= waiting + limit)
             need = max(need, state.marks.need(subject))
         return await self._leads.compute_plain(request)
 

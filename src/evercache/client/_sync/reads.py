@@ -12,7 +12,7 @@ from evercache.client.request import SHARE, Request
 from evercache.client.serving import NOT_ASKED, Unserved
 from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
-from evercache.engine.flights import ABSENT, Flight, Outcome, computes_here
+from evercache.engine.flights import ABSENT, Flight, Outcome, Overdue, computes_here
 from evercache.engine.state import State
 from evercache.errors import CorruptEnvelope, UnavailableError
 from evercache.observe import Counters
@@ -67,7 +67,7 @@ class SyncReads:
         began = state.now() if seen.began is None else seen.began
         deadline = began + policy.budget
         need = state.marks.need(subject)
-        overdue: Flight | None = None
+        overdue: Overdue | None = None
         for turn in range(ROUNDS):
             if state.journal.pending or state.journal.suspended:
                 self.settle(subject, deadline, request.counters)
@@ -138,7 +138,7 @@ class SyncReads:
                     return await self._leads.compute_plain(request)
                 if not flight.done.done:
                     # Waited long enough: compute without a lease (rule 13), one for all who waited here.
-                    overdue = flight
+                    overdue = Overdue(flight, state.now() >= waiting + limit)
             need = max(need, state.marks.need(subject))
         return await self._leads.compute_plain(request)
 

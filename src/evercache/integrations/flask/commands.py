@@ -59,9 +59,9 @@ def status(json_: bool) -> None:
 @click.option("--patience", type=click.FloatRange(0), default=5.0, help="Seconds in which all has to be well (5).")
 @with_appcontext
 def doctor(json_: bool, patience: float) -> None:
-    """What is wrong with settings and servers, or will be, each with what mends it.
+    """What is wrong with settings and servers, or will be, each with its fix.
 
-    The exit code is 0 when there is nothing to mend, 1 when there are risks, 2 when the cache does not work.
+    The exit code is 0 when there is nothing to fix, 1 when there are risks, 2 when the cache does not work.
     """
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     findings = doctoring.examine(app, patience=patience)
@@ -71,9 +71,10 @@ def doctor(json_: bool, patience: float) -> None:
         for level in ("error", "risk", "note"):
             for finding in findings:
                 if finding.level == level:
-                    click.echo(f"{level}: {finding.problem}\n  mend: {finding.mend}")
+                    steps = finding.mend.replace("\n", "\n        ")
+                    click.echo(f"{level}: {finding.problem}\n  fix: {steps}")
         if not findings:
-            click.echo("nothing to mend")
+            click.echo("nothing to fix")
     raise SystemExit(exit_code(findings))
 
 

@@ -137,7 +137,7 @@ def _of_location(location: Location) -> Iterator[Finding]:
     if location.node_options.credentials.password is None:
         yield Finding(
             "risk",
-            "no password: whoever reaches the servers can read and write everything",
+            "no password: anybody who reaches the servers can read and write everything",
             "set requirepass and masterauth on every node, and the password in the URL",
         )
 
@@ -149,7 +149,7 @@ def _of_backend(owner: Any, backend: Any) -> Iterator[Finding]:
     problem = getattr(backend, "problem", None)
     if isinstance(backend, NullCache):
         if problem is not None:
-            yield Finding("error", f"the cache is off: {problem}", "mend the setting; docs/urls.md has all URLs")
+            yield Finding("error", f"the cache is off: {problem}", "correct the setting; docs/urls.md has all URLs")
         return
     kind = type(backend).__name__
     if not isinstance(backend, EvercacheBackend):
@@ -197,7 +197,7 @@ def _live(backend: EvercacheBackend, patience: float) -> Iterator[Finding]:
 
 
 def of_health(health: Health) -> Iterator[Finding]:
-    """What `health()` tells, each with what mends it."""
+    """What `health()` tells, each with its fix."""
     for problem in health.problems:
         mend = next(
             (mend for part, mend in _MENDS if part in problem), "look at the log of evercache; docs/errors.md"

@@ -21,6 +21,6 @@ class Finding:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0: nothing to mend; 1: there are risks; 2: it does not work."""
+    """0: nothing to fix; 1: there are risks; 2: it does not work."""
     levels = {finding.level for finding in findings}
     return 2 if "error" in levels else 1 if "risk" in levels else 0

@@ -81,7 +81,7 @@ def _sentinels(settings: SiteSettings, found: list[Address]) -> Iterator[Finding
                 f"sentinel {address} does not answer ({type(error).__name__}): start it, or correct REDIS_SENTINEL",
             )
     if not answers:
-        yield Finding("error", "no sentinel tells who is master: cached functions run at each call until one does")
+        yield Finding("error", "no sentinel names a master: cached functions run at each call until one does")
         return
     facts = next(iter(answers.values()))
     found.append(Address(str(facts["ip"]), int(facts["port"])))

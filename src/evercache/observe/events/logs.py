@@ -60,14 +60,14 @@ class LogFollowed(Ends, frozen=True):
 class TailBlind(Begins, frozen=True):
     """An invalidation could have passed unheard: neither near nor replicas are read."""
 
-    text: ClassVar[str] = "the log of invalidations is not heard: reads go to the master"
+    text: ClassVar[str] = "the log of invalidations cannot be read: reads go to the master"
     opens: ClassVar[str] = "blind"
 
 
 class TailSure(Ends, frozen=True):
     """Every invalidation is heard again."""
 
-    text: ClassVar[str] = "the log of invalidations is heard again"
+    text: ClassVar[str] = "the log of invalidations is read again"
     closes: ClassVar[tuple[str, ...]] = ("blind",)
 
 

@@ -147,15 +147,15 @@ class SentinelRemoved(Ends, frozen=True):
 class SentinelMute(Begins, frozen=True):
     """A sentinel refuses to tell its events: a failover is noticed by asking, up to a second later."""
 
-    text: ClassVar[str] = "sentinel {e.address} does not tell its events: {e.why}"
+    text: ClassVar[str] = "sentinel {e.address} does not send its events: {e.why}"
     opens: ClassVar[str] = "mute {e.address}"
     address: str
     why: str
 
 
 class SentinelHeard(Ends, frozen=True):
-    """A sentinel tells its events."""
+    """A sentinel sends its events."""
 
-    text: ClassVar[str] = "sentinel {e.address} tells its events"
+    text: ClassVar[str] = "sentinel {e.address} sends its events"
     closes: ClassVar[tuple[str, ...]] = ("mute {e.address}",)
     address: str

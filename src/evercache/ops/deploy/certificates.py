@@ -18,12 +18,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from evercache.errors import DeploymentError
 from evercache.ops.deploy.description import Description, is_address
+from evercache.ops.doctor.certificates import WARNING_DAYS
 from evercache.ops.files import disk_errors, write_private
 
 __all__ = ["make_certificates"]
 
 _LIFE = timedelta(days=90)
-_RENEW = timedelta(days=14)
+_RENEW = timedelta(days=WARNING_DAYS)
 
 
 def make_certificates(description: Description, folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from evercache.ops.deploy.description import Description
 from evercache.ops.deploy.reading import size_text
-from evercache.ops.templates.servers import Files, NodeConf, Place, SentinelConf, reboot_word
+from evercache.ops.templates.servers import Files, NodeConf, Place, SentinelConf, client_bounds, reboot_word
 
 __all__ = ["node_conf", "sentinel_conf"]
 
@@ -35,6 +35,7 @@ def node_conf(
         access=access,
         master=master,
         memory=size_text(d.server.memory),
+        bounds=client_bounds(d.server.numbers, d.server.memory),
         eviction=d.server.eviction,
         append=persistence.mode in {"aof", "both"},
         save=persistence.save if persistence.mode in {"rdb", "both"} else "",
@@ -79,6 +80,7 @@ def sentinel_conf(
         reboot_word=reboot_word(d.server.numbers),
         replicas=nodes[1:],
         others=others,
+        bounds=client_bounds(d.server.numbers),
         announce=place,
         names=d.by_name,
         tls=tls,

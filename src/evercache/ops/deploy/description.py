@@ -122,11 +122,11 @@ class Application:
         (), "rules of an ACL for commands beyond those of the cache: `+@list`", pattern=r"\+@?[a-z0-9|_-]{1,60}"
     )
     channels: tuple[str, ...] = _setting(
-        (), "patterns of channels that these commands may publish to and hear: `rq:*`", pattern=r"[!-~]{1,200}"
+        (), "patterns of channels that these commands may publish and subscribe to: `rq:*`", pattern=r"[!-~]{1,200}"
     )
     networks: tuple[str, ...] = _setting(
         (),
-        "where it runs, and whoever looks at the servers, for the firewall: `10.0.1.0/24`",
+        "where it runs, and the hosts that monitor the servers, for the firewall: `10.0.1.0/24`",
         pattern=r"[0-9A-Fa-f.:/]{2,50}",
     )
 
@@ -209,7 +209,7 @@ class Replication:
         least=0,
         most=20,
     )
-    max_lag: int = _setting(10, "seconds within which such a replica must have been heard", least=1, most=600)
+    max_lag: int = _setting(10, "seconds within which such a replica must have reported", least=1, most=600)
     backlog: int | None = _setting(
         None, "what a replica may miss and still catch up without a full copy; default: by the memory", kind="size"
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from evercache.ops.deploy.description import Description, Host
 from evercache.ops.deploy.layout import layout_of
 
-__all__ = ["readme"]
+__all__ = ["readme", "supervisorctl"]
 
 
 def readme(description: Description, host: Host, variant: str, files: Sequence[str]) -> str:
@@ -65,7 +65,7 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
             "",
             "Unless `tls/` beside this file has them (for a test, by `--test-certificates`), put there `ca.crt`, "
             f"`tls.crt` (for {host.address}; for servers and clients alike) and `tls.key`. The next step takes "
-            f"them along to `{config}/tls`. A renewed certificate needs a restart.",
+            f"them along to `{config}/tls`. For renewed ones see below.",
         )
         step += 1
     yield _step(
@@ -127,14 +127,16 @@ def _machine(d: Description, host: Host, variant: str, files: Sequence[str]) -> 
         "## Later\n\n"
         + _again(d, f"sh install.sh\n{after}")
         + "\n\n"
+        + "**For new passwords and certificates only**: installs them as well, restarts nothing, and asks for the "
+        "operator's password.\n\n```sh\nsh reload.sh\n```\n\n"
         + _later(d, host, str(d.containers.uid) if variant == "compose" else d.user, *live)
     )
 
 
 def _supervisor(d: Description, host: Host, config: str) -> tuple[str, str, str]:
     """How to start, what to do after another rendering, and what is to be said of it."""
+    control = supervisorctl(d, config)
     if d.server.install != "packages":
-        control = f"supervisorctl -c {config}/supervisord.conf"
         start = f"supervisord -c {config}/supervisord.conf\n{control} status"
         words = (
             " At each boot the same line starts it, after `kernel.sh`. If a Supervisor runs already, have it "
@@ -149,10 +151,15 @@ def _supervisor(d: Description, host: Host, config: str) -> tuple[str, str, str]
         f"`supervisord -c {config}/supervisord.conf`."
     )
     return (
-        f"{start}supervisorctl update\nsupervisorctl status",
-        f"supervisorctl update\nsupervisorctl restart {names}",
+        f"{start}{control} update\n{control} status",
+        f"{control} update\n{control} restart {names}",
         words,
     )
+
+
+def supervisorctl(d: Description, config: str) -> str:
+    """How a host's Supervisor is spoken to: Debian's, or one of our own."""
+    return "supervisorctl" if d.server.install == "packages" else f"supervisorctl -c {config}/supervisord.conf"
 
 
 def _again(d: Description, commands: str) -> str:
@@ -178,8 +185,10 @@ def _later(d: Description, host: Host, owner: str, node_live: str, sentinel_live
             files.append(sentinel_live)
         lines.append(f"chown {owner} {' '.join(files)}")
         text += (
-            "**If this host was lost with its disk**: it must come back as a replica of whoever is master now "
-            "(`evercache status` says it). Before the first start, write that address in the place of MASTER:\n\n"
+            "**If this host was lost with its disk**: it must come back as a replica of the present master. Its "
+            "data node asks the sentinels which one that is; `evercache status` says it too. Before the first "
+            "start, write that address in the place of MASTER, for the sentinel, and for the case that too few "
+            "answer:\n\n"
             "```sh\n" + "\n".join(lines) + "\n```\n\n"
         )
     if len(d.hosts) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -13,8 +14,21 @@ from evercache.ops.deploy.layout import Layout, layout_of
 from evercache.ops.deploy.sound import check
 from evercache.ops.templates.acl import User, node_users, sentinel_users
 from evercache.ops.templates.containers import Container, compose_text, pod_text, policies_text
-from evercache.ops.templates.host import SYSCTL, Opening, firewall_text, install_text, kernel_text
-from evercache.ops.templates.servers import NodeConf, SentinelConf, node_text, sentinel_text
+from evercache.ops.templates.host import (
+    SYSCTL,
+    Opening,
+    Running,
+    firewall_text,
+    install_text,
+    kernel_text,
+    reload_text,
+)
+from evercache.ops.templates.servers import (
+    NodeConf,
+    SentinelConf,
+    node_text,
+    sentinel_text,
+)
 from evercache.ops.templates.starting import Asking, after_boot, node_preparation, sentinel_preparation, waiting
 from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
 from evercache.ops.templates.systemd import Unit, kernel_unit, unit_text
@@ -101,6 +115,7 @@ class _Host:
         else:
             found |= dict(self._machine())
             found["install.sh"] = self._install(list(found))
+            found["reload.sh"] = reload_text(self.host.name, self._running())
         found["README.md"] = readme.readme(self.description, self.host, self.variant, list(found))
         return found
 
@@ -186,7 +201,8 @@ class _Host:
             user=d.user_of("replication"),
             service=d.name,
             sentinels=tuple((one.address, d.ports.sentinel) for one in d.sentinels),
-            others=others,
+            own=(self.host.address, d.ports.node),
+            others=others if d.by_name else (),
             tls=layout.tls,
         )
 
@@ -273,11 +289,6 @@ class _Host:
 
     def _compose(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         d = self.description
-        probe = [d.server.cli, "-h", self.layout.bind[0].replace("*", "127.0.0.1")]
-        if self.layout.tls:
-            probe += ["--tls", "--cacert", self.layout.tls.ca]
-            if self.layout.tls.clients:
-                probe += ["--cert", self.layout.tls.certificate, "--key", self.layout.tls.key]
         yield (
             "compose.yaml",
             compose_text(
@@ -287,7 +298,7 @@ class _Host:
                 config=str(d.folder("config", self.host)),
                 data=str(d.folder("data", self.host)),
                 stop_seconds=d.stop_timeout,
-                probe=probe,
+                probe=self._cli(),
                 containers=self._containers(),
             ),
         )
@@ -310,6 +321,39 @@ class _Host:
                 tls=d.tls.enabled,
                 containers=self._containers(),
             ),
+        )
+
+    def _cli(self) -> list[str]:
+        """The command line client, run where the servers are."""
+        words = [self.description.server.cli, "-h", self.layout.bind[0].replace("*", "127.0.0.1")]
+        if self.layout.tls:
+            words += ["--tls", "--cacert", self.layout.tls.ca]
+            if self.layout.tls.clients:
+                words += ["--cert", self.layout.tls.certificate, "--key", self.layout.tls.key]
+        return words
+
+    def _running(self) -> Running:
+        d, host = self.description, self.host
+        config = str(d.folder("config", host))
+        cli = [*self._cli(), "--user", d.user_of("operator"), "--no-auth-warning"]
+        if self.variant == "compose":
+            inside = ["docker", "compose", "-f", f"{config}/compose.yaml", "exec", "-T"]
+            inside += ["-e", "REDISCLI_AUTH", "-e", "VALKEYCLI_AUTH"]
+            cli = [*inside, self._names()[0], *cli]
+        restart = {
+            "supervisor": f"{readme.supervisorctl(d, config)} restart sentinel",
+            "systemd": f"systemctl restart evercache-{d.name}-sentinel",
+            "compose": f"docker compose -f {config}/compose.yaml restart sentinel",
+        }[self.variant]
+        return Running(
+            cli=shlex.join(cli),
+            node=d.ports.node if host.node else 0,
+            sentinel=d.ports.sentinel if host.sentinel else 0,
+            service=d.name,
+            config=config,
+            node_file=self.layout.node_file,
+            certificate=self.layout.tls.certificate if self.layout.tls else "",
+            restart=restart,
         )
 
     def _names(self) -> list[str]:

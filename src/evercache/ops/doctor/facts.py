@@ -17,6 +17,7 @@ from evercache.wire.types import Address
 
 __all__ = [
     "FORMAT",
+    "Certificate",
     "ClientFacts",
     "Clock",
     "Facts",
@@ -51,6 +52,24 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """Whom a certificate is for, who issued it, and between which moments it is valid: seconds since 1970."""
+
+    name: str
+    issuer: str
+    begins: float
+    ends: float
+    #: The names and addresses that it is for.
+    names: tuple[str, ...] = ()
+    #: Whether that of its server is among them, or need not be.
+    fits: bool = True
+
+    def valid(self, now: float) -> bool:
+        """Whether those that verify it accept it."""
+        return self.fits and self.begins <= now < self.ends
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """One master with its replicas, as one sentinel sees them."""
 
@@ -80,6 +99,8 @@ class SentinelFacts:
     clock: Clock | None = None
     #: The newest epoch that it knows, of whatever election; None where it could not be heard.
     epoch: int | None = None
+    #: What it presents, also where it was not accepted; None without TLS, or where it could not be seen.
+    certificate: Certificate | None = None
     hidden: Texts = field(default_factory=dict)
 
     def group(self, name: str | None) -> Group | None:
@@ -108,11 +129,15 @@ class NodeFacts:
     left_out: tuple[str, ...] | None = None
     #: How many clients are logged in as the default user; None where that is not told.
     as_default: int | None = None
+    #: How many connections processes with each version of evercache have here.
+    libraries: Mapping[str, int] = field(default_factory=dict)
     #: What changes of INFO, once more so many seconds later (0: it was not asked again).
     later: Texts = field(default_factory=dict)
     later_after: float = 0.0
     #: The shorter of two times (seconds) that an answer took; None: not known.
     answered_in: float | None = None
+    #: As of a sentinel.
+    certificate: Certificate | None = None
     hidden: Texts = field(default_factory=dict)
 
     @property
@@ -208,6 +233,12 @@ class ClientFacts:
     answer_timeout: float | None = None
     #: Where the time-outs are from.
     source: str = "the URL"
+    #: Whether it speaks TLS; by which certificate it logs in, and the file; the authorities that it trusts.
+    secure: bool = False
+    certificate: Certificate | None = None
+    certificate_file: str = ""
+    authorities: tuple[Certificate, ...] = ()
+    authorities_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

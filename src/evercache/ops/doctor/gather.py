@@ -8,8 +8,9 @@ listened to.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,7 +25,9 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.ops.doctor.certificates import authorities_of, own_certificate, presented
 from evercache.ops.doctor.facts import (
+    Certificate,
     ClientFacts,
     Clock,
     Facts,
@@ -69,7 +72,10 @@ _SINCE_VALKEY_9: tuple[tuple[str, ...], ...] = (("FAILOVER", "ABORT"), ("CLIENT"
 #: A server that answers so runs, and does not let us look.
 _REFUSALS = (AuthenticationFailed, AccessDenied)
 
+#: Of the doctor's own connections.
+_NAME = "evercache-doctor"
 _T = TypeVar("_T")
+_Server = TypeVar("_Server", NodeFacts, SentinelFacts)
 Tables = tuple[dict[str, str], ...]
 
 
@@ -79,7 +85,7 @@ class _Talk:
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
         self.address = address
         self.options = msgspec.structs.replace(
-            options, connect_timeout=0.75 * PATIENCE, client_name="evercache-doctor", max_connections=1
+            options, connect_timeout=0.75 * PATIENCE, client_name=_NAME, max_connections=1
         )
         self.hidden: dict[str, str] = {}
         self.end = monotonic() + PATIENCE
@@ -131,7 +137,11 @@ def gather(
         further = dict.fromkeys((*_listed(nodes), *_named_nodes(sentinels, place)))
         nodes += pool.map(lambda a: _node(a, place), [a for a in further if a not in nodes_of])
         sentinels = _with_epochs(sentinels, *epochs.result())
+        of_sentinels = [pool.submit(_presented, one.address, place.sentinel_options) for one in sentinels]
+        of_nodes = [pool.submit(_presented, one.address, place.node_options) for one in nodes]
         nodes = list(pool.map(lambda one: _again(one, place), nodes))
+        sentinels = [_with_certificate(*pair) for pair in zip(sentinels, of_sentinels, strict=True)]
+        nodes = [_with_certificate(*pair) for pair in zip(nodes, of_nodes, strict=True)]
         told = [*(one.address for one in sentinels), *(one.address for one in nodes), *_mentioned(sentinels)]
         hosts = {one.host for one in told}
         resolved = dict(zip(hosts, pool.map(_resolved, hosts), strict=True))
@@ -150,8 +160,18 @@ def gather(
 
 def _client(place: Location) -> ClientFacts:
     # A cached call is bounded by its budget, whatever the URL says.
-    timeout = place.node_options.connect_timeout
-    return ClientFacts(place.redacted(), place.kind, place.service, timeout, 0.25)
+    timeout, tls = place.node_options.connect_timeout, place.node_options.tls
+    facts = ClientFacts(place.redacted(), place.kind, place.service, timeout, 0.25)
+    if tls is None:
+        return facts
+    return replace(
+        facts,
+        secure=True,
+        certificate=own_certificate(tls),
+        certificate_file=tls.certfile or "",
+        authorities=authorities_of(tls),
+        authorities_file=tls.ca_certs or "",
+    )
 
 
 def _secrets(place: Location) -> list[str]:
@@ -242,6 +262,19 @@ def _again(node: NodeFacts, place: Location) -> NodeFacts:
     )
 
 
+def _presented(address: Address, options: ConnectionOptions) -> Certificate | str | None:
+    if options.tls is None or address.path is not None:
+        return None
+    return presented(address, options.tls, monotonic() + PATIENCE)
+
+
+def _with_certificate(server: _Server, shown: Future[Certificate | str | None]) -> _Server:
+    seen = shown.result()
+    if isinstance(seen, str):
+        return replace(server, hidden={**server.hidden, "certificate": seen})
+    return replace(server, certificate=seen)
+
+
 # -- one server
 
 
@@ -313,6 +346,7 @@ def _node(address: Address, place: Location) -> NodeFacts:
             clock=_clock(known, sent, received),
             sentinel_users=_users(talk, rows or [], known),
             as_default=None if rows is None else sum(row.get("user", "default") == "default" for row in rows),
+            libraries=_libraries(rows or []),
         )
         facts = replace(facts, left_out=_left_out(talk, facts))
     except UnavailableError as error:
@@ -325,6 +359,11 @@ def _node(address: Address, place: Location) -> NodeFacts:
 
 def _rows(clients: Any) -> list[dict[str, str]]:
     return [dict(part.split("=", 1) for part in row.split() if "=" in part) for row in text(clients).splitlines()]
+
+
+def _libraries(rows: list[dict[str, str]]) -> dict[str, int]:
+    ours = [row for row in rows if row.get("lib-name") == "evercache" and row.get("name") != _NAME]
+    return dict(Counter(row.get("lib-ver", "") or "unknown" for row in ours))
 
 
 def _left_out(talk: _Talk, facts: NodeFacts) -> tuple[str, ...] | None:

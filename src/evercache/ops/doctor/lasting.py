@@ -43,13 +43,14 @@ def rendered(server: NodeFacts | SentinelFacts) -> bool:
 def lasting(mend: str, servers: Iterable[NodeFacts | SentinelFacts]) -> str:
     """The advice, with what makes it last where a server that it is for was rendered."""
     names = [name.removeprefix("primary-").removeprefix("master-") for name in _SET.findall(mend)]
+    names = [name for name in names if not name.startswith("tls-")]  # the same files, read again
     if not names or not any(
         f"-h {s.address.host} -p {s.address.port} " in mend or "on each" in mend for s in servers
     ):
         return mend
     where = ", ".join(dict.fromkeys(_DESCRIBED[name] for name in names if name in _DESCRIBED))
     if not where:
-        return f"{mend}; the next start sets what `evercache render` makes: render and install again"
+        return f"{mend}\nthe next start sets what `evercache render` makes: render and install again"
     return (
-        f"{mend}; the next start undoes that: set {where} in the description, run `evercache render` and install.sh"
+        f"{mend}\nthe next start undoes that: set {where} in the description, run `evercache render` and install.sh"
     )

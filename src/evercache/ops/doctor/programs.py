@@ -120,7 +120,7 @@ def program_of(machine: Machine, pid: int, config_file: str) -> ProgramFacts | s
         return trouble or "Supervisor runs it, by a program that names another configuration file"
     if unit := machine.unit(pid):
         found = _systemd(unit)
-        return found if found is not None else f"systemctl tells nothing of {unit}"
+        return found if found is not None else f"systemctl shows nothing of {unit}"
     name = " ".join(machine.command(parents[0])[:1]) if parents else ""
     if trouble:
         return trouble

@@ -11,6 +11,7 @@ from evercache.ops.doctor.facts import Facts, NodeFacts, SentinelFacts
 from evercache.ops.doctor.lasting import lasting, rendered
 
 __all__ = [
+    "HELD_FOR_DEAD",
     "Check",
     "Finding",
     "Result",
@@ -19,6 +20,7 @@ __all__ = [
     "examine",
     "fine",
     "found",
+    "is_command",
     "registered",
     "unseen",
     "verdict",
@@ -44,7 +46,7 @@ class Finding:
     state: State
     #: What was seen, with addresses; or why nothing could be seen.
     seen: str
-    #: The command or the setting that mends it, filled in.
+    #: What mends it, one step a line: words, or a command that can be run as it stands (but for `<...>`).
     mend: str = ""
     #: Whether a shell on the host would show it.
     host: bool = False
@@ -56,6 +58,15 @@ class Finding:
     cause: str = ""
     #: The server that does not work because of it, as findings name it: what the check `explains` of it follows.
     disables: str = ""
+
+
+#: How a line begins that is a command.
+_PROGRAMS = ("valkey-cli ", "sed ", "sleep ", "chown ", "sysctl ", "echo ", "swapoff ")
+
+
+def is_command(line: str) -> bool:
+    """Whether a line of what mends something is to be run."""
+    return line.startswith(_PROGRAMS)
 
 
 def found(seen: str, mend: str, severity: Severity | None = None, *, disables: str = "") -> Finding:
@@ -126,6 +137,11 @@ class Result:
         ]
         return max(grave, default=None)
 
+
+#: Checks that fire as well for a server that is held for dead since it refuses everybody.
+HELD_FOR_DEAD = frozenset(
+    {"one-master", "named-master", "reachable", "replicas-follow", "promotable", "passwords", "dead-remembered"}
+)
 
 _CHECKS: list[Check] = []
 

@@ -21,7 +21,9 @@ from evercache.ops.doctor.programs import Machine, program_of
 __all__ = ["directives_of", "look", "unwritable", "with_host"]
 
 #: Settings of a configuration file that are kept; all others may hold secrets.
-_KEPT = frozenset({"appendonly", "bind", "daemonize", "dir", "port", "protected-mode", "save", "supervised"})
+_KEPT = frozenset(
+    {"appendonly", "bind", "daemonize", "dir", "port", "protected-mode", "save", "supervised", "tls-cert-file"}
+)
 _KEPT_OF_SENTINEL = frozenset(
     {
         "announce-hostnames",

@@ -182,7 +182,7 @@ class Client:
         stalls = self._stalls.overslept
         new = stalls[:]
         del stalls[: len(new)]
-        self._recorder.note_all(new)
+        self._recorder.note_all(one._replace(pid=os.getpid()) for one in new)
         if (waited := cpu_wait()) is not None:
             self._recorder.note(waited)
         self._recorder.flush()

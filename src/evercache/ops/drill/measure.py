@@ -3,8 +3,9 @@
 - *Beyond its function's own time*: the length of a call without the time in which the function of its page ran,
   where the call ran it or waited for it.
 - *Stalled*: in every client process a thread only sleeps. Where it wakes late although its process used no
-  processor, the machine stood still. Each time that has a bound is there as it was seen (`slowest_seen`), with the
-  part in which the machine stood still (`slowest_stalled`), and, over all calls, without that part (`slowest`).
+  processor, the machine stood still for that process and its calls. Each time that has a bound is there as it was
+  seen (`slowest_seen`), with the part in which the machine stood still (`slowest_stalled`), and, over all calls,
+  without that part (`slowest`).
 - *Stale*: the time from the acknowledgement of the earliest invalidation that a read lacks to the beginning of the
   read. What a dying master acknowledged in its last moments may have been heard by nobody else: it counts as known
   once it can have been replayed at the next master, and is shown apart (`stale_last`).
@@ -134,7 +135,7 @@ def measure(written: Written, steps: Sequence[Phases]) -> list[Figures]:
     """The figures of each step."""
     last = _last_moments(written.edits, steps)
     known = Meter(edit._replace(acknowledged=last.get(edit, edit.acknowledged)) for edit in written.edits)
-    judge = _Judge(written, OwnTime(written.runs), Noise(written.overslept), known, Meter(last))
+    judge = _Judge(written, OwnTime(written.runs), known, Meter(last))
     return [judge.figures(phases) for phases in steps]
 
 
@@ -175,9 +176,14 @@ class _Ages:
 class _Judge:
     """The meters over the whole drill, asked for one step after the other."""
 
-    def __init__(self, written: Written, own: OwnTime, noise: Noise, known: Meter, unheard: Meter) -> None:
+    def __init__(self, written: Written, own: OwnTime, known: Meter, unheard: Meter) -> None:
         self._written = written
-        self._own, self._noise, self._known, self._unheard = own, noise, known, unheard
+        self._own, self._known, self._unheard = own, known, unheard
+        # The stalls anywhere; and those that a call of a process may have had. Others excuse it not: while one
+        # process works, another may have to wait for the processor.
+        self._noise = Noise(written.overslept)
+        pids = {call.pid for call in written.calls}
+        self._noises = {pid: Noise(one for one in written.overslept if one.pid in {0, pid}) for pid in pids}
         self._calls = sorted(written.calls, key=lambda call: call.ended)
         self._ends = [call.ended for call in self._calls]
 
@@ -188,7 +194,7 @@ class _Judge:
         before = [call for call in reads if call.began < phases.fault]
         failures = [one for one in self._written.failures if phases.began <= one.at < phases.ended]
         edits = [edit for edit in self._written.edits if phases.began <= edit.acknowledged < phases.ended]
-        spent = [beyond(call, self._own, self._noise) for call in calls]
+        spent = [beyond(call, self._own, self._noises[call.pid]) for call in calls]
         seen = [one.seen for one in spent]
         slowest = max(range(len(calls)), key=lambda number: spent[number].net, default=None)
         longest = max(spent, key=lambda one: one.seen, default=Beyond(0.0, 0.0))
@@ -249,7 +255,7 @@ class _Judge:
             if (since := self._unheard.since(call)) is not None:
                 last = max(last, call.began - since)
             if (since := self._known.since(call)) is not None:
-                raw, noise = call.began - since, self._noise.within(since, call.began)
+                raw, noise = call.began - since, self._noises[call.pid].within(since, call.began)
                 age = max(0.0, raw - noise)
                 stalest = max(stalest, age)
                 seen, stalled = max((seen, stalled), (raw, noise))

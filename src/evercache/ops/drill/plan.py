@@ -134,7 +134,7 @@ STEPS: dict[str, Step] = {
         Step(
             "cut-sentinel",
             "A sentinel is cut off",
-            "{node} is frozen, so that the other sentinels hear nothing of it; it is started anew later.",
+            "{node} is frozen, so that the other sentinels receive nothing from it; it is started anew later.",
             "One of the hosts that watch over the master is out of reach.",
             "Nothing at all.",
             "{node} is cut off",
@@ -163,7 +163,7 @@ STEPS: dict[str, Step] = {
             "{node}, the master, hands over to a replica, as by `evercache failover`.",
             "Maintenance of the master's machine.",
             "Pages go on; changes wait for a moment.",
-            "{node} is told to hand over",
+            "{node} is asked to hand over",
             "{node} follows the new master",
             "master",
             None,

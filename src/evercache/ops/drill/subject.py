@@ -44,7 +44,7 @@ class Subject:
 
     def check(self) -> Survey:
         """DrillRefused unless all is whole and in sync, with a replica to spare."""
-        how = "" if self.deployment is None else ": `evercache up` mends what it can"
+        how = "" if self.deployment is None else ": `evercache up` repairs what it can"
         if self.deployment is not None and not self.deployment.status().running:
             option = "" if self.name == "default" else f" --name {self.name}"
             raise DrillRefused(f"deployment {self.name!r} does not run: start it with `evercache up{option}`")

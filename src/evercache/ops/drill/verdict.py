@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from evercache.ops.drill.measure import BUDGET, MEASURING, STALE, Figures
+from evercache.ops.meter import within
 
 __all__ = ["Promise", "in_words", "promises_of_all", "promises_of_step", "seconds", "together"]
 
@@ -79,15 +80,17 @@ def _bounded(
         at = max(range(len(times)), key=lambda number: of(times[number]))
         return times[at], f" ({steps[at]})" if len(steps) > 1 and of(times[at]) else ""
 
-    longest, where = worst(lambda time: time.net)
-    if longest.net > bound + slack:
-        more = ", not counting the time in which the machine stood still" if longest.net < longest.seen else ""
-        return Promise(name, text, seconds(bound), seconds(longest.net) + where + more, False)
+    net, net_where = worst(lambda time: time.net)
     longest, where = worst(lambda time: time.seen)
-    if longest.seen > bound + slack:
+    kept = within(bound + slack, longest.seen, net.net)
+    if kept:
+        seen = seconds(longest.seen) + where
+    elif kept is None:
         seen = f"the machine stood still for {seconds(longest.stalled)} of {what} {seconds(longest.seen)}{where}"
-        return Promise(name, text, seconds(bound), seen, None)
-    return Promise(name, text, seconds(bound), seconds(longest.seen) + where, True)
+    else:
+        more = ", not counting the time in which the machine stood still" if net.net < net.seen else ""
+        seen = seconds(net.net) + net_where + more
+    return Promise(name, text, seconds(bound), seen, kept)
 
 
 def promises_of_step(figures: Figures, replaced_within: float, whole: bool, lasted: float) -> list[Promise]:
@@ -165,14 +168,14 @@ def _lost(all_figures: Sequence[Figures], at_the_end: int) -> Promise:
     return Promise("lost", "No acknowledged change is lost", "0", f"{lost} of {edits:,} changes", not lost)
 
 
-def _replaced(steps: Sequence[tuple[str, Figures]], within: float) -> Promise:
+def _replaced(steps: Sequence[tuple[str, Figures]], bound: float) -> Promise:
     text = "The servers have another master soon"
     came = [(name, f, f.promotion) for name, f in steps if f.promotion is not None and f.promotes]
     if len(came) < sum(figures.promotes for _, figures in steps):
-        return Promise("promotion", text, seconds(within), "it did not come in time", False)
+        return Promise("promotion", text, seconds(bound), "it did not come in time", False)
     times = [_Time(time - f.promotion_stalled, time, f.promotion_stalled) for _, f, time in came]
     names = [name for name, _, _ in came]
-    return _bounded("promotion", text, within, times, names if len(steps) > 1 else [""], "the promotion's")
+    return _bounded("promotion", text, bound, times, names if len(steps) > 1 else [""], "the promotion's")
 
 
 def _warm(all_figures: Sequence[Figures]) -> Promise:

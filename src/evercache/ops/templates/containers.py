@@ -38,7 +38,7 @@ def compose_text(
 ) -> str:
     """On the network of the host: addresses are those of the description, without a translation between."""
     text = f"""\
-# The servers use the network of the host: Sentinel and replicas tell others where they are, and a translated
+# The servers use the network of the host: Sentinel and replicas announce their addresses, and a translated
 # address would be one that nobody else reaches.
 name: {project}
 services:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["SYSCTL", "Opening", "firewall_text", "install_text", "kernel_text"]
+__all__ = ["SYSCTL", "Opening", "Running", "firewall_text", "install_text", "kernel_text", "reload_text"]
 
 SYSCTL = """\
 # A save forks; without this it fails when memory is half full.
@@ -135,3 +135,85 @@ done
     if more:
         text += "if root; then\n" + "".join(f"  {one}\n" for one in more) + "fi\n"
     return text + f'echo "the files of {host} are in $config"\n'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """How the servers of a host are reached, and the files that they run on."""
+
+    #: The command line client with its options, but for the port.
+    cli: str
+    #: The ports; 0 where there is no such server.
+    node: int
+    sentinel: int
+    service: str
+    config: str
+    node_file: str
+    #: The certificate as the node has it; empty without TLS.
+    certificate: str
+    #: What restarts the sentinel.
+    restart: str
+
+
+def reload_text(host: str, one: Running) -> str:
+    """A script that installs, and has the running servers take over passwords and certificates.
+
+    It sets the users one by one: `ACL LOAD` of Redis before 7.2 closes all connections. Passwords go by standard
+    input, because everybody on a machine can see the words of a command.
+    """
+    text = f"""\
+#!/bin/sh
+# Installs the files of {host}, and has its servers take over passwords and certificates without a restart.
+# As root. It asks for the operator's password, unless REDISCLI_AUTH or VALKEYCLI_AUTH has it.
+set -eu
+cd "$(dirname "$0")"
+config={shlex.quote(one.config)}
+REDISCLI_AUTH=${{REDISCLI_AUTH:-${{VALKEYCLI_AUTH:-}}}}
+if [ -z "$REDISCLI_AUTH" ]; then
+  printf 'password of the operator: ' >&2
+  if [ -t 0 ]; then trap 'stty echo' EXIT INT TERM; stty -echo; fi
+  read -r REDISCLI_AUTH
+  if [ -t 0 ]; then stty echo; trap - EXIT INT TERM; echo >&2; fi
+fi
+VALKEYCLI_AUTH=$REDISCLI_AUTH
+export REDISCLI_AUTH VALKEYCLI_AUTH
+sh install.sh
+cli() {{ timeout 10 {one.cli} -p "$@"; }}
+check() {{ [ "$1" = OK ] || {{ echo "$2: ${{1:-no answer}}" >&2; exit 1; }}; }}
+secret() {{ sed -n "s/^$1 //p" "$config/$2" | tr -d '\n'; }}
+users() {{
+  set -f
+  while read -r word name rules; do
+    [ "$word" = user ] || continue
+    check "$(cli "$1" ACL SETUSER "$name" $rules < /dev/null)" "user $name at port $1"
+  done < "$config/$2"
+  set +f
+}}
+"""
+    if one.node:
+        text += f"""\
+
+users {one.node} users.acl
+check "$(secret masterauth {one.node_file} | cli {one.node} -x CONFIG SET masterauth)" "masterauth"
+"""
+        if one.certificate:
+            set_ = f"CONFIG SET tls-cert-file {shlex.quote(one.certificate)}"
+            text += f"""check "$(cli {one.node} {set_} < /dev/null)" "the certificate"\n"""
+    if one.sentinel:
+        text += f"""\
+
+users {one.sentinel} sentinel-users.acl
+check "$(secret 'sentinel auth-pass {one.service}' sentinel.conf |
+  cli {one.sentinel} -x SENTINEL SET {one.service} auth-pass)" "auth-pass"
+check "$(secret 'sentinel sentinel-pass' sentinel.conf |
+  cli {one.sentinel} -x SENTINEL CONFIG SET sentinel-pass)" "sentinel-pass"
+"""
+        if one.certificate:
+            text += f"""\
+echo "a sentinel reads its certificate at its start only: if that is a new one, restart it, and wait for"
+echo "'evercache doctor' before the next host:  {one.restart}"
+"""
+    return (
+        text
+        + f'echo "the servers of {host} have their passwords{" and certificates" if one.certificate else ""}"\n'
+    )

@@ -11,6 +11,7 @@ __all__ = [
     "Files",
     "NodeConf",
     "SentinelConf",
+    "client_bounds",
     "failover_timeout_ms",
     "node_text",
     "quoted",
@@ -54,6 +55,8 @@ class NodeConf:
     access: Sequence[str]
     master: Place | None
     memory: str
+    #: From `client_bounds`.
+    bounds: Sequence[str] = ()
     eviction: str = "volatile-lru"
     append: bool = True
     save: str = ""
@@ -88,6 +91,8 @@ class SentinelConf:
     reboot_word: str
     replicas: Sequence[Place]
     others: Sequence[tuple[Place, str]]
+    #: From `client_bounds`.
+    bounds: Sequence[str] = ()
     announce: Place | None = None
     names: bool = False
     tls: Files | None = None
@@ -106,6 +111,17 @@ def reboot_word(version: Sequence[int]) -> str:
     return "primary" if tuple(version) >= (9,) else "master" if tuple(version) >= (7,) else ""
 
 
+def client_bounds(version: Sequence[int], memory: int = 0) -> tuple[str, ...]:
+    """Bound the memory of all clients together for commands and answers; `memory` is the server's `maxmemory`.
+
+    Without a bound, one client that sends commands and reads no answers uses up the memory of the machine. A node
+    evicts all entries first, since these buffers count against `maxmemory`. Redis 6 can only bound each client.
+    """
+    if tuple(version) >= (7,):
+        return (f"maxmemory-clients {max(memory // 4, 64 << 20) >> 20}mb",)
+    return "client-output-buffer-limit normal 256mb 64mb 60", "client-query-buffer-limit 64mb"
+
+
 def node_text(conf: NodeConf) -> str:
     """The file of a data node, which is changed through the server when its role changes."""
     hard, soft = max(256, 2 * conf.backlog >> 20), max(64, conf.backlog >> 20)
@@ -119,6 +135,7 @@ def node_text(conf: NodeConf) -> str:
         "# Memory. Only entries carry a TTL: any allkeys-* policy could evict the marks of invalidations.",
         f"maxmemory {conf.memory}",
         f"maxmemory-policy {conf.eviction}",
+        *conf.bounds,
         *(f"lazyfree-lazy-{what} yes" for what in ("eviction", "expire", "server-del")),
         "replica-lazy-flush yes",
         "",
@@ -153,6 +170,7 @@ def sentinel_text(conf: SentinelConf) -> str:
         "",
         "# Who may do what.",
         *conf.access,
+        *conf.bounds,
         "",
         "# How the others reach it.",
         *(["sentinel resolve-hostnames yes", "sentinel announce-hostnames yes"] if conf.names else []),
@@ -197,7 +215,7 @@ def _common(bind: Sequence[str], port: int, folder: str, tls: Files | None) -> l
     return [
         *lines,
         "",
-        "# In the foreground, its log to whoever started it. The pid file is gone after a polite end only.",
+        "# In the foreground, its log on standard output. The pid file is gone after a polite end only.",
         f"dir {quoted(folder)}",
         f"pidfile {quoted(folder + '/server.pid')}",
         'logfile ""',

@@ -23,8 +23,10 @@ class Asking:
     user: str
     service: str
     sentinels: Sequence[Place]
-    #: The data nodes that it may follow; an answer that is none of them is ignored.
-    others: Sequence[Place]
+    #: Where others reach this node; and the only ones that it may follow (empty: any other). Where hosts have
+    #: names, an answer could be this node under another one.
+    own: Place
+    others: Sequence[Place] = ()
     tls: Files | None = None
 
     def script(self) -> str:
@@ -36,7 +38,8 @@ class Asking:
                 options += f" --cert {shlex.quote(self.tls.certificate)} --key {shlex.quote(self.tls.key)}"
         find = " || ".join(f"command -v {shlex.quote(one)}" for one in self.clients)
         places = " ".join(shlex.quote(f"{host} {port}") for host, port in self.sentinels)
-        others = " ".join(f"{host}:{port}" for host, port in self.others)
+        own = shlex.quote(f"{self.own[0]} {self.own[1]}")
+        others = "|".join(shlex.quote(f"{host} {port}") for host, port in self.others)
         return (
             "# Roles may have changed while this node was away, or before it was added. More than half of the\n"
             "# sentinels must agree: one that was away itself still names a former primary.\n"
@@ -60,10 +63,8 @@ class Asking:
             "else\n"
             f"  echo 'no {' nor '.join(self.clients)} here: the sentinels cannot be asked for the primary' >&2\n"
             "fi\n"
-            f'case " {others} " in\n'
-            '  *" ${primary% *}:${primary#* } "*) ;;\n'
-            "  *) primary= ;;\n"
-            "esac\n"
+            'case "$primary" in\n'
+            f"  {own}) primary= ;;\n" + (f"  {others}) ;;\n  *) primary= ;;\n" if others else "") + "esac\n"
         )
 
 

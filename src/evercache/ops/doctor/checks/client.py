@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from evercache.ops.doctor.facts import Facts
-from evercache.ops.doctor.registry import Finding, Severity, check, found
+from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
 
 __all__: list[str] = []
 
@@ -34,3 +35,24 @@ def timeouts(facts: Facts) -> Iterator[Finding]:
             )
         elif seconds > LONGEST:
             yield found(f"{client.source}: {seconds:g} s for {what}", setting)
+
+
+@check(
+    "libraries",
+    "all processes run one version of evercache",
+    Severity.note,
+    why="Two versions of the library share a namespace without harm. What the later one writes the earlier one "
+    "leaves alone and computes for itself, so a rollout that is left half-way costs hits.",
+    mend="finish the rollout, or roll back: docs/care.md#rollback",
+    of="nodes",
+)
+def libraries(facts: Facts) -> Iterator[Finding]:
+    """By what processes say of themselves when they connect: Redis 7.2 and later, Valkey."""
+    count: Counter[str] = Counter()
+    for node in facts.up_nodes:
+        count.update(node.libraries)
+        if "CLIENT LIST" in node.hidden:
+            yield unseen(f"{facts.label(node.address)}: {node.hidden['CLIENT LIST']}")
+    if len(count) > 1:
+        several = ", ".join(f"{version} ({number} connections)" for version, number in sorted(count.items()))
+        yield found(f"versions of evercache: {several}", "finish the rollout, or roll back: docs/care.md#rollback")

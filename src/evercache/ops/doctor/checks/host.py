@@ -32,17 +32,17 @@ def kernel(facts: Facts) -> Iterator[Finding]:
         if host.overcommit and host.overcommit != "1":
             yield found(
                 f"{host.name}: vm.overcommit_memory is {host.overcommit}",
-                "sysctl vm.overcommit_memory=1, and the same in /etc/sysctl.d/",
+                "sysctl vm.overcommit_memory=1\nand the same in a file in /etc/sysctl.d/",
             )
         if host.huge_pages == "always":
             yield found(
                 f"{host.name}: transparent huge pages are always used",
-                "echo never > /sys/kernel/mm/transparent_hugepage/enabled, at each boot",
+                "echo never > /sys/kernel/mm/transparent_hugepage/enabled\nand the same at each boot",
             )
         if host.swap_bytes:
             yield found(
                 f"{host.name}: {host.swap_bytes >> 20} MB of swap",
-                "swapoff -a, and no swap in /etc/fstab; or vm.swappiness=0",
+                "swapoff -a\nand no swap in /etc/fstab; or vm.swappiness=0",
             )
     places = dict.fromkeys(one.address.host for one in facts.servers)
     for place in places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli, size
+from evercache.ops.doctor.checks.words import changed, cli, quoted, size
 from evercache.ops.doctor.facts import Facts, NodeFacts, number
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
 from evercache.ops.strain import strains
@@ -38,9 +38,7 @@ def maxmemory(facts: Facts) -> Iterator[Finding]:
             continue
         total = number(node.info, "total_system_memory")
         if not bound:
-            yield found(
-                f"{where} has no maxmemory", cli(node.address, f"CONFIG SET maxmemory {_bound(facts, node)}")
-            )
+            yield found(f"{where} has no maxmemory", changed(node, f"maxmemory {_bound(facts, node)}"))
         elif total:
             bounds.setdefault(facts.ip(node.address.host), []).append((node, bound))
         if not policy.startswith("volatile-"):
@@ -49,7 +47,7 @@ def maxmemory(facts: Facts) -> Iterator[Finding]:
             )
             yield found(
                 f"{where}: maxmemory-policy {policy} {what}",
-                cli(node.address, "CONFIG SET maxmemory-policy volatile-lru"),
+                changed(node, "maxmemory-policy volatile-lru"),
             )
     for host, nodes in bounds.items():
         total = number(nodes[0][0].info, "total_system_memory") or 0.0
@@ -58,7 +56,9 @@ def maxmemory(facts: Facts) -> Iterator[Finding]:
             who = "its node" if len(nodes) == 1 else f"its {len(nodes)} nodes"
             yield found(
                 f"{host}: {who} may fill {size(asked)} of {size(total)}, which leaves no room for a save",
-                f"on each node of {host}: CONFIG SET maxmemory {int(SHARE * total / len(nodes)) >> 20}mb",
+                "\n".join(
+                    changed(node, f"maxmemory {int(SHARE * total / len(nodes)) >> 20}mb") for node, _ in nodes
+                ),
             )
     yield from _unlike(facts)
 
@@ -80,12 +80,12 @@ def strain(facts: Facts) -> Iterator[Finding]:
             yield unseen(f"{where}: it was asked once only")
             continue
         for one in strains(node.info, node.later, node.later_after):
-            mend = cli(node.address, one.mend) if one.command else one.mend
+            mend = changed(node, one.mend) if one.setting else one.mend
             yield found(f"{where}: {one.seen}", mend, Severity.critical if one.critical else Severity.warning)
         if node.answered_in is not None and node.answered_in > SLOW:
             yield found(
                 f"{where} answers after {node.answered_in:.2f} s",
-                f"{cli(node.address, 'SLOWLOG GET 10')} shows slow commands; else see the load of its machine",
+                f"see the load of its machine, and slow commands\n{cli(node.address, 'SLOWLOG GET 10')}",
                 Severity.warning,
             )
 
@@ -110,11 +110,11 @@ def _unlike(facts: Facts) -> Iterator[Finding]:
         if bound and own and own != bound:
             yield found(
                 f"{where}: maxmemory {size(own)}, its master has {size(bound)}",
-                cli(node.address, f"CONFIG SET maxmemory {bound:.0f}"),
+                changed(node, f"maxmemory {bound:.0f}"),
             )
         kept = node.info.get("maxmemory_policy", policy)
         if policy.startswith("volatile-") and kept.startswith("volatile-") and kept != policy:
             yield found(
                 f"{where}: maxmemory-policy {kept}, its master has {policy}",
-                cli(node.address, f"CONFIG SET maxmemory-policy {policy}"),
+                changed(node, f"maxmemory-policy {quoted(policy)}"),
             )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli
+from evercache.ops.doctor.checks.words import changed, cli, quoted, users_kept
 from evercache.ops.doctor.facts import Clock, Facts, NodeFacts, number, whole
 from evercache.ops.doctor.loading import KEYS, QUESTIONS, reads_as_default
-from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
+from evercache.ops.doctor.registry import HELD_FOR_DEAD, Finding, Severity, check, found, unseen
 
 __all__: list[str] = []
 
+#: Seconds by which a snapshot may be late: it takes its time, and one that failed is tried again.
+SAVE_OVERDUE = 3600.0
 #: Seconds that clocks may differ by.
 CLOCKS = 1.0
 #: How many commands that are left out a line names.
@@ -53,7 +55,7 @@ def persistence(facts: Facts) -> Iterator[Finding]:
         )
         yield found(
             f"{where} has appendonly no and no save points{restart}",
-            f"{cli(node.address, 'CONFIG SET appendonly yes')}, then CONFIG REWRITE",
+            changed(node, "appendonly yes"),
         )
 
 
@@ -85,13 +87,11 @@ def _denied(names: tuple[str, ...]) -> str:
 
 def _rights(node: NodeFacts) -> str:
     """Off, so that the rights are nobody's; where somebody uses that user, another has to be made first."""
-    file = node.config.get("aclfile")
-    keep = "ACL SAVE or CONFIG REWRITE" if file is None else "ACL SAVE" if file else "CONFIG REWRITE"
     command = cli(node.address, "ACL SETUSER default reset allkeys allchannels +@all")
-    mend = f"{command}, then {keep}; nobody can log in as default then"
+    mend = f"{command}\n{users_kept(node)}\nnobody can log in as default then"
     if node.as_default == 0 and not node.open:
         return mend
-    return f"have whoever logs in as default do so as another user; then {mend}"
+    return f"give clients that log in as default another user first\n{mend}"
 
 
 def _appends(node: NodeFacts) -> bool:
@@ -116,15 +116,7 @@ def _persistent(node: NodeFacts) -> bool | None:
     "`SENTINEL SET <name> parallel-syncs 1`; a time service on each host",
     of="servers",
     # A server that cannot write to its disk refuses writes and PING, so the sentinels hold it for dead.
-    explains=(
-        "one-master",
-        "named-master",
-        "reachable",
-        "replicas-follow",
-        "promotable",
-        "passwords",
-        "dead-remembered",
-    ),
+    explains=HELD_FOR_DEAD,
 )
 def saves_and_clocks(facts: Facts) -> Iterator[Finding]:
     """The last save, the last rewrite, the last write; TILT; parallel-syncs; the clocks beside one another."""
@@ -143,7 +135,7 @@ def saves_and_clocks(facts: Facts) -> Iterator[Finding]:
         if syncs > 1 and syncs >= replicas > 0:
             yield found(
                 f"{facts.label(sentinel.address)}: parallel-syncs {syncs} with {replicas} replicas",
-                cli(sentinel.address, f"SENTINEL SET {group.name} parallel-syncs 1"),
+                cli(sentinel.address, f"SENTINEL SET {quoted(group.name)} parallel-syncs 1"),
                 Severity.warning,
             )
     yield from _clocks(facts)
@@ -164,12 +156,33 @@ def _saves(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
             folder = node.config.get("dir", "its folder")
             yield found(
                 f"{where}: {what}",
-                f"make room on the disk of {folder} (df -h {folder}), or mend its rights, as its log says; then "
-                f"{cli(node.address, command)}. Change no role and no password for it",
+                f"make room on the disk of {folder} (df -h {folder}), or correct its rights, as its log says\n"
+                f"{cli(node.address, command)}\nchange no role and no password for it",
                 disables=where if node.unwritten else "",
             )
+    yield from _overdue(facts, node)
     if "rdb_last_bgsave_status" not in node.info:
         yield unseen(f"{where}: {node.hidden.get('INFO', 'INFO shows nothing of persistence')}")
+
+
+def _overdue(facts: Facts, node: NodeFacts) -> Iterator[Finding]:
+    """A snapshot that its save points have asked for since long: a save that hangs fails never."""
+    words = node.config.get("save", "").strip('" ').split()
+    last, now = (
+        number(node.info, "rdb_last_save_time"),
+        node.clock.server if node.clock is not None else facts.taken,
+    )
+    if last is None or not all(map(str.isdigit, words)):
+        return
+    changes = whole(node.info, "rdb_changes_since_last_save")
+    due = [int(after) for after, count in zip(words[::2], words[1::2], strict=False) if changes >= int(count)]
+    if due and now - last > min(due) + SAVE_OVERDUE:
+        yield found(
+            f"{facts.label(node.address)}: its last snapshot is {(now - last) / 3600:.1f} h old, though {changes} "
+            f"changes ask for one after {min(due)} s",
+            f"see its log and its disk, then {cli(node.address, 'BGSAVE')}",
+            Severity.warning,
+        )
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli, per_second, size
+from evercache.ops.doctor.checks.words import changed, cli, per_second, quoted, size
 from evercache.ops.doctor.facts import Facts, NodeFacts, flags_of, number
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
 
@@ -43,14 +43,14 @@ def replicas_follow(facts: Facts) -> Iterator[Finding]:
                 continue  # what is named takes no writes: nobody is better off following it
             yield found(
                 f"{where} follows {facts.label(source)}, not {facts.label(master)}",
-                cli(node.address, f"REPLICAOF {master.host} {master.port}"),
+                cli(node.address, f"REPLICAOF {quoted(master.host)} {master.port}"),
             )
         elif node.info.get("master_link_status") != "up":
             yield found(
                 f"{where}: its link to {facts.label(master)} is down{_since(node)}", _mend_of_link(node, facts)
             )
         elif (heard := number(node.info, "master_last_io_seconds_ago")) is not None and heard > LAG_SECONDS:
-            yield found(f"{where} heard nothing of its master for {heard:.0f} s", _mend_of_link(node, facts))
+            yield found(f"{where} received nothing from its master for {heard:.0f} s", _mend_of_link(node, facts))
         else:
             behind = _offset(top, "master_repl_offset") - _offset(node, "slave_repl_offset")
             if top is not None and not top.error and behind > LAG_BYTES:
@@ -70,8 +70,8 @@ def _since(node: NodeFacts) -> str:
 def _mend_of_link(node: NodeFacts, facts: Facts) -> str:
     top = facts.master_node
     if top is not None and not top.error and top.open is False and node.setting("masterauth") == "":
-        return cli(node.address, "CONFIG SET masterauth <password of the master>, then CONFIG REWRITE")
-    return f"see its log; {cli(node.address, 'INFO replication')}"
+        return changed(node, "masterauth <password>")
+    return f"see its log\n{cli(node.address, 'INFO replication')}"
 
 
 def _offset(node: NodeFacts | None, name: str) -> float:
@@ -103,7 +103,7 @@ def backlog(facts: Facts) -> Iterator[Finding]:
         elif kept < need:
             yield found(
                 f"{where}: repl-backlog-size {size(kept)} holds {_duration(kept, rate)}",
-                cli(node.address, f"CONFIG SET repl-backlog-size {_round(need)}mb"),
+                changed(node, f"repl-backlog-size {_round(need)}mb"),
             )
         limits = node.config.get("client-output-buffer-limit")
         if limits is None:
@@ -115,7 +115,7 @@ def backlog(facts: Facts) -> Iterator[Finding]:
             most = _round(max(least, 256 << 20))
             yield found(
                 f"{where}: the output buffer of a replica is cut at {size(hard)} ({size(soft)} for {seconds} s)",
-                cli(node.address, f'CONFIG SET client-output-buffer-limit "replica {most}mb {most // 4}mb 60"'),
+                changed(node, f'client-output-buffer-limit "replica {most}mb {most // 4}mb 60"'),
             )
 
 
@@ -177,10 +177,8 @@ def promotable(facts: Facts) -> Iterator[Finding]:
             f"start a replica on another host, with `{line}`",
         )
     elif priorities and all(value == 0 for value in priorities.values()):
-        address = next(iter(priorities))
-        yield found(
-            "every replica has priority 0: none may be promoted", cli(address, "CONFIG SET replica-priority 100")
-        )
+        first = next(iter(facts.replicas))
+        yield found("every replica has priority 0: none may be promoted", changed(first, "replica-priority 100"))
     for node in facts.up_nodes:
         least = node.setting("min-replicas-to-write")
         if least is None or not (least.isascii() and least.isdigit()) or len(least) > 9:
@@ -189,7 +187,7 @@ def promotable(facts: Facts) -> Iterator[Finding]:
             yield found(
                 f"{facts.label(node.address)}: min-replicas-to-write {least} with {len(known)} replicas: "
                 "the loss of one stops all writes",
-                cli(node.address, f"CONFIG SET min-replicas-to-write {max(0, len(known) - 1)}"),
+                changed(node, f"min-replicas-to-write {max(0, len(known) - 1)}"),
                 Severity.warning,
             )
     for sentinel, group in facts.groups():
@@ -200,3 +198,44 @@ def promotable(facts: Facts) -> Iterator[Finding]:
                 f"{facts.label(sentinel.address)} sees no replica that it could promote",
                 "see the checks `replicas-follow` and `dead-remembered`",
             )
+
+
+@check(
+    "versions",
+    "no replica is older than its master, and all run one version",
+    Severity.warning,
+    why="An older server cannot read the files and copies of a newer one. Such a replica follows until it must "
+    "copy everything anew, and never again after that. So an upgrade begins with the replicas, and a rollback is "
+    "possible until the master has the new version.",
+    mend="upgrade the replica; or make an older one master while it still follows: docs/care.md#rollback",
+    of="nodes",
+)
+def versions(facts: Facts) -> Iterator[Finding]:
+    """By the numbers before the last dot: releases that differ in the last one read each other."""
+    for node in facts.up_nodes:
+        if not node.version[0]:
+            yield unseen(f"{facts.label(node.address)}: {node.hidden.get('INFO', 'INFO shows no version')}")
+    top = facts.primary
+    if top is None or not top.version[0]:
+        return
+    mixed = {_named_version(node) for node in facts.up_nodes if node.version[0]}
+    for node in facts.replicas:
+        kind, numbers = node.version
+        if kind == top.version[0] and numbers[:2] < top.version[1][:2]:
+            yield found(
+                f"{facts.label(node.address)} ({_named_version(node)}) is older than its master "
+                f"({_named_version(top)})",
+                f"upgrade {facts.label(node.address)}; its data goes with it",
+            )
+            mixed.clear()
+    if len(mixed) > 1:
+        yield found(
+            f"the nodes run {' and '.join(sorted(mixed))}",
+            "go on with the upgrade, the master last; or roll back: docs/care.md#rollback",
+            Severity.note,
+        )
+
+
+def _named_version(node: NodeFacts) -> str:
+    kind, numbers = node.version
+    return f"{kind} {'.'.join(map(str, numbers[:2]))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli
+from evercache.ops.doctor.checks.words import cli, quoted
 from evercache.ops.doctor.facts import Facts, NodeFacts, address_of, flags_of, number, whole
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
 from evercache.wire.types import Address
@@ -51,7 +51,7 @@ def one_master(facts: Facts) -> Iterator[Finding]:
         if node is not right:
             yield found(
                 f"{facts.label(node.address)} says that it is master, beside {facts.label(place)}",
-                cli(node.address, f"REPLICAOF {place.host} {place.port}"),
+                cli(node.address, f"REPLICAOF {quoted(place.host)} {place.port}"),
             )
 
 
@@ -67,7 +67,7 @@ def _is_down(facts: Facts, address: Address) -> bool:
     "the master that the sentinels name is one",
     Severity.critical,
     why="Clients ask the sentinels. When the node that they name is down or a replica, no write succeeds, and "
-    "when all nodes are replicas the sentinels never mend that by themselves.",
+    "when all nodes are replicas the sentinels never repair that by themselves.",
     mend="`REPLICAOF NO ONE` on the node that is named, if no other takes writes; else `FAILOVER TO` the named "
     "one on the other",
     sentinel=True,
@@ -82,9 +82,12 @@ def named_master(facts: Facts) -> Iterator[Finding]:
     elif node.error:
         downs = [one for one, group in facts.groups() if {"s_down", "o_down"} & flags_of(group.master)]
         if downs:
+            asked = [
+                cli(one.address, f"SENTINEL CKQUORUM {quoted(facts.client.service)}") for one, _ in facts.groups()
+            ]
             yield found(
                 f"{facts.label(address)} is down ({node.error}), and still named as master",
-                f"start it; or see why nothing is promoted: SENTINEL CKQUORUM {facts.client.service}",
+                "\n".join(["start it; or see why nothing is promoted", *asked]),
             )
         else:
             yield unseen(f"{facts.label(address)}: {node.error}")
@@ -103,14 +106,14 @@ def _given_back(facts: Facts, address: Address, node: NodeFacts) -> str:
     if other is None:
         return cli(address, "REPLICAOF NO ONE")
     if node.source is None or facts.place(node.source) != facts.place(other.address):
-        follow = cli(address, f"REPLICAOF {other.address.host} {other.address.port}")
-        return f"{follow}; when its link is up, look again: {facts.label(other.address)} takes writes"
-    return cli(other.address, f"FAILOVER TO {address.host} {address.port} TIMEOUT 10000")
+        follow = cli(address, f"REPLICAOF {quoted(other.address.host)} {other.address.port}")
+        return f"{follow}\nwhen its link is up, look again: {facts.label(other.address)} takes writes"
+    return cli(other.address, f"FAILOVER TO {quoted(address.host)} {address.port} TIMEOUT 10000")
 
 
 @check(
     "reachable",
-    "every address that is told can be reached from here",
+    "every announced address can be reached from here",
     Severity.critical,
     why="Clients go where the sentinels send them. Behind NAT or in containers that may be an address that "
     "exists inside only, or another server's.",
@@ -135,7 +138,7 @@ def reachable(facts: Facts) -> Iterator[Finding]:
     for place, (address, by, kind) in told.items():
         if errors.get(place) and place not in down:
             mend = _mend(kind, errors[place], facts.label(address))
-            yield found(f"{facts.label(address)}, told by {by}: {errors[place]}", mend)
+            yield found(f"{facts.label(address)}, named by {by}: {errors[place]}", mend)
     yield from _others(facts)
 
 
@@ -187,7 +190,7 @@ def names_mixed(facts: Facts) -> Iterator[Finding]:
     hosts: dict[str, str] = {}
     for sentinel, group in facts.groups():
         for entry in (group.master, *group.replicas):
-            hosts.setdefault(entry.get("ip", ""), f"told by {facts.label(sentinel.address)}")
+            hosts.setdefault(entry.get("ip", ""), f"named by {facts.label(sentinel.address)}")
             if other := entry.get("master-host", "").strip("?"):
                 hosts.setdefault(other, f"followed by {facts.label(address_of(entry))}")
     for node in facts.replicas:
@@ -197,10 +200,14 @@ def names_mixed(facts: Facts) -> Iterator[Finding]:
     numbers = [host for host in hosts if _is_ip(host)]
     if names and numbers:
         some = ", ".join(f"{host} ({by})" for host, by in names.items())
-        yield found(
-            f"host names ({some}) beside IPs ({', '.join(numbers)})",
-            "; ".join(f"{host} → {facts.ip(host)}" for host in names) + " in `replicaof` and `sentinel monitor`",
-        )
+        words = "; ".join(f"{host} → {facts.ip(host)}" for host in names) + " in `replicaof` and `sentinel monitor`"
+        # To the same master by its other name: a replica goes on where it was.
+        follow = [
+            cli(node.address, f"REPLICAOF {facts.ip(node.source.host)} {node.source.port}")
+            for node in facts.replicas
+            if node.source is not None and node.source.host in names and _is_ip(facts.ip(node.source.host))
+        ]
+        yield found(f"host names ({some}) beside IPs ({', '.join(numbers)})", "\n".join([*follow, words]))
 
 
 def _is_ip(host: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from evercache.ops.doctor.checks.words import cli
+from evercache.ops.doctor.checks.words import cli, quoted
 from evercache.ops.doctor.facts import (
     Facts,
     SentinelFacts,
@@ -20,9 +20,12 @@ from evercache.ops.doctor.facts import (
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
 from evercache.ops.greetings import RESET, trouble
 from evercache.protocol.topology import ELECTION, LONGEST_WAIT
+from evercache.wire.types import Address
 
 __all__: list[str] = []
 
+#: Settings of a group that all sentinels should have alike.
+_COPIED = ("down-after-milliseconds", "failover-timeout", "parallel-syncs")
 _DOWN = frozenset({"s_down", "o_down", "disconnected"})
 
 
@@ -107,22 +110,38 @@ def ckquorum(facts: Facts) -> Iterator[Finding]:
             yield unseen(f"{where}: {sentinel.hidden['SENTINEL MASTERS']}")
         elif group is None:
             known = " and ".join(one.name for one in sentinel.groups) or "nothing"
-            master = facts.master
-            line = f" {master.host} {master.port} <quorum>" if master else " <host> <port> <quorum>"
-            yield found(
-                f"{where} does not know {service!r}; it watches {known}",
-                ("" if any(True for _ in facts.groups()) else f"name {known} in the URL, or ")
-                + f"{cli(sentinel.address)} SENTINEL MONITOR {service}{line}",
-            )
+            mend = _monitor(facts, sentinel)
+            if not any(True for _ in facts.groups()):
+                mend = f"name {known} in the URL; or have it watch {service}\n{mend}"
+            yield found(f"{where} does not know {service!r}; it watches {known}", mend)
         elif not group.ckquorum.startswith("OK"):
             if "NOPERM" in group.ckquorum or "unknown" in group.ckquorum.lower():
                 yield unseen(f"{where}: {group.ckquorum}")
                 continue
             total, quorum = len(facts.known_sentinels), whole(group.master, "quorum")
-            mend = f"start the sentinels that are down; then {cli(sentinel.address)} SENTINEL CKQUORUM {service}"
+            mend = f"start the sentinels that are down\n{cli(sentinel.address)} SENTINEL CKQUORUM {quoted(service)}"
             if quorum > total:
-                mend = f"{cli(sentinel.address)} SENTINEL SET {service} quorum {total // 2 + 1}"
+                mend = f"{cli(sentinel.address)} SENTINEL SET {quoted(service)} quorum {total // 2 + 1}"
             yield found(f"{where}: {_said(group.ckquorum)}", mend)
+
+
+def _monitor(facts: Facts, sentinel: SentinelFacts) -> str:
+    """The command lines that have a sentinel watch the present master, with the settings of the others."""
+    service, master = quoted(facts.client.service), facts.master
+    if master is None:
+        return f"{cli(sentinel.address)} SENTINEL MONITOR {service} <host> <port> <quorum>"
+    others = [group.master for one, group in facts.groups() if one is not sentinel]
+    model = next((one for one in others if facts.place(address_of(one)) == facts.place(master)), {})
+    quorum = whole(model, "quorum") or (len(facts.known_sentinels) // 2 + 1)
+    settings = [f"{name} {quoted(model[name])}" for name in _COPIED if name in model]
+    if any(node.open is False for node in facts.up_nodes):
+        settings.insert(0, "auth-pass <password>")
+    return "\n".join(
+        [
+            f"{cli(sentinel.address)} SENTINEL MONITOR {service} {quoted(master.host)} {master.port} {quorum}",
+            *(f"{cli(sentinel.address)} SENTINEL SET {service} {setting}" for setting in settings),
+        ]
+    )
 
 
 @check(
@@ -147,13 +166,17 @@ def quorum(facts: Facts) -> Iterator[Finding]:
         if not least <= value <= majority:
             yield found(
                 f"{facts.label(sentinel.address)}: quorum {value} of {total} sentinels",
-                f"{cli(sentinel.address)} SENTINEL SET {group.name} quorum {majority}",
+                f"{cli(sentinel.address)} SENTINEL SET {quoted(group.name)} quorum {majority}",
             )
     if len(set(seen.values())) > 1 and all(least <= value <= majority for value in seen.values()):
         told = ", ".join(f"{facts.label(address)}: {value}" for address, value in seen.items())
         yield found(
             f"the sentinels have different quorums ({told})",
-            f"on each sentinel: SENTINEL SET {facts.client.service} quorum {majority}",
+            "\n".join(
+                f"{cli(address)} SENTINEL SET {quoted(facts.client.service)} quorum {majority}"
+                for address, value in seen.items()
+                if value != majority
+            ),
         )
 
 
@@ -200,10 +223,14 @@ def own_myid(facts: Facts) -> Iterator[Finding]:
     for myid, several in ids.items():
         if len(several) > 1:
             where = " and ".join(facts.label(one.address) for one in several)
-            file = several[-1].info.get("config_file", "") or "its file"
+            last = facts.label(several[-1].address)
+            file = several[-1].info.get("config_file", "")
+            remove = (
+                f"sed -i '/^sentinel myid /d' {quoted(file)}" if file else "remove `sentinel myid` from its file"
+            )
             yield found(
                 f"{where} have the same id {myid[:12]}…",
-                f"stop {facts.label(several[-1].address)}, remove `sentinel myid` from {file}, start it",
+                f"stop {last}, and on its host, before it is started again\n{remove}\nstart {last}",
             )
 
 
@@ -228,12 +255,10 @@ def same_master(facts: Facts) -> Iterator[Finding]:
         if "failover_in_progress" in flags_of(group.master):
             yield unseen(f"{facts.label(sentinel.address)}: a failover is under way; look again in a minute")
             continue
-        quorum = group.master.get("quorum", "2")
         at = f"at epoch {epoch}" + (f", the others at {newest}" if epoch != newest else ", as do the others")
         yield found(
             f"{facts.label(sentinel.address)} names {facts.label(address)} {at}; most name {facts.label(right)}",
-            f"{cli(sentinel.address)} SENTINEL REMOVE {service}; then SENTINEL MONITOR {service} "
-            f"{right.host} {right.port} {quorum}, and its settings again",
+            f"{cli(sentinel.address)} SENTINEL REMOVE {quoted(service)}\n{_monitor(facts, sentinel)}",
         )
 
 
@@ -248,20 +273,20 @@ def same_master(facts: Facts) -> Iterator[Finding]:
 )
 def dead_remembered(facts: Facts) -> Iterator[Finding]:
     """What sentinels hold for down, and does not answer from here either."""
-    lost: dict[str, list[str]] = {}
+    lost: dict[str, list[Address]] = {}
     kinds: dict[str, str] = {}
     for sentinel, group in facts.groups():
         for kind, entries in (("replica", group.replicas), ("sentinel", group.sentinels)):
             for entry in entries:
                 address = address_of(entry)
                 if flags_of(entry) & _DOWN and not _answers(facts, entry):
-                    lost.setdefault(str(address), []).append(facts.label(sentinel.address))
+                    lost.setdefault(str(address), []).append(sentinel.address)
                     kinds[str(address)] = f"{kind} {facts.label(address)}"
     for place, holders in lost.items():
         yield found(
             f"{kinds[place]} is down, and remembered by {len(holders)} sentinel{'s' * (len(holders) > 1)}",
-            "start it; or, if it is gone for good, on each sentinel, 30 s apart: "
-            f"SENTINEL RESET {facts.client.service}",
+            "start it; or, if it will never be back, have one sentinel after the other forget it\n"
+            + "\nsleep 30\n".join(cli(one, f"SENTINEL RESET {quoted(facts.client.service)}") for one in holders),
         )
 
 
@@ -296,10 +321,11 @@ def groups_apart(facts: Facts) -> Iterator[Finding]:
         if len(both) > 1 and both not in told:
             told.add(both)
             other = next(name for name in both if name != facts.client.service)
-            holders = ", ".join(dict.fromkeys(str(one.address) for one in names[other]))
+            holders = dict.fromkeys(one.address for one in names[other])
+            lines = [cli(one, f"SENTINEL REMOVE {quoted(other)}") for one in holders]
             yield found(
                 f"{place} is in the groups {' and '.join(both)}",
-                f"if {other} does not belong there, on {holders}: SENTINEL REMOVE {other}",
+                "\n".join([f"if {other} does not belong there", *lines]),
             )
 
 
@@ -337,7 +363,7 @@ def reboot_period(facts: Facts) -> Iterator[Finding]:
             down_after = number(group.master, "down-after-milliseconds") or 5000
             yield found(
                 f"{where}: {process.config_file} sets no {word}-reboot-down-after-period",
-                f"{cli(sentinel.address)} SENTINEL SET {group.name} {word}-reboot-down-after-period "
+                f"{cli(sentinel.address)} SENTINEL SET {quoted(group.name)} {word}-reboot-down-after-period "
                 f"{max(int(down_after) * 2, 10_000)}",
             )
 
@@ -359,7 +385,7 @@ def promotion_time(facts: Facts) -> Iterator[Finding]:
         if down_after / 1000 + ELECTION > LONGEST_WAIT:
             yield found(
                 f"{facts.label(sentinel.address)} notices a dead master after {down_after / 1000:g} s",
-                f"{cli(sentinel.address)} SENTINEL SET {group.name} down-after-milliseconds 5000",
+                f"{cli(sentinel.address)} SENTINEL SET {quoted(group.name)} down-after-milliseconds 5000",
             )
 
 

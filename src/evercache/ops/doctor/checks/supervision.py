@@ -122,9 +122,9 @@ def foreground(facts: Facts) -> Iterator[Finding]:
             file = server.info.get("config_file") or "its command line"
             yield found(f"{where}: daemonize yes", f"daemonize no in {file}; then restart it by its supervisor")
         elif said is None:
-            why = "a sentinel tells no daemonize"
+            why = "a sentinel does not show daemonize"
             if isinstance(server, NodeFacts):
-                why = server.hidden.get("CONFIG", "it tells no daemonize")
+                why = server.hidden.get("CONFIG", "it does not show daemonize")
             yield unseen(f"{where}: {why}", host=True)
 
 
@@ -156,6 +156,6 @@ def config_writable(facts: Facts) -> Iterator[Finding]:
         elif process.unwritable:
             yield found(
                 f"{where}: {process.unwritable}",
-                f"chown the server's user {process.config_file} and its folder; then "
+                f"give {process.config_file} and its folder to the server's user (chown)\n"
                 + cli(server.address, "SENTINEL FLUSHCONFIG" if process.sentinel else "CONFIG REWRITE"),
             )
