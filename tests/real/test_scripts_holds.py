@@ -110,9 +110,9 @@ def test_a_tag_that_only_the_value_carries_is_looked_at(rig: Rig) -> None:
 def test_what_began_under_a_hold_is_not_stored_after_its_time(rig: Rig) -> None:
     """Who held it was killed: its last word, the mark, never came."""
     plain, token = Subject(KEY), "d" * 16
-    assert hold(rig, [Scope.of_tag("red")], 40) == "ok"
-    taken, since = lease(rig, plain, token=token), tip(rig)
-    time.sleep(0.06)
+    assert hold(rig, [Scope.of_tag("red")], 500) == "ok"  # the lease is asked for within its time
+    taken, since = lease(rig, plain, token=token, lease_ms=9000), tip(rig)
+    time.sleep(0.52)
     assert lease(rig, Subject("ns:other", "", (RED,))).status == "lead", "its time is over"
     assert store(rig, token, taken.stamp, (RED,)).reason == "held"
     assert write(rig, subject=plain, envelope=envelope(tags=(RED,)), since=since).status == "outdated"
