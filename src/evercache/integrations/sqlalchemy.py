@@ -6,6 +6,7 @@ They wait in the session. Right before its COMMIT, all flushed, fills are refuse
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,6 @@ from evercache.protocol.scope import Scope
 try:
     from sqlalchemy import event, util
     from sqlalchemy.exc import MissingGreenlet
-    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 except ImportError as error:
     raise PackageMissing(
@@ -27,11 +27,13 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
     from evercache.cache import Cache
 
-__all__ = ["AnySession", "invalidate_on_commit"]
+    AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
 
-AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
+__all__ = ["AnySession", "invalidate_on_commit"]
 
 #: Waits for a coroutine from inside a session that tasks use (named differently from SQLAlchemy 2.1 on).
 _wait: Callable[[Coroutine[Any, Any, Any]], Any] = getattr(util, "await_", None) or util.await_only
@@ -49,8 +51,10 @@ def invalidate_on_commit(
 ) -> None:
     """See `Cache.invalidate_on_commit`."""
     scopes, seconds = scopes_of(cache, what, tag), longest(at_most)
-    found: Any = session() if isinstance(session, (scoped_session, async_scoped_session)) else session
-    plain: Any = found.sync_session if isinstance(found, AsyncSession) else found
+    given: Any = session
+    scoped: tuple[Any, ...] = (scoped_session, *_for_tasks("async_scoped_session"))
+    found = given() if isinstance(given, scoped) else given
+    plain = found.sync_session if isinstance(found, _for_tasks("AsyncSession")) else found
     if not isinstance(plain, Session):
         raise TypeError(f"{session!r} is no session of SQLAlchemy: give a Session, an AsyncSession or a scoped one")
     of_session: dict[Cache, _Waiting] = plain.info.setdefault(_INFO, {})
@@ -58,6 +62,16 @@ def invalidate_on_commit(
     if waiting is None:
         waiting = of_session[cache] = _Waiting(cache, plain)
     waiting.add(plain, scopes, seconds, for_tasks=plain is not found)
+
+
+@functools.cache
+def _for_tasks(name: str) -> tuple[Any, ...]:
+    """A class of SQLAlchemy's sessions for tasks; empty if they cannot be imported: 2.1 needs greenlet for them."""
+    try:
+        from sqlalchemy.ext import asyncio
+    except ImportError:
+        return ()
+    return (getattr(asyncio, name),)
 
 
 def _of(session: Session) -> SessionTransaction | None:
