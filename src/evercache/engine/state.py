@@ -560,10 +560,17 @@ class State:
     # -- flights
 
     def join_or_lead(
-        self, subject: Subject, need: int, caller: Owner, *, joinable: bool, overdue: Overdue | None = None
+        self,
+        subject: Subject,
+        need: int,
+        caller: Owner,
+        *,
+        joinable: bool,
+        overdue: Overdue | None = None,
+        at_once: bool = True,
     ) -> tuple[Flight, bool]:
-        """The flight of a key, and whether the caller leads it. Who leads one because another is `overdue` runs the
-        function at once."""
+        """The flight of a key, and whether the caller leads it. With `at_once`, a caller that leads one because
+        another is `overdue` runs the function now."""
         now = self.now()
         with self.lock:
             flight = self.flights.get(subject.key) if joinable else None
@@ -576,7 +583,7 @@ class State:
                 if not late or (overdue is not None and not overdue.outwaited and flight.phase == "running"):
                     return flight, False
             flight = self.flights.begin(subject, need, now, caller)
-            if overdue is not None:
+            if overdue is not None and at_once:
                 flight.phase = "running"
             return flight, True
 

@@ -182,7 +182,12 @@ class AsyncBatchReads(AsyncReads):
                         late = overdue.get(index)
                         joinable = turn < 2 or late is not None
                         flight, leads = state.join_or_lead(
-                            requests[index].subject, needs[index], caller, joinable=joinable, overdue=late
+                            requests[index].subject,
+                            needs[index],
+                            caller,
+                            joinable=joinable,
+                            overdue=late,
+                            at_once=False,  # after what it leads
                         )
                         (flights if leads else theirs)[index] = flight
                 led = {index: flight for index, flight in flights.items() if index not in overdue}
