@@ -252,7 +252,7 @@ WORLD = [
         "a process that wakes does not read the log at once",
         14,
         (put(Idleness, "_woken", lambda self: self._engine.deployment.look_for_idle()),),
-        settings={**CALM, "consistency": "available", "max_staleness": 0.4},
+        settings={**CALM, "consistency": "available", "max_staleness": 0.25},
         workload=NAPPING,
     ),
     # -- bounds, and ways to find the master
