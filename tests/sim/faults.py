@@ -193,7 +193,7 @@ def _flush(world: World) -> bool:
     if not master.alive or world.two_masters:
         return False  # of two masters the former one may begin a life above the other's: rule 1
     world.oracle.lost_data("flush", world.now, world.now + GRACE).complete = True
-    world.oracle.leases.all_gone(master)
+    world.oracle.flushed(master)
     effect = ("flush", None, None)
     master.data.apply(effect)
     master.record([effect])

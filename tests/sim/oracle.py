@@ -417,6 +417,13 @@ class Oracle:
         if state:
             self._evicted.add(node.replid)
 
+    def flushed(self, node: Any) -> None:
+        """All that a node had is gone. A process that knows nothing of it begins by the server's clock, which may have
+        been set back."""
+        self.leases.all_gone(node)
+        if self.clock_at > -inf:
+            self._stamps = {here: stamp for here, stamp in self._stamps.items() if here[0] != node.replid}
+
     def _script_invalidate(self, node: Any, reply: list[Any], words: list[bytes]) -> None:
         if reply[0] == b"ok":
             self._issued(node, int(reply[3]), words)
