@@ -418,8 +418,10 @@ class Oracle:
             self._evicted.add(node.replid)
 
     def flushed(self, node: Any) -> None:
-        """All that a node had is gone. A process that knows nothing of it begins by the server's clock, and that may
-        have been set back."""
+        """All that a node had is gone. A process that knows nothing of it begins by the server's clock.
+
+        That may have been set back.
+        """
         self.leases.all_gone(node)
         if self.clock_at > -inf:
             self._stamps = {here: stamp for here, stamp in self._stamps.items() if here[0] != node.replid}
