@@ -1,5 +1,3 @@
 """The version of this package. The build reads it from here; at run time nothing looks into the metadata."""
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
