@@ -51,6 +51,10 @@ class Result:
     trace: tuple[str, ...] = field(repr=False, default=())
 
 
+#: A process that was idle has read the log so soon (seconds) after its first call.
+_FIRST_READ = 0.1
+
+
 class World:
     """Everything of one schedule."""
 
@@ -370,7 +374,8 @@ class World:
         for process in self.processes:
             engine, now = process.engine, process.clock()
             state = engine.state
-            if not (state.idle or state.sure(now)):
+            woken = now - state.awake_since < _FIRST_READ
+            if not (state.idle or woken or state.sure(now)):
                 found.append(("liveness", f"{process.name} is blind: covers {now - state.covers:.3f} s ago"))
             admitted = {r.address for r in engine.replicas.admitted(state.tau, now, engine.settings.lag_bound)}
             for address in replicas:
