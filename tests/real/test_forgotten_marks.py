@@ -7,6 +7,7 @@ event loop was blocked, or the answer was late. Nothing here waits for a fixed t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -69,7 +70,8 @@ class HeldAnswers(Peer):
                 held.clear()
                 self.answered.set()
                 self.release.wait(20)
-            near.sendall(data)
+            with contextlib.suppress(OSError):  # the client has gone
+                near.sendall(data)
 
 
 def marks_of(cache: Cache) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def test_an_idle_process_asks_its_servers_seldom(whole: Deployment) -> None:
         took = time.monotonic() - began
         assert engine_of(cache).state.idle
         assert engine_of(cache).state.sure_until < 0, "nothing that it heard counts"
-        assert cache.health().ok
+        health = cache.health()
+        assert health.ok, health.problems
     sent: Counter[str] = Counter()
     for all_before, all_after in zip(before, after, strict=True):
         for ident, count in all_after.items():

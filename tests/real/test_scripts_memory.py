@@ -52,7 +52,7 @@ unique_ids = st.uuids().map(lambda u: u.hex[:16])
 puts = st.lists(
     st.builds(Put, subjects, st.one_of(ids, unique_ids), st.just(HOUR), st.just(HOUR), envelopes, stamps, stamps),
     min_size=1,
-    unique_by=lambda put: put.subject.key,
+    unique_by=(lambda put: put.id, lambda put: put.subject.key),
 )
 invalidations = st.lists(
     st.builds(Invalidation, scopes, st.one_of(ids, unique_ids), functions),

@@ -29,13 +29,22 @@ def _lease(call: Call) -> Reply:
     name, asks, lease_ms, expected_ms = call.text(), call.text() == b"1", call.number(), call.number()
     not_after_us, marks_ms, life = call.number(), call.number(), call.text()
     late = asks and 0 < not_after_us < call.now_us
+    asked = [
+        (call.entry_key, call.lease_key, call.number(), call.text(), call.text(), call.words())
+        for _ in call.entries()
+    ]
     items: list[Reply] = []
-    for _ in call.entries():
-        least, token, seen, tags = call.number(), call.text(), call.text(), call.words()
+    while len(items) < len(asked):
+        call.entry_key, call.lease_key, least, token, seen, tags = asked[len(items)]
         view = call.look(least, name, tags)
         entry, take = view.entry, asks and not late
         if take:
+            before = call.book.star
             call.raise_tip(view.least, life)
+            if items and call.book.star > before:
+                # Everything was invalidated, and so were the leases on those before this one.
+                items.clear()
+                continue
             if call.book.star > view.least:
                 view = call.look(least, name, tags)
         stale = entry.raw if view.fresh and entry is not None else b""
@@ -197,29 +206,32 @@ def _set(call: Call) -> Reply:
         return call.reply(b"late")
     ids = call.texts(call.count)
     puts = [call.texts(7) for _ in ids]
-    items: list[Reply] = []
+    judged = []  # all of them before the first is written
     for _, id, (name, *rest, envelope, ntags) in zip(call.entries(), ids, puts, strict=True):
         tags = call.texts(int(ntags))
-        if id in call.book.ids:
-            items.append(b"cancelled")
-            continue
         least, since, soft_ms, span_ms = map(int, rest)
-        view = call.look(least, name, tags)
-        if mode == b"add" and view.fresh:
-            items.append(b"exists")
-            continue
-        if mode == b"since":
+        refused, view = b"", call.look(least, name, tags)
+        if id in call.book.ids:
+            refused = b"cancelled"
+        elif mode == b"add" and view.fresh:
+            refused = b"exists"
+        elif mode == b"since":
             written = parse(envelope)
             tags = tags + (written.tags if written else [])
             held = call.held_since(call.now_ms - REMEMBERED_MS, call.entry_key, name, tags)
             if held or since < call.covering(least, name, tags)[2] or not _untouched(call, since):
-                items.append(b"outdated")
-                continue
+                refused = b"outdated"
+        judged.append((call.entry_key, call.lease_key, id, refused, view.existed, soft_ms, span_ms, envelope))
+    items: list[Reply] = []
+    for call.entry_key, call.lease_key, id, refused, existed, soft_ms, span_ms, envelope in judged:
+        if refused:
+            items.append(refused)
+            continue
         stamp, _ = call.mark(b"k", call.entry_key, id, False, limit, life)
         soft = call.now_ms + soft_ms
         call.put(patched(envelope, stamp, soft, span_ms), soft_ms + span_ms)
         call.server.unlink(call.lease_key)
-        items.append([stamp, view.existed, soft])
+        items.append([stamp, existed, soft])
     return call.reply(b"ok", *items)
 
 

@@ -433,6 +433,9 @@ class AsyncOperations:
         state, patience = engine.state, min(engine.settings.budget * 4, _FIRST_LOOK)
         while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
             await AsyncWaits.pause(0.01)
+        # A process that was idle until now reads the log first.
+        while state.ready and state.blind(state.now()) and state.now() - state.awake_since < patience:
+            await AsyncWaits.pause(0.01)
         return [await self._node(address, role) for address, role in members(engine)]
 
     async def _node(self, address: Any, role: str) -> NodeHealth:

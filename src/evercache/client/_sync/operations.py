@@ -417,6 +417,9 @@ class SyncOperations:
         state, patience = engine.state, min(engine.settings.budget * 4, _FIRST_LOOK)
         while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
             SyncWaits.pause(0.01)
+        # A process that was idle until now reads the log first.
+        while state.ready and state.blind(state.now()) and state.now() - state.awake_since < patience:
+            SyncWaits.pause(0.01)
         return [self._node(address, role) for address, role in members(engine)]
 
     def _node(self, address: Any, role: str) -> NodeHealth:

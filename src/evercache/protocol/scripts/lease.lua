@@ -31,9 +31,9 @@ while i <= count do
   -- A lease's stamp is the tip, so the tip must first reach what the caller knows, and a mark whose state was evicted.
   local again = false
   if take and least > tip then
-    again = i > 1 -- leases on those before this one were taken below the new tip
-    local gens, LIFE, wanted = call('HGET', STATE, 'gens'), ARGV[12], least
+    local gens, LIFE, wanted, before = call('HGET', STATE, 'gens'), ARGV[12], least, star
     --@ raise_tip
+    again = i > 1 and star > before -- everything was invalidated, and so were the leases on those before this one
     if star > least then -- the bookkeeping was gone, and what is here is of its former life
       least = star
       fresh = fresh and stamp >= star
