@@ -434,7 +434,7 @@ class AsyncOperations:
         while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
             await AsyncWaits.pause(0.01)
         # A process that was idle until now reads the log first.
-        while state.ready and state.blind(state.now()) and state.now() - state.awake_since < patience:
+        while state.ready and not state.sure(state.now()) and state.now() - state.awake_since < patience:
             await AsyncWaits.pause(0.01)
         return [await self._node(address, role) for address, role in members(engine)]
 

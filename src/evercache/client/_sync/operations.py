@@ -418,7 +418,7 @@ class SyncOperations:
         while state.ready and state.now() - state.tau < patience and undecided(engine, state.now()):
             SyncWaits.pause(0.01)
         # A process that was idle until now reads the log first.
-        while state.ready and state.blind(state.now()) and state.now() - state.awake_since < patience:
+        while state.ready and not state.sure(state.now()) and state.now() - state.awake_since < patience:
             SyncWaits.pause(0.01)
         return [self._node(address, role) for address, role in members(engine)]
 
