@@ -43,7 +43,9 @@ class Watch:
         elif not state.ready or state.unread:
             pass  # the log is not followed yet
         elif state.blind(now):
-            hub.emit(events.TailBlind())
+            # One that was idle until now is about to read it.
+            if now - state.awake_since > engine.settings.max_staleness:
+                hub.emit(events.TailBlind())
         elif hub.open:
             hub.emit(events.TailSure())
             if not state.master_down:
