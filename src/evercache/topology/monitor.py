@@ -25,7 +25,7 @@ __all__ = ["Monitor", "Round"]
 
 #: For so long (seconds) a replica that is not verified is asked every 50 ms.
 HURRY = 5.0
-#: What the tail of an idle process was told by the master counts for this share of the interval.
+#: What the master answered to the tail of an idle process counts for this share of the interval.
 _TOLD = 0.4
 
 
@@ -73,7 +73,7 @@ class Monitor:
         self._idle: float | None = None
         #: A replica in use that answered so lately (seconds) is not asked in the next round.
         self.spared = 0.0
-        #: What the master last told somebody else who asked it.
+        #: The last answer of the master to the tail.
         self._told: NodeFacts | None = None
         self._changed_generation, self._on_master, self._on_round = changed_generation, on_master, on_round
         self._bell = Bell()
@@ -104,7 +104,7 @@ class Monitor:
         self._idle = interval
 
     def told(self, facts: NodeFacts) -> None:
-        """Take over what the master told the tail of an idle process, instead of asking it as well. On the loop."""
+        """Take over what the master answered to the tail of an idle process, and do not ask it too. On the loop."""
         self._told = facts
 
     async def run(self, nodes: SharedEndpoints | None = None) -> None:
