@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.proxy import DelayProxy
 from tests.real.trouble_tools import MESSAGE, Site, timed, warm
 from tests.servers import Deployment, Server, free_port, wait_for
 
 from evercache import Cache
+from evercache.client._sync.writes import SyncWrites
 from evercache.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -270,3 +272,63 @@ def test_first_use_of_a_server_that_does_not_answer(trouble: str) -> None:
             assert page(9) == 0
             assert page(9) == 0
             assert cache.stats().counters.hits == 1
+
+
+class StalledLog(DelayProxy):
+    """Once `stalled`, requests for the log are held back for 10 s; all others pass."""
+
+    stalled = False
+
+    def from_client(self, data: bytes) -> None:
+        if self.stalled and b"XREAD" in data:
+            self.delay = 10.0
+            self._loop.call_soon(self.set_delay, 0.0)  # this chunk only
+
+
+def test_a_stalled_connection_of_the_log_is_not_taken_for_a_dead_primary() -> None:
+    """Writes that were answered show that the primary serves: what is cached there is not computed again."""
+    computed = 0
+    with (
+        Server.start("valkey") as server,
+        StalledLog(server.port) as proxy,
+        Cache(f"redis://127.0.0.1:{proxy.port}", namespace="stalled") as cache,
+    ):
+
+        @cache.cached(ttl=60)
+        def page() -> int:
+            nonlocal computed
+            computed += 1
+            return computed
+
+        wait_for(lambda: cache.health().ok, what="the cache to follow the log")
+        assert page() == 1
+        proxy.stalled = True
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end:
+            assert cache.set("beside", 1)
+            assert page() == 1
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("operation", ["incr", "touch", "set", "delete"])
+def test_a_pause_within_a_write_does_not_move_its_deadline(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that stands still before a write is sent must not send it after the budget of the call."""
+    with Server.start("valkey") as server, Cache(server.url, namespace="pause", budget=BUDGET) as cache:
+        assert cache.set("count", 1)
+        calls = {
+            "incr": (lambda: cache.incr("count"), "incr"),
+            "touch": (lambda: cache.touch("count", ttl=600), "touch"),
+            "set": (lambda: cache.set("count", 5), "set_many"),
+            "delete": (lambda: cache.delete("count"), "invalidate_many"),
+        }
+        call, name = calls[operation]
+        sent = getattr(SyncWrites, name)
+
+        def late(*args: Any, **options: Any) -> Any:
+            time.sleep(3 * BUDGET)
+            return sent(*args, **options)
+
+        monkeypatch.setattr(SyncWrites, name, late)
+        answer = call()
+        monkeypatch.undo()
+        assert not answer, "sent after its deadline"

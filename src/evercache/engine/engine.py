@@ -454,6 +454,7 @@ class Engine:
             # Not ready: it may be a late word of the former master, whose clock is another one.
             if state.ready and state.generation == generation:
                 state.observe_time(time_us, state.now(), sent)
+                state.answered = sent
         if self._refusals:
             for code in list(self._refusals):
                 self._refusals.discard(code)

@@ -176,6 +176,8 @@ class State:
         self.awake_since = float("-inf")
         self._covers = float("-inf")
         self.covers = float("-inf")
+        #: When the newest request of a call that the master answered was sent. Guarded by `lock`.
+        self.answered = float("-inf")
         self._master_down = False
         self._readiness: Landing[None] = Landing()
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from evercache.engine.state import Why
-from evercache.errors import Loading, NoScript, ProtocolError, ReadOnly, ServerError, UnavailableError
+from evercache.errors import (
+    DeadlineExceeded,
+    Loading,
+    NoScript,
+    ProtocolError,
+    ReadOnly,
+    ServerError,
+    UnavailableError,
+)
 from evercache.observe import events
 from evercache.protocol.balance import Share
 from evercache.protocol.commands import mark_member
@@ -70,6 +78,8 @@ class Tail:
         #: Whether the end of the connection is `interrupt`'s doing: no trouble of the master's.
         self._interrupted = False
         self._failures = 0
+        #: When the reply that is not there yet was due, or its connection was begun.
+        self._due = float("-inf")
         self._resyncs = Share(_SHARE, _FREE)
         #: Fires where a read waits for lines that are gone.
         self._waits_in_vain: asyncio.TimerHandle | None = None
@@ -113,6 +123,10 @@ class Tail:
             self._failures += 1
         if refused and engine.state.ready and isinstance(error, ServerError):
             engine.log_refused(address, error)
+        elif isinstance(error, DeadlineExceeded) and engine.state.answered > self._due:
+            # Others were answered meanwhile: this connection has stalled, and the master serves. Calls that took it
+            # for dead would compute what is cached.
+            engine.idleness.wake()
         else:
             engine.master_trouble(address, error)
 
@@ -120,6 +134,7 @@ class Tail:
         engine = self._engine
         state = engine.state
         self._interrupted = False
+        self._due = state.now()
         connection = await engine.connect_tail(address)
         self._connection = connection
         end = asyncio.ensure_future(self._notice_end(connection))
@@ -194,6 +209,7 @@ class Tail:
         if knew_marks:
             commands.append(("EXISTS", keys.marks))
         sent = state.now()
+        self._due = sent + block
         try:
             first = self._look_ahead if block else None
             replies = await connection.execute(commands, sent + block + PATIENCE, first=first)

@@ -82,7 +82,7 @@ class AsyncChanges:
         settings = self._engine.settings
         return await self._writes.invalidate_many(
             list(hold.scopes),
-            WAITED * settings.budget,
+            self._engine.state.now() + WAITED * settings.budget,
             counters,
             strict=settings.consistency == "strict",
             on_error=on_error,

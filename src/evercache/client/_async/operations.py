@@ -229,7 +229,7 @@ class AsyncOperations:
         settings = self._engine.settings
         return await self._writes.invalidate_many(
             list(scopes),
-            WAITED * settings.budget,
+            self._engine.state.now() + WAITED * settings.budget,
             counters,
             function=function,
             strict=settings.consistency == "strict",
@@ -289,19 +289,17 @@ class AsyncOperations:
             values.append(value)
         return values
 
-    async def _settled(self, subject: Subject, budget: float, counters: Counters) -> float:
-        """What builds on a key waits for what is pending for it (rule 4); what is left of the budget (seconds).
+    async def _settle(self, subject: Subject, deadline: float, counters: Counters) -> None:
+        """Wait for what is pending for a key, before an operation that builds on it (rule 4).
 
-        Raises UnavailableError when the pending one cannot be brought.
+        Raises UnavailableError when the pending one cannot be delivered.
         """
         state = self._engine.state
         if not state.journal.pending and not state.journal.suspended:
-            return budget
-        deadline = state.now() + budget
+            return
         await self._reads.settle(subject, deadline, counters)
         if state.journal.covers(subject):
             raise MasterUnknown("an invalidation of the key waits for the master")
-        return max(0.0, deadline - state.now())
 
     async def set(
         self,
@@ -312,34 +310,36 @@ class AsyncOperations:
         since: int = 0,
     ) -> Ack:
         """Write a value."""
-        policy, counters, left = request.policy, request.counters, None
+        policy, counters = request.policy, request.counters
+        deadline = self._engine.state.now() + policy.budget
         if mode == "add":
             try:
-                left = await self._settled(request.subject, policy.budget, counters)
+                await self._settle(request.subject, deadline, counters)
             except UnavailableError as error:
                 self._engine.failed(error, counters)
                 if policy.on_error == "raise":
                     raise
                 return Ack(False, queued=True, reason="unavailable")
-        return (await self._set([(request, value)], mode, since, left))[0]
+        return (await self._set([(request, value)], deadline, mode, since))[0]
 
     async def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
         """Write many values, in one round trip."""
-        return dict(zip(requests, await self._set(list(requests.values())), strict=True))
+        if not requests:
+            return {}
+        pairs = list(requests.values())
+        deadline = self._engine.state.now() + pairs[0][0].policy.budget
+        return dict(zip(requests, await self._set(pairs, deadline), strict=True))
 
     async def _set(
         self,
         pairs: Sequence[tuple[Request, Any]],
+        deadline: float,
         mode: Literal["set", "add", "since"] = "set",
         since: int = 0,
-        left: float | None = None,
     ) -> list[Ack]:
         """Write what can be written; the keys of the rest are invalidated, in one round trip more."""
-        if not pairs:
-            return []
         engine, state = self._engine, self._engine.state
         policy, counters = pairs[0][0].policy, pairs[0][0].counters
-        deadline = state.now() + (policy.budget if left is None else left)
         writes: dict[int, Write] = {}
         acks: dict[int, Ack] = {}
         mistake: CannotEncode | ResourceExhausted | None = None
@@ -364,14 +364,14 @@ class AsyncOperations:
                 acks[index] = Ack(False, reason="expired")
         if acks and mode != "add":  # what was there before must not be taken for these values
             scopes = [Scope.of_key(pairs[index][0].subject.key) for index in acks]
-            removed = await self._writes.invalidate_many(scopes, deadline - state.now(), counters)
+            removed = await self._writes.invalidate_many(scopes, deadline, counters)
             for index, ack in zip(list(acks), removed, strict=True):
                 if acks[index].reason == "expired":
                     acks[index] = replace(ack, reason="expired")
         if writes:
             done = await self._writes.set_many(
                 list(writes.values()),
-                max(0.001, deadline - state.now()),
+                deadline,
                 counters,
                 strict=engine.settings.consistency == "strict",
                 on_error=policy.on_error,
@@ -385,9 +385,10 @@ class AsyncOperations:
         """Give an entry a new time to live; False when there is none (or no master answers)."""
         policy = request.policy
         lifetime = _lasting(policy.lifetime(UNSET, 0.0), "touch", "delete() ends an entry")
+        deadline = self._engine.state.now() + policy.budget
         try:
-            left = await self._settled(request.subject, policy.budget, request.counters)
-            return await self._writes.touch(request.subject, lifetime, left)
+            await self._settle(request.subject, deadline, request.counters)
+            return await self._writes.touch(request.subject, lifetime, deadline)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -400,9 +401,10 @@ class AsyncOperations:
         counter_payload(delta)
         counter_payload(initial)
         lifetime = _lasting(policy.lifetime(0, 0.0), "incr", "a counter has to be kept to count")
+        deadline = self._engine.state.now() + policy.budget
         try:
-            left = await self._settled(request.subject, policy.budget, request.counters)
-            return await self._writes.incr(request.subject.key, delta, initial, lifetime, left)
+            await self._settle(request.subject, deadline, request.counters)
+            return await self._writes.incr(request.subject.key, delta, initial, lifetime, deadline)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":

@@ -74,15 +74,15 @@ class AsyncWrites:
         return f"<AsyncWrites of {self._engine!r}>"
 
     async def invalidate(
-        self, scope: Scope, budget: float, counters: Counters, *, function: str = "", strict: bool = False
+        self, scope: Scope, deadline: float, counters: Counters, *, function: str = "", strict: bool = False
     ) -> Ack:
         """Invalidate a scope: obeyed here at once, everywhere when the master has it."""
-        return (await self.invalidate_many([scope], budget, counters, function=function, strict=strict))[0]
+        return (await self.invalidate_many([scope], deadline, counters, function=function, strict=strict))[0]
 
     async def invalidate_many(
         self,
         scopes: list[Scope],
-        budget: float,
+        deadline: float,
         counters: Counters,
         *,
         function: str = "",
@@ -96,7 +96,7 @@ class AsyncWrites:
             return self._queue_inside(scopes, counters, function)
         if not self._engine.start():
             return [Ack(False, reason="unavailable") for _ in scopes]
-        deadline, sender = state.now() + budget, AsyncWaits.owner()
+        sender = AsyncWaits.owner()
         items: list[Pending] = []
         try:
             with ENOUGH_MEMORY:
@@ -179,7 +179,7 @@ class AsyncWrites:
     async def set_many(
         self,
         writes: Sequence[Write],
-        budget: float,
+        deadline: float,
         counters: Counters,
         *,
         strict: bool = False,
@@ -195,7 +195,7 @@ class AsyncWrites:
             return self._queue_inside([Scope.of_key(write.subject.key) for write in writes], counters)
         if not self._engine.start():
             return [Ack(False, reason="unavailable") for _ in writes]
-        deadline, sender = state.now() + budget, AsyncWaits.owner()
+        sender = AsyncWaits.owner()
         items: list[Pending] = []
         replies: list[SetReply] = []
         acks: list[Ack] = []
@@ -308,12 +308,11 @@ class AsyncWrites:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
         return {"not_before_us": sent - _SLACK_US, "not_after_us": last}
 
-    async def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
+    async def touch(self, subject: Subject, lifetime: tuple[int, int], deadline: float) -> bool:
         """Change the expiry of a live entry. Raises UnavailableError."""
         state, commands = self._state, self._engine.commands
         if not self._engine.start():
             return False
-        deadline = state.now() + budget
         await self._know_time(deadline)
         reply = parse_touch(
             await self._link.run(
@@ -338,13 +337,12 @@ class AsyncWrites:
         return reply.status == "ok"
 
     async def incr(
-        self, key: str, delta: int, initial: int, lifetime: tuple[int, int], budget: float
+        self, key: str, delta: int, initial: int, lifetime: tuple[int, int], deadline: float
     ) -> int | None:
         """Add to a counter, once at most. Raises UnavailableError, NotACounter, OverflowError."""
         state, commands = self._state, self._engine.commands
         if not self._engine.start():
             return None
-        deadline = state.now() + budget
         await self._know_time(deadline)
         subject = Subject(key)
         reply: IncrReply = parse_incr(

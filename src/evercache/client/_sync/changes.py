@@ -81,7 +81,7 @@ class SyncChanges:
         settings = self._engine.settings
         return self._writes.invalidate_many(
             list(hold.scopes),
-            WAITED * settings.budget,
+            self._engine.state.now() + WAITED * settings.budget,
             counters,
             strict=settings.consistency == "strict",
             on_error=on_error,

@@ -213,7 +213,7 @@ class SyncOperations:
         settings = self._engine.settings
         return self._writes.invalidate_many(
             list(scopes),
-            WAITED * settings.budget,
+            self._engine.state.now() + WAITED * settings.budget,
             counters,
             function=function,
             strict=settings.consistency == "strict",
@@ -273,19 +273,17 @@ class SyncOperations:
             values.append(value)
         return values
 
-    def _settled(self, subject: Subject, budget: float, counters: Counters) -> float:
-        """What builds on a key waits for what is pending for it (rule 4); what is left of the budget (seconds).
+    def _settle(self, subject: Subject, deadline: float, counters: Counters) -> None:
+        """Wait for what is pending for a key, before an operation that builds on it (rule 4).
 
-        Raises UnavailableError when the pending one cannot be brought.
+        Raises UnavailableError when the pending one cannot be delivered.
         """
         state = self._engine.state
         if not state.journal.pending and not state.journal.suspended:
-            return budget
-        deadline = state.now() + budget
+            return
         self._reads.settle(subject, deadline, counters)
         if state.journal.covers(subject):
             raise MasterUnknown("an invalidation of the key waits for the master")
-        return max(0.0, deadline - state.now())
 
     def set(
         self,
@@ -296,34 +294,36 @@ class SyncOperations:
         since: int = 0,
     ) -> Ack:
         """Write a value."""
-        policy, counters, left = request.policy, request.counters, None
+        policy, counters = request.policy, request.counters
+        deadline = self._engine.state.now() + policy.budget
         if mode == "add":
             try:
-                left = self._settled(request.subject, policy.budget, counters)
+                self._settle(request.subject, deadline, counters)
             except UnavailableError as error:
                 self._engine.failed(error, counters)
                 if policy.on_error == "raise":
                     raise
                 return Ack(False, queued=True, reason="unavailable")
-        return self._set([(request, value)], mode, since, left)[0]
+        return self._set([(request, value)], deadline, mode, since)[0]
 
     def set_many(self, requests: Mapping[str, tuple[Request, Any]]) -> dict[str, Ack]:
         """Write many values, in one round trip."""
-        return dict(zip(requests, self._set(list(requests.values())), strict=True))
+        if not requests:
+            return {}
+        pairs = list(requests.values())
+        deadline = self._engine.state.now() + pairs[0][0].policy.budget
+        return dict(zip(requests, self._set(pairs, deadline), strict=True))
 
     def _set(
         self,
         pairs: Sequence[tuple[Request, Any]],
+        deadline: float,
         mode: Literal["set", "add", "since"] = "set",
         since: int = 0,
-        left: float | None = None,
     ) -> list[Ack]:
         """Write what can be written; the keys of the rest are invalidated, in one round trip more."""
-        if not pairs:
-            return []
         engine, state = self._engine, self._engine.state
         policy, counters = pairs[0][0].policy, pairs[0][0].counters
-        deadline = state.now() + (policy.budget if left is None else left)
         writes: dict[int, Write] = {}
         acks: dict[int, Ack] = {}
         mistake: CannotEncode | ResourceExhausted | None = None
@@ -348,14 +348,14 @@ class SyncOperations:
                 acks[index] = Ack(False, reason="expired")
         if acks and mode != "add":  # what was there before must not be taken for these values
             scopes = [Scope.of_key(pairs[index][0].subject.key) for index in acks]
-            removed = self._writes.invalidate_many(scopes, deadline - state.now(), counters)
+            removed = self._writes.invalidate_many(scopes, deadline, counters)
             for index, ack in zip(list(acks), removed, strict=True):
                 if acks[index].reason == "expired":
                     acks[index] = replace(ack, reason="expired")
         if writes:
             done = self._writes.set_many(
                 list(writes.values()),
-                max(0.001, deadline - state.now()),
+                deadline,
                 counters,
                 strict=engine.settings.consistency == "strict",
                 on_error=policy.on_error,
@@ -369,9 +369,10 @@ class SyncOperations:
         """Give an entry a new time to live; False when there is none (or no master answers)."""
         policy = request.policy
         lifetime = _lasting(policy.lifetime(UNSET, 0.0), "touch", "delete() ends an entry")
+        deadline = self._engine.state.now() + policy.budget
         try:
-            left = self._settled(request.subject, policy.budget, request.counters)
-            return self._writes.touch(request.subject, lifetime, left)
+            self._settle(request.subject, deadline, request.counters)
+            return self._writes.touch(request.subject, lifetime, deadline)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
@@ -384,9 +385,10 @@ class SyncOperations:
         counter_payload(delta)
         counter_payload(initial)
         lifetime = _lasting(policy.lifetime(0, 0.0), "incr", "a counter has to be kept to count")
+        deadline = self._engine.state.now() + policy.budget
         try:
-            left = self._settled(request.subject, policy.budget, request.counters)
-            return self._writes.incr(request.subject.key, delta, initial, lifetime, left)
+            self._settle(request.subject, deadline, request.counters)
+            return self._writes.incr(request.subject.key, delta, initial, lifetime, deadline)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":

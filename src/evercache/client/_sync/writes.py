@@ -75,15 +75,15 @@ class SyncWrites:
         return f"<SyncWrites of {self._engine!r}>"
 
     def invalidate(
-        self, scope: Scope, budget: float, counters: Counters, *, function: str = "", strict: bool = False
+        self, scope: Scope, deadline: float, counters: Counters, *, function: str = "", strict: bool = False
     ) -> Ack:
         """Invalidate a scope: obeyed here at once, everywhere when the master has it."""
-        return self.invalidate_many([scope], budget, counters, function=function, strict=strict)[0]
+        return self.invalidate_many([scope], deadline, counters, function=function, strict=strict)[0]
 
     def invalidate_many(
         self,
         scopes: list[Scope],
-        budget: float,
+        deadline: float,
         counters: Counters,
         *,
         function: str = "",
@@ -97,7 +97,7 @@ class SyncWrites:
             return self._queue_inside(scopes, counters, function)
         if not self._engine.start():
             return [Ack(False, reason="unavailable") for _ in scopes]
-        deadline, sender = state.now() + budget, SyncWaits.owner()
+        sender = SyncWaits.owner()
         items: list[Pending] = []
         try:
             with ENOUGH_MEMORY:
@@ -180,7 +180,7 @@ class SyncWrites:
     def set_many(
         self,
         writes: Sequence[Write],
-        budget: float,
+        deadline: float,
         counters: Counters,
         *,
         strict: bool = False,
@@ -196,7 +196,7 @@ class SyncWrites:
             return self._queue_inside([Scope.of_key(write.subject.key) for write in writes], counters)
         if not self._engine.start():
             return [Ack(False, reason="unavailable") for _ in writes]
-        deadline, sender = state.now() + budget, SyncWaits.owner()
+        sender = SyncWaits.owner()
         items: list[Pending] = []
         replies: list[SetReply] = []
         acks: list[Ack] = []
@@ -309,12 +309,11 @@ class SyncWrites:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
         return {"not_before_us": sent - _SLACK_US, "not_after_us": last}
 
-    def touch(self, subject: Subject, lifetime: tuple[int, int], budget: float) -> bool:
+    def touch(self, subject: Subject, lifetime: tuple[int, int], deadline: float) -> bool:
         """Change the expiry of a live entry. Raises UnavailableError."""
         state, commands = self._state, self._engine.commands
         if not self._engine.start():
             return False
-        deadline = state.now() + budget
         self._know_time(deadline)
         reply = parse_touch(
             self._link.run(
@@ -338,12 +337,11 @@ class SyncWrites:
             state.near.drop(subject.key)
         return reply.status == "ok"
 
-    def incr(self, key: str, delta: int, initial: int, lifetime: tuple[int, int], budget: float) -> int | None:
+    def incr(self, key: str, delta: int, initial: int, lifetime: tuple[int, int], deadline: float) -> int | None:
         """Add to a counter, once at most. Raises UnavailableError, NotACounter, OverflowError."""
         state, commands = self._state, self._engine.commands
         if not self._engine.start():
             return None
-        deadline = state.now() + budget
         self._know_time(deadline)
         subject = Subject(key)
         reply: IncrReply = parse_incr(

@@ -41,7 +41,8 @@ def keep_after_all(cache: Cache, client: SyncClient, request: Request, value: An
             return "lost"
         time.sleep(0.05)
     strict = request.policy.consistency == "strict"
-    (ack,) = client.writes.set_many([write], _BUDGET, Counters(), strict=strict)
+    deadline = client.engine.state.now() + _BUDGET
+    (ack,) = client.writes.set_many([write], deadline, Counters(), strict=strict)
     return "kept" if ack else "lost"
 
 
