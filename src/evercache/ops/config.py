@@ -86,8 +86,8 @@ class NodeConfig:
 
 
 #: A developer does not wait for the five seconds of `render`. All other settings are those of `render`.
-#: Sentinels ping once a second: with 1000 ms, a node that was just promoted was taken for dead between two pings, and
-#: a second promotion followed.
+#: Sentinels ping once a second: with 1000 ms, a node that was just promoted was taken for dead between two pings,
+#: and a second promotion followed.
 _DOWN_AFTER_MS: Final = 2000
 _FAILOVER_TIMEOUT_MS: Final = failover_timeout_ms(_DOWN_AFTER_MS)
 
