@@ -124,7 +124,7 @@ def test_files_of_a_new_deployment(tmp_path: Path) -> None:
     assert f"requirepass {config.sentinel_password}" in sentinel
     assert sentinel.count("known-sentinel") == 2
     assert sentinel.count("known-replica") == 2
-    assert "sentinel down-after-milliseconds evercache 1000" in sentinel
+    assert "sentinel down-after-milliseconds evercache 2000" in sentinel
     assert "sentinel parallel-syncs evercache 1" in sentinel
     assert config.password not in (config.folder / "supervisord.conf").read_text()
     assert config.password not in (config.folder / "run.sh").read_text()
