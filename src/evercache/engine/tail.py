@@ -78,7 +78,7 @@ class Tail:
         #: Whether the end of the connection is `interrupt`'s doing: no trouble of the master's.
         self._interrupted = False
         self._failures = 0
-        #: When the reply that is not there yet was due, or its connection was begun.
+        #: When the newest request was sent, a read that may block: when its reply was due.
         self._due = float("-inf")
         self._resyncs = Share(_SHARE, _FREE)
         #: Fires where a read waits for lines that are gone.
@@ -365,6 +365,7 @@ class Tail:
     async def _page(self, connection: AsyncConnection, start: int, count: int, deadline: float) -> _Page:
         """Up to `count` marks from a stamp on, oldest first: no single command holds the master for long."""
         commands, state = self._engine.commands, self._engine.bookkeeping.state
+        self._due = self._engine.state.now()
         asked = [commands.marks_page(start, count=count), ("HMGET", state, "*", "tagfloor")]
         reply, floors = _checked(await connection.execute(asked, deadline))
         marks, (everything, tag_floor) = parse_marks(reply), [int(_text(floor) or 0) for floor in floors]
@@ -395,6 +396,7 @@ class Tail:
             engine.events.emit(events.MarksRestored(len(members)))
 
     async def _run(self, connection: AsyncConnection, call: ScriptCall, deadline: float) -> Any:
+        self._due = self._engine.state.now()
         (reply,) = await connection.execute([call.evalsha()], deadline)
         if isinstance(reply, NoScript):
             (reply,) = await connection.execute([call.eval()], deadline)
