@@ -156,3 +156,21 @@ def test_a_flight_takes_its_place_back_once_a_later_one_of_its_key_has_ended() -
         assert not state.overtaken(first)
         assert state.join_or_lead(subject, 0, caller, joinable=True) == (first, False)
         state.landed(first, None)
+
+
+def test_a_flight_that_runs_the_function_is_found_by_a_later_one_that_still_asks() -> None:
+    """A third caller began its own once the later one had ended, and ran the function beside the first."""
+    subject, caller = Subject("key", "f"), Owner()
+    with Cache("memory://") as cache:
+        cache.get("warm")
+        state: Any = cache._client_sync().engine.state
+        first, _ = state.join_or_lead(subject, 0, caller, joinable=True)
+        later, _ = state.join_or_lead(subject, 0, caller, joinable=True, overdue=Overdue(first, False))
+        state.landed(later, None)
+        third, leads = state.join_or_lead(subject, 0, caller, joinable=True)
+        assert leads
+        assert not state.overtaken(first)
+        assert state.overtaken(third)
+        assert state.join_or_lead(subject, 0, caller, joinable=True) == (first, False)
+        for one in (first, third):
+            state.landed(one, None)

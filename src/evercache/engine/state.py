@@ -607,15 +607,14 @@ class State:
     def overtaken(self, flight: Flight) -> bool:
         """Whether a later flight of the key runs the function: of a caller whose budget ended sooner.
 
-        If not, the leader of this one runs it now. If that one has ended, this flight takes its place back: later
-        callers join it.
+        If not, the leader of this one runs it now, and this flight takes its place back: later callers join it, and
+        so does whoever leads one that still asks, if its budget ends meanwhile.
         """
         with self.lock:
             other = self.flights.get(flight.subject.key)
-            if other is None:
-                self.flights.resume(flight)
-            elif other is not flight and other.phase == "running":
+            if other is not None and other is not flight and other.phase == "running":
                 return True
+            self.flights.resume(flight)
             flight.phase = "running"
             return False
 
