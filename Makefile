@@ -75,6 +75,7 @@ exhaustion: $(STAMPS)/dev ## descriptors, threads and memory missing for a secon
 lint: $(STAMPS)/dev twins
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(dir $(PY))lint-imports
 
 twins: $(STAMPS)/dev ## the sync twin must be what the generator makes of the async text
 	$(PY) tools/async_to_sync.py --check

@@ -18,8 +18,8 @@ from tests.servers import Server
 
 from evercache import Cache
 from evercache.function import CachedFunction
+from evercache.net.resp import encode
 from evercache.protocol.envelope import pack
-from evercache.wire.resp import encode
 
 __all__ = ["TAG", "TTL", "Row", "Rows", "cached_rows", "fill", "revive", "row"]
 

@@ -182,9 +182,9 @@ class Program:
 
 def evercache(*arguments: str, cwd: Path | None = None, environ: Mapping[str, str] | None = None) -> Program:
     """The command line, with its error output on a pipe."""
-    imports = ("evercache.cli.commands",)
+    imports = ("evercache.ops.cli.commands",)
     return Program(
-        "evercache.cli:main", *arguments, imports=imports, stderr=subprocess.PIPE, cwd=cwd, environ=environ
+        "evercache.ops.cli:main", *arguments, imports=imports, stderr=subprocess.PIPE, cwd=cwd, environ=environ
     )
 
 

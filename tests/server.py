@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import hiredis
 
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 from tests.proxy import DelayProxy
 
 __all__ = ["CliError", "DelayProxy", "Server", "ServerFailed", "find_server", "free_port", "wait_for"]

@@ -14,7 +14,7 @@ from benchmarks.peers.blocking import cached_product
 from benchmarks.results import Figure, Result, Table, Target
 from benchmarks.values import product
 from evercache import Cache
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 TITLE = "A hit through Sentinel, two replicas"
 ALONE, ONE, TWO = "one server, alone", "Sentinel, one replica at both addresses", "Sentinel, two replicas"

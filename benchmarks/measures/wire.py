@@ -15,7 +15,7 @@ from benchmarks.harness import Scale
 from benchmarks.results import Figure, Result, Table, Target
 from benchmarks.values import product
 from evercache import Cache
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 TITLE = "Round trips and bytes on the wire"
 REPEATS = 20

@@ -5,10 +5,10 @@ Importing this is cheap. What a deployment needs is imported when a `Cache` is c
 
 from typing import TYPE_CHECKING, Any
 
+from evercache.api.keyspace import Key
 from evercache.cache import Cache
 from evercache.codecs import JSONCodec, SignedPickleCodec, StrictCodec
 from evercache.errors import EvercacheError, UnavailableError
-from evercache.faces.keyspace import Key
 from evercache.results import Ack, Explanation, Health, NodeHealth, Stats
 from evercache.version import __version__ as __version__
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from evercache.api._async.batches import AsyncBatchFace
+from evercache.api._sync.batches import SyncBatchFace
 from evercache.client.waits import in_thread
-from evercache.faces._async.batches import AsyncBatchFace
-from evercache.faces._sync.batches import SyncBatchFace
 
 __all__ = ["AsyncCachedMany", "CachedMany"]
 

@@ -10,18 +10,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
 
 from evercache import modes
+from evercache.api._async.changes import AsyncChanging
+from evercache.api._async.keys import AsyncKeys
+from evercache.api._sync.changes import SyncChanging
+from evercache.api._sync.keys import SyncKeys
+from evercache.api.changes import AT_MOST, Changed
+from evercache.api.core import Functions
+from evercache.api.keyspace import Hot
+from evercache.api.raw import RawFace
 from evercache.client.request import Usual
 from evercache.codecs import Codec, Compression, Encoder, TypeRegistry
 from evercache.decorators import Decorators
 from evercache.errors import ConfigurationError
-from evercache.faces._async.changes import AsyncChanging
-from evercache.faces._async.keys import AsyncKeys
-from evercache.faces._sync.changes import SyncChanging
-from evercache.faces._sync.keys import SyncKeys
-from evercache.faces.changes import AT_MOST, Changed
-from evercache.faces.core import Functions
-from evercache.faces.keyspace import Hot
-from evercache.faces.raw import RawFace
 from evercache.observe import Counters, Event, EventHub, Subscribers, events
 from evercache.policy import Consistency, OnError, Seconds, Settings, seconds
 from evercache.process import new_lock, notice_fork, reset_after_fork

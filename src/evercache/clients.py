@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from evercache import connect
+from evercache.api.keyspace import Hot
 from evercache.client._async.client import AsyncClient
 from evercache.client._sync.client import SyncClient
 from evercache.engine.alone import Alone
 from evercache.engine.engine import Engine
-from evercache.faces.keyspace import Hot
 from evercache.observe import Subscribers
 from evercache.policy import Settings
 from evercache.topology import AddressMap

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from evercache.engine.deployment import Deployment
 from evercache.engine.engine import Engine, User
+from evercache.net.types import AsyncWire
 from evercache.observe import EventHub
 from evercache.observe.hub import recent
 from evercache.policy import Settings
@@ -27,10 +28,9 @@ from evercache.topology import (
     Topology,
 )
 from evercache.url import Location
-from evercache.wire.types import AsyncWire
 
 if TYPE_CHECKING:
-    from evercache.wire.memory import MemoryServer
+    from evercache.net.memory import MemoryServer
 
 __all__ = ["health", "memory_engine", "prepare", "use"]
 
@@ -41,8 +41,8 @@ U = TypeVar("U", bound=User)
 _Servers: TypeAlias = tuple[Location, object]
 
 #: What is imported for a store in the process, and for servers. Python encodes each host name by `encodings.idna`.
-_MEMORY: Final = ("evercache.wire.memory",)
-_SERVERS: Final = ("evercache.wire.blocking", "evercache.wire.pipelined", "encodings.idna")
+_MEMORY: Final = ("evercache.net.memory",)
+_SERVERS: Final = ("evercache.net.blocking", "evercache.net.pipelined", "encodings.idna")
 
 #: Guards the two below. Both are weak: a deployment lives while an engine of it does, an engine while it is needed.
 _lock = new_lock()
@@ -63,7 +63,7 @@ def use(location: Location, settings: Settings, address_map: AddressMap | None, 
     own store.
     """
     if location.kind == "memory":
-        from evercache.wire.memory import MemoryServer
+        from evercache.net.memory import MemoryServer
 
         server = MemoryServer(
             lambda: time.time_ns() // 1000, os.urandom(20).hex(), max_entries=location.max_entries
@@ -95,7 +95,7 @@ def memory_engine(
     location: Location, settings: Settings, server: MemoryServer, now: Callable[[], float] | None = None
 ) -> Engine:
     """An engine on a store inside the process. One background serves those of all stores."""
-    from evercache.wire.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
+    from evercache.net.memory import AsyncMemoryWire, MemoryServer, SyncMemoryWire
 
     key = Location("memory"), None
     with _lock:
@@ -112,8 +112,8 @@ def memory_engine(
 
 
 def _deployment(location: Location, address_map: AddressMap | None) -> Deployment:
-    from evercache.wire.blocking import BlockingWire
-    from evercache.wire.pipelined import PipelinedWire
+    from evercache.net.blocking import BlockingWire
+    from evercache.net.pipelined import PipelinedWire
 
     wire, hub = PipelinedWire(), EventHub()
     return Deployment(location, _topology(location, wire, address_map, hub), BlockingWire(), wire, hub=hub)

@@ -9,12 +9,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from evercache.api.batch_core import BatchCore, ids_position
+from evercache.api.core import FunctionCore, Functions, TagFunction, TagSource
+from evercache.api.keyspace import Keyspace
+from evercache.api.options import check_arguments, check_cache_errors, check_callables, tag_sources
 from evercache.codecs import Codec, TypeRegistry
 from evercache.errors import ConfigurationError
-from evercache.faces.batch_core import BatchCore, ids_position
-from evercache.faces.core import FunctionCore, Functions, TagFunction, TagSource
-from evercache.faces.keyspace import Keyspace
-from evercache.faces.options import check_arguments, check_cache_errors, check_callables, tag_sources
 from evercache.policy import TTL, OnError, Seconds, seconds
 from evercache.protocol.keys import check_name, versioned
 from evercache.protocol.signature import Defaults, Signature, check_cacheable

@@ -7,13 +7,13 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from evercache.api._async.functions import AsyncFunctionFace
+from evercache.api._sync.functions import SyncFunctionFace
+from evercache.api.core import FunctionCore
+from evercache.api.keyspace import Key
+from evercache.api.template import make_template
 from evercache.client.serving import Unserved
 from evercache.client.waits import alone, drive, in_thread
-from evercache.faces._async.functions import AsyncFunctionFace
-from evercache.faces._sync.functions import SyncFunctionFace
-from evercache.faces.core import FunctionCore
-from evercache.faces.keyspace import Key
-from evercache.faces.template import make_template
 
 __all__ = ["AsyncCachedFunction", "CachedFunction", "Key"]
 
@@ -28,7 +28,7 @@ class CachedFunction(SyncFunctionFace[P, R], AsyncFunctionFace[P, R]):
 
     @classmethod
     def _of(cls, core: FunctionCore, binding: str, find: Callable[[], Any]) -> CachedFunction[Any, Any]:
-        """The cached function, with code of its own where that is possible (faces/template.py)."""
+        """The cached function, with code of its own where that is possible (api/template.py)."""
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any], seen: Unserved | None = None) -> Any:
             client = core.cache._client_sync()

@@ -14,7 +14,8 @@ from urllib.parse import quote, unquote_to_bytes
 from msgspec import Struct, field
 
 from evercache.errors import URLError
-from evercache.wire.types import Address, ConnectionOptions, Credentials, TLSOptions
+from evercache.net.types import ConnectionOptions, Credentials, TLSOptions
+from evercache.protocol.types import Address
 
 __all__ = ["Location", "parse_url"]
 

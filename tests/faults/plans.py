@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evercache import Cache
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 from tests.faults.stage import Access
 
 __all__ = ["LoadPlan", "open_cache"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evercache import Cache
-from evercache.integrations.redis import RawClients
+from evercache.raw import RawClients
 from tests.interrupts.alarms import KINDS, Alarms
 from tests.interrupts.checks import Failed, clean, descriptors, threads
 from tests.interrupts.truth import KEYS, Truth

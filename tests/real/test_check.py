@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.servers import Server, free_port
 
-from evercache.cli import main
-from evercache.cli.commands import run
 from evercache.ops import deploy
+from evercache.ops.cli import main
+from evercache.ops.cli.commands import run
 
 PERFDATA = re.compile(r"(?:[a-z]+=-?[0-9.]+(?:s|%|B|c)?;;;0(?: |$))+")
 

@@ -9,7 +9,7 @@ from tests.gate import GateLoop, Rule
 from tests.servers import Deployment, wait_for
 
 from evercache import Cache
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from tests.server import Server, wait_for
 from evercache import Cache
 from evercache.clock import monotonic
 from evercache.errors import AccessDenied, ServerError
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.types import ConnectionOptions, Credentials
+from evercache.net.blocking import BlockingWire
+from evercache.net.types import ConnectionOptions, Credentials
 
 _PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 

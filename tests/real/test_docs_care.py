@@ -20,8 +20,8 @@ from tests.real.trouble_tools import Site
 from tests.servers import Server, ServerFailed, find_server, wait_for
 
 from evercache import Cache
+from evercache.net import greeting
 from evercache.ops.doctor import Finding, Severity, examine, gather
-from evercache.wire import greeting
 
 PAGE = (Path(__file__).parents[2] / "docs" / "care.md").read_text(encoding="utf-8")
 KINDS = ["valkey", "redis7", "redis6"]

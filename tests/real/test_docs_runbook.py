@@ -11,7 +11,7 @@ import pytest
 from tests.nursery import evercache
 from tests.servers import Deployment, Server
 
-from evercache.cli import main
+from evercache.ops.cli import main
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ from tests.nursery import evercache
 from tests.servers import Server
 
 from evercache import Cache
-from evercache.cli.warm import warm
 from evercache.engine.hot import member
+from evercache.ops.cli.warm import warm
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "warm.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ import pytest
 from tests.real.doctor_tools import Hall, findings, fired
 from tests.servers import CliError, Server, wait_for
 
-from evercache.cli.doctor_show import doctor_as_tables
-from evercache.cli.show import console
+from evercache.ops.cli.doctor_show import doctor_as_tables
+from evercache.ops.cli.show import console
 from evercache.ops.doctor import examine, gather
 
 

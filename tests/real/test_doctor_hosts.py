@@ -14,13 +14,13 @@ import pytest
 from tests.real.doctor_tools import SOUND, Hall, Loose, fired, run_as_printed
 from tests.servers import Server, find_server, free_port
 
-from evercache.cli import main
 from evercache.errors import DeploymentUnknown
+from evercache.ops.cli import main
 from evercache.ops.doctor import Facts, examine, gather, load
 from evercache.ops.doctor.shell import with_host
 from evercache.ops.local import LocalDeployment
 from evercache.ops.survey import ask
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 # -- under a real Supervisor, with a shell on the host
 

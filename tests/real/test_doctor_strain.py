@@ -13,7 +13,7 @@ from tests.real.doctor_tools import findings, fired, run_as_printed
 from tests.servers import CliError, Server, wait_for
 
 from evercache import Cache
-from evercache.cli import main
+from evercache.ops.cli import main
 from evercache.ops.doctor import gather
 
 

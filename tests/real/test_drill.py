@@ -18,8 +18,8 @@ from tests.real.test_docs_acl import documented
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
-from evercache.cli import main
 from evercache.errors import DeploymentUnknown, DrillRefused
+from evercache.ops.cli import main
 from evercache.ops.drill import Answer, Drill, Options, files, restore
 from evercache.ops.drill.guardian import State, forget, one_at_a_time
 from evercache.ops.drill.plan import LOCAL

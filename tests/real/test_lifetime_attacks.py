@@ -25,8 +25,8 @@ from evercache.clients import Clients
 from evercache.engine.background import Background
 from evercache.engine.engine import Engine
 from evercache.observe import EventHub, Subscribers, events
+from evercache.protocol.types import Address
 from evercache.url import parse_url
-from evercache.wire.types import Address
 
 
 def engine_of(cache: Cache) -> Engine:

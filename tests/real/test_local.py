@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from tests.servers import wait_for
 
-from evercache.cli import main
 from evercache.errors import DeploymentUnknown, PortTaken
+from evercache.ops.cli import main
 from evercache.ops.config import HOST, DeploymentConfig
 from evercache.ops.local import LocalDeployment
 from evercache.ops.supervision import process_command
 from evercache.ops.survey import ask
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 
 @pytest.fixture(scope="module")

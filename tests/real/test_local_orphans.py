@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.servers import wait_for
 
-from evercache.cli import main
+from evercache.ops.cli import main
 from evercache.ops.local import LocalDeployment
 from evercache.ops.supervision import process_command, strays
 
@@ -56,13 +56,13 @@ def test_a_purge_leaves_no_supervisor_that_hears_nothing(tmp_path: Path) -> None
 
 def test_ctrl_c_during_the_imports_shows_no_traceback() -> None:
     code = (
-        "import sys, time, types, evercache.cli\n"
+        "import sys, time, types, evercache.ops.cli\n"
         "class Slow:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'evercache.cli.commands':\n"
+        "        if name == 'evercache.ops.cli.commands':\n"
         "            print('importing', flush=True); time.sleep(30)\n"
         "sys.meta_path.insert(0, Slow())\n"
-        "sys.exit(evercache.cli.main(['list']))\n"
+        "sys.exit(evercache.ops.cli.main(['list']))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -17,15 +17,16 @@ from tests.proxy import DelayProxy
 from tests.servers import Server
 
 from evercache.clock import monotonic
+from evercache.net.blocking import BlockingWire
+from evercache.net.pipelined import PipelinedWire
+from evercache.net.types import ConnectionOptions
 from evercache.observe import EventHub
 from evercache.observe.events import Resynced
 from evercache.protocol.topology import View
+from evercache.protocol.types import Address
 from evercache.topology import Monitor, Replica, Round
 from evercache.topology.facts import NodeFacts
 from evercache.topology.memory import MemoryTopology
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.pipelined import PipelinedWire
-from evercache.wire.types import Address, ConnectionOptions
 
 LAG = 10.0
 

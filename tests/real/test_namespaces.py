@@ -43,7 +43,7 @@ for line in sys.stdin:
 #: The command `evercache`, as often as it is told to: an interpreter for each would take most of the test.
 OPERATOR = """
 import sys
-from evercache.cli import main
+from evercache.ops.cli import main
 for line in sys.stdin:
     main(line.split())
     print("END", flush=True)

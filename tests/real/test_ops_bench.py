@@ -8,8 +8,8 @@ import pytest
 from tests.servers import Deployment, Server
 
 from evercache import Cache
-from evercache.cli import main
 from evercache.ops.bench import MANY, bench
+from evercache.ops.cli import main
 
 OPERATIONS = ["hit", f"get_many of {MANY}", "fill", "invalidate"]
 

@@ -23,7 +23,7 @@ from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
 from evercache.errors import ConfigurationError
-from evercache.integrations.redis import ClientsClosed, NotAttached, NotSent, RawClients
+from evercache.raw import ClientsClosed, NotAttached, NotSent, RawClients
 
 
 @pytest.fixture(scope="module")

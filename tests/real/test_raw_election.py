@@ -14,7 +14,7 @@ from tests.real.raw_tools import Background, all_have_it, in_use
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
-from evercache.integrations.redis import NotSent, RawClients
+from evercache.raw import NotSent, RawClients
 
 #: What Sentinel's own documents, PyBossa and most sites have.
 USUAL = 5000

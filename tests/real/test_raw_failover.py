@@ -15,8 +15,8 @@ from tests.real.raw_tools import Background, all_have_it, in_use, served
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
-from evercache.integrations.redis import NotSent
 from evercache.observe import events
+from evercache.raw import NotSent
 
 HEARD = 1.0
 #: Errors with which a command may end that was under way when its master died.

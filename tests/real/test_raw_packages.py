@@ -17,7 +17,7 @@ import redis
 from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
-from evercache.integrations.redis import RawClients
+from evercache.raw import RawClients
 
 
 @contextmanager

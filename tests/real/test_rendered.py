@@ -17,13 +17,14 @@ from tests.servers import find_server, wait_for
 
 from evercache import Cache
 from evercache.errors import AccessDenied, AuthenticationFailed, UnavailableError
+from evercache.net.types import ConnectionOptions, Credentials
 from evercache.ops.doctor import examine, gather
 from evercache.ops.doctor.shell import with_host
 from evercache.ops.failover import Failover
 from evercache.ops.remote import targets_of
 from evercache.ops.replies import text, texts
 from evercache.ops.survey import ask, survey
-from evercache.wire.types import Address, ConnectionOptions, Credentials
+from evercache.protocol.types import Address
 
 #: A host that is added later.
 NEW = {"name": "cache-4", "address": "127.0.0.4", "sentinel": False}

@@ -15,11 +15,12 @@ from tests.real.rendered import Rendered, described
 from tests.servers import wait_for
 
 from evercache.errors import AccessDenied, AuthenticationFailed, FailoverRefused, ServerError, UnavailableError
+from evercache.net.resp import encode
+from evercache.net.types import ConnectionOptions, Credentials
 from evercache.ops.failover import Failover
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import ask
-from evercache.wire.resp import encode
-from evercache.wire.types import Address, ConnectionOptions, Credentials
+from evercache.protocol.types import Address
 
 #: The highest epoch that a sentinel accepts. It cannot be elected with the next one: the others cannot read that.
 HIGHEST = 2**63 - 1

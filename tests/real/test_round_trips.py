@@ -20,7 +20,7 @@ from tests.servers import Deployment, Server, wait_for
 
 from evercache import Cache
 from evercache.ops.stalls import Stalls
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 #: What callers send, and not the background: the tail, the monitor and the topology send other commands.
 WORDS = tuple(f"\r\n{word}\r\n".encode() for word in ("GET", "MGET", "EVALSHA", "EVAL", "WAIT"))

@@ -14,6 +14,9 @@ from tests.servers import CliError, Deployment, Server
 
 from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, SentinelsUnreachable, ServiceUnknown
+from evercache.net.pipelined import PipelinedWire
+from evercache.net.types import ConnectionOptions, Credentials
+from evercache.protocol.types import Address
 from evercache.topology import (
     MemoryTopology,
     ReplicatedTopology,
@@ -22,8 +25,6 @@ from evercache.topology import (
     Topology,
     View,
 )
-from evercache.wire.pipelined import PipelinedWire
-from evercache.wire.types import Address, ConnectionOptions, Credentials
 
 NODES = ConnectionOptions(credentials=Credentials(password="node-secret"))
 SENTINELS = ConnectionOptions(credentials=Credentials(password="sentinel-secret"), sentinel=True)

@@ -13,8 +13,9 @@ from tests.servers import Server, wait_for
 
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, PoolExhausted, ServerChanged
-from evercache.wire.blocking import BlockingEndpoint, BlockingWire
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.net.blocking import BlockingEndpoint, BlockingWire
+from evercache.net.types import ConnectionOptions
+from evercache.protocol.types import Address
 
 
 def endpoint_of(address: Address, **options: Any) -> BlockingEndpoint:

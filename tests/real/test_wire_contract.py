@@ -22,8 +22,9 @@ from evercache.errors import (
     ServerChanged,
     ServerError,
 )
-from evercache.wire import sockets
-from evercache.wire.types import Address, Credentials, Greeting
+from evercache.net import sockets
+from evercache.net.types import Credentials, Greeting
+from evercache.protocol.types import Address
 
 
 @pytest.fixture(params=["blocking", "pipelined"])
@@ -440,7 +441,7 @@ def test_keepalive_and_no_delay(caller: Caller, valkey: Server, monkeypatch: pyt
         return made[-1]
 
     for module in ("connection", "pipelined"):
-        monkeypatch.setattr(f"evercache.wire.{module}.new_socket", remember)
+        monkeypatch.setattr(f"evercache.net.{module}.new_socket", remember)
     caller.execute(caller.endpoint(valkey.address), ("PING",))
     (sock,) = made
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -18,8 +18,8 @@ from evercache.errors import (
     ReadOnly,
     ServerError,
 )
-from evercache.wire.blocking import BlockingEndpoint, BlockingWire
-from evercache.wire.types import ConnectionOptions, Credentials
+from evercache.net.blocking import BlockingEndpoint, BlockingWire
+from evercache.net.types import ConnectionOptions, Credentials
 
 SET = "return redis.call('SET', KEYS[1], 'v')"
 UNLINK = "return redis.call('UNLINK', KEYS[1])"

@@ -18,8 +18,8 @@ from tests.real.wire_peers import Caller, Peer, answer_greeting, bulk, commands_
 
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ServerError, UnavailableError
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.types import ConnectionOptions, TLSOptions
+from evercache.net.blocking import BlockingWire
+from evercache.net.types import ConnectionOptions, TLSOptions
 
 Answer = Callable[[Any, str], None]
 

@@ -20,8 +20,9 @@ import os, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, PoolExhausted, UnavailableError
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.types import Address, ConnectionOptions, Overdue, TLSOptions
+from evercache.net.blocking import BlockingWire
+from evercache.net.types import ConnectionOptions, Overdue, TLSOptions
+from evercache.protocol.types import Address
 from tests import interrupting
 from tests.interrupting import Alarm, Interrupted, ticking, under_interrupts
 
@@ -169,7 +170,7 @@ def test_a_pool_over_tls_under_a_handler_that_raises(valkey: Server, authority: 
 TASKS = """
 import asyncio, gc, itertools, logging, random, socket
 from collections import Counter
-from evercache.wire.pipelined import PipelinedWire
+from evercache.net.pipelined import PipelinedWire
 logging.disable(logging.CRITICAL)  # asyncio logs what a callback raised
 wire = PipelinedWire()
 endpoint = wire.endpoint(address, ConnectionOptions(connect_timeout=0.5))
@@ -288,7 +289,7 @@ RAW = """
 import itertools, random
 from redis.exceptions import ConnectionError, RedisError
 from evercache import Cache
-from evercache.integrations.redis import RawClients
+from evercache.raw import RawClients
 raw = RawClients(wait=1.0, socket_timeout=2.0, retry=0, max_connections=PLACES)
 cache = Cache(f"redis://{address}", namespace="raw")
 raw.attach(cache)
@@ -348,11 +349,11 @@ FROZEN = """
 import asyncio, signal, socket
 from unittest import mock
 from redis.exceptions import RedisError
-from evercache.integrations.redis import RawClients
+from evercache.raw import RawClients
 from evercache import Cache
 from evercache.client.waits import SyncWaits
-from evercache.wire import names
-from evercache.wire.pipelined import PipelinedWire
+from evercache.net import names
+from evercache.net.pipelined import PipelinedWire
 
 _, _, server, hertz, tls, ca = sys.argv
 server, hertz, BUDGET = int(server), float(hertz), 0.3
@@ -444,7 +445,7 @@ assert not failed, failed
 
 #: Where the system's `recv` cannot be called.
 FALLBACK = """
-from evercache.wire import sockets
+from evercache.net import sockets
 sockets.interruptible_receive = None
 """
 

@@ -16,8 +16,9 @@ from tests.servers import Server, wait_for
 
 from evercache.clock import monotonic
 from evercache.errors import AccessDenied, ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
-from evercache.wire.pipelined import PipelinedConnection, PipelinedEndpoint, PipelinedWire
-from evercache.wire.types import Address, ConnectionOptions, Credentials
+from evercache.net.pipelined import PipelinedConnection, PipelinedEndpoint, PipelinedWire
+from evercache.net.types import ConnectionOptions, Credentials
+from evercache.protocol.types import Address
 
 _test = itertools.count()
 _name = ""
@@ -410,7 +411,7 @@ async def test_a_subscription_that_is_not_allowed(valkey: Server) -> None:
 
 
 async def test_messages_that_nobody_reads(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evercache.wire.channel._MAX_MESSAGES", 20)
+    monkeypatch.setattr("evercache.net.channel._MAX_MESSAGES", 20)
     connection = await connection_to(valkey.address)
     await ask(connection, "SUBSCRIBE", "a")
     await asyncio.to_thread(valkey.cli_many, [("PUBLISH", "a", "x")] * 30)

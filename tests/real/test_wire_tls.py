@@ -20,10 +20,11 @@ from tests.servers import Deployment, Server
 
 from evercache import Cache
 from evercache.errors import ConfigurationError, ConnectionFailed, UnavailableError
+from evercache.net.types import TLSOptions
 from evercache.ops.doctor import examine, gather
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import survey
-from evercache.wire.types import Address, TLSOptions
+from evercache.protocol.types import Address
 
 Mapped = Callable[[Address], Address]
 #: What OpenSSL says of a certificate for another name, of hosts and of addresses.

@@ -14,9 +14,10 @@ from typing import Any, Self
 import hiredis
 
 from evercache.clock import monotonic
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.pipelined import PipelinedWire
-from evercache.wire.types import Address, Command, ConnectionOptions, Expectation
+from evercache.net.blocking import BlockingWire
+from evercache.net.pipelined import PipelinedWire
+from evercache.net.types import ConnectionOptions, Expectation
+from evercache.protocol.types import Address, Command
 
 __all__ = ["Caller", "Peer", "answer_greeting", "commands_of", "relay"]
 

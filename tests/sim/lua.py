@@ -13,8 +13,8 @@ from typing import Any
 import lupa.luajit21
 
 from evercache.errors import ServerError
+from evercache.net.resp import error_from
 from evercache.protocol.scripts import SCRIPTS
-from evercache.wire.resp import error_from
 from tests.edits import swapped
 
 __all__ = ["LuaHost", "Refused"]

@@ -17,7 +17,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evercache.errors import UnavailableError
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 from tests.sim.loop import SimHandle, SimLoop, Tag, tag_of_task
 from tests.sim.preemption import Points, command_name
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from evercache.errors import ServerError
+from evercache.net.resp import error_from
 from evercache.protocol.scripts import SCRIPTS
-from evercache.wire.resp import error_from
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 from tests.sim.lua import LuaHost, Refused
 from tests.sim.store import Data, Effect, Writer, parse_id
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from evercache.wire.resp import error_from
-from evercache.wire.types import Address
+from evercache.net.resp import error_from
+from evercache.protocol.types import Address
 from tests.sim.loop import Tag
 from tests.sim.network import Session
 from tests.sim.node import EPOCH

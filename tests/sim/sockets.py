@@ -11,8 +11,9 @@ import hiredis
 from greenlet import getcurrent
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ServerError, UnavailableError
-from evercache.wire.blocking import BlockingEndpoint
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.net.blocking import BlockingEndpoint
+from evercache.net.types import ConnectionOptions
+from evercache.protocol.types import Address
 from tests.sim.network import Request, Session
 from tests.sim.node import Node
 from tests.sim.wire import Connection
@@ -35,7 +36,7 @@ class BlockingSimWire:
 
 
 def _dial(process: Process, pool: object, address: Address, options: ConnectionOptions, limit: float) -> SimSocket:
-    """A connected socket, as `evercache.wire.connection.open_socket`."""
+    """A connected socket, as `evercache.net.connection.open_socket`."""
     me: Any = getcurrent()
     me.point()
     threads, tag = me.threads, process.tag

@@ -11,8 +11,8 @@ import pytest
 
 from evercache.client._async.reads import AsyncReads
 from evercache.errors import ConnectionFailed
+from evercache.net.types import ConnectionOptions
 from evercache.protocol.topology import SentinelBook
-from evercache.wire.types import ConnectionOptions
 from tests.sim import sentinels
 from tests.sim.ledger import Ledger
 from tests.sim.loop import Tag

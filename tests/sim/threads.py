@@ -24,8 +24,8 @@ from unittest import mock
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from evercache.client import waits
+from evercache.net import blocking, connection
 from evercache.process import LOGGING, THREADS
-from evercache.wire import blocking, connection
 from tests.sim.loop import SimHandle, Tag, tag_of_task
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ __all__ = ["LoopThread", "SimLock", "SimThread", "Threads", "outside"]
 _REPLACED = ("lock", "gate", "sleep", "poll", "ident", "current", "main", "new")
 #: What shares nothing with other threads, and takes many lines.
 _ALONE = (
-    "evercache.codecs.", "evercache.wire.resp", "evercache.wire.frames",
+    "evercache.codecs.", "evercache.net.resp", "evercache.net.frames",
     # They remember what earlier schedules asked: how many lines they run is no matter of the seed.
     "evercache.protocol.scope", "evercache.protocol.canonical",
 )  # fmt: skip

@@ -38,7 +38,7 @@ RIGHTS = {
 DAMAGE = ("flipped", "cut", "foreign", "another type", "newer")
 #: Where an exception of a signal handler is thrown in.
 _OWN_CODE = tuple(
-    os.sep + os.path.join("evercache", part) for part in ("client", "engine", "faces", "near", "protocol", "codecs")
+    os.sep + os.path.join("evercache", part) for part in ("client", "engine", "api", "near", "protocol", "codecs")
 )
 #: An exception that has found no line of a call within this time (seconds) is not thrown.
 _ARMED = 0.2

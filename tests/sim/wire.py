@@ -10,7 +10,8 @@ from math import inf
 from typing import Any
 
 from evercache.errors import ConnectionFailed, DeadlineExceeded, Loading, ServerChanged, UnavailableError
-from evercache.wire.types import HASTE, Address, Command, ConnectionOptions, Expectation, Greeting, Reply
+from evercache.net.types import HASTE, ConnectionOptions, Expectation, Greeting
+from evercache.protocol.types import Address, Command, Reply
 from tests.sim.loop import Tag, tag_of_task
 from tests.sim.network import Network, Request, Session
 
@@ -295,7 +296,7 @@ class Connection:
 
 
 class SimEndpoint:
-    """An `AsyncEndpoint`: one pipelined connection, with the manners of `evercache.wire.pipelined`."""
+    """An `AsyncEndpoint`: one pipelined connection, with the manners of `evercache.net.pipelined`."""
 
     def __init__(self, network: Network, tag: Tag, address: Address, options: ConnectionOptions) -> None:
         self._network, self._tag, self.address, self._options = network, tag, address, options

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from evercache.client.waits import SyncSpawner, SyncWaits
+from evercache.net.blocking import BlockingEndpoint
+from evercache.net.connection import Connection
 from evercache.protocol.landing import Landing
-from evercache.wire.blocking import BlockingEndpoint
-from evercache.wire.connection import Connection
 from tests.sim.mutation import Mutation, edit
 from tests.sim.scenes import SLOW
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evercache.api._async.keys import AsyncKeys
 from evercache.client._async.computing import AsyncComputing
 from evercache.client._async.leads import AsyncLeads
 from evercache.client._async.operations import AsyncOperations
@@ -11,7 +12,6 @@ from evercache.engine.idleness import Idleness
 from evercache.engine.spool import Spool
 from evercache.engine.state import State
 from evercache.engine.tail import Tail
-from evercache.faces._async.keys import AsyncKeys
 from evercache.protocol import envelope
 from evercache.protocol.commands import Commands
 from evercache.topology import ReplicatedTopology

@@ -19,7 +19,7 @@ from evercache.ops.doctor.facts import (
 )
 from evercache.ops.doctor.gather import SENTINEL_COMMANDS
 from evercache.ops.strain import COUNTERS
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = [
     "NAME",

@@ -27,8 +27,8 @@ _spec.loader.exec_module(tool)
         ("a = Asynchronous, async_thing, myAsyncX", "a = Asynchronous, async_thing, myAsyncX"),
         ("from .._async.core import AsyncCore", "from .._sync.core import SyncCore"),
         (
-            "from evercache.wire.pipelined import PipelinedWire",
-            "from evercache.wire.blocking import BlockingWire",
+            "from evercache.net.pipelined import PipelinedWire",
+            "from evercache.net.blocking import BlockingWire",
         ),
         ("def __aenter__(self): pass", "def __enter__(self): pass"),
         ("await self.aclose()  # AsyncX, then await", "self.close()  # SyncX, then await"),

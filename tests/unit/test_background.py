@@ -16,8 +16,8 @@ import pytest
 
 from evercache.engine.background import Background, Job, cancel
 from evercache.engine.former import FormerMasters
+from evercache.protocol.types import Address
 from evercache.topology.sentinel import SentinelTopology
-from evercache.wire.types import Address
 
 
 async def forever() -> None:

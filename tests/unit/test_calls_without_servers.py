@@ -11,10 +11,11 @@ import pytest
 from evercache import Cache
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed
+from evercache.net.blocking import BlockingWire
+from evercache.net.pipelined import PipelinedWire
+from evercache.net.types import ConnectionOptions
 from evercache.protocol.scope import Scope
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.pipelined import PipelinedWire
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.protocol.types import Address
 
 
 def test_no_thread_can_be_started_and_the_cache_works(

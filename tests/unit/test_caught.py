@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evercache.protocol.caught import MAX_TARGETS, NEVER, ReplicaTable
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 R, S = Address("r", 1), Address("s", 2)
 

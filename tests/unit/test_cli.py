@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from evercache import errors
-from evercache.cli import exits, main
-from evercache.cli.commands import _log
-from evercache.cli.show import as_json, as_tables, console
+from evercache.ops.cli import exits, main
+from evercache.ops.cli.commands import _log
+from evercache.ops.cli.show import as_json, as_tables, console
 from evercache.ops.survey import NodeReport, SentinelReport, Survey
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 pytestmark = pytest.mark.usefixtures("empty_home")
 
@@ -30,7 +30,9 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; from evercache.cli import main; sys.exit(main(['up']))"
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; from evercache.ops.cli import main; sys.exit(main(['up']))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"needs {missing}" in done.stderr

@@ -19,8 +19,8 @@ from evercache.topology.monitor import Monitor
 PACKAGE = Path(evercache.__file__).parent
 #: They time themselves, and hand no moment to the rest.
 APART = (
-    "cli/",
-    "demo/",
+    "ops/cli/",
+    "ops/demo/",
     "ops/drill/",
     "ops/stalls.py",
     "ops/local.py",
@@ -29,6 +29,7 @@ APART = (
     "process.py",
     *(f"ops/warm/{name}.py" for name in ("keeping", "pace", "probe", "warming")),
     "integrations/flask/",
+    "ops/flask/",
 )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from evercache.demo import data
 from evercache.errors import DemoFailed
+from evercache.ops.demo import data
 
 HEADER = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,flight,"

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from evercache.demo.events import Event
-from evercache.demo.journal import Call, Computation, Failure, Invalidation, Journal, Record, Stall, read_journal
-from evercache.demo.judge import Verdict, Warmth, judge, warmth
-from evercache.demo.load import Sample
-from evercache.demo.picture import Panel, draw
-from evercache.demo.report import print_report, promises, write_json
 from evercache.errors import DemoFailed
+from evercache.ops.demo.events import Event
+from evercache.ops.demo.journal import (
+    Call,
+    Computation,
+    Failure,
+    Invalidation,
+    Journal,
+    Record,
+    Stall,
+    read_journal,
+)
+from evercache.ops.demo.judge import Verdict, Warmth, judge, warmth
+from evercache.ops.demo.load import Sample
+from evercache.ops.demo.picture import Panel, draw
+from evercache.ops.demo.report import print_report, promises, write_json
 
 UA = "carrier:UA"
 

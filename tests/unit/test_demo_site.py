@@ -13,17 +13,17 @@ from flask.testing import FlaskClient
 from tests.server import wait_for
 from tests.unit.test_demo_data import make_archive
 
-from evercache.demo.data import load_flights
-from evercache.demo.design2013 import SentinelAddress
-from evercache.demo.events import look
-from evercache.demo.journal import Call, Computation, Invalidation, read_journal
-from evercache.demo.judge import judge
-from evercache.demo.load import Load, LoadOptions
-from evercache.demo.options import DemoOptions
-from evercache.demo.pages import Database, Page, pages_of_tag
-from evercache.demo.server import SiteServer
-from evercache.demo.site import SiteOptions, create_app
 from evercache.errors import ConfigurationError, DemoFailed
+from evercache.ops.demo.data import load_flights
+from evercache.ops.demo.design2013 import SentinelAddress
+from evercache.ops.demo.events import look
+from evercache.ops.demo.journal import Call, Computation, Invalidation, read_journal
+from evercache.ops.demo.judge import judge
+from evercache.ops.demo.load import Load, LoadOptions
+from evercache.ops.demo.options import DemoOptions
+from evercache.ops.demo.pages import Database, Page, pages_of_tag
+from evercache.ops.demo.server import SiteServer
+from evercache.ops.demo.site import SiteOptions, create_app
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import click
 import pytest
 
 from evercache import AsyncCachedFunction, AsyncCachedMany, Cache, CachedFunction, CachedMany, errors, results
-from evercache.cli.commands import cli
 from evercache.errors import URLError
 from evercache.observe import Counters
+from evercache.ops.cli.commands import cli
 from evercache.url import _ALL, _SCHEMES, parse_url
 
 ROOT = Path(__file__).parents[2]

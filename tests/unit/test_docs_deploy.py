@@ -11,9 +11,9 @@ from typing import Any, get_args, get_origin
 import click
 import pytest
 
-from evercache.cli import main
-from evercache.cli.commands import cli
 from evercache.ops import deploy
+from evercache.ops.cli import main
+from evercache.ops.cli.commands import cli
 from evercache.ops.deploy.description import Description, Secret
 from evercache.ops.deploy.reading import type_of
 from evercache.url import parse_url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evercache.cli import doctor as command
+from evercache.ops.cli import doctor as command
 from evercache.ops.doctor import registered
 
 TEXT = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ from tests.unit.doctor_facts import (
 from evercache.ops.doctor import Facts, Result, Severity, examine, registered, verdict
 from evercache.ops.doctor.facts import Certificate, Clock, Group, HostFacts
 from evercache.ops.doctor.loading import KEYS, QUESTIONS, left_out
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 Change = Callable[[Facts], Facts]
 GONE = {"error": "it does not answer"}

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from tests.unit.doctor_facts import client, config, group, node, sound
 
-from evercache.cli import main
-from evercache.cli.doctor_show import doctor_as_tables
+from evercache.ops.cli import main
+from evercache.ops.cli.doctor_show import doctor_as_tables
 from evercache.ops.doctor import Facts, examine, save
 from evercache.ops.doctor.registry import is_command
 

@@ -11,7 +11,7 @@ import pytest
 from tests.real.doctor_breaks import BREAKS, ELSEWHERE, NOT_FOLLOWED
 from tests.unit.doctor_facts import info, node, sentinel, sound
 
-from evercache.ops.doctor import examine, registered, registry
+from evercache.ops.doctor import examination, examine, registered
 from evercache.ops.doctor.facts import Facts, Group
 from evercache.ops.doctor.registry import Check, Finding, Severity, found, is_command
 
@@ -27,7 +27,7 @@ def _check(name: str, findings: list[Finding], explains: frozenset[str] = frozen
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Check]:
     """Checks of the test instead of the registered ones."""
     checks: list[Check] = []
-    monkeypatch.setattr(registry, "registered", lambda: tuple(checks))
+    monkeypatch.setattr(examination, "registered", lambda: tuple(checks))
     return checks
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evercache.cli import main
-from evercache.cli.drill import drill
 from evercache.errors import ConfigurationError
+from evercache.ops.cli import main
+from evercache.ops.cli.drill import drill
 from evercache.ops.drill.interrupts import Interrupts, Left
 from evercache.ops.drill.plan import ANYWHERE, LOCAL, STEPS, Options, chosen
 

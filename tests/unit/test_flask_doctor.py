@@ -11,9 +11,9 @@ from click.testing import Result
 from flask import Flask
 
 from evercache.integrations.flask import Cache
-from evercache.integrations.flask.doctor import of_settings
-from evercache.integrations.flask.findings import Finding, exit_code
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
+from evercache.ops.flask.doctor import of_settings
+from evercache.ops.flask.findings import Finding, exit_code
 
 GOOD = {
     "EVERCACHE_URL": "sentinel://:p4ssw0rd@a,b,c/shop",

@@ -13,7 +13,7 @@ from click.testing import Result
 from flask import Flask, abort, request
 
 from evercache.integrations.flask import Cache
-from evercache.integrations.flask.warm import BadLine, Call, parse
+from evercache.ops.flask.warm import BadLine, Call, parse
 from evercache.testing import MemoryStores
 
 

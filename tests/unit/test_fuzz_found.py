@@ -13,18 +13,19 @@ from evercache.engine.spool import Spool
 from evercache.errors import ConfigurationError, DeploymentError, ProtocolError, ServerError, URLError
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
 from evercache.integrations.pybossa.settings import SiteSettings
+from evercache.net.greeting import parse_time
+from evercache.net.resp import PENDING, Decoder
+from evercache.net.types import ConnectionOptions
 from evercache.ops import handover, survey
 from evercache.ops.config import DeploymentConfig, NodeConfig
 from evercache.ops.doctor import examine, snapshot
 from evercache.ops.doctor.facts import ClientFacts, Facts, Group, NodeFacts, SentinelFacts
 from evercache.protocol.loglines import parse_log, parse_marks
 from evercache.protocol.replies import parse_tip
+from evercache.protocol.types import Address
 from evercache.topology.answers import parse_answer
 from evercache.topology.facts import parse_replication
 from evercache.url import parse_url
-from evercache.wire.greeting import parse_time
-from evercache.wire.resp import PENDING, Decoder
-from evercache.wire.types import Address, ConnectionOptions
 
 HERE = Address("127.0.0.1", 6379)
 DEEP = b"[" * 50_000

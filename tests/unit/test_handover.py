@@ -8,7 +8,7 @@ import pytest
 
 from evercache.ops.handover import Facts, NodeSettings, obstacles
 from evercache.ops.survey import NodeReport, SentinelReport, Survey
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 MASTER, ONE, TWO = (Address("10.0.0.1", port) for port in (7001, 7002, 7003))
 SENTINELS = tuple(Address("10.0.0.1", port) for port in (9001, 9002, 9003))

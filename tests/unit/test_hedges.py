@@ -9,6 +9,7 @@ import pytest
 
 from evercache import Cache
 from evercache.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded
+from evercache.net.backoff import FIRST, LONGEST, Backoff
 from evercache.protocol.balance import (
     ENOUGH,
     HEDGES_SAVED,
@@ -20,7 +21,6 @@ from evercache.protocol.balance import (
     Hedges,
     Retries,
 )
-from evercache.wire.backoff import FIRST, LONGEST, Backoff
 
 
 def test_nothing_is_late_before_enough_reads_are_known() -> None:

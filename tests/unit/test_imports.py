@@ -16,12 +16,12 @@ LATER = [
     *("asyncio", "concurrent.futures", "ctypes", "email", "hiredis", "importlib.metadata", "importlib.resources"),
     *("pickle", "random", "socket", "ssl", "subprocess", "tempfile", "zipfile", "zstandard"),
     *("click", "flask", "cachelib", "jinja2", "matplotlib", "pytest", "redis", "rich", "sqlalchemy"),
-    *("evercache.cli", "evercache.demo", "evercache.integrations", "evercache.ops", "evercache.testing"),
+    *("evercache.ops.cli", "evercache.ops.demo", "evercache.integrations", "evercache.ops", "evercache.testing"),
     *("evercache.client._async", "evercache.client._sync", "evercache.connect", "evercache.topology"),
-    *("evercache.wire.blocking", "evercache.wire.pipelined", "evercache.wire.memory", "evercache.wire.resp"),
+    *("evercache.net.blocking", "evercache.net.pipelined", "evercache.net.memory", "evercache.net.resp"),
 ]
 #: Nothing of these may come with a cache whose entries are in the process.
-OF_SERVERS = ["evercache.wire.blocking", "evercache.wire.pipelined"]
+OF_SERVERS = ["evercache.net.blocking", "evercache.net.pipelined"]
 OF_OTHERS = ["evercache.integrations", "evercache.ops", "evercache.testing", "pickle", "pytest", "redis", "flask"]
 
 
@@ -41,7 +41,7 @@ def test_importing_the_package_imports_nothing_that_only_a_deployment_needs() ->
 
 def test_a_cache_imports_what_its_url_needs_and_no_more() -> None:
     in_memory = imported("from evercache import Cache; Cache('memory://')")
-    assert {"evercache.wire.memory", "asyncio", "zstandard"} <= in_memory
+    assert {"evercache.net.memory", "asyncio", "zstandard"} <= in_memory
     assert in_memory & {*OF_SERVERS, *OF_OTHERS} == set()
     at_a_server = imported("from evercache import Cache; Cache('redis://cache.example')")
     assert {*OF_SERVERS, "asyncio", "zstandard", "encodings.idna"} <= at_a_server

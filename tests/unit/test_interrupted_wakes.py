@@ -7,7 +7,7 @@ from typing import Any
 
 from evercache.client.sharing import _wake as wake_joiners
 from evercache.client.waits import _wake
-from evercache.wire.requests import Exchange
+from evercache.net.requests import Exchange
 
 
 class Interrupted(asyncio.Future[Any]):

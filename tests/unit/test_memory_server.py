@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 from evercache.errors import ConnectionFailed, ServerChanged, ServerError
-from evercache.protocol.commands import Bookkeeping, Commands, Limits, ScriptCall
-from evercache.protocol.replies import parse_incr, parse_invalidate, parse_lease, parse_set
-from evercache.protocol.scope import EVERYTHING, Scope, Subject
-from evercache.wire.memory import (
+from evercache.net.memory import (
     AsyncMemoryEndpoint,
     AsyncMemoryWire,
     MemoryServer,
     SyncMemoryEndpoint,
     SyncMemoryWire,
 )
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.net.types import ConnectionOptions
+from evercache.protocol.commands import Bookkeeping, Commands, Limits, ScriptCall
+from evercache.protocol.replies import parse_incr, parse_invalidate, parse_lease, parse_set
+from evercache.protocol.scope import EVERYTHING, Scope, Subject
+from evercache.protocol.types import Address
 
 REPLID = "ab" * 20
 COMMANDS = Commands(Bookkeeping("ns"), Limits(), lambda: "11fe")

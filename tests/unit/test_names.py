@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from evercache.clock import monotonic
-from evercache.wire.names import Resolver, _Lookup
-from evercache.wire.types import Address
+from evercache.net.names import Resolver, _Lookup
+from evercache.protocol.types import Address
 
 NAME = Address("db.example.test", 6379)
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 6379))]

@@ -9,7 +9,7 @@ import pytest
 from evercache.errors import ConfigurationError
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import NodeReport, SentinelReport, Survey, _elected, _judged, healthy
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 A, B, C = (Address("127.0.0.1", port) for port in (7001, 7002, 7003))
 MASTER = NodeReport("node-1", A, "up", role="master", offset=100)

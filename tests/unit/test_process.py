@@ -72,7 +72,7 @@ def test_the_client_and_the_blocking_wire_wait_by_what_can_be_replaced_only() ->
     # `in_thread` is of tasks.
     allowed = {("client/waits.py", "Thread"), ("client/waits.py", "sleep")}
     files = [*SOURCES.glob("client/**/*.py"), SOURCES / "engine/flights.py", SOURCES / "engine/state.py"]
-    files += [SOURCES / "wire" / f"{name}.py" for name in ("blocking", "connection", "places", "sockets")]
+    files += [SOURCES / "net" / f"{name}.py" for name in ("blocking", "connection", "places", "sockets")]
     found = set()
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""What a task awaits of the pipelined connection, and how it goes on (wire/requests.py, `Channel._wake`)."""
+"""What a task awaits of the pipelined connection, and how it goes on (net/requests.py, `Channel._wake`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded
-from evercache.wire.channel import _EARLY, Channel
-from evercache.wire.requests import Exchange, Question
-from evercache.wire.resp import encode_get
-from evercache.wire.types import Address, Greeting
+from evercache.net.channel import _EARLY, Channel
+from evercache.net.requests import Exchange, Question
+from evercache.net.resp import encode_get
+from evercache.net.types import Greeting
+from evercache.protocol.types import Address
 
 Test = Callable[[], Awaitable[None]]
 

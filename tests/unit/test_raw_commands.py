@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from evercache.integrations.redis.commands import KeyTable, Touch, blocks, words
-from evercache.integrations.redis.writes import Writes
+from evercache.raw.commands import KeyTable, Touch, blocks, words
+from evercache.raw.writes import Writes
 
 READ, WRITE = [b"readonly"], [b"write", b"denyoom"]
 REPLY: list[Any] = [

@@ -6,11 +6,11 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from evercache.integrations.redis import NotSent
-from evercache.integrations.redis.connection_state import Guard, Patience
-from evercache.integrations.redis.routes import MasterRoute, ReplicaRoute
-from evercache.integrations.redis.source import RawOptions, Source
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
+from evercache.raw import NotSent
+from evercache.raw.connection_state import Guard, Patience
+from evercache.raw.routes import MasterRoute, ReplicaRoute
+from evercache.raw.source import RawOptions, Source
 
 SERVER = Address("127.0.0.1", 6379)
 LATE, REFUSED = RedisTimeoutError("late"), RedisConnectionError("refused")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from evercache.integrations.redis.scans import Cursors, Scan, scanned
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
+from evercache.raw.scans import Cursors, Scan, scanned
 
 A, B = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
 FIRST, SECOND = Scan("SCAN", b"", b"0"), Scan("SCAN", b"", b"17")

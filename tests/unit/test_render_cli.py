@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evercache.cli import main
 from evercache.ops import deploy
+from evercache.ops.cli import main
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from evercache.engine import replica_logs
 from evercache.engine.listening import Source
 from evercache.engine.replica_logs import ReplicaLogs
 from evercache.protocol.replies import LogLine
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 REPLICA = Address("127.0.0.1", 6380)
 

@@ -17,7 +17,7 @@ from evercache.errors import (
     ReadOnly,
     ServerError,
 )
-from evercache.wire.resp import (
+from evercache.net.resp import (
     PENDING,
     Decoder,
     confirmations,

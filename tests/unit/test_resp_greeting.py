@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from evercache.errors import AuthenticationFailed, Loading, ProtocolError, ServerError
-from evercache.wire.greeting import Greeter, UnexpectedServer, greet
-from evercache.wire.resp import error_from
-from evercache.wire.types import ConnectionOptions, Credentials, Greeting
+from evercache.net.greeting import Greeter, UnexpectedServer, greet
+from evercache.net.resp import error_from
+from evercache.net.types import ConnectionOptions, Credentials, Greeting
 
 SERVER = (
     b"# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2-rc1\r\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.interrupting import python
 
-from evercache.wire.resp import encode
+from evercache.net.resp import encode
 
 PACK = """
 import itertools
@@ -19,21 +19,21 @@ raised = under_interrupts(step, raises=4000, seconds=6, shortest=2e-5, longest=4
 assert raised > 500, raised
 """
 WIRE = """
-from evercache.wire.resp import encode
+from evercache.net.resp import encode
 def pack(number):
     data = encode([("EVALSHA", number, 1.5, number, "key", b"value", *range(number, number + 40))])
     assert data.startswith(b"*46")
 """
 RAW = """
 from redis.connection import Connection
-from evercache.integrations.redis.connections import RoutedConnection
-from evercache.integrations.redis.routes import MasterRoute
-from evercache.integrations.redis.source import RawOptions, Source
+from evercache.raw.connections import RoutedConnection
+from evercache.raw.routes import MasterRoute
+from evercache.raw.source import RawOptions, Source
 
 class Nowhere(RoutedConnection):
     def __init__(self):
         Connection.__init__(self)
-        from evercache.integrations.redis.connection_state import Guard
+        from evercache.raw.connection_state import Guard
         self.guard = Guard(MasterRoute(Source(RawOptions())))
     def send_packed_command(self, command, check_health=True):
         pass

@@ -21,9 +21,9 @@ from evercache.protocol.loglines import LogLine
 from evercache.protocol.replies import ResyncReply
 from evercache.protocol.scope import Scope
 from evercache.protocol.topology import View
+from evercache.protocol.types import Address
 from evercache.topology import ReplicaSet
 from evercache.topology.replicas import TURNS
-from evercache.wire.types import Address
 
 A, B, C = (Address("10.0.0.1", port) for port in (1, 2, 3))
 

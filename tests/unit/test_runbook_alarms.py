@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from evercache import connect
-from evercache.cli import doctor, exits
 from evercache.observe import events
 from evercache.observe.event import Begins, Ends, Event
+from evercache.ops.cli import doctor, exits
 from evercache.ops.doctor import registered
 
 ROOT = Path(__file__).parents[2]

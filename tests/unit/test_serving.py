@@ -22,13 +22,13 @@ from evercache.clients import Clients
 from evercache.codecs import Encoder, StrictCodec, TypeRegistry
 from evercache.connect import memory_engine
 from evercache.errors import CorruptEnvelope
+from evercache.net.memory import MemoryServer
 from evercache.observe import Counters
 from evercache.protocol.envelope import COMPRESSED, COUNTER, ERROR, TAGGED, pack, unpack
 from evercache.protocol.freshness import Marks
 from evercache.protocol.replies import KnownMarks, LeaseReply
 from evercache.protocol.scope import Scope, Subject, tag_hash
 from evercache.url import parse_url
-from evercache.wire.memory import MemoryServer
 
 NOW = 1000.0
 SERVER_MS = 1_700_000_000_000

@@ -20,7 +20,7 @@ from evercache.errors import ConnectionFailed
 from evercache.observe import Counters
 from evercache.policy import Settings
 from evercache.protocol.scope import Scope
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 NODE = Address("10.0.0.1")
 REPLICA: Any = SimpleNamespace(role="replica", address=NODE)

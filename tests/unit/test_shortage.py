@@ -17,13 +17,14 @@ from evercache.client.waits import SyncWaits, in_thread
 from evercache.clock import monotonic
 from evercache.codecs import Encoder
 from evercache.errors import ConfigurationError, ConnectionFailed, ResourceExhausted
+from evercache.net import sockets
+from evercache.net.blocking import BlockingEndpoint
+from evercache.net.channel import Channel
+from evercache.net.pipelined import PipelinedWire
+from evercache.net.types import ConnectionOptions, TLSOptions
 from evercache.observe import EventHub, events
+from evercache.protocol.types import Address
 from evercache.topology.replicated import ReplicatedTopology
-from evercache.wire import sockets
-from evercache.wire.blocking import BlockingEndpoint
-from evercache.wire.channel import Channel
-from evercache.wire.pipelined import PipelinedWire
-from evercache.wire.types import Address, ConnectionOptions, TLSOptions
 
 HERE = Address("127.0.0.1", 1)
 
@@ -211,7 +212,7 @@ def test_a_connection_that_cannot_be_made_gives_its_place_back(
         raise error
 
     endpoint = BlockingEndpoint(HERE, ConnectionOptions(max_connections=1))
-    monkeypatch.setattr("evercache.wire.connection.new_socket", refuse)
+    monkeypatch.setattr("evercache.net.connection.new_socket", refuse)
     for _ in range(3):
         with pytest.raises(ConnectionFailed):
             endpoint.execute([("PING",)], monotonic() + 5)

@@ -11,7 +11,7 @@ import pytest
 
 from evercache.engine.tail import Tail
 from evercache.errors import UnavailableError
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 MASTER = Address("127.0.0.1", 6379)
 

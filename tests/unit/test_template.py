@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evercache import Cache
+from evercache.api.core import FunctionCore
+from evercache.api.template import Template, make_template
 from evercache.client.serving import NOT_ASKED, Unserved
-from evercache.faces.core import FunctionCore
-from evercache.faces.template import Template, make_template
 
 
 class Text(str):

@@ -18,7 +18,7 @@ from evercache.errors import (
     ServiceUnknown,
 )
 from evercache.protocol.topology import ReplicaSeen, RoleReport, SentinelAnswer, SentinelBook, SentinelSeen
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 S1, S2, S3 = (Address("s", i) for i in (1, 2, 3))
 A, B, C = (Address(h, 6379) for h in "abc")

@@ -9,11 +9,11 @@ import pytest
 
 from evercache.errors import AccessDenied, ProtocolError, ServerError, ServiceUnknown
 from evercache.protocol.topology import SentinelSeen
+from evercache.protocol.types import Address
 from evercache.topology.answers import BRIEF, concerns, parse_answer, parse_role, parse_vote, question, repeated
 from evercache.topology.base import Bell, mapper
 from evercache.topology.facts import NodeFacts, Replication, parse_replication
 from evercache.topology.replicated import elect
-from evercache.wire.types import Address
 
 S, HELD = Address("s", 26379), Address("10.0.0.1", 6379)
 FACTS = {

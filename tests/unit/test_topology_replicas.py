@@ -8,8 +8,8 @@ from math import inf
 import pytest
 
 from evercache.protocol.caught import NEVER, Standing
+from evercache.protocol.types import Address
 from evercache.topology import ReplicaSet
-from evercache.wire.types import Address
 
 A, B = Address("a"), Address("b")
 

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from evercache.errors import AccessDenied, ConnectionFailed, EvercacheError, Loading, ServerError
 from evercache.observe import events
+from evercache.protocol.types import Address
 from evercache.topology.facts import NodeFacts, Replication, ask
 from evercache.topology.replicated import ReplicatedTopology
 from evercache.topology.sentinel import SentinelTopology
-from evercache.wire.types import Address
 
 A, B, C, D = (Address(name) for name in "abcd")
 

@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evercache.errors import URLError
+from evercache.net.types import ConnectionOptions, Credentials, TLSOptions
+from evercache.protocol.types import Address
 from evercache.url import Location, parse_url
-from evercache.wire.types import Address, ConnectionOptions, Credentials, TLSOptions
 
 H = Address("h")
 

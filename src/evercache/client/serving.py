@@ -22,7 +22,7 @@ from evercache.observe import Counters
 from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, TAGGED, VERSION
 from evercache.protocol.lease import refresh_early
 from evercache.protocol.scope import Subject
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

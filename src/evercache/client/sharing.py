@@ -13,7 +13,7 @@ from evercache.client.serving import Unserved
 from evercache.engine.readers import Reader
 from evercache.engine.state import State
 from evercache.errors import UnavailableError
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["SharedRead", "join"]
 

@@ -17,11 +17,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from evercache.clock import monotonic
 from evercache.engine.flights import Owner
+from evercache.net.loops import running_loop
+from evercache.net.types import AsyncExchange, SyncExchange
 from evercache.observe.labelled import labelled
 from evercache.process import THREADS, Wakeup, new_lock, start_thread, thread_runs
 from evercache.protocol.landing import Landing
-from evercache.wire.loops import running_loop
-from evercache.wire.types import AsyncExchange, SyncExchange
 
 __all__ = ["AsyncSpawner", "AsyncWaits", "SyncSpawner", "SyncWaits", "alone", "drive", "in_thread", "yielded"]
 

@@ -16,7 +16,7 @@ from evercache.protocol.commands import ScriptCall, in_full
 from evercache.protocol.journal import Pending
 from evercache.protocol.lease import RENEW_EVERY
 from evercache.protocol.replies import parse_invalidate, parse_renew
-from evercache.wire.types import Reply
+from evercache.protocol.types import Reply
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

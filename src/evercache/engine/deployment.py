@@ -14,6 +14,7 @@ from evercache.clock import monotonic
 from evercache.engine.background import Background, Job, cancel, keep
 from evercache.engine.endpoints import Endpoints
 from evercache.engine.idleness import LAG_POLL, SELDOM
+from evercache.net.types import AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 from evercache.observe import EventHub, events
 from evercache.process import (
     background_trouble,
@@ -26,11 +27,11 @@ from evercache.process import (
 )
 from evercache.protocol.canonical import shown
 from evercache.protocol.topology import View
+from evercache.protocol.types import Address
 from evercache.topology import Monitor, ReplicaSet, Topology
 from evercache.topology.base import SharedEndpoints
 from evercache.topology.facts import NodeFacts
 from evercache.url import Location
-from evercache.wire.types import Address, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

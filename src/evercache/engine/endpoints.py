@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Generic, Protocol, TypeVar
 
 from evercache.process import new_lock
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["Endpoints"]
 

@@ -29,14 +29,15 @@ from evercache.engine.state import Hold, State
 from evercache.engine.tail import Tail
 from evercache.engine.watch import Watch
 from evercache.errors import Loading, MasterUnknown, ReadOnly, ServerChanged, ServerError, UnavailableError
+from evercache.net.memory import SyncMemoryWire
+from evercache.net.types import AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
 from evercache.observe import Counters, EventHub, events
 from evercache.policy import Settings
 from evercache.process import living, notice_fork
 from evercache.protocol.balance import Hedges, Retries
 from evercache.protocol.commands import Bookkeeping, Commands, Limits
 from evercache.protocol.topology import View
-from evercache.wire.memory import SyncMemoryWire
-from evercache.wire.types import Address, AsyncConnection, AsyncEndpoint, AsyncWire, SyncEndpoint, SyncWire
+from evercache.protocol.types import Address
 
 if TYPE_CHECKING:
     from evercache.engine.deployment import Deployment

@@ -16,7 +16,7 @@ from msgspec import Struct
 from evercache.engine.listening import Source, listen
 from evercache.errors import UnavailableError
 from evercache.protocol.replies import LogLine
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

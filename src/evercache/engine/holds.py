@@ -11,7 +11,7 @@ from evercache.engine.state import Hold
 from evercache.errors import UnavailableError
 from evercache.protocol.commands import ScriptCall
 from evercache.protocol.replies import ScriptReply, parse_hold
-from evercache.wire.types import Reply
+from evercache.protocol.types import Reply
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from evercache.errors import ProtocolError, ServerError
 from evercache.protocol.replies import LogLine, parse_log
+from evercache.protocol.types import Address
 from evercache.topology.facts import parse_replication
-from evercache.wire.types import Address
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

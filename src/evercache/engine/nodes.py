@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evercache.engine.engine import Engine
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["lag_of", "members", "undecided", "use_of"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from evercache.errors import ServerChanged, UnavailableError
+from evercache.net.types import AsyncEndpoint, Expectation, Greeting, SyncEndpoint
 from evercache.protocol.balance import LatencyScore
-from evercache.wire.types import Address, AsyncEndpoint, Expectation, Greeting, SyncEndpoint
+from evercache.protocol.types import Address
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

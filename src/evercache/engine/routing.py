@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from evercache.engine.readers import MasterReader, Reader
 from evercache.engine.route import NOWHERE, Route
+from evercache.protocol.types import Address
 from evercache.topology import Replica
-from evercache.wire.types import Address
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

@@ -21,14 +21,15 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.net.greeting import parse_time
+from evercache.net.types import AsyncConnection
 from evercache.observe import events
 from evercache.protocol.balance import Share
 from evercache.protocol.commands import mark_member
 from evercache.protocol.replies import LogLine, parse_log, parse_marks, parse_resync
 from evercache.protocol.scope import FUNCTION, TAG, Scope
+from evercache.protocol.types import Address, Reply
 from evercache.topology.facts import NodeFacts, parse_replication
-from evercache.wire.greeting import parse_time
-from evercache.wire.types import Address, AsyncConnection, Reply
 
 if TYPE_CHECKING:
     from evercache.engine.engine import Engine

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
+from evercache.api.keyspace import Key
 from evercache.cache import Cache
 from evercache.errors import PackageMissing
-from evercache.faces.keyspace import Key
 from evercache.results import Ack
 
 try:

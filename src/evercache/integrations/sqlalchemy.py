@@ -10,10 +10,10 @@ import functools
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from evercache.api.changes import AT_MOST, Changed, longest, scopes_of
 from evercache.engine.flights import Owner
 from evercache.engine.state import Hold
 from evercache.errors import PackageMissing
-from evercache.faces.changes import AT_MOST, Changed, longest, scopes_of
 from evercache.policy import Seconds
 from evercache.protocol.scope import Scope
 

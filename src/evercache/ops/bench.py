@@ -15,10 +15,10 @@ from typing import Any
 from evercache.cache import Cache
 from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
+from evercache.net.blocking import BlockingWire
 from evercache.ops.remote import targets_of
 from evercache.ops.survey import NodeReport, Survey, Targets, ask, survey
 from evercache.protocol.commands import Bookkeeping
-from evercache.wire.blocking import BlockingWire
 
 __all__ = ["Bench", "Timing", "bench"]
 

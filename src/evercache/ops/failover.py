@@ -27,12 +27,12 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.net.blocking import BlockingWire
 from evercache.ops.handover import Facts, obstacles
 from evercache.ops.replies import text
 from evercache.ops.survey import Targets, ask, survey
+from evercache.protocol.types import Address
 from evercache.topology.facts import parse_replication
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.types import Address
 
 __all__ = ["Failover", "HandedOver", "harmless"]
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from evercache.clock import monotonic
 from evercache.errors import UnavailableError
+from evercache.net.pipelined import PipelinedWire
+from evercache.net.types import ConnectionOptions
 from evercache.ops.templates.acl import GREETINGS
-from evercache.wire.pipelined import PipelinedWire
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.protocol.types import Address
 
 __all__ = ["FAR", "RESET", "current_epochs", "trouble"]
 

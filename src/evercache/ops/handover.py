@@ -11,7 +11,7 @@ from evercache.ops.greetings import RESET, current_epochs, trouble
 from evercache.ops.replies import text, texts
 from evercache.ops.survey import Survey, Targets, ask, healthy
 from evercache.protocol.shapes import understood
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["Facts", "NodeSettings", "obstacles"]
 

@@ -20,12 +20,13 @@ from evercache.errors import (
     PortTaken,
     UnavailableError,
 )
+from evercache.net.types import ConnectionOptions, Credentials
 from evercache.ops.binary import find_server
 from evercache.ops.config import HOST, DeploymentConfig, port_is_free
 from evercache.ops.files import check_room, disk_errors
 from evercache.ops.supervision import ProcessState, Supervision, end_orphans, end_strays, strays, wait_until
 from evercache.ops.survey import NodeReport, SentinelReport, Survey, Targets, ask, survey
-from evercache.wire.types import Address, ConnectionOptions, Credentials
+from evercache.protocol.types import Address
 
 __all__ = ["DeploymentStatus", "LocalDeployment"]
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from evercache.clock import monotonic
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
+from evercache.net.blocking import BlockingWire
+from evercache.net.types import ConnectionOptions
 from evercache.ops.replies import lines, text, texts
 from evercache.ops.strain import COUNTERS, strains
 from evercache.protocol.shapes import to_address, to_epoch, understood, whole
+from evercache.protocol.types import Address, Command
 from evercache.topology.facts import parse_replication
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.types import Address, Command, ConnectionOptions
 
 __all__ = ["NodeReport", "SentinelReport", "Survey", "Targets", "ask", "healthy", "strained", "survey"]
 

@@ -14,7 +14,7 @@ from math import inf
 from msgspec import Struct
 from msgspec.structs import replace
 
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["NEVER", "ReplicaTable", "Standing"]
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from evercache.errors import ConfigurationError, CorruptEnvelope
 from evercache.protocol.scope import FUNCTION, KEY, TAG, Scope, Subject
 from evercache.protocol.scripts import SCRIPTS, Script
-from evercache.wire.types import Argument, Command
+from evercache.protocol.types import Argument, Command
 
 __all__ = [
     "Ask",

@@ -15,7 +15,7 @@ from msgspec import Struct
 from evercache.errors import ServerError
 from evercache.protocol.loglines import LogLine, parse_log, parse_marks
 from evercache.protocol.shapes import to_int, to_str, wrong
-from evercache.wire.types import Reply
+from evercache.protocol.types import Reply
 
 __all__ = [
     "IncrReply",

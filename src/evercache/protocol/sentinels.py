@@ -7,7 +7,7 @@ from math import inf
 from msgspec import Struct
 
 from evercache.errors import UnavailableError
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["Promotion", "ReplicaSeen", "RoleReport", "SentinelAnswer", "SentinelSeen", "View"]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from evercache.errors import ProtocolError
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["to_address", "to_epoch", "to_fields", "to_int", "to_str", "understood", "whole", "wrong"]
 

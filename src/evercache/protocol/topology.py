@@ -23,7 +23,7 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.protocol.sentinels import Promotion, ReplicaSeen, RoleReport, SentinelAnswer, SentinelSeen, View
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = [
     "ELECTION",

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from evercache import connect, modes
 from evercache.cache import Cache
 from evercache.clients import Clients
+from evercache.net.memory import MemoryServer
 from evercache.policy import Seconds
 from evercache.process import new_lock
 from evercache.testing._async.batches import AsyncRecordingBatches
@@ -22,7 +23,6 @@ from evercache.testing._sync.operations import SyncRecordingOperations
 from evercache.testing.clock import Clock
 from evercache.testing.recording import Log, Recording
 from evercache.url import parse_url
-from evercache.wire.memory import MemoryServer
 
 __all__ = ["MemoryStores", "memory", "off", "record"]
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from evercache.errors import ProtocolError, ServerError, ServiceUnknown
 from evercache.protocol.shapes import to_address, to_epoch, whole
 from evercache.protocol.topology import ReplicaSeen, SentinelAnswer, SentinelSeen
-from evercache.wire.types import Address, Command, Reply
+from evercache.protocol.types import Address, Command, Reply
 
 __all__ = [
     "BRIEF",

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
+from evercache.net.types import AsyncEndpoint, AsyncWire, ConnectionOptions
 from evercache.protocol.topology import View
-from evercache.wire.types import Address, AsyncEndpoint, AsyncWire, ConnectionOptions
+from evercache.protocol.types import Address
 
 __all__ = ["AddressMap", "Bell", "Clock", "Endpoints", "SharedEndpoints", "Topology", "View", "mapper"]
 

@@ -7,10 +7,11 @@ import re
 from msgspec import Struct
 
 from evercache.errors import Loading, ProtocolError, ServerError, UnavailableError
+from evercache.net.greeting import parse_time
+from evercache.net.types import AsyncEndpoint, Greeting
 from evercache.protocol.shapes import to_address, to_fields, whole
+from evercache.protocol.types import Address
 from evercache.topology.base import Clock
-from evercache.wire.greeting import parse_time
-from evercache.wire.types import Address, AsyncEndpoint, Greeting
 
 __all__ = ["NodeFacts", "Replication", "ask", "parse_replication"]
 

@@ -8,8 +8,8 @@ from math import inf
 from typing import Any
 
 from evercache.protocol.topology import View
+from evercache.protocol.types import Address
 from evercache.topology.base import SharedEndpoints
-from evercache.wire.types import Address
 
 __all__ = ["MemoryTopology"]
 

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from evercache.clock import monotonic
+from evercache.net.types import AsyncWire, ConnectionOptions
 from evercache.observe import EventHub, events
 from evercache.protocol.canonical import shown
 from evercache.protocol.caught import NEVER, ReplicaTable
+from evercache.protocol.types import Address
 from evercache.topology.base import GAP, Bell, Clock, Endpoints, SharedEndpoints, Topology
 from evercache.topology.facts import NodeFacts, ask
 from evercache.topology.replicas import Replica, ReplicaSet
-from evercache.wire.types import Address, AsyncWire, ConnectionOptions
 
 __all__ = ["Monitor", "Round"]
 

@@ -11,11 +11,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from evercache.errors import UnavailableError
+from evercache.net.types import AsyncEndpoint, Expectation, Greeting, SyncEndpoint
 from evercache.process import new_lock
 from evercache.protocol.balance import NOISE, Balancer, LatencyScore
 from evercache.protocol.breaker import Breaker
 from evercache.protocol.caught import NEVER, Standing
-from evercache.wire.types import Address, AsyncEndpoint, Expectation, Greeting, SyncEndpoint
+from evercache.protocol.types import Address
 
 __all__ = ["Fit", "Replica", "ReplicaSet"]
 

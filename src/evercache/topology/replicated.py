@@ -14,12 +14,13 @@ from typing import Any
 
 from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
+from evercache.net.names import resolver
+from evercache.net.sockets import known_records
+from evercache.net.types import AsyncWire, ConnectionOptions
 from evercache.protocol.topology import View
+from evercache.protocol.types import Address
 from evercache.topology.base import INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
 from evercache.topology.facts import NodeFacts, ask
-from evercache.wire.names import resolver
-from evercache.wire.sockets import known_records
-from evercache.wire.types import Address, AsyncWire, ConnectionOptions
 
 __all__ = ["ReplicatedTopology", "elect"]
 

@@ -12,8 +12,10 @@ from msgspec.structs import replace
 
 from evercache.clock import monotonic
 from evercache.errors import DeadlineExceeded, ServerError, UnavailableError
+from evercache.net.types import AsyncConnection, AsyncWire, ConnectionOptions
 from evercache.observe import Emit, EventHub, events
 from evercache.protocol.topology import RoleReport, SentinelAnswer, SentinelBook, View
+from evercache.protocol.types import Address, Command
 from evercache.topology.answers import (
     BRIEF,
     CHANNELS,
@@ -25,7 +27,6 @@ from evercache.topology.answers import (
     repeated,
 )
 from evercache.topology.base import IDLE, INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
-from evercache.wire.types import Address, AsyncConnection, AsyncWire, Command, ConnectionOptions
 
 __all__ = ["SentinelTopology"]
 

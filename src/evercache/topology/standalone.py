@@ -8,10 +8,11 @@ from typing import Any
 
 from evercache.clock import monotonic
 from evercache.errors import MasterUnknown, UnavailableError
+from evercache.net.types import AsyncWire, ConnectionOptions
 from evercache.protocol.topology import View
+from evercache.protocol.types import Address
 from evercache.topology.base import INTERVAL, Bell, Clock, Endpoints, SharedEndpoints
 from evercache.topology.facts import NodeFacts, ask
-from evercache.wire.types import Address, AsyncWire, ConnectionOptions
 
 __all__ = ["StandaloneTopology"]
 

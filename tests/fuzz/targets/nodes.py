@@ -10,15 +10,15 @@ from unittest import mock
 
 from rich.console import Console
 
-from evercache.cli.doctor_show import doctor_as_json, doctor_as_tables
 from evercache.errors import ConfigurationError, ServerError, UnavailableError
 from evercache.ops import handover, survey
+from evercache.ops.cli.doctor_show import doctor_as_json, doctor_as_tables
 from evercache.ops.doctor import examine, snapshot
 from evercache.ops.doctor.checks import replication
 from evercache.ops.doctor.facts import ClientFacts, Facts, NodeFacts, SentinelFacts
 from evercache.protocol import shapes
+from evercache.protocol.types import Address
 from evercache.url import parse_url
-from evercache.wire.types import Address
 from tests.edits import edit
 from tests.fuzz.target import JSON, RESP, Bug, Target, must
 from tests.fuzz.targets.replies import decoded, packed

@@ -8,13 +8,13 @@ from typing import Any
 import hiredis
 
 from evercache.errors import UnavailableError
+from evercache.net import greeting
+from evercache.net.resp import PENDING, Decoder
+from evercache.net.types import ConnectionOptions, Credentials
 from evercache.protocol import loglines, replies
 from evercache.protocol.freshness import Marks
 from evercache.protocol.scope import Scope, Subject
 from evercache.topology import facts
-from evercache.wire import greeting
-from evercache.wire.resp import PENDING, Decoder
-from evercache.wire.types import ConnectionOptions, Credentials
 from tests.edits import edit
 from tests.fuzz.target import RESP, Bug, Target, must
 from tests.fuzz.targets.wires import WORDS

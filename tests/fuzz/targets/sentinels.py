@@ -7,10 +7,10 @@ from typing import Any
 import hiredis
 
 from evercache.errors import ProtocolError
+from evercache.net.resp import PENDING, Decoder
 from evercache.protocol.topology import RoleReport, SentinelBook
+from evercache.protocol.types import Address
 from evercache.topology import answers
-from evercache.wire.resp import PENDING, Decoder
-from evercache.wire.types import Address
 from tests.edits import edit
 from tests.fuzz.target import RESP, Bug, Target, must
 from tests.fuzz.targets.replies import decoded, packed

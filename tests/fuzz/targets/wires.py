@@ -15,13 +15,14 @@ import hiredis
 
 from evercache.clock import monotonic
 from evercache.errors import ConnectionFailed, DeadlineExceeded, ProtocolError, ServerError
-from evercache.wire import connection as blocking
-from evercache.wire import resp
-from evercache.wire.channel import Channel
-from evercache.wire.connection import LATE, Connection
-from evercache.wire.places import Place, Places
-from evercache.wire.resp import PENDING, Decoder
-from evercache.wire.types import Address, Greeting
+from evercache.net import connection as blocking
+from evercache.net import resp
+from evercache.net.channel import Channel
+from evercache.net.connection import LATE, Connection
+from evercache.net.places import Place, Places
+from evercache.net.resp import PENDING, Decoder
+from evercache.net.types import Greeting
+from evercache.protocol.types import Address
 from tests.edits import edit
 from tests.fuzz.target import Bug, Target, must
 

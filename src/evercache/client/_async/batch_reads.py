@@ -21,7 +21,7 @@ from evercache.protocol.lease import wait_limit
 from evercache.protocol.replies import parse_leases
 from evercache.protocol.scope import Subject
 from evercache.protocol.scripts import chunks
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["AsyncBatchReads"]
 

@@ -10,8 +10,9 @@ from evercache.client.waits import AsyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.readers import Reader
 from evercache.errors import DeadlineExceeded, PoolExhausted, ServerError, UnavailableError
+from evercache.net.types import AsyncExchange
 from evercache.observe import Counters, events
-from evercache.wire.types import AsyncExchange, Command
+from evercache.protocol.types import Command
 
 __all__ = ["AsyncHedging"]
 

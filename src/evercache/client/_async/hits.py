@@ -15,9 +15,9 @@ from evercache.client.sharing import join
 from evercache.engine.engine import Engine
 from evercache.engine.route import NOWHERE
 from evercache.errors import UnavailableError
+from evercache.net.requests import Question
+from evercache.net.resp import PENDING
 from evercache.protocol.balance import NOISE
-from evercache.wire.requests import Question
-from evercache.wire.resp import PENDING
 
 __all__ = ["AsyncHits"]
 

@@ -21,11 +21,12 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.net.types import Overdue
 from evercache.observe import Counters
 from evercache.protocol.balance import LATEST
 from evercache.protocol.commands import ScriptCall, in_full
 from evercache.protocol.shapes import to_int, to_str
-from evercache.wire.types import Address, Command, Overdue
+from evercache.protocol.types import Address, Command
 
 __all__ = ["AsyncLink"]
 

@@ -11,8 +11,9 @@ from evercache.client.waits import SyncWaits
 from evercache.engine.engine import Engine
 from evercache.engine.readers import Reader
 from evercache.errors import DeadlineExceeded, PoolExhausted, ServerError, UnavailableError
+from evercache.net.types import SyncExchange
 from evercache.observe import Counters, events
-from evercache.wire.types import Command, SyncExchange
+from evercache.protocol.types import Command
 
 __all__ = ["SyncHedging"]
 

@@ -20,7 +20,7 @@ from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import refresh_early, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 from evercache.protocol.scope import Subject
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["ROUNDS", "Found", "SyncReads"]
 

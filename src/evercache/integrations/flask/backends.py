@@ -16,7 +16,7 @@ from evercache.integrations.flask.responses import StoredError, StoredResponse, 
 from evercache.integrations.flask.serializers import OwnRedisSerializer, OwnSerializer, OwnSimpleSerializer
 from evercache.integrations.flask.settings import DEFAULTS, FlaskSettings
 from evercache.integrations.flask.stored import Stored
-from evercache.wire.memory import MemoryServer
+from evercache.net.memory import MemoryServer
 
 __all__ = [
     "BaseCache",

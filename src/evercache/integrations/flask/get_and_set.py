@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evercache.integrations.flask.arguments import argument_text, caching_text
 from evercache.integrations.flask.names import function_namespace, joined, timeout_seconds
 from evercache.integrations.flask.signals import cache_memoize_hit, cache_memoize_miss
 from evercache.integrations.flask.warn_once import logger
@@ -70,8 +71,6 @@ def memoized(memo: Memo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def memo_key(memo: Memo, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """The key of a call: a hash of its arguments, and the versions of the function and the object."""
-    from evercache.integrations.flask.memoize import argument_text, caching_text
-
     versions = _versions(memo, function_namespace(memo.f, args))
     bound = inspect.signature(memo.f).bind(*args, **kwargs)
     bound.apply_defaults()

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Flask
 from msgspec.structs import replace
 
+from evercache.api.core import FunctionCore
+from evercache.api.keyspace import Key
 from evercache.client.request import Request
-from evercache.faces.core import FunctionCore
-from evercache.faces.keyspace import Key
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.integrations.flask import get_and_set
+from evercache.integrations.flask.arguments import argument_text, caching_text, identity
 from evercache.integrations.flask.backends import EvercacheBackend
-from evercache.integrations.flask.names import caching_id, function_namespace, joined, loop_runs, timeout_seconds
+from evercache.integrations.flask.names import function_namespace, joined, loop_runs, timeout_seconds
 from evercache.integrations.flask.options import Options
 from evercache.integrations.flask.signals import cache_memoize_hit, cache_memoize_miss
-from evercache.integrations.flask.warn_once import logger, tell_once
-from evercache.protocol.canonical import canonical, describe
+from evercache.integrations.flask.warn_once import logger
 from evercache.protocol.scope import Subject
 from evercache.protocol.signature import read_defaults
 
@@ -290,38 +290,4 @@ class MemoCore(FunctionCore):
 
 def instance_tag(name: str, instance: object) -> str:
     """The tag of what was computed for one object."""
-    return f"instance {name} {_identity(instance)}"
-
-
-def _identity(value: object) -> str:
-    if getattr(value, "__caching_id__", None) is None and hasattr(type(value), "__cache_key__"):
-        return canonical(value)
-    return caching_id(value)
-
-
-def caching_text(memo: Memo, value: object) -> str:
-    """The text of `self` or `cls`."""
-    if inspect.isclass(value):
-        return argument_text(memo, "cls", value)
-    return f"self{{{canonical(_identity(value))}}}"
-
-
-def argument_text(memo: Memo, name: str, value: object) -> str:
-    """The text of an argument; its repr where it has no other, as in Flask-Caching. Defaults: as at decoration."""
-    default = memo.defaults.get(name)
-    if default is not None and default[0] is value:
-        return default[1]
-    try:
-        return canonical(value)
-    except TypeError:
-        tell_once(
-            memo.owner._said,
-            f"repr {memo.base_name} {name}",
-            "the argument %r of %s is %s, which takes part in the key by its repr(): an address in it is another "
-            "in each process, and two that look the same share an entry. Give its class a __cache_key__() method "
-            "that returns what identifies it",
-            name,
-            memo.base_name,
-            describe(value),
-        )
-        return f"repr{{{canonical(repr(value))}}}"
+    return f"instance {name} {identity(instance)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from evercache.faces.options import tag_sources
+from evercache.api.options import tag_sources
 from evercache.integrations.flask.names import takes
 from evercache.policy import seconds
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from evercache.faces.keyspace import Key
-from evercache.wire.memory import MemoryServer
+from evercache.api.keyspace import Key
+from evercache.net.memory import MemoryServer
 
 if TYPE_CHECKING:
     from evercache.integrations.flask.backends import SimpleCache

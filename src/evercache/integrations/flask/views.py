@@ -13,8 +13,8 @@ from flask import Flask, g, has_request_context, request, url_for
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
+from evercache.api.core import as_tags
 from evercache.client.request import Request
-from evercache.faces.core import as_tags
 from evercache.integrations.flask import get_and_set
 from evercache.integrations.flask.backends import EvercacheBackend
 from evercache.integrations.flask.names import (

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from evercache.integrations.pybossa.configured import LOG, Home
 from evercache.integrations.pybossa.settings import SiteSettings, as_mapping, load
-from evercache.integrations.redis import RawClients
 from evercache.process import new_lock
+from evercache.raw import RawClients
 
 if TYPE_CHECKING:
     import redis

@@ -11,8 +11,9 @@ from redis.retry import Retry
 
 from evercache.integrations.pybossa.advice import Finding
 from evercache.integrations.pybossa.settings import SiteSettings
+from evercache.net.types import ConnectionOptions
 from evercache.protocol.topology import ELECTION, LONGEST_WAIT
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.protocol.types import Address
 
 __all__ = ["survey"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from evercache.ops.doctor.examination import examine, registered, verdict
 from evercache.ops.doctor.facts import Facts
 from evercache.ops.doctor.gather import gather
-from evercache.ops.doctor.registry import Check, Finding, Result, Severity, examine, registered, verdict
+from evercache.ops.doctor.registry import Check, Finding, Result, Severity
 from evercache.ops.doctor.snapshot import load, merged, save
 
 __all__ = [

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from evercache.clock import monotonic
 from evercache.errors import UnavailableError
+from evercache.net.names import resolver
+from evercache.net.sockets import known_records, new_socket
+from evercache.net.types import TLSOptions
 from evercache.ops.doctor.facts import Certificate
-from evercache.wire.names import resolver
-from evercache.wire.sockets import known_records, new_socket
-from evercache.wire.types import Address, TLSOptions
+from evercache.protocol.types import Address
 
 __all__ = ["CRITICAL_DAYS", "WARNING_DAYS", "authorities_of", "own_certificate", "presented"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from evercache.ops.replies import number, to_whole, whole
 from evercache.protocol.shapes import to_epoch
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = [
     "FORMAT",

@@ -25,6 +25,9 @@ from evercache.errors import (
     ServerError,
     UnavailableError,
 )
+from evercache.net.blocking import BlockingWire
+from evercache.net.names import resolver
+from evercache.net.types import ConnectionOptions, Credentials
 from evercache.ops.doctor.certificates import authorities_of, own_certificate, presented
 from evercache.ops.doctor.facts import (
     Certificate,
@@ -42,10 +45,8 @@ from evercache.ops.greetings import current_epochs
 from evercache.ops.replies import lines, text, texts, to_whole, whole
 from evercache.ops.strain import COUNTERS
 from evercache.protocol.shapes import understood
+from evercache.protocol.types import Address, Command
 from evercache.url import Location, parse_url
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.names import resolver
-from evercache.wire.types import Address, Command, ConnectionOptions, Credentials
 
 __all__ = ["PATIENCE", "SENTINEL_COMMANDS", "gather"]
 

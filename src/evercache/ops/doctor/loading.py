@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from evercache.wire.types import Command
+from evercache.protocol.types import Command
 
 __all__ = ["KEYS", "QUESTIONS", "left_out", "reads_as_default"]
 

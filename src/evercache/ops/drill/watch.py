@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from evercache.errors import UnavailableError
+from evercache.net.types import ConnectionOptions
 from evercache.ops.replies import text
 from evercache.ops.survey import ask
-from evercache.wire.types import Address, ConnectionOptions
+from evercache.protocol.types import Address
 
 __all__ = ["Watch"]
 

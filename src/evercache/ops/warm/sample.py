@@ -12,9 +12,9 @@ from evercache.clock import monotonic
 from evercache.codecs import StrictCodec, TypeRegistry
 from evercache.engine.hot import LOST, TAKEN, checked
 from evercache.errors import CorruptEnvelope, EvercacheError, UnavailableError
+from evercache.net.blocking import BlockingWire
 from evercache.ops.warm.targets import Item, Target
-from evercache.wire.blocking import BlockingWire
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["Hot", "hot_calls"]
 

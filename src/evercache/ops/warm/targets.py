@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
+from evercache.api.batch_core import BatchCore
+from evercache.api.core import FunctionCore
 from evercache.batches import AsyncCachedMany, CachedMany
 from evercache.cache import Cache
 from evercache.client.request import Batch, Request
 from evercache.client.serving import Unserved
 from evercache.errors import ConfigurationError
-from evercache.faces.batch_core import BatchCore
-from evercache.faces.core import FunctionCore
 from evercache.function import AsyncCachedFunction, CachedFunction
 from evercache.observe import Counters
 from evercache.ops.warm.keeping import keep_after_all

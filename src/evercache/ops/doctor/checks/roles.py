@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from evercache.ops.doctor.checks.words import cli, quoted
 from evercache.ops.doctor.facts import Facts, NodeFacts, address_of, flags_of, number, whole
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__: list[str] = []
 

@@ -20,7 +20,7 @@ from evercache.ops.doctor.facts import (
 )
 from evercache.ops.doctor.lasting import rendered
 from evercache.ops.doctor.registry import HELD_FOR_DEAD, Finding, Severity, check, fine, found, unseen
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__: list[str] = []
 

@@ -20,7 +20,7 @@ from evercache.ops.doctor.facts import (
 from evercache.ops.doctor.registry import Finding, Severity, check, fine, found, unseen
 from evercache.ops.greetings import RESET, trouble
 from evercache.protocol.topology import ELECTION, LONGEST_WAIT
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__: list[str] = []
 

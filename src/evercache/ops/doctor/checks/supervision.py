@@ -8,7 +8,7 @@ from evercache.ops.doctor.checks.persistence import last_save_seconds
 from evercache.ops.doctor.checks.words import cli, size
 from evercache.ops.doctor.facts import Facts, NodeFacts, ProgramFacts, number
 from evercache.ops.doctor.registry import Finding, Severity, check, found, unseen
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__: list[str] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from evercache.ops.doctor.facts import NodeFacts
-from evercache.wire.types import Address
+from evercache.protocol.types import Address
 
 __all__ = ["changed", "cli", "per_second", "quoted", "size", "users_kept"]
 

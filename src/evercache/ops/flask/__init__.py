@@ -1,0 +1,1 @@
+"""`flask cache`: status, doctor, warming and clearing of the caches of an application."""
