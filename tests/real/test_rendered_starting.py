@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evercache.ops.templates.starting import after_boot, node_preparation, sentinel_preparation, waiting
+from evercache.ops.templates import fill
 
 RENDERED_SENTINEL = """\
 port 26379
@@ -21,6 +21,16 @@ sentinel down-after-milliseconds shop 5000
 sentinel known-replica shop 10.0.0.2 6379
 sentinel known-sentinel shop 10.0.0.2 26379 bbbb
 """
+
+
+def start(what: str, rendered: Path, live: Path, **more: object) -> str:
+    """The script that prepares the files of a server; nobody is asked, and no server started."""
+    folder = live.parent
+    return fill(f"start-{what}.sh", rendered=rendered, live=live, folder=str(folder), program="", **more)
+
+
+def waiting(pidfile: Path, delay: int, *, boot: bool = False) -> str:
+    return fill("waiting.sh", pidfile=pidfile, delay=delay, boot=boot)
 
 
 def run(script: str, dropped: Sequence[str] = ()) -> None:
@@ -39,7 +49,7 @@ def started(folder: Path, rendered: str, live: str | None, dropped: Sequence[str
     if live is not None:
         paths[1].parent.mkdir()
         paths[1].write_text(live)
-    run(node_preparation(str(paths[0]), str(paths[1]), str(folder / "node"), waiting, 5, ""), dropped)
+    run(start("node", *paths, boot=False, delay=5, sentinels=()), dropped)
     assert paths[1].stat().st_mode & 0o777 == 0o600
     assert paths[0].read_text() == rendered
     return paths[1].read_text().splitlines()
@@ -52,7 +62,7 @@ def watching(folder: Path, live: str | None, dropped: Sequence[str] = ()) -> lis
     if live is not None:
         paths[1].parent.mkdir()
         paths[1].write_text(live)
-    run(sentinel_preparation(str(paths[0]), str(paths[1]), str(folder / "sentinel"), "shop", 2, ""), dropped)
+    run(start("sentinel", *paths, service="shop", quorum=2), dropped)
     return paths[1].read_text().splitlines()
 
 
@@ -128,13 +138,13 @@ def test_only_a_server_that_died_waits(died: bool, tmp_path: Path) -> None:
     if died:
         (tmp_path / "server.pid").write_text("1\n")
     begun = time.monotonic()
-    run(waiting(str(tmp_path / "server.pid"), 1.5))
+    run(waiting(tmp_path / "server.pid", 2))
     assert (time.monotonic() - begun >= 2.0) == died
 
 
 def test_waiting_ends_when_it_is_told_to(tmp_path: Path) -> None:
     (tmp_path / "server.pid").write_text("1\n")
-    script = "echo waits\n" + waiting(str(tmp_path / "server.pid"), 50) + "echo started\n"
+    script = "echo waits\n" + waiting(tmp_path / "server.pid", 50) + "echo started\n"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"waits\n"
@@ -148,7 +158,7 @@ def test_waiting_ends_when_it_is_told_to(tmp_path: Path) -> None:
 def test_after_a_boot_it_waits_for_the_rest_only(tmp_path: Path) -> None:
     (tmp_path / "server.pid").write_text("1\n")
     uptime = tmp_path / "uptime"
-    script = after_boot(str(tmp_path / "server.pid"), 20).replace("/proc/uptime", str(uptime))
+    script = waiting(tmp_path / "server.pid", 20, boot=True).replace("/proc/uptime", str(uptime))
     for up, waits in (("18.37 30.00", True), ("5000.01 9000.00", False)):
         uptime.write_text(up + "\n")
         begun = time.monotonic()

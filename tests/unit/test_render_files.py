@@ -14,7 +14,7 @@ from tests.unit.descriptions import PASSWORDS, changed, described, three
 
 from evercache.errors import DescriptionError
 from evercache.ops import deploy
-from evercache.ops.templates.acl import APPLICATION
+from evercache.ops.deploy.acl import APPLICATION
 from evercache.url import parse_url
 
 _PAGE = Path(__file__).parents[2] / "docs" / "operations.md"

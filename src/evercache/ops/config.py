@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
-import shlex
 import socket
 import sys
 from collections.abc import Iterable
@@ -20,12 +20,19 @@ import msgspec
 
 from evercache.errors import ConfigurationError, DeploymentError, DeploymentUnknown, ServerMissing
 from evercache.ops.binary import server_version
-from evercache.ops.deploy.conf import node_conf, sentinel_conf
-from evercache.ops.deploy.description import ROLES, Description, Host, Passwords, Secret, Sentinels, Server
+from evercache.ops.deploy.conf import Program, node_text, sentinel_text
+from evercache.ops.deploy.description import (
+    ROLES,
+    Description,
+    Host,
+    Passwords,
+    Secret,
+    Sentinels,
+    Server,
+    failover_timeout_ms,
+)
 from evercache.ops.files import check_room, write_private
-from evercache.ops.templates.servers import failover_timeout_ms, node_text, sentinel_text
-from evercache.ops.templates.starting import waiting
-from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
+from evercache.ops.templates import fill
 
 __all__ = ["DeploymentConfig", "NodeConfig", "free_ports", "home_folder"]
 
@@ -249,7 +256,7 @@ class DeploymentConfig:
         """The configuration of one data node; later the sentinels change it through the server."""
         folder = self.folder / node.name
         folder.mkdir(exist_ok=True)
-        conf = node_conf(
+        text = node_text(
             self.description(),
             bind=(HOST,),
             place=(HOST, node.port),
@@ -257,7 +264,7 @@ class DeploymentConfig:
             access=(f"requirepass {self.password}", f"masterauth {self.password}"),
             master=(HOST, master.port) if master else None,
         )
-        write_private(folder / "server.conf", node_text(conf))
+        write_private(folder / "server.conf", text)
 
     def follow(self, node: NodeConfig, master: NodeConfig) -> None:
         """Have a data node that does not run follow `master` from its start."""
@@ -269,7 +276,7 @@ class DeploymentConfig:
         folder = self.folder / node.name
         folder.mkdir(exist_ok=True)
         nodes = (master, *(other for other in self.data_nodes if other != master))
-        conf = sentinel_conf(
+        text = sentinel_text(
             self.description(),
             bind=(HOST,),
             place=(HOST, node.port),
@@ -280,29 +287,33 @@ class DeploymentConfig:
             nodes=tuple((HOST, other.port) for other in nodes),
             others=tuple(((HOST, other.port), other.ident) for other in self.sentinels if other != node),
         )
-        write_private(folder / "server.conf", sentinel_text(conf))
+        write_private(folder / "server.conf", text)
 
     def write_runner(self) -> None:
         """The script that Supervisor runs for each node, in the node's folder."""
-        write_private(
-            self.folder / "run.sh",
-            "#!/bin/sh\n"
-            + waiting("server.pid", self.description().restart_delay)
-            + f'exec {shlex.quote(str(self.server))} server.conf "$@"\n',
+        text = fill(
+            "run.sh",
+            pidfile="server.pid",
+            delay=math.ceil(self.description().restart_delay),
+            program=self.server,
         )
+        write_private(self.folder / "run.sh", text)
 
     def write_supervisor(self) -> None:
         """The configuration of Supervisor, written anew at each start and for each new replica.
 
         Paths are relative, as Supervisor runs in the folder and reads a `%` in some values twice.
         """
-        daemon = daemon_text(
+        daemon = fill(
+            "supervisord.conf",
             socket=_escaped(socket_path(self.folder)),
             log="logs/supervisord.log",
             pidfile="supervisord.pid",
             identifier=f"evercache-{self.name}",
+            folder="",
+            include="",
         )
-        programs = programs_text(
+        programs = [
             Program(
                 name=node.name,
                 command="/bin/sh ../run.sh" + (" --sentinel" if node.sentinel else ""),
@@ -313,8 +324,8 @@ class DeploymentConfig:
                 stop_signal="KILL",
             )
             for node in self.nodes
-        )
-        write_private(self.folder / "supervisord.conf", f"{daemon}\n{programs}")
+        ]
+        write_private(self.folder / "supervisord.conf", f"{daemon}\n{fill('programs.conf', programs=programs)}")
 
     def log_file(self, node: str) -> Path:
         """Where the output of a node goes."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Final
 
 from evercache.clock import monotonic
 from evercache.errors import UnavailableError
 from evercache.net.pipelined import PipelinedWire
 from evercache.net.types import ConnectionOptions
-from evercache.ops.templates.acl import GREETINGS
 from evercache.protocol.types import Address
 
-__all__ = ["FAR", "RESET", "current_epochs", "trouble"]
+__all__ = ["FAR", "GREETINGS", "RESET", "current_epochs", "trouble"]
 
+#: The channel where sentinels greet each other. They obey the greeting with the highest epoch, so a user that may
+#: publish there chooses the master.
+GREETINGS: Final = "__sentinel__:hello"
 #: How the epochs are reset; the page has the commands for each way of running sentinels.
 RESET = (
     "stop all sentinels before the first is started again, as each passes it on; in the file of each, remove the "

@@ -12,8 +12,6 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
-from evercache.ops.templates.servers import failover_timeout_ms
-
 __all__ = [
     "ROLES",
     "TLS",
@@ -31,6 +29,7 @@ __all__ = [
     "Secret",
     "Sentinels",
     "Server",
+    "failover_timeout_ms",
     "is_address",
 ]
 
@@ -387,6 +386,14 @@ class Description:
     def folder(self, what: Literal["config", "data"], host: Host) -> PurePosixPath:
         """A folder on a host."""
         return PurePosixPath(getattr(self.paths, what).replace("{host}", host.name))
+
+
+def failover_timeout_ms(down_after_ms: int) -> int:
+    """The limit of each step of a failover: an election, a promotion and a partial copy take a few seconds each.
+
+    After a failover that failed, the next one begins twice this long after it.
+    """
+    return max(10_000, 2 * down_after_ms + 2000)
 
 
 def is_address(text: str) -> bool:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evercache.ops.deploy.description import Description, Host, is_address
-from evercache.ops.templates.servers import Files
 
-__all__ = ["Layout", "layout_of"]
+__all__ = ["Layout", "TLSFiles", "layout_of"]
 
 #: Inside of containers.
 _CONFIG, _DATA = "/etc/evercache", "/data"
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFiles:
+    """The paths of an authority, of a certificate and of its key, and whether clients must show a certificate."""
+
+    ca: str
+    certificate: str
+    key: str
+    clients: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,7 @@ class Layout:
     data: str
     program: str
     bind: tuple[str, ...]
-    tls: Files | None
+    tls: TLSFiles | None
     #: The name of the nodes' configuration file.
     node_file: str
 
@@ -67,7 +76,7 @@ def layout_of(description: Description, host: Host, variant: str) -> Layout:
             path.replace("{host}", host.name) or f"{config}/tls/{name}"
             for path, name in zip(paths, ("ca.crt", "tls.crt", "tls.key"), strict=True)
         )
-        tls = Files(ca, certificate, key, given.client_certificates)
+        tls = TLSFiles(ca, certificate, key, given.client_certificates)
     return Layout(
         config=config,
         data=data,

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from evercache.ops.deploy import readme
-from evercache.ops.deploy.conf import node_conf, sentinel_conf
+from evercache.ops.deploy.acl import User, node_users, sentinel_users
+from evercache.ops.deploy.conf import Program, node_text, sentinel_text
 from evercache.ops.deploy.description import Description, Host
 from evercache.ops.deploy.layout import Layout, layout_of
 from evercache.ops.deploy.sound import check
-from evercache.ops.templates.acl import User, node_users, sentinel_users
-from evercache.ops.templates.containers import Container, compose_text, pod_text, policies_text
-from evercache.ops.templates.host import (
-    SYSCTL,
-    Opening,
-    Running,
-    firewall_text,
-    install_text,
-    kernel_text,
-    reload_text,
-)
-from evercache.ops.templates.servers import (
-    NodeConf,
-    SentinelConf,
-    node_text,
-    sentinel_text,
-)
-from evercache.ops.templates.starting import Asking, after_boot, node_preparation, sentinel_preparation, waiting
-from evercache.ops.templates.supervisor import Program, daemon_text, programs_text
-from evercache.ops.templates.systemd import Unit, kernel_unit, unit_text
+from evercache.ops.templates import fill
 
 __all__ = ["render", "url_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One server in a container. Memory in bytes."""
+
+    name: str
+    script: str
+    port: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Who may connect to which port of a host."""
+
+    sources: tuple[str, ...]
+    port: int
+    why: str
+
 
 #: Bytes that a sentinel may take.
 _SENTINEL_MEMORY = 128 << 20
@@ -54,10 +58,7 @@ def render(
     for role in ("application", "monitoring", "operator"):
         found[f"urls/{role}.url"] = url_of(description, passwords, role) + "\n"
     if variant == "kubernetes":
-        ports = [description.ports.node, *([description.ports.sentinel] if description.sentinels else [])]
-        found["common/policies.yaml"] = policies_text(
-            service=description.name, namespace=description.kubernetes.namespace, ports=ports
-        )
+        found["common/policies.yaml"] = fill("policies.yaml", d=description)
     for host in description.hosts:
         for name, text in _Host(description, passwords, further or {}, variant, host).files().items():
             found[f"{host.name}/{name}"] = text
@@ -115,7 +116,7 @@ class _Host:
         else:
             found |= dict(self._machine())
             found["install.sh"] = self._install(list(found))
-            found["reload.sh"] = reload_text(self.host.name, self._running())
+            found["reload.sh"] = self._reload()
         found["README.md"] = readme.readme(self.description, self.host, self.variant, list(found))
         return found
 
@@ -127,54 +128,45 @@ class _Host:
             role: User(d.user_of(role), (password, *self.further.get(role, ())))
             for role, password in self.passwords.items()
         }
-        run = "prepare" if self.variant == "systemd" else "run"
-        wait = after_boot if self.variant == "systemd" else waiting
+        # systemd starts the servers itself, and waits before that.
+        boot = self.variant == "systemd"
+        start, program = ("prepare", "") if boot else ("run", layout.program)
         if self.host.node:
-            yield layout.node_file, node_text(self._node())
+            yield layout.node_file, self._node()
+            yield "users.acl", node_users(users, d)
             yield (
-                "users.acl",
-                node_users(
-                    users,
-                    d.namespace,
-                    d.server.numbers,
-                    keys=d.application.keys,
-                    commands=d.application.commands,
-                    channels=d.application.channels,
-                ),
-            )
-            start = "" if self.variant == "systemd" else f'exec {layout.program} "$live"\n'
-            yield (
-                f"{run}-node.sh",
-                node_preparation(
-                    layout.rendered(layout.node_file),
-                    layout.node_live,
-                    layout.node,
-                    wait,
-                    d.restart_delay,
-                    start,
-                    self._asking(),
+                f"{start}-node.sh",
+                fill(
+                    "start-node.sh",
+                    rendered=layout.rendered(layout.node_file),
+                    live=layout.node_live,
+                    folder=layout.node,
+                    boot=boot,
+                    delay=math.ceil(d.restart_delay),
+                    program=program,
+                    **self._asking(),
                 ),
             )
         if self.host.sentinel:
-            yield "sentinel.conf", sentinel_text(self._sentinel())
-            yield "sentinel-users.acl", sentinel_users(users, d.server.numbers)
-            start = "" if self.variant == "systemd" else f'exec {layout.program} "$live" --sentinel\n'
+            yield "sentinel.conf", self._sentinel()
+            yield "sentinel-users.acl", sentinel_users(users, d)
             yield (
-                f"{run}-sentinel.sh",
-                sentinel_preparation(
-                    layout.rendered("sentinel.conf"),
-                    layout.sentinel_live,
-                    layout.sentinel,
-                    d.name,
-                    d.quorum,
-                    start,
+                f"{start}-sentinel.sh",
+                fill(
+                    "start-sentinel.sh",
+                    rendered=layout.rendered("sentinel.conf"),
+                    live=layout.sentinel_live,
+                    folder=layout.sentinel,
+                    service=d.name,
+                    quorum=d.quorum,
+                    program=program,
                 ),
             )
 
-    def _node(self) -> NodeConf:
+    def _node(self) -> str:
         d, host, layout = self.description, self.host, self.layout
         first = d.nodes[0]
-        return node_conf(
+        return node_text(
             d,
             bind=layout.bind,
             place=(host.address, d.ports.node),
@@ -189,27 +181,27 @@ class _Host:
             tls=layout.tls,
         )
 
-    def _asking(self) -> Asking | None:
+    def _asking(self) -> dict[str, object]:
+        """How a data node asks the sentinels for the primary before it starts; nobody if there is no other node."""
         d, layout = self.description, self.layout
-        others = tuple((one.address, d.ports.node) for one in d.nodes if one is not self.host)
-        if not d.sentinels or not others:
-            return None
+        others = [(one.address, d.ports.node) for one in d.nodes if one is not self.host]
         folder, slash, _ = layout.program.rpartition("/")
         clients = f"{folder}{slash}{d.server.cli}", d.server.cli, "valkey-cli", "redis-cli"
-        return Asking(
-            clients=tuple(dict.fromkeys(clients)),
-            user=d.user_of("replication"),
-            service=d.name,
-            sentinels=tuple((one.address, d.ports.sentinel) for one in d.sentinels),
-            own=(self.host.address, d.ports.node),
-            others=others if d.by_name else (),
-            tls=layout.tls,
-        )
+        return {
+            "clients": list(dict.fromkeys(clients)),
+            "user": d.user_of("replication"),
+            "service": d.name,
+            "sentinels": [(one.address, d.ports.sentinel) for one in d.sentinels] if others else [],
+            "own": (self.host.address, d.ports.node),
+            # Where hosts have names, an answer could be this node under another one: only these are followed.
+            "others": others if d.by_name else [],
+            "tls": layout.tls,
+        }
 
-    def _sentinel(self) -> SentinelConf:
+    def _sentinel(self) -> str:
         d, host, layout = self.description, self.host, self.layout
         user = d.user_of("sentinel")
-        return sentinel_conf(
+        return sentinel_text(
             d,
             bind=layout.bind,
             place=(host.address, d.ports.sentinel),
@@ -222,10 +214,8 @@ class _Host:
                 f"sentinel sentinel-pass {self.passwords['sentinel']}",
             ),
             ident=host.ident(d.name),
-            nodes=tuple((one.address, d.ports.node) for one in d.nodes),
-            others=tuple(
-                ((one.address, d.ports.sentinel), one.ident(d.name)) for one in d.sentinels if one is not host
-            ),
+            nodes=[(one.address, d.ports.node) for one in d.nodes],
+            others=[((one.address, d.ports.sentinel), one.ident(d.name)) for one in d.sentinels if one is not host],
             tls=layout.tls,
         )
 
@@ -236,15 +226,15 @@ class _Host:
         own = f"{layout.data}/supervisor"
         yield (
             "supervisord.conf",
-            daemon_text(
+            fill(
+                "supervisord.conf",
                 socket=f"{own}/supervisor.sock",
                 log=f"{own}/supervisord.log",
                 pidfile=f"{own}/supervisord.pid",
                 identifier=f"evercache-{d.name}-{self.host.name}",
-                more=("minfds=10240", f"directory={own}"),
-            )
-            + f"\n[supervisorctl]\nserverurl=unix://{own}/supervisor.sock\n"
-            + f"\n[include]\nfiles = {layout.rendered('programs.conf')}\n",
+                folder=own,
+                include=layout.rendered("programs.conf"),
+            ),
         )
         programs = [
             Program(
@@ -262,42 +252,38 @@ class _Host:
             )
             for name in self._names()
         ]
-        yield "programs.conf", programs_text(programs)
+        yield "programs.conf", fill("programs.conf", programs=programs)
 
     def _systemd(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         d, layout = self.description, self.layout
-        notify = d.server.install == "packages"
         for name in self._names():
             node = name == "node"
             live = layout.node_live if node else f"{layout.sentinel_live} --sentinel"
             yield (
                 f"systemd/evercache-{d.name}-{name}.service",
-                unit_text(
-                    Unit(
-                        title=f"{'Data node' if node else 'Sentinel'} of {d.name} on {self.host.name}",
-                        user=d.user,
-                        prepare=layout.rendered(f"prepare-{name}.sh"),
-                        command=f"{layout.program} {live}",
-                        folder=f"{layout.data}/{name}",
-                        notify=notify,
-                        restart_delay=d.restart_delay if node else 1,
-                        stop_seconds=d.stop_timeout if node else 10,
-                    )
+                fill(
+                    "unit.service",
+                    title=f"{'Data node' if node else 'Sentinel'} of {d.name} on {self.host.name}",
+                    user=d.user,
+                    prepare=layout.rendered(f"prepare-{name}.sh"),
+                    command=f"{layout.program} {live}",
+                    folder=f"{layout.data}/{name}",
+                    notify=d.server.install == "packages",
+                    restart_seconds=math.ceil(d.restart_delay) if node else 1,
+                    stop_seconds=d.stop_timeout if node else 10,
                 ),
             )
-        yield "systemd/evercache-kernel.service", kernel_unit(layout.rendered("kernel.sh"))
+        yield "systemd/evercache-kernel.service", fill("kernel.service", script=layout.rendered("kernel.sh"))
 
     def _compose(self, config: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         d = self.description
         yield (
             "compose.yaml",
-            compose_text(
-                project=f"evercache-{d.name}",
-                image=d.image,
-                uid=d.containers.uid,
-                config=str(d.folder("config", self.host)),
-                data=str(d.folder("data", self.host)),
-                stop_seconds=d.stop_timeout,
+            fill(
+                "compose.yaml",
+                d=d,
+                config=d.folder("config", self.host),
+                data=d.folder("data", self.host),
                 probe=self._cli(),
                 containers=self._containers(),
             ),
@@ -308,17 +294,12 @@ class _Host:
         storage = d.kubernetes.storage or f"{max(1, -(-4 * d.server.memory // (1 << 30)))}Gi"
         yield (
             "manifests.yaml",
-            pod_text(
-                service=d.name,
-                host=self.host.name,
-                namespace=d.kubernetes.namespace,
-                image=d.image,
-                uid=d.containers.uid,
+            fill(
+                "manifests.yaml",
+                d=d,
+                host=self.host,
                 storage=storage if self.host.node else "1Gi",
-                storage_class=d.kubernetes.storage_class,
-                stop_seconds=d.stop_timeout,
                 files=config,
-                tls=d.tls.enabled,
                 containers=self._containers(),
             ),
         )
@@ -332,7 +313,7 @@ class _Host:
                 words += ["--cert", self.layout.tls.certificate, "--key", self.layout.tls.key]
         return words
 
-    def _running(self) -> Running:
+    def _reload(self) -> str:
         d, host = self.description, self.host
         config = str(d.folder("config", host))
         cli = [*self._cli(), "--user", d.user_of("operator"), "--no-auth-warning"]
@@ -345,12 +326,12 @@ class _Host:
             "systemd": f"systemctl restart evercache-{d.name}-sentinel",
             "compose": f"docker compose -f {config}/compose.yaml restart sentinel",
         }[self.variant]
-        return Running(
-            cli=shlex.join(cli),
-            node=d.ports.node if host.node else 0,
-            sentinel=d.ports.sentinel if host.sentinel else 0,
-            service=d.name,
+        return fill(
+            "reload.sh",
+            d=d,
+            host=host,
             config=config,
+            cli=shlex.join(cli),
             node_file=self.layout.node_file,
             certificate=self.layout.tls.certificate if self.layout.tls else "",
             restart=restart,
@@ -373,12 +354,17 @@ class _Host:
     # -- the machine itself
 
     def _machine(self) -> Iterator[tuple[str, str]]:
-        yield "99-evercache.conf", SYSCTL
-        config = (
-            self.layout.config if self.variant != "compose" else str(self.description.folder("config", self.host))
+        d = self.description
+        sysctl = "99-evercache.conf"
+        yield sysctl, fill(sysctl)
+        # In Compose, the servers see another path than the host.
+        config = str(d.folder("config", self.host)) if self.variant == "compose" else self.layout.config
+        yield "kernel.sh", fill("kernel.sh", sysctl=f"{config}/{sysctl}")
+        openings = list(self._openings())
+        yield (
+            "firewall.nft",
+            fill("firewall.nft", host=self.host.name, openings=openings, rules=_rules(openings)),
         )
-        yield "kernel.sh", kernel_text(f"{config}/99-evercache.conf")
-        yield "firewall.nft", firewall_text(self.host.name, list(self._openings()))
 
     def _openings(self) -> Iterator[Opening]:
         d, host = self.description, self.host
@@ -393,20 +379,33 @@ class _Host:
 
     def _install(self, files: list[str]) -> str:
         d, host = self.description, self.host
-        names = self._names()
-        folders = [*names, *(["supervisor"] if self.variant == "supervisor" else [])]
-        more: list[str] = []
-        if self.variant == "supervisor":
-            more.append(f"chown root {d.folder('data', host)}/supervisor")
-        if self.variant == "systemd":
-            more.append("cp systemd/*.service /etc/systemd/system/")
-            more.append("systemctl daemon-reload")
-        return install_text(
+        return fill(
+            "install.sh",
             host=host.name,
-            owner=str(d.containers.uid) if self.variant == "compose" else d.user,
-            config=str(d.folder("config", host)),
-            data=str(d.folder("data", host)),
-            folders=folders,
+            owner=d.containers.uid if self.variant == "compose" else d.user,
+            config=d.folder("config", host),
+            data=d.folder("data", host),
+            folders=[*self._names(), *(["supervisor"] if self.variant == "supervisor" else [])],
             files=[name for name in files if not name.startswith(("systemd/", "firewall"))],
-            more=more,
+            variant=self.variant,
         )
+
+
+def _rules(openings: Sequence[Opening]) -> list[tuple[int, list[tuple[str, list[str]]]]]:
+    """The sources that may reach each port, by family; empty where a source is a name, which no firewall takes."""
+    if not all(_is_network(source) for one in openings for source in one.sources):
+        return []
+    rules = []
+    for port in dict.fromkeys(one.port for one in openings):
+        sources = dict.fromkeys(source for one in openings if one.port == port for source in one.sources)
+        families = [("ip", [s for s in sources if ":" not in s]), ("ip6", [s for s in sources if ":" in s])]
+        rules.append((port, [(family, some) for family, some in families if some]))
+    return rules
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

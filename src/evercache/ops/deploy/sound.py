@@ -15,7 +15,7 @@ from typing import Final
 from evercache.errors import DescriptionError
 from evercache.ops.deploy.description import Description, Host, is_address
 from evercache.ops.deploy.reading import size_text
-from evercache.ops.templates.acl import GREETINGS
+from evercache.ops.greetings import GREETINGS
 
 __all__ = ["VARIANTS", "check", "notes", "objections", "objections_to_passwords"]
 

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["APPLICATION", "GREETINGS", "User", "node_users", "sentinel_users"]
+from evercache.ops.deploy.description import Description
+from evercache.ops.greetings import GREETINGS
 
-#: The channel where sentinels greet each other. They obey the greeting with the highest epoch, so a user that may
-#: publish there chooses the master.
-GREETINGS: Final = "__sentinel__:hello"
+__all__ = ["APPLICATION", "User", "node_users", "sentinel_users"]
 
 #: What the library sends to nodes; `docs/operations.md` has it, and a test runs the library under it.
 APPLICATION: Final = (
@@ -62,30 +61,24 @@ class User:
     passwords: tuple[str, ...]
 
 
-def node_users(
-    users: Mapping[str, User],
-    namespace: str,
-    version: Sequence[int],
-    keys: Sequence[str] = (),
-    commands: Sequence[str] = (),
-    channels: Sequence[str] = (),
-) -> str:
+def node_users(users: Mapping[str, User], d: Description) -> str:
     """The ACL file of data nodes. `users` are by role."""
-    own = [f"~{namespace}:*", f"~{namespace}~*", *(f"~{pattern}" for pattern in keys)]
+    application = d.application
+    own = [f"~{d.namespace}:*", f"~{d.namespace}~*", *(f"~{pattern}" for pattern in application.keys)]
     # Queues of other libraries use publish and subscribe; the cache itself does not.
-    own += [f"&{pattern}" for pattern in channels]
+    own += [f"&{pattern}" for pattern in application.channels]
     none = "resetchannels -@all"  # Redis 6.2 gives a new user every channel
     rules = {
-        "application": f"resetchannels {' '.join(own)} -@all {' '.join((APPLICATION, *commands))}",
+        "application": f"resetchannels {' '.join(own)} -@all {' '.join((APPLICATION, *application.commands))}",
         "replication": f"{none} {_REPLICATION}",
         "sentinel": f"resetchannels &{GREETINGS} -@all {_SENTINEL_AT_NODES}",
         "monitoring": f"resetchannels &{GREETINGS} -@all {_MONITORING}",
         "operator": "~* &* +@all",
     }
-    return _file(rules, users, version, default=_LOADER)
+    return _file(rules, users, d.server.numbers, default=_LOADER)
 
 
-def sentinel_users(users: Mapping[str, User], version: Sequence[int]) -> str:
+def sentinel_users(users: Mapping[str, User], d: Description) -> str:
     """The ACL file of sentinels. The application asks and listens; only the operator changes anything.
 
     IS-MASTER-DOWN-BY-ADDR is for sentinels: it also votes, in any epoch, and each sentinel writes that epoch down.
@@ -100,7 +93,7 @@ def sentinel_users(users: Mapping[str, User], version: Sequence[int]) -> str:
         "monitoring": f"resetchannels -@all {_GREETING} +info +role {_ASK_SENTINEL}",
         "operator": "~* &* +@all",
     }
-    return _file(rules, users, version)
+    return _file(rules, users, d.server.numbers)
 
 
 def _file(rules: Mapping[str, str], users: Mapping[str, User], version: Sequence[int], default: str = "") -> str:
