@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from evercache.ops.deploy import readme
 from evercache.ops.deploy.acl import User, node_users, sentinel_users
 from evercache.ops.deploy.conf import Program, node_text, sentinel_text
 from evercache.ops.deploy.description import Description, Host
@@ -117,7 +116,7 @@ class _Host:
             found |= dict(self._machine())
             found["install.sh"] = self._install(list(found))
             found["reload.sh"] = self._reload()
-        found["README.md"] = readme.readme(self.description, self.host, self.variant, list(found))
+        found["README.md"] = self._readme()
         return found
 
     # -- what every variant has
@@ -322,7 +321,7 @@ class _Host:
             inside += ["-e", "REDISCLI_AUTH", "-e", "VALKEYCLI_AUTH"]
             cli = [*inside, self._names()[0], *cli]
         restart = {
-            "supervisor": f"{readme.supervisorctl(d, config)} restart sentinel",
+            "supervisor": f"{self._supervisorctl()} restart sentinel",
             "systemd": f"systemctl restart evercache-{d.name}-sentinel",
             "compose": f"docker compose -f {config}/compose.yaml restart sentinel",
         }[self.variant]
@@ -335,6 +334,31 @@ class _Host:
             node_file=self.layout.node_file,
             certificate=self.layout.tls.certificate if self.layout.tls else "",
             restart=restart,
+        )
+
+    def _supervisorctl(self) -> str:
+        """How the host's Supervisor is spoken to: Debian's, or one of our own."""
+        if self.description.server.install == "packages":
+            return "supervisorctl"
+        return f"supervisorctl -c {self.description.folder('config', self.host)}/supervisord.conf"
+
+    def _readme(self) -> str:
+        d, host, layout = self.description, self.host, self.layout
+        compose = self.variant == "compose"
+        data = d.folder("data", host)
+        live = {"node": layout.node_live, "sentinel": layout.sentinel_live}
+        if compose:
+            live = {"node": f"{data}/node/{layout.node_file}", "sentinel": f"{data}/sentinel/sentinel.conf"}
+        return fill(
+            "README.md",
+            d=d,
+            host=host,
+            variant=self.variant,
+            config=d.folder("config", host),
+            data=data,
+            owner=d.containers.uid if compose else d.user,
+            supervisorctl=self._supervisorctl(),
+            live=live,
         )
 
     def _names(self) -> list[str]:
