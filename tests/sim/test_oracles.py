@@ -13,6 +13,7 @@ from evercache.client._async.reads import AsyncReads
 from evercache.errors import ConnectionFailed
 from evercache.net.types import ConnectionOptions
 from evercache.protocol.topology import SentinelBook
+from evercache.topology import sentinel
 from tests.sim import sentinels
 from tests.sim.ledger import Ledger
 from tests.sim.loop import Tag
@@ -108,6 +109,20 @@ def test_rule_17_who_followed_the_votes_before_a_sentinel_was_lost_has_its_cache
     binds = SentinelBook._binds
     monkeypatch.setattr(SentinelBook, "_binds", lambda *args: len(args[-1]) == 3 and binds(*args))
     (violation, *_) = run(_without_a_sentinel(0.9)).violations
+    assert violation.promise == "once"
+
+
+def test_rule_17_a_silent_sentinel_does_not_delay_the_answers_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a small `max_staleness`, a round that waits for a silent server confirms the primary too late."""
+    plan = _without_a_sentinel(0.9)
+    plan = replace(plan, settings={**plan.settings, "max_staleness": 0.15})
+    for seed in range(1, 5):
+        result = run(replace(plan, seed=seed))
+        assert not result.violations, result.violations[0]
+    monkeypatch.setattr(sentinel, "GAP", 0.2)  # as long as for one that answers
+    (violation, *_) = run(plan).violations
     assert violation.promise == "once"
 
 

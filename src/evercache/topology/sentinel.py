@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -26,7 +27,7 @@ from evercache.topology.answers import (
     question,
     repeated,
 )
-from evercache.topology.base import IDLE, INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
+from evercache.topology.base import GAP, IDLE, INTERVAL, AddressMap, Bell, Clock, Endpoints, SharedEndpoints, mapper
 
 __all__ = ["SentinelTopology"]
 
@@ -76,8 +77,10 @@ class SentinelTopology:
         self._listeners: dict[Address, asyncio.Task[None]] = {}
         #: The subscribed connections, and since when each has brought every event.
         self._followed: dict[Address, tuple[AsyncConnection, float]] = {}
-        #: What is being asked on them. An answer that is late is taken in all the same.
+        #: What each server is being asked. An answer that is late is taken in all the same.
         self._questions: dict[Address, asyncio.Task[None]] = {}
+        #: The servers that did not answer their last question in time.
+        self._silent: set[Address] = set()
         #: Whether the master must be confirmed all the time.
         self._confirm = True
         #: When each sentinel was last asked in full.
@@ -135,6 +138,7 @@ class SentinelTopology:
         self._told = self._book.view
         # After a fork: those of the parent's loop are not ours.
         self._listeners, self._followed, self._questions = {}, {}, {}
+        self._silent.clear()
         sentinels = Endpoints(SharedEndpoints(self._wire, self._sentinel_options))
         watched = Endpoints(nodes or SharedEndpoints(self._wire, self._node_options))
         rung = True
@@ -177,12 +181,14 @@ class SentinelTopology:
             del self._missed[gone]
             self._emit(events.SentinelRemoved(str(gone)))
         nodes.keep(self._book.nodes)
-        asked = [self._ask_sentinel(sentinels, a, brief=quiet) for a in self._book.sentinels]
+        self._silent &= {*self._book.sentinels, *self._book.nodes}
+        asked = [self._ask(a, partial(self._ask_sentinel, sentinels, a, quiet)) for a in self._book.sentinels]
         if quiet and not self._confirm:
             await asyncio.gather(*asked)
             asked = []
         if asked or not self._book.agreed:
-            await asyncio.gather(*asked, *(self._ask_role(nodes, a) for a in self._book.nodes))
+            roles = [self._ask(a, partial(self._ask_role, nodes, a)) for a in self._book.nodes]
+            await asyncio.gather(*asked, *roles)
         self._book.round_over(self._clock())
         self._tell()
 
@@ -203,30 +209,38 @@ class SentinelTopology:
                 break
         return True
 
-    async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address, *, brief: bool) -> None:
+    async def _ask(self, server: Address, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Ask one server, unless it still has to answer the last question.
+
+        A server that did not answer last time delays the round by `GAP` only: the answers of the others confirm the
+        master, and a confirmation must not be older than `max_staleness`.
+        """
+        asking = self._questions.get(server)
+        if asking is None or asking.done():
+            asking = self._questions[server] = asyncio.ensure_future(question())
+        # Most questions end by their own deadline, which is a little earlier.
+        patience = GAP if server in self._silent else self._timeout + GAP
+        await asyncio.wait((asking,), timeout=patience)
+        if asking.done():
+            asking.result()
+        elif server in self._book.sentinels:
+            late = DeadlineExceeded(f"{server} did not answer before the deadline")
+            self._heard(SentinelAnswer(server, self._clock(), error=late))
+
+    async def _ask_sentinel(self, endpoints: Endpoints, sentinel: Address, brief: bool) -> None:
         """Ask on the connection that is subscribed, or on another one while there is none."""
         sent = self._clock()
         subscribed = self._subscribed(sentinel)
-        if subscribed is None:
-            try:
-                replies = await endpoints.get(sentinel).execute(question(self._book.service), sent + self._timeout)
-            except UnavailableError as error:
-                self._heard(SentinelAnswer(sentinel, sent, error=error))
-            else:
-                self._heard(parse_answer(self._book.service, sentinel, sent, replies, self._mapped))
-            return
-        asking = self._questions.get(sentinel)
-        if asking is None or asking.done():
+        if subscribed is not None:
             until = self._in_full.get(sentinel, -inf) + IN_FULL * (IDLE if self._bell.idle else 1.0)
-            brief = brief and sent < until
-            asking = asyncio.ensure_future(self._ask_subscribed(sentinel, *subscribed, sent, brief=brief))
-            self._questions[sentinel] = asking
-        await asyncio.wait((asking,), timeout=sent + self._timeout - self._clock())
-        if asking.done():
-            asking.result()
+            await self._ask_subscribed(sentinel, *subscribed, sent, brief=brief and sent < until)
+            return
+        try:
+            replies = await endpoints.get(sentinel).execute(question(self._book.service), sent + self._timeout)
+        except UnavailableError as error:
+            self._heard(SentinelAnswer(sentinel, sent, error=error))
         else:
-            late = DeadlineExceeded(f"{sentinel} did not answer before the deadline")
-            self._heard(SentinelAnswer(sentinel, sent, error=late))
+            self._heard(parse_answer(self._book.service, sentinel, sent, replies, self._mapped))
 
     async def _ask_subscribed(
         self, sentinel: Address, connection: AsyncConnection, since: float, sent: float, *, brief: bool
@@ -257,9 +271,13 @@ class SentinelTopology:
         return followed if followed is not None and followed[0].greeting.version >= RESP3 else None
 
     def _heard(self, answer: SentinelAnswer) -> None:
+        self._answered(answer.sentinel, answer.error is None)
         self._book.heard(answer, self._clock())
         self._note(answer.sentinel, answer.error)
         self._tell()
+
+    def _answered(self, server: Address, answered: bool) -> None:
+        (self._silent.discard if answered else self._silent.add)(server)
 
     def _note(self, sentinel: Address, error: UnavailableError | None) -> None:
         """Tell of a sentinel in trouble. One answer that is late is none; and where all say the same (that they
@@ -278,6 +296,7 @@ class SentinelTopology:
             role = parse_role(reply)
         except UnavailableError:
             role = ""  # whoever uses the node meets the error, and the monitor reports it
+        self._answered(node, bool(role))
         self._book.role(RoleReport(node, sent, role), self._clock())
         self._tell()
 
