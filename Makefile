@@ -10,7 +10,10 @@ TIMES ?= 1
 PROCESSES ?= 4
 REAL = $(PY) -m pytest tests/real -n $(PROCESSES) --dist worksteal
 
-.PHONY: demo test unit real long suites interrupts sim mutants fuzz audit sbom faults soak exhaustion bench bench-invalidate bench-profile lint types twins format clean
+.PHONY: help demo test unit real long suites interrupts sim mutants fuzz audit sbom faults soak exhaustion bench bench-invalidate bench-profile lint types twins format clean
+
+help: ## every target, with what it does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMPS)/demo ## run the main job: a cached site whose servers die while it is read
 	$(PY) -m evercache demo
@@ -72,7 +75,7 @@ soak: $(STAMPS)/dev ## ten minutes of random faults under load; writes docs/faul
 exhaustion: $(STAMPS)/dev ## descriptors, threads and memory missing for a second at 50 random moments; on an idle machine
 	$(PY) -m tests.exhaustion --moments 50 --strict $(ARGS)
 
-lint: $(STAMPS)/dev twins
+lint: $(STAMPS)/dev twins ## ruff, the layers of the imports, and the twins
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(dir $(PY))lint-imports
@@ -80,16 +83,16 @@ lint: $(STAMPS)/dev twins
 twins: $(STAMPS)/dev ## the sync twin must be what the generator makes of the async text
 	$(PY) tools/async_to_sync.py --check
 
-types: $(STAMPS)/dev
+types: $(STAMPS)/dev ## mypy (strict) and pyright
 	$(PY) -m mypy
 	$(PY) -m pyright
 
-format: $(STAMPS)/dev
+format: $(STAMPS)/dev ## write the twins anew, and format
 	$(PY) tools/async_to_sync.py
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-clean:
+clean: ## remove the environments and caches that these targets made
 	rm -rf .venv $(BENCH) $(FUZZ) $(AUDIT) .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:

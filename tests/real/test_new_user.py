@@ -1,4 +1,4 @@
-"""The path of somebody new, word by word as the README has it: empty folder, installation, ten lines of Flask."""
+"""The path of somebody new, word by word as the tutorial has it: empty folder, installation, ten lines of Flask."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from tests.server import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## A page of Flask, in ten lines\n")[2].partition("\n## ")[0]
+TUTORIAL = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+SECTION = TUTORIAL.partition("## A page of Flask, in ten lines\n")[2].partition("\n## ")[0]
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -94,7 +94,7 @@ def page_at(port: int) -> tuple[str, float]:
     return text, time.monotonic() - began
 
 
-def test_the_readme_word_by_word(user: User) -> None:
+def test_the_tutorial_word_by_word(user: User) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", SECTION, re.S)
     (user.folder / "site/app.py").write_text(code)
     up, export, serve, _curl, doctor, failover, down = commands()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import evercache
 from evercache import AsyncCachedFunction, AsyncCachedMany, Cache, CachedFunction, CachedMany, errors, results
 from evercache.errors import URLError
 from evercache.observe import Counters
@@ -75,24 +77,41 @@ def _code(page: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", [Cache, CachedFunction, AsyncCachedFunction, CachedMany, AsyncCachedMany])
-def test_every_public_method_is_in_the_readme(kind: type) -> None:
+def test_every_public_method_is_in_the_reference(kind: type) -> None:
     names = {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")}
-    assert names - in_code(text_of("README.md")) == set()
+    assert names - in_code(text_of("docs/reference.md")) == set()
 
 
-def test_every_option_of_the_decorator_is_in_the_readme_and_the_guide() -> None:
+def test_every_option_of_the_decorator_is_in_the_reference_and_the_guide() -> None:
     options = set(inspect.signature(Cache._core_options).parameters) - {"self", "fn"}
-    assert options - in_code(text_of("README.md")) == set()
+    assert options - in_code(text_of("docs/reference.md")) == set()
     guide = text_of("docs/guide.md")
     assert {o for o in options if not re.search(rf"\b{o}\b", guide)} == set()
 
 
 def test_every_command_is_named() -> None:
     assert isinstance(cli, click.Group)
-    written = text_of("README.md") + text_of("CHANGELOG.md")
-    assert {name for name in cli.commands if not re.search(rf"\b{name}\b", written)} == set()
-    named = set(re.findall(r"^evercache ([a-z-]+)", text_of("README.md"), re.M))
-    assert named <= set(cli.commands)
+    table = text_of("docs/reference.md").split("## Commands")[1]
+    named = {
+        word for cell in re.findall(r"^\| (`.+?`) \|", table, re.M) for word in re.findall(r"`([a-z-]+)`", cell)
+    }
+    assert named == set(cli.commands)
+    assert set(re.findall(r"^evercache ([a-z-]+)", text_of("docs/tutorial.md"), re.M)) <= named
+
+
+def test_everything_that_can_be_imported_is_in_the_reference() -> None:
+    table = text_of("docs/reference.md").split("## Extras")[0]
+    assert set(evercache.__all__) <= in_code(table)
+    for module in re.findall(r"^\| `([a-z_.]+)` \|", table, re.M):
+        importlib.import_module(module)
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/glossary.md", "CONTRIBUTING.md"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text_of(page)))
+    assert len(named) >= 5
+    roots = (ROOT, ROOT / "src", ROOT / "src/evercache")
+    assert {name for name in named if not [place for root in roots for place in root.glob(name)]} == set()
 
 
 # -- guide, URLs, errors, operations, protocol
@@ -134,8 +153,8 @@ def test_every_url_that_is_said_to_be_refused_is_refused() -> None:
             parse_url(url)
 
 
-def test_every_url_in_the_readme_is_understood() -> None:
-    urls = re.findall(r"^(?:sentinel|redis|memory)://\S*$", text_of("README.md"), re.M)
+def test_every_url_in_the_tutorial_is_understood() -> None:
+    urls = re.findall(r"^(?:sentinel|redis|memory)://\S*$", text_of("docs/tutorial.md"), re.M)
     assert len(urls) == 4
     for url in urls:
         parse_url(url)
