@@ -102,7 +102,7 @@ class Network:
 class Request:
     """What was asked and the replies so far; an `AsyncExchange` as well."""
 
-    __slots__ = ("commands", "deadline", "first", "future", "heard", "replies", "tag", "timer")
+    __slots__ = ("commands", "deadline", "first", "future", "heard", "replies", "sent", "tag", "timer")
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class Request:
         #: Who waits for it.
         self.tag = tag_of_task.get()
         self.replies: list[Any] = []
+        self.sent = 0.0
         self.first: Callable[[Any], None] | None = None
         self.timer: SimHandle | None = None
 
@@ -154,6 +155,7 @@ class Session:
         "parked",
         "patterns",
         "queue",
+        "sent",
         "server",
     )
 
@@ -167,6 +169,8 @@ class Session:
         self._parking: SimHandle | None = None
         self.alive = True
         self.patterns = False
+        #: When the client sent the command that runs.
+        self.sent = 0.0
         server.sessions.add(self)
 
     def arrive(self, request: Request) -> None:
@@ -199,6 +203,7 @@ class Session:
     def _go_on(self) -> None:
         while self.queue and self.parked is None and self.alive:
             request, index = self.queue.popleft()
+            self.sent = request.sent
             reply = self.execute(request.commands[index])
             if reply is not self:
                 self._answer(request, index, reply)

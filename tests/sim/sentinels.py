@@ -38,8 +38,8 @@ class Sentinel:
         #: The replica that it has chosen, as the leader of a failover.
         self.chosen: Address | None = None
         self.others: list[Sentinel] = []
-        #: By the tag of a process: when it was asked last, which primary it named then (None: it saw that one down,
-        #: or led a failover), and since when its votes are followed.
+        #: By the tag of a process: when the last question that arrived was sent, which primary it named (None:
+        #: this one saw it down, or led a failover), and since when its votes are followed.
         self.asked: dict[Tag, float] = {}
         self.named: dict[Tag, Address | None] = {}
         self.followed: dict[Tag, float] = {}
@@ -109,7 +109,7 @@ class Sentinel:
                 return [self.master.host.encode(), b"6379"]
             case b"MASTER":
                 against = self.flags & {"o_down", "failover_in_progress"}
-                self.asked[session.client.tag] = self._loop.now
+                self.asked[session.client.tag] = session.sent
                 self.named[session.client.tag] = None if against else self.master
                 return self._map(
                     ip=self.master.host, port=6379, flags=",".join(sorted(self.flags)),

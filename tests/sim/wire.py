@@ -148,6 +148,7 @@ class Connection:
     def travel(self, request: Request) -> None:
         """It is on its way to the server."""
         loop, words = self.network.loop, request.commands
+        request.sent = loop.now
         assert self.session is not None
         if self._lost:
             return  # what is sent behind it does not overtake it

@@ -176,8 +176,8 @@ ORACLES = [
                 State,
                 "join_or_lead",
                 (
-                    "self.flights.get(subject.key) if joinable",
-                    "self.flights.get(subject.key) if not self.master_down",
+                    "flight = self.flights.get(subject.key)",
+                    "flight = self.flights.get(subject.key) if not self.master_down else None",
                 ),
             ),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dis
+import gc
 import random
 import signal
 import sys
@@ -58,6 +59,7 @@ def interrupted(point: int, call: Callable[[], object]) -> bool:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what it raises in a finalizer of another test's objects reaches nobody
     sys.settrace(trace)
     try:
         call()
@@ -65,6 +67,7 @@ def interrupted(point: int, call: Callable[[], object]) -> bool:
         return True
     finally:
         sys.settrace(before)
+        gc.enable()
         last.clear()  # a frame that is kept keeps what it owns
     return False
 

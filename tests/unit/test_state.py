@@ -136,6 +136,18 @@ def test_rule_6_invalidations_of_others_detach_nothing(state: State, scope: Scop
     assert state.join_or_lead(ONE, 0, ME, joinable=True) == (first, False)
 
 
+def test_rule_13_a_call_that_others_let_down_still_joins_a_function_that_runs(state: State) -> None:
+    first, _ = state.join_or_lead(ONE, 5, ME, joinable=True)
+    assert not state.overtaken(first)  # its leader could not ask the primary: it runs the function
+    assert state.join_or_lead(ONE, 5, ME, joinable=False) == (first, False)
+    later, leads = state.join_or_lead(ONE, 6, ME, joinable=False)  # it knows of a later invalidation
+    assert leads
+    assert later is not first
+    again, leads = state.join_or_lead(ONE, 6, ME, joinable=False)  # the later one still asks a server
+    assert leads
+    assert again is not later
+
+
 def test_rule_6_blind_only_young_flights_are_joined(state: State, now: Now) -> None:
     first, _ = state.join_or_lead(ONE, 0, ME, joinable=True)
     now.time += 1.01  # the tail heard nothing since, and the flight began before

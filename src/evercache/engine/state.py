@@ -571,11 +571,18 @@ class State:
         overdue: Overdue | None = None,
         at_once: bool = True,
     ) -> tuple[Flight, bool]:
-        """The flight of a key, and whether the caller leads it. With `at_once`, a caller that leads one because
-        another is `overdue` runs the function now."""
+        """The flight of a key, and whether the caller leads it.
+
+        A caller that is not `joinable` joins only a flight that runs the function already and began with all that
+        the caller knows of invalidations. With `at_once`, a caller that leads one because another is `overdue` runs
+        the function now.
+        """
         now = self.now()
         with self.lock:
-            flight = self.flights.get(subject.key) if joinable else None
+            flight = self.flights.get(subject.key)
+            # Two flights of a key that cannot ask the primary would each run the function (rule 13).
+            if flight is not None and not joinable and (flight.phase != "running" or flight.need < need):
+                flight = None
             # A flight that began while the tail was blind may have missed an invalidation (rule 6).
             if flight is not None and self.blind(now) and now - flight.started > self.settings.max_staleness:
                 flight = None
