@@ -8,6 +8,7 @@ from tests.sim.issued import Issued
 
 if TYPE_CHECKING:
     from evercache.results import Ack
+    from tests.sim.loop import Tag
     from tests.sim.oracle import Invalidation
     from tests.sim.world import World
 
@@ -16,15 +17,17 @@ __all__ = ["Acks"]
 
 class Acks:
     """Judges each acknowledged invalidation and write: a primary had executed it; under "strict" as many replicas
-    have it as were in sync when it began, less those that were in sync no more when it ended, and one at least.
+    have it as were in sync all the time, when it began, whenever it was sent, and when it ended; one at least.
 
     A replica that lost data since (it was restarted or copied anew) excuses one missing.
     """
 
     def __init__(self, world: World, issued: Issued) -> None:
         self._world, self._issued = world, issued
-        #: Id of an invalidation -> replicas in sync when it began, and the lives of all nodes then.
-        self._begun: dict[str, tuple[int, list[Any]]] = {}
+        #: Id of an invalidation -> its process, replicas in sync so far, and the lives of all nodes when it began.
+        self._begun: dict[bytes, tuple[Any, int, list[Any]]] = {}
+        if world.strict:
+            world.network.sending.append(self._sent)
 
     def __repr__(self) -> str:
         return f"<Acks {len(self._begun)} begun>"
@@ -36,7 +39,14 @@ class Acks:
         """A process begins an invalidation or a write."""
         if not self._world.strict:
             return
-        self._begun[id] = self._in_sync(process), self._lives()
+        self._begun[id.encode()] = process, self._in_sync(process), self._lives()
+
+    def _sent(self, tag: Tag | None, server: Any, words: list[bytes]) -> None:
+        """A process sends commands to a server, perhaps an invalidation or a write once more."""
+        for id in self._begun.keys() & words:
+            process, in_sync, lives = self._begun[id]
+            if tag is not None and tag.whole is process.tag:
+                self._begun[id] = process, min(in_sync, self._in_sync(process)), lives
 
     @staticmethod
     def _in_sync(process: Any) -> int:
@@ -50,9 +60,9 @@ class Acks:
         if not marks:
             oracle.bad("ack", f"{what} was acknowledged at {ack.stamp}, but no server executed it")
             return
-        if not self._world.strict or it.id not in self._begun:
+        if not self._world.strict or it.id.encode() not in self._begun:
             return
-        in_sync, lives = self._begun[it.id]
+        _, in_sync, lives = self._begun[it.id.encode()]
         wanted = max(1, min(in_sync, self._in_sync(process)))
         nodes = self._world.nodes
         wanted = min(wanted, len(nodes) - 1)

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from evercache.client._sync.batch_computing import SyncBatchComputing
+from evercache.client._sync.computing import SyncComputing
+from tests.sim.threads import SimThread
+
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 __all__ = ["Ledger"]
 
+#: What counts a run, and then begins it.
+_RUN = {SyncComputing._run.__code__, SyncBatchComputing._run_many.__code__}
+
 
 class Ledger:
     """Judges the counters of each living process at the end: `computed` is the number of runs of its functions
-    (more by those that a signal handler kept from beginning), and no more results are `stored` than primaries took
-    from it."""
+    (more by those that a signal handler kept from beginning, or that threads are about to begin), and no more
+    results are `stored` than primaries took from it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -46,8 +53,23 @@ class Ledger:
             counters = process.cache.stats().counters
             runs, stored = self._runs[process], len(self._stored[process])
             # A handler may raise between the count and the function.
-            if not runs <= counters.computed <= runs + self._world.happened["interrupt"]:
+            most = runs + self._world.happened["interrupt"] + self._beginning(process)
+            if not runs <= counters.computed <= most:
                 found.append(("stats", f"{process.name} computed {runs} times and counts {counters.computed}"))
             if counters.stored > stored:
                 found.append(("stats", f"{process.name} stored {stored} results and counts {counters.stored}"))
         return found
+
+    def _beginning(self, process: Any) -> int:
+        """How many threads of a process stand before a function that they have counted, or behind it."""
+        threads = self._world.threads
+        return sum(t.tag.whole is process.tag and _stands_in_run(t) for t in threads.alive) if threads else 0
+
+
+def _stands_in_run(thread: SimThread) -> bool:
+    frame = thread.gr_frame
+    while frame is not None and frame.f_code is not SimThread.finish.__code__:  # the function itself
+        if frame.f_code in _RUN:
+            return True
+        frame = frame.f_back
+    return False

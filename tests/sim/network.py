@@ -117,6 +117,7 @@ class Request:
         #: Who waits for it.
         self.tag = tag_of_task.get()
         self.replies: list[Any] = []
+        #: When the client sent it.
         self.sent = 0.0
         self.first: Callable[[Any], None] | None = None
         self.timer: SimHandle | None = None

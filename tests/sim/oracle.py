@@ -208,10 +208,12 @@ class Oracle:
     def epoch_heard(self, process: Any, epoch: int, since: float) -> None:
         """Some sentinel has named an epoch since a moment; a process that can ask it follows within a poll or two.
 
-        A process that was not used yet asks nobody.
+        A process whose cache was never used asks nobody.
         """
         spells = (*self._troubled[process.name], *self._asleep[process.name], *self._disturbed)
-        if max(process.born, process.unused) >= since or any(b <= self.now and e >= since - 0.3 for b, e in spells):
+        if process.used_since is None or process.used_since >= since:
+            return
+        if any(b <= self.now and e >= since - 0.3 for b, e in spells):
             return
         if self.now - since > 1.7 and process.engine.view.epoch < epoch:
             view = process.engine.view

@@ -124,8 +124,8 @@ class Process:
         self._tagged()
         self.born = world.now
         self.epoch = 0
-        #: The last moment at which its cache was not in use yet (its background does not run).
-        self.unused = world.now
+        #: When its cache was first used, and so began to ask the sentinels; None: not yet.
+        self.used_since: float | None = None
         #: When a write of it was given up last, whoever sent it.
         self.unacknowledged = -1.0
         #: It ends in order (`troubles.close_process`).

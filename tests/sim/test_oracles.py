@@ -275,7 +275,7 @@ def test_a_run_that_a_signal_handler_kept_from_beginning_may_be_counted(
 ) -> None:
     counters = SimpleNamespace(computed=counted, stored=0)
     process: Any = Mock(tag=Tag("p0"), cache=Mock(stats=lambda: SimpleNamespace(counters=counters)))
-    ledger = Ledger(Mock(processes=[process], happened={"interrupt": interrupts}))
+    ledger = Ledger(Mock(processes=[process], threads=None, happened={"interrupt": interrupts}))
     ledger.ran(process)
     assert (not ledger.final()) is well
 

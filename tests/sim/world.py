@@ -294,8 +294,8 @@ class World:
                 if epoch < process.epoch:
                     self.oracle.bad("epoch", f"{process.name} went back from epoch {process.epoch} to {epoch}")
                 process.epoch = epoch
-                if not process.engine._started:
-                    process.unused = self.now
+                if process.used_since is None and process.engine._started:
+                    process.used_since = self.now
                 for told, since in self.told.items():
                     self.oracle.epoch_heard(process, told, since)
         self.oracle.look_at_windows()

@@ -580,7 +580,7 @@ class State:
         now = self.now()
         with self.lock:
             flight = self.flights.get(subject.key)
-            # Two flights of a key that cannot ask the primary would each run the function (rule 13).
+            # Two leaders of a key that cannot ask the primary would each run the function (rule 13).
             if flight is not None and not joinable and (flight.phase != "running" or flight.need < need):
                 flight = None
             # A flight that began while the tail was blind may have missed an invalidation (rule 6).
