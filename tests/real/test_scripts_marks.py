@@ -193,7 +193,17 @@ class TestSince:
         assert self.status(rig, since, subject) == "outdated"
         assert self.status(rig, stamp, subject) == "ok"
 
+    def test_a_stamp_from_a_life_whose_state_was_lost_tells_nothing(self, rig: Rig) -> None:
+        since = invalidate(rig, Scope.of_key("ns:other")).stamp
+        invalidate(rig, Scope.of_key(KEY))
+        rig.client("FLUSHALL")
+        assert self.status(rig, since) == "outdated", "there is no state"
+        assert self.status(rig, 0, newest=since) == "outdated", "the caller knows more than the server"
+        invalidate(rig, Scope.of_key("ns:other"))
+        assert self.status(rig, since) == "outdated", "by a caller that knew nothing"
+
     def test_the_tags_of_the_new_envelope_count(self, rig: Rig) -> None:
+        invalidate(rig, Scope.of_key("ns:other"))
         stamp = invalidate(rig, Scope.of_tag("red")).stamp
         assert self.status(rig, stamp - 1, envelope=envelope(tags=(RED,))) == "outdated"
         assert self.status(rig, stamp - 1, envelope=envelope(tags=(BLUE,))) == "ok"

@@ -186,8 +186,8 @@ def _hold(call: Call) -> Reply:
 
 def _untouched(call: Call, since: int) -> bool:
     book = call.book
-    if since >= book.tip:
-        return True
+    if since >= book.tip or call.newest > book.tip:
+        return since == book.tip >= call.newest
     previous = book.last
     for before, kind, name, stamp in reversed(book.log):
         if stamp <= since:
@@ -195,7 +195,7 @@ def _untouched(call: Call, since: int) -> bool:
         if kind == b"k" and name == call.entry_key:
             return False
         previous = before
-    return previous == b"0-0"
+    return previous == b"0-0" and (since == 0 or book.star > 0)
 
 
 def _set(call: Call) -> Reply:

@@ -20,7 +20,9 @@ if mode == 'since' then
   -- Whether the log shows no invalidation of this entry above `since`. Marks of functions, tags and everything
   -- have been looked at; what can't be decided counts as invalidated.
   function untouched(key, since)
-    if since >= tip then
+    if since > tip or NEWEST > tip then
+      return false -- of a life that is not known here: its state was lost, and its log with it
+    elseif since == tip then
       return true
     end
     local from, previous, seen = '+', last, 0
@@ -47,7 +49,9 @@ if mode == 'since' then
         break
       end
     end
-    return previous == '0-0' -- else there were more lines once
+    -- Else there were more lines once. And the log of this life tells nothing of a stamp from a former one: where this
+    -- one began above that, `*` did as well, and has been looked at.
+    return previous == '0-0' and (since == 0 or star > 0)
   end
 end
 
