@@ -68,6 +68,7 @@ NAMES |= {
     "aclear": "clear",
     "adelete": "delete",
     "adelete_many": "delete_many",
+    "aexpires_in": "expires_in",
     "aexplain": "explain",
     "aget": "get",
     "aget_many": "get_many",

@@ -16,7 +16,7 @@ from evercache.protocol.keys import check_namespace
 __all__ = ["TTL", "Consistency", "OnError", "Policy", "Seconds", "Settings", "seconds"]
 
 Seconds: TypeAlias = float | int | timedelta
-#: Seconds, a timedelta, or a callable of the result.
+#: Seconds, a timedelta, or a callable of the result. Direct operations take `inf` as well: see `Policy.forever`.
 TTL: TypeAlias = Seconds | Callable[[Any], Seconds]
 OnError: TypeAlias = Literal["absorb", "raise"]
 Consistency: TypeAlias = Literal["available", "strict"]
@@ -124,6 +124,14 @@ class Policy(Struct, frozen=True):
     budget: float = 0.25
     on_error: OnError = "absorb"
     consistency: Consistency = "available"
+    #: An entry lives for `max_ttl`, and a direct read in the last third of that begins it anew.
+    renewed: bool = False
+
+    @classmethod
+    def forever(cls, max_ttl: float, **more: Any) -> Policy:
+        """What `ttl=inf` means: no entry may outlive the marks that may invalidate it (rule 1)."""
+        last = min(max_ttl / 3, MAX_SPAN_MS / 1000)
+        return cls(**{**more, "ttl": max_ttl - last, "max_ttl": max_ttl, "stale": last, "renewed": True})
 
     def __post_init__(self) -> None:
         check_spread(self.jitter, self.beta)

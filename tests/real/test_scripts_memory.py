@@ -36,7 +36,9 @@ lives = st.fixed_dictionaries(
     # Whole hours, so that the time which the test itself takes rounds away; some are stale at once.
     {"soft_ms": st.sampled_from([-HOUR, HOUR, 2 * HOUR]), "span_ms": st.sampled_from([2 * HOUR, 3 * HOUR])}
 )
-envelopes = st.builds(lambda id, tags: envelope(id=id, tags=tags), tokens, tag_sets)
+envelopes = st.builds(
+    lambda id, tags, flags: envelope(id=id, tags=tags, flags=flags), tokens, tag_sets, st.sampled_from([0, 8])
+)
 marks = st.tuples(st.sampled_from(["f:m.f", "f:m.h", *(f"t:{tag.hex()}" for tag in TAGS)]), stamps)
 asks = st.lists(
     st.builds(Ask, st.builds(Subject, keys, st.just("m.f"), tag_sets), stamps, tokens),
@@ -82,7 +84,8 @@ calls = st.one_of(
     op("store_many", fills),
     op("set_many", puts, mode=st.sampled_from(["set", "add", "since"]), late=st.booleans()),
     op("invalidate_many", invalidations),
-    op("touch", subjects, least=stamps, life=lives, late=st.booleans()),
+    op("touch", subjects, least=stamps, life=lives, late=st.booleans(),
+       renewed=st.sampled_from([False, True, "again"])),
     op("incr", keys, id=tokens, delta=st.integers(-9, 9), initial=st.just(2**53 - 5), life=lives,
        least=stamps, late=st.just(False)),
     op("incr", keys, id=tokens, delta=st.integers(-9, 9), life=lives, late=st.booleans()),

@@ -27,7 +27,7 @@ ENTRIES = [
     Mutation(
         "touch revives the dead",
         9,
-        lua={"touch": (("if not fresh or version > 1 then", "if version == 0 then"),)},
+        lua={"touch": (("if not fresh or version > 1 or", "if version == 0 or"),)},
         workload={"wide": 0.9, **EXTRAS},
     ),
     Mutation(

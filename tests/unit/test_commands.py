@@ -126,8 +126,8 @@ CALLS: dict[str, tuple[ScriptCall, tuple[Any, ...]]] = {
         ("since", 7, 8, 10, 20, 30, 40, 1, "11fe", "cc", "m.f", 0, 3, 100, 50, ENVELOPE, 1, tag_hash("a").hex()),
     ),
     "touch": (
-        COMMANDS.touch(Subject("shop:k"), least=1, **WINDOW, **LIFE, **HEAD),
-        (1, "", 7, 8, 100, 50, 30, 0),
+        COMMANDS.touch(Subject("shop:k"), least=1, **WINDOW, **LIFE, **HEAD, renewed="again"),
+        (1, "", 7, 8, 100, 50, 2, 30, 0),
     ),
     "incr": (
         COMMANDS.incr("shop:k", **WINDOW, id="cc", delta=-2, initial=6, **LIFE, **HEAD),

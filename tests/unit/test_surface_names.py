@@ -11,7 +11,8 @@ import evercache.testing
 from evercache import AsyncCachedFunction, AsyncCachedMany, Cache, CachedFunction, CachedMany
 
 OPERATIONS = [
-    *("get", "set", "add", "delete", "touch", "incr", "get_many", "set_many", "delete_many"),
+    *("get", "set", "add", "delete", "touch", "expires_in", "incr"),
+    *("get_many", "set_many", "delete_many"),
     *("get_or_compute", "stamp", "invalidate_tag", "clear", "health"),
 ]
 CACHE = {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
-from tests.unit.memory_time import Calls, cache, stores
+from tests.unit.memory_time import Calls, cache, eventually, stores
 
 from evercache import Ack, Cache
 from evercache.errors import NotACounter
@@ -99,6 +100,50 @@ def test_touch(ask: Ask, stores: MemoryStores) -> None:
     assert ask("get", "k") == 1
     ask("touch", "k", ttl=10)
     stores.advance(11)
+    assert ask("get", "k") is None
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize("form", ["sync", "async"])
+def test_what_never_expires_is_renewed_by_reads(form: str, cache: Cache, stores: MemoryStores) -> None:
+    """`max_ttl` is 30 days: a read in the last ten begins it anew; what nobody reads leaves."""
+
+    async def read() -> Any:
+        found = await cache.aget("read")
+        while cache.stats().counters.refreshed < renewals:
+            await asyncio.sleep(0.001)
+        return found
+
+    cache.set_many({"read": [1], "unread": [2]}, ttl=inf)
+    assert cache.expires_in("read") == inf
+    stores.advance(19 * DAY)
+    assert cache.get("read") == [1]
+    stores.advance(6 * DAY)
+    for renewals in range(1, 4):
+        if form == "async":
+            assert asyncio.run(asyncio.wait_for(read(), 5)) == [1]
+        else:
+            assert cache.get("read") == [1]
+            eventually(lambda expected=renewals: cache.stats().counters.refreshed == expected)  # type: ignore[misc]
+        stores.advance(25 * DAY)
+    assert cache.get("unread") is None
+    assert cache.expires_in("unread") is None
+    assert cache.stats().counters.misses == 1
+
+
+def test_what_never_expires_may_be_invalidated_and_written_over(ask: Ask, stores: MemoryStores) -> None:
+    ask("set", "k", 1, ttl=inf, tags=["t"])
+    ask("invalidate_tag", "t")
+    assert ask("get", "k") is None
+    ask("add", "k", 2, ttl=inf)
+    assert ask("touch", "k", ttl=10)
+    assert 9 < ask("expires_in", "k") <= 10
+    assert ask("touch", "k", ttl=inf)
+    assert (ask("expires_in", "k"), ask("incr", "k"), ask("expires_in", "k")) == (inf, 3, inf)
+    ask("set", "k", 1, ttl=10)
+    stores.advance(10.1)
     assert ask("get", "k") is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -145,17 +146,17 @@ class Keyspace(ABC):
         **more: Any,
     ) -> Policy:
         settings = self.settings
-        life = ttl if callable(ttl) else settings.default_ttl if ttl is None else seconds(ttl, "ttl")
         if on_error is not None:
             check_choice("on_error", on_error, ("absorb", "raise"))
-        return Policy(
-            ttl=life,
-            max_ttl=settings.max_ttl,
-            budget=WAITED * (settings.budget if budget is None else seconds(budget, "budget")),
-            on_error=on_error or settings.on_error,
-            consistency=settings.consistency,
-            **more,
-        )
+        more |= {
+            "budget": WAITED * (settings.budget if budget is None else seconds(budget, "budget")),
+            "on_error": on_error or settings.on_error,
+            "consistency": settings.consistency,
+        }
+        if ttl == inf:
+            return Policy.forever(settings.max_ttl, **more)
+        life = ttl if callable(ttl) else settings.default_ttl if ttl is None else seconds(ttl, "ttl")
+        return Policy(ttl=life, max_ttl=settings.max_ttl, **more)
 
     def _writes(
         self, values: Mapping[str, Any], ttl: TTL | None, tags: Iterable[str], on_error: OnError | None

@@ -19,7 +19,7 @@ from evercache.codecs import PLAIN, SMALL, STRICT, decode_plain
 from evercache.errors import CorruptEnvelope
 from evercache.near import NearEntry, copier
 from evercache.observe import Counters
-from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, TAGGED, VERSION
+from evercache.protocol.envelope import COMPRESSED, HEADER_BYTES, MAGIC, RENEWED, TAGGED, VERSION
 from evercache.protocol.lease import refresh_early
 from evercache.protocol.scope import Subject
 from evercache.protocol.types import Address
@@ -179,7 +179,7 @@ class Serving:
             return Unserved(began, data, source, resyncs, obeyed)
         flags, start = 0, HEADER_BYTES
         if head != _ORDINARY:
-            flags = head ^ _ORDINARY
+            flags = (head ^ _ORDINARY) & ~RENEWED
             if flags & ~_USUAL:
                 return Unserved(began, data, source, resyncs, obeyed)
             if flags & TAGGED:

@@ -43,11 +43,13 @@ def age_of(request: Request, envelope: Envelope, left: float) -> float | None:
 
 def sealed(request: Request, id: str, value: Any) -> bytes:
     """The envelope of a value that is set explicitly: an int below 2**53 becomes a counter (rule 9)."""
-    tags = request.subject.tags
+    tags, renewed = request.subject.tags, request.policy.renewed
     if type(value) is int and -_EXACT < value < _EXACT:
-        return pack(payload=str(value).encode(), id=bytes.fromhex(id), tags=tags, counter=True)
+        return pack(payload=str(value).encode(), id=bytes.fromhex(id), tags=tags, counter=True, renewed=renewed)
     payload, codec, compressed = request.encoder.encode(value, request.subject.key.encode())
-    return pack(payload=payload, codec=codec, id=bytes.fromhex(id), tags=tags, compressed=compressed)
+    return pack(
+        payload=payload, codec=codec, id=bytes.fromhex(id), tags=tags, compressed=compressed, renewed=renewed
+    )
 
 
 def counter_payload(value: object) -> int:

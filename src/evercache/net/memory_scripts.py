@@ -20,6 +20,7 @@ from evercache.net.memory_call import (
     parse,
     patched,
 )
+from evercache.protocol.envelope import RENEWED
 from evercache.protocol.types import Reply
 
 __all__ = ["PORTS"]
@@ -237,15 +238,19 @@ def _set(call: Call) -> Reply:
 
 def _touch(call: Call) -> Reply:
     least, name, not_before_us, not_after_us = call.number(), call.text(), call.number(), call.number()
-    soft_ms, span_ms, marks_ms, tags = call.number(), call.number(), call.number(), call.words()
+    soft_ms, span_ms, renewed, marks_ms = call.number(), call.number(), call.number(), call.number()
+    tags = call.words()
     if not not_before_us <= call.now_us <= not_after_us:
         return call.reply(b"late")
     view = call.look(least, name, tags)
     if not view.fresh or view.entry is None or view.entry.newer:
         return call.reply(b"miss")
-    call.keep_marks(marks_ms)
     soft, raw = call.now_ms + soft_ms, view.entry.raw
-    call.put(raw[:12] + expiries(soft, span_ms) + raw[22:], soft_ms + span_ms)
+    if renewed > 1 and not raw[3] & RENEWED:
+        return call.reply(b"miss")
+    call.keep_marks(marks_ms)
+    flags = bytes([(raw[3] & ~RENEWED) | (RENEWED if renewed else 0)])
+    call.put(raw[:3] + flags + raw[4:12] + expiries(soft, span_ms) + raw[22:], soft_ms + span_ms)
     return call.reply(b"ok", soft)
 
 

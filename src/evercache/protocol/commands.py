@@ -415,10 +415,16 @@ class Commands(Struct):
         not_before_us: int = 0,
         soft_ms: int,
         span_ms: int,
+        renewed: bool | Literal["again"] = False,
     ) -> ScriptCall:
-        """Change the expiry of a live entry."""
+        """Change the expiry of a live entry, and whether reads renew it; "again": only of one that they renew."""
         head = (_stamp(least), subject.function, not_before_us, not_after_us)
-        last = (*_expiry(soft_ms, span_ms), self.limits.marks_ms, *_tags(subject.tags))
+        last = (
+            *_expiry(soft_ms, span_ms),
+            2 if renewed == "again" else int(renewed),
+            self.limits.marks_ms,
+            *_tags(subject.tags),
+        )
         return self._call("touch", [subject.key], replid, newest, *head, *last)
 
     def incr(

@@ -30,6 +30,7 @@ __all__ = [
     "MAGIC",
     "MAX_SPAN_MS",
     "MAX_TAGS",
+    "RENEWED",
     "TAGGED",
     "VERSION",
     "Envelope",
@@ -44,7 +45,7 @@ __all__ = [
 
 MAGIC = b"\xe7\xca"
 VERSION = 1
-COUNTER, TAGGED, COMPRESSED, ERROR = 1, 2, 4, 16
+COUNTER, TAGGED, COMPRESSED, RENEWED, ERROR = 1, 2, 4, 8, 16
 #: Tags that one entry can carry.
 MAX_TAGS = 255
 
@@ -103,6 +104,11 @@ class Envelope(Struct, frozen=True):
         return bool(self.flags & COMPRESSED)
 
     @property
+    def renewed(self) -> bool:
+        """Whether a read between the two expiries renews them (`ttl=inf`)."""
+        return bool(self.flags & RENEWED)
+
+    @property
     def error(self) -> bool:
         """Whether the payload is an exception that the function raised."""
         return bool(self.flags & ERROR)
@@ -134,6 +140,7 @@ def pack(
     compressed: bool = False,
     error: bool = False,
     counter: bool = False,
+    renewed: bool = False,
 ) -> bytes:
     """The bytes of an entry. The scripts put stamp, soft expiry and span in at the server, by its own clock.
 
@@ -151,6 +158,7 @@ def pack(
         | (TAGGED if tags else 0)
         | (COMPRESSED if compressed else 0)
         | (ERROR if error else 0)
+        | (RENEWED if renewed else 0)
     )
     body = payload
     if tags:
@@ -237,4 +245,5 @@ def repack(envelope: Envelope) -> bytes:
         compressed=envelope.compressed,
         error=envelope.error,
         counter=envelope.counter,
+        renewed=envelope.renewed,
     )

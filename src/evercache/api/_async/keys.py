@@ -16,7 +16,11 @@ R = TypeVar("R")
 
 
 class AsyncKeys(Keyspace):
-    """A part of `Cache`. `ttl` is in seconds, a timedelta, or a callable of the value."""
+    """A part of `Cache`. `ttl` is in seconds, a timedelta, or a callable of the value.
+
+    `ttl=inf` is for what must not expire: an entry lives for `max_ttl`, and a `get` in the last third of that
+    renews it in the background. So one that nobody reads for two thirds of `max_ttl` may leave.
+    """
 
     async def aget(self, key: str, default: Any = None, *, on_error: OnError | None = None) -> Any:
         """The value of a key, or `default` when there is none or no server answers."""
@@ -116,6 +120,13 @@ class AsyncKeys(Keyspace):
         if client is None:
             return False
         return await client.operations.touch(self._request(key, ttl=ttl, on_error=on_error))
+
+    async def aexpires_in(self, key: str, *, on_error: OnError | None = None) -> float | None:
+        """Seconds until an entry expires, `inf` for one with `ttl=inf`; None when there is none."""
+        client = self._client_async()
+        if client is None:
+            return None
+        return await client.operations.expires_in(self._request(key, on_error=on_error))
 
     async def aincr(
         self,

@@ -17,7 +17,11 @@ R = TypeVar("R")
 
 
 class SyncKeys(Keyspace):
-    """A part of `Cache`. `ttl` is in seconds, a timedelta, or a callable of the value."""
+    """A part of `Cache`. `ttl` is in seconds, a timedelta, or a callable of the value.
+
+    `ttl=inf` is for what must not expire: an entry lives for `max_ttl`, and a `get` in the last third of that
+    renews it in the background. So one that nobody reads for two thirds of `max_ttl` may leave.
+    """
 
     def get(self, key: str, default: Any = None, *, on_error: OnError | None = None) -> Any:
         """The value of a key, or `default` when there is none or no server answers."""
@@ -115,6 +119,13 @@ class SyncKeys(Keyspace):
         if client is None:
             return False
         return client.operations.touch(self._request(key, ttl=ttl, on_error=on_error))
+
+    def expires_in(self, key: str, *, on_error: OnError | None = None) -> float | None:
+        """Seconds until an entry expires, `inf` for one with `ttl=inf`; None when there is none."""
+        client = self._client_sync()
+        if client is None:
+            return None
+        return client.operations.expires_in(self._request(key, on_error=on_error))
 
     def incr(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -266,9 +267,13 @@ class AsyncLeads(AsyncComputing):
 
     def refresh_in_background(self, request: Request, seen: Envelope) -> None:
         """Recompute a key while its present value is served; one refresh per key and process."""
+        self.in_background(request, partial(self._refresh, request, seen))
+
+    def in_background(self, request: Request, work: Any) -> None:
+        """Refresh a key by `work()`, unless somebody in this process does so."""
         claimant = AsyncWaits.owner()
         if self._state.ready and self._claim([request.subject.key], claimant):
-            self._spawn([request], claimant, lambda: self._refresh(request, seen))
+            self._spawn([request], claimant, work)
 
     def _claim(self, keys: Sequence[str], claimant: Owner) -> set[str]:
         """Those of the keys that nobody refreshes here; from now on the claimant does."""

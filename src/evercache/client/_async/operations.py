@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from math import inf
 from typing import Any, Final, Literal
 
 from evercache.client import telling
@@ -37,7 +39,7 @@ from evercache.errors import (
     UnavailableError,
 )
 from evercache.observe import Counters, events
-from evercache.policy import WAITED, OnError
+from evercache.policy import WAITED, OnError, Policy
 from evercache.protocol.scope import Scope, Subject
 from evercache.protocol.shapes import to_fields
 from evercache.results import Ack, Explanation, NodeHealth
@@ -271,12 +273,14 @@ class AsyncOperations:
                 values.append(served[index])
                 continue
             value = default
-            if found is not None and not found.stale and not found.envelope.error:
+            if found is not None and (not found.stale or found.envelope.renewed) and not found.envelope.error:
                 try:
                     with ENOUGH_MEMORY:
                         value = value_of(request, found.envelope)
                     counters.master_hits += found.source == "master"
                     counters.replica_hits += found.source != "master"
+                    if found.stale:
+                        self._leads.in_background(request, partial(self._renew, request))
                 except CorruptEnvelope as error:
                     telling.corrupt(self._engine, request.subject, counters, error)
                     found = None
@@ -285,7 +289,7 @@ class AsyncOperations:
                     if policy.on_error == "raise":
                         raise
                     found = None
-            counters.misses += found is None or found.stale
+            counters.misses += found is None or (found.stale and not found.envelope.renewed)
             values.append(value)
         return values
 
@@ -388,12 +392,30 @@ class AsyncOperations:
         deadline = self._engine.state.now() + policy.budget
         try:
             await self._settle(request.subject, deadline, request.counters)
-            return await self._writes.touch(request.subject, lifetime, deadline)
+            return await self._writes.touch(request.subject, lifetime, deadline, renewed=policy.renewed)
         except UnavailableError as error:
             self._engine.failed(error, request.counters)
             if policy.on_error == "raise":
                 raise
             return False
+
+    async def _renew(self, request: Request) -> None:
+        """Begin the life of an entry anew, if it is still one to which that happens."""
+        lifetime = Policy.forever(self._engine.settings.max_ttl).lifetime(UNSET, 0.0)
+        deadline = self._engine.state.now() + request.policy.budget
+        try:
+            done = await self._writes.touch(request.subject, lifetime, deadline, renewed="again")
+            request.counters.refreshed += done
+        except UnavailableError as error:
+            self._engine.failed(error, request.counters)
+
+    async def expires_in(self, request: Request) -> float | None:
+        """Seconds until `get` finds an entry no more, `inf` while reads renew it; None: there is none."""
+        policy = request.policy
+        found = await self._peek(request.subject, policy.budget, request.counters, policy.on_error)
+        if found is None or found.envelope.error:
+            return None
+        return inf if found.envelope.renewed else None if found.stale else found.left
 
     async def incr(self, request: Request, delta: int, initial: int) -> int | None:
         """Add to a counter; None when no master answers."""

@@ -308,8 +308,15 @@ class AsyncWrites:
             raise MasterUnknown("the master's time is not known, so no write can be sent safely")
         return {"not_before_us": sent - _SLACK_US, "not_after_us": last}
 
-    async def touch(self, subject: Subject, lifetime: tuple[int, int], deadline: float) -> bool:
-        """Change the expiry of a live entry. Raises UnavailableError."""
+    async def touch(
+        self,
+        subject: Subject,
+        lifetime: tuple[int, int],
+        deadline: float,
+        *,
+        renewed: bool | Literal["again"] = False,
+    ) -> bool:
+        """Change the expiry of a live entry, and whether reads renew it. Raises UnavailableError."""
         state, commands = self._state, self._engine.commands
         if not self._engine.start():
             return False
@@ -324,6 +331,7 @@ class AsyncWrites:
                     **self._window(deadline),
                     soft_ms=lifetime[0],
                     span_ms=lifetime[1],
+                    renewed=renewed,
                 ),
                 deadline,
             )

@@ -20,7 +20,17 @@ from evercache.observe import events
 from evercache.process import from_signal_handler
 from evercache.protocol.canonical import shown
 from evercache.protocol.commands import Fill
-from evercache.protocol.envelope import COMPRESSED, ERROR, MAX_TAGS, TAGGED, VERSION, Envelope, draw_of, repack
+from evercache.protocol.envelope import (
+    COMPRESSED,
+    ERROR,
+    MAX_TAGS,
+    RENEWED,
+    TAGGED,
+    VERSION,
+    Envelope,
+    draw_of,
+    repack,
+)
 from evercache.protocol.replies import LeaseReply, StoreReply, parse_store
 
 __all__ = ["SyncComputing"]
@@ -214,7 +224,9 @@ class SyncComputing:
         except MemoryError:
             request.counters.failures += 1
             return None
+        renewed = request.policy.renewed and not is_error
         flags = (COMPRESSED if compressed else 0) | (ERROR if is_error else 0) | (TAGGED if tags else 0)
+        flags |= RENEWED if renewed else 0
         return Envelope(VERSION, flags, stamp, 0, 0, bytes.fromhex(token), took, codec, tags, payload)
 
     def _send(
