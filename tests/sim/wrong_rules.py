@@ -284,7 +284,7 @@ RULES = [
         9,
         lua={
             "touch": (
-                ("if not fresh or version > 1 then", "if version == 0 then"),
+                ("if not fresh or version > 1 or", "if version == 0 or"),
                 (
                     "call('SETRANGE', KEYS[6], 12,",
                     "call('SETRANGE', KEYS[6], 4, struct.pack('>I8', now_us))\ncall('SETRANGE', KEYS[6], 12,",
