@@ -85,8 +85,8 @@ NAMES |= {
     "atouch": "touch",
     "_awide": "_wide",
     # The fronts.
+    "_ascan": "_scan",
     "_aleft": "_left",
-    "_apages": "_pages",
     "adecr": "decr",
     "adelete_pattern": "delete_pattern",
     "aexpire": "expire",

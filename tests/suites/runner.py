@@ -13,11 +13,12 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from tests.deployment import Deployment
 from tests.server import Server
-from tests.suites.left_out import LEFT_OUT
+from tests.suites.left_out import DJANGO_REDIS_LEFT_OUT, LEFT_OUT
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -37,11 +38,16 @@ class Suite:
     least: dict[str, int]
 
 
+_SERVED = ("standalone", "sentinel")
 SUITES = {
     "cachelib": Suite("cachelib", {"memory": 42, "standalone": 42, "sentinel": 42}),
     "flask": Suite(
         "flask-caching", {"memory": 263, "standalone": 133, "sentinel": 133, "flushed": 133, "flushed-behind": 133}
     ),
+    # The common tests of a backend but for the three about culling, and all of sessions.
+    "django": Suite("django", dict.fromkeys(("memory", *_SERVED), 51 + 646)),
+    # One asks a replica that is behind for what it has just written.
+    "django_redis": Suite("django-redis", {"standalone": 150, "sentinel": 149}),
 }
 
 
@@ -63,18 +69,19 @@ def main(arguments: list[str]) -> int:
             enough = passed >= SUITES[name].least[place] or bool(more)
             wrong += not enough
             print(f"{'ok ' if enough else 'BAD'} {source.name} on {place}: {summary}", flush=True)
-    for test, reason in LEFT_OUT.items():
+    for test, reason in (LEFT_OUT | DJANGO_REDIS_LEFT_OUT).items():
         print(f"left out: {test}: {reason}")
     return wrong
 
 
 def fetched(package: str, folder: Path) -> Path:
-    """The unpacked source package, taken from the registry unless it is here already."""
+    """The unpacked source package of the installed version, taken from the registry unless it is here already."""
     folder.mkdir(parents=True, exist_ok=True)
-    pattern = f"{package.replace('-', '?')}-*.tar.gz"
+    installed = version(package)
+    pattern = f"{package.replace('-', '?')}-{installed}.tar.gz"
     if not list(folder.glob(pattern)):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        subprocess.run([*command, "--dest", str(folder), package], check=True, timeout=300)
+        subprocess.run([*command, "--dest", str(folder), f"{package}=={installed}"], check=True, timeout=300)
     archive = max(folder.glob(pattern))
     target = folder / archive.name.removesuffix(".tar.gz")
     shutil.rmtree(target, ignore_errors=True)  # unchanged: always as it was packed
@@ -116,25 +123,45 @@ def _taken(port: int) -> bool:
 
 
 def run(name: str, source: Path, place: str, url: str, more: list[str]) -> tuple[int, str]:
-    """The number of tests that passed, and pytest's last line."""
+    """The number of tests that passed, and the last line of the run."""
     tests = source / "tests"
-    wanted = [str(tests)]
-    if name == "cachelib":
-        # One more backend beside theirs, which runs their common tests.
-        wanted = [str(shutil.copy(HERE / "cachelib_backend.py", tests / "test_evercache.py"))]
-    command = [
-        *(sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=short", "-p", "no:randomly"),
-        *("-o", "asyncio_default_fixture_loop_scope=function", "-p", f"tests.suites.{name}_plugin"),
-        *("--rootdir", str(source), "--timeout", "60", *more, *wanted),
-    ]
+    path, folder = [str(ROOT), str(tests)], source
+    if name == "django":
+        shutil.copy(HERE / "django_backend.py", tests / "cache" / "test_evercache.py")
+        shutil.copy(HERE / "django_settings.py", tests)
+        command = [sys.executable, "runtests.py", "--settings=django_settings", "--parallel=1", *more]
+        command += [] if more else ["cache.test_evercache", "sessions_tests"]
+        path, folder = [str(tests)], tests
+    elif name == "django_redis":
+        shutil.copy(HERE / "django_redis_settings.py", tests / "settings" / "sqlite.py")
+        path = [str(source)]
+        command = [*_pytest(source), "-o", "addopts=", "-k", "sqlite]", *more, str(tests)]
+        for test in DJANGO_REDIS_LEFT_OUT:
+            command += ["--deselect", f"tests/{test}[sqlite]"]
+    else:
+        wanted = [str(tests)]
+        if name == "cachelib":
+            # One more backend beside theirs, which runs their common tests.
+            wanted = [str(shutil.copy(HERE / "cachelib_backend.py", tests / "test_evercache.py"))]
+        command = [*_pytest(source), "-p", f"tests.suites.{name}_plugin", *more, *wanted]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(tests)]),
+        "PYTHONPATH": os.pathsep.join(path),
         "EVERCACHE_SUITE_URL": url,
         "EVERCACHE_SUITE_PLACE": place,
     }
-    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=540)
-    lines = done.stdout.strip().splitlines() or [done.stderr[-500:]]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=540)
+    lines = [line for line in (done.stdout + done.stderr).strip().splitlines() if not line.startswith("Destroying")]
     if done.returncode or more:
-        print(done.stdout[-20000:], done.stderr[-2000:])
-    found = re.search(r"(\d+) passed", lines[-1])
-    return int(found[1]) if found else 0, lines[-1]
+        print(done.stdout[-20000:], done.stderr[-20000:])
+    if found := re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE):
+        passed = int(found[1]) - sum(map(int, re.findall(r"=(\d+)", lines[-1])))
+        return passed, f"{passed} passed; {lines[-1]}"
+    found = re.search(r"(\d+) passed", done.stdout)
+    return int(found[1]) if found else 0, done.stdout.strip().splitlines()[-1] if done.stdout.strip() else lines[-1]
+
+
+def _pytest(source: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=short", "-p", "no:randomly"),
+        *("-o", "asyncio_default_fixture_loop_scope=function", "--rootdir", str(source), "--timeout", "60"),
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 from msgspec import Struct, field
 
@@ -25,6 +26,12 @@ __all__ = ["AsyncMemoryEndpoint", "AsyncMemoryWire", "MemoryServer", "SyncMemory
 
 _BY_SHA = {script.sha: script.name for script in SCRIPTS.values()}
 _BY_TEXT = {script.text: script.name for script in SCRIPTS.values()}
+
+
+def _fits(key: bytes, pattern: bytes) -> bool:
+    """Whether a key fits a glob pattern as servers write it: `[^a]`, and a backslash before what is no sign."""
+    plain = re.sub(rb"\\(.)", rb"[\1]", pattern.replace(b"[^", b"[!"))
+    return fnmatchcase(key.decode("latin-1"), plain.decode("latin-1"))
 
 
 def _encoded(argument: Argument) -> bytes:
@@ -121,8 +128,7 @@ class MemoryServer:
             if name == b"GET" and len(words) == 2:
                 return self.get(words[1], now_us // 1000)
             if name == b"SCAN" and len(words) > 3:
-                prefix = re.sub(rb"\\(.)", rb"\1", words[3].removesuffix(b"*"))
-                return [b"0", [key for key in list(self._values) if key.startswith(prefix)]]
+                return [b"0", [key for key in list(self._values) if _fits(key, words[3])]]
             if name == b"MGET" and len(words) > 1:
                 return [self.get(word, now_us // 1000) for word in words[1:]]
             if name == b"TIME":

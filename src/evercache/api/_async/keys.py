@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 from evercache.api.keyspace import UNCONDITIONAL, Keyspace
@@ -179,6 +179,15 @@ class AsyncKeys(Keyspace):
         )
         result: R = await client.operations.call(request)
         return result
+
+    # -- looking around
+
+    async def _ascan(self, pattern: str, count: int) -> AsyncIterator[list[str]]:
+        """Keys that fit a glob pattern, as the caller named them; not those that are stored under a hash."""
+        client, head = self._client_async(), f"{self.settings.namespace}:k:"
+        if client is not None:
+            async for names in client.operations.scan(head + pattern, count):
+                yield [name.removeprefix(head) for name in names if not name.startswith(f"{head}#")]
 
     # -- wide invalidations
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from evercache.api.keyspace import UNCONDITIONAL, Keyspace
@@ -173,6 +173,15 @@ class SyncKeys(Keyspace):
         )
         result: R = client.operations.call(request)
         return result
+
+    # -- looking around
+
+    def _scan(self, pattern: str, count: int) -> Iterator[list[str]]:
+        """Keys that fit a glob pattern, as the caller named them; not those that are stored under a hash."""
+        client, head = self._client_sync(), f"{self.settings.namespace}:k:"
+        if client is not None:
+            for names in client.operations.scan(head + pattern, count):
+                yield [name.removeprefix(head) for name in names if not name.startswith(f"{head}#")]
 
     # -- wide invalidations
 

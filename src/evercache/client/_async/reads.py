@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from evercache.client import telling
@@ -15,11 +17,12 @@ from evercache.engine.flights import ABSENT, Flight, Outcome, Overdue, computes_
 from evercache.engine.state import State
 from evercache.errors import CorruptEnvelope, UnavailableError
 from evercache.observe import Counters
+from evercache.policy import WAITED
 from evercache.protocol.envelope import Envelope, unpack
 from evercache.protocol.lease import refresh_early, wait_limit
 from evercache.protocol.replies import LeaseReply, parse_lease
 from evercache.protocol.scope import Subject
-from evercache.protocol.types import Address
+from evercache.protocol.types import Address, Command
 
 __all__ = ["ROUNDS", "AsyncReads", "Found"]
 
@@ -301,6 +304,10 @@ class AsyncReads:
             if resyncs == state.resyncs:  # else its answer proves nothing (rule 5)
                 return self.from_master(reply, subject, resyncs, counters)
         return found
+
+    async def ask_master(self, command: Command) -> list[Any]:
+        """The reply of the master to a plain command. Raises UnavailableError."""
+        return await self._link.ask([command], self._state.now() + WAITED * self._engine.settings.budget)
 
     async def ask(self, subject: Subject, need: int, deadline: float) -> LeaseReply:
         """The read-only form of the lease script: what the master has, by the marks it knows (rule 2)."""

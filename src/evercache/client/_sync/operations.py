@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -41,6 +41,8 @@ from evercache.results import Ack, Explanation, NodeHealth
 __all__ = ["SyncOperations"]
 
 
+#: Pages of a scan: it ends, whatever a server answers.
+_MOST_PAGES: Final = 10_000_000
 #: For the first look at the replicas a report waits so long (seconds) after the process has begun.
 _FIRST_LOOK: Final = 1.0
 
@@ -426,6 +428,24 @@ class SyncOperations:
             if self._engine.settings.on_error == "raise":
                 raise
             return None
+
+    def scan(self, pattern: str, count: int) -> Iterator[list[str]]:
+        """Keys at the master that fit a glob pattern, `count` at a time; whole, dead entries included.
+
+        Begins anew at another master, so a key may come twice. Raises UnavailableError.
+        """
+        state, cursor, generation = self._engine.state, "0", None
+        for _ in range(_MOST_PAGES):
+            (reply,) = self._reads.ask_master(("SCAN", cursor, "MATCH", pattern, "COUNT", count))
+            if generation not in (None, state.generation):
+                generation, cursor = None, "0"
+                continue
+            generation = state.generation
+            cursor = reply[0].decode()
+            if reply[1]:
+                yield [name.decode(errors="surrogateescape") for name in reply[1]]
+            if cursor == "0":
+                return
 
     # -- health
 

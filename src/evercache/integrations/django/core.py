@@ -24,7 +24,9 @@ MISSING: Final = object()
 
 #: The caches of this process by the settings that describe them: Django makes a backend for each thread and task.
 _caches: dict[str, Cache] = {}
-#: Guards the creation of one.
+#: Another object each time that the settings change.
+_now = [object()]
+#: Guards both.
 _lock = new_lock()
 
 
@@ -35,7 +37,10 @@ class Core(BaseCache):
         super().__init__(params)
         self._server = server
         self._options: dict[str, Any] = params.get("OPTIONS") or {}
+        #: What makes a key of a name again, where there is a `KEY_FUNCTION`: a callable, or the path of one.
+        self._reverse_key = params.get("REVERSE_KEY_FUNCTION", self._options.get("REVERSE_KEY_FUNCTION"))
         self._evercache: Cache | None = None
+        self._settings: object = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} of {self.evercache!r}>"
@@ -44,14 +49,12 @@ class Core(BaseCache):
     def evercache(self) -> Cache:
         """The `evercache.Cache` that holds the entries: the same in all threads."""
         found = self._evercache
-        if found is None:
-            place = repr((self._server, self.key_prefix, sorted(self._options.items(), key=str)))
-            found = _caches.get(place)
-            if found is None:
-                with _lock:
-                    found = _caches.get(place) or self._made()
-                    _caches[place] = found
-            self._evercache = found
+        if found is None or self._settings is not _now[0]:
+            with _lock:
+                self._settings = _now[0]
+                place = repr((self._server, self.key_prefix, sorted(self._options.items(), key=str)))
+                found = _caches.get(place) or self._made()
+                _caches[place] = self._evercache = found
         return found
 
     def _made(self) -> Cache:
@@ -93,6 +96,7 @@ def _forget(*, setting: str, **more: Any) -> None:
         with _lock:
             former = list(_caches.values())
             _caches.clear()
+            _now[0] = object()
         for each in former:
             each.close()
 

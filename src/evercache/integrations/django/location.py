@@ -34,7 +34,10 @@ _POINTLESS: Final = {
     "SERIALIZER": "values keep their types, and what is no plain value is pickled and signed with SECRET_KEY; "
     "another codec is the option `codec`",
     "COMPRESSOR": "values above 1 KiB are compressed with zstd; `compress_above` moves that bound",
-    "IGNORE_EXCEPTIONS": "errors of the servers are never raised, but logged; `on_error='raise'` raises them",
+    **dict.fromkeys(
+        ("IGNORE_EXCEPTIONS", "LOG_IGNORED_EXCEPTIONS", "LOG_IGNORE_EXCEPTIONS"),
+        "errors of the servers are never raised, but logged; `on_error='raise'` raises them",
+    ),
     "SOCKET_TIMEOUT": "a call spends no longer on the cache than `budget`, 0.25 s by default",
     "SOCKET_KEEPALIVE": "a connection that has ended is noticed without it",
     "RETRY_ON_TIMEOUT": "calls that may be sent again are",
@@ -122,7 +125,7 @@ def _url(server: Any, parts: dict[str, Any]) -> str | None:
 def _each(server: Any) -> list[str]:
     """The URLs of a `LOCATION`: a text, several of them with commas or semicolons in between, or a list."""
     if isinstance(server, str):
-        return [url.strip() for url in re.split(r"[;,](?=\s*[a-z+]+:)", server) if url.strip()]
+        return [url.strip() for url in re.split(r"[;,](?=\s*[a-z+]+://)", server) if url.strip()]
     if isinstance(server, Iterable):
         return [url for each in server for url in _each(each)]
     raise ImproperlyConfigured(f"LOCATION is a URL or a list of them, not {server!r}")

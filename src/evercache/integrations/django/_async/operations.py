@@ -11,13 +11,18 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+# async-only
+from evercache.client.waits import in_thread
+
+# end async-only
 from evercache.errors import NotACounter
-from evercache.integrations.django.core import MISSING, Core
+from evercache.integrations.django.core import MISSING
+from evercache.integrations.django.structures import Structures
 
 __all__ = ["AsyncOperations"]
 
 
-class AsyncOperations(Core):
+class AsyncOperations(Structures):
     """A part of the backend. Times are in seconds; None is for ever, and 0 ends an entry.
 
     `tags=` is ours: what was written with a tag ends with `invalidate_tag`.
@@ -120,6 +125,12 @@ class AsyncOperations(Core):
 
     async def aclear(self, **_: Any) -> bool:  # type: ignore[override]  # as Django's Redis backend does
         """End all entries with the prefix of this alias, in one step; nothing else in the database."""
+        # async-only
+        await in_thread(self._end_structures)
+        # end async-only
+        # sync-only:
+        # self._end_structures()
+        # end sync-only
         return bool(await self.evercache.aclear())
 
     async def ainvalidate_tag(self, tag: str) -> bool:
@@ -128,10 +139,15 @@ class AsyncOperations(Core):
 
     # -- what builds on the present value
 
-    async def aincr(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> Any:
-        """Add to a value and return the sum, atomically for a whole number; ValueError where there is none."""
+    async def aincr(
+        self, key: Any, delta: int = 1, version: int | None = None, *, ignore_key_check: bool = False, **_: Any
+    ) -> Any:
+        """Add to a value and return the sum, atomically for a whole number; ValueError where there is none.
+
+        With `ignore_key_check` one that is not there begins at 0.
+        """
         name = self.make_and_validate_key(key, version=version)
-        value = await self.evercache.aget(name, MISSING)
+        value = await self.evercache.aget(name, 0 if ignore_key_check else MISSING)
         if value is MISSING:
             raise ValueError(f"Key '{key}' not found")
         try:
@@ -142,9 +158,9 @@ class AsyncOperations(Core):
             return value
         return value + delta if counted is None else counted
 
-    async def adecr(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> Any:
+    async def adecr(self, key: Any, delta: int = 1, version: int | None = None, **more: Any) -> Any:
         """Subtract from a value: see `aincr`."""
-        return await self.aincr(key, -delta, version)
+        return await self.aincr(key, -delta, version, **more)
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> int:
         """Move an entry to a later version of its key, and return that; ValueError where there is none."""

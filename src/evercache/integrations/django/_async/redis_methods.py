@@ -11,8 +11,10 @@ from typing import Any, cast
 
 from django.utils.module_loading import import_string
 
+from evercache.errors import UnavailableError
 from evercache.integrations.django._async.operations import AsyncOperations
 from evercache.integrations.django.core import MISSING
+from evercache.integrations.django.location import tell
 
 __all__ = ["AsyncRedisMethods"]
 
@@ -68,11 +70,14 @@ class AsyncRedisMethods(AsyncOperations):
     ) -> AsyncIterator[str]:
         """The keys that fit a glob pattern and have a value, in pages. Looks through all keys of the database."""
         reverse = self._reverse()
-        async for names in self._apages(search, version, itersize):
-            found = await self.evercache.aget_many(names, MISSING)
-            for name, value in found.items():
-                if value is not MISSING:
-                    yield reverse(name)
+        try:
+            async for names in self.evercache._ascan(self._pattern(search, version), itersize or _PAGE):
+                found = await self.evercache.aget_many(names, MISSING)
+                for name, value in found.items():
+                    if value is not MISSING:
+                        yield reverse(name)
+        except UnavailableError as error:
+            tell("iter_keys", f"the keys that fit {search!r} cannot be listed: {error}")
 
     async def akeys(self, search: str = "*", version: int | None = None, **_: Any) -> list[str]:
         """All keys that fit a glob pattern and have a value."""
@@ -88,32 +93,24 @@ class AsyncRedisMethods(AsyncOperations):
     ) -> int:
         """Delete the keys that fit a glob pattern, in batches; how many had a value.
 
-        It looks through all keys of the database. A tag ends any number of entries in one step.
+        It looks through all keys of the database. A tag ends any number of entries in one step. While no server can
+        be asked, all entries with the prefix of this alias are ended, as soon as one can.
         """
         self._warn_of_patterns()
         deleted = 0
-        async for names in self._apages(pattern, version, itersize):
-            deleted += sum(ack.existed for ack in (await self.evercache.adelete_many(names)).values())
+        try:
+            async for names in self.evercache._ascan(self._pattern(pattern, version), itersize or _PAGE):
+                deleted += sum(ack.existed for ack in (await self.evercache.adelete_many(names)).values())
+        except UnavailableError:
+            await self.evercache.aclear()  # it waits for a master; nobody can say now what else to end
         return deleted
 
-    async def _apages(self, search: str, version: int | None, itersize: int | None) -> AsyncIterator[list[str]]:
-        """Names on the primary that fit, as this backend makes them of keys."""
-        head = f"{self.evercache.settings.namespace}:k:"
-        pattern = head + self.key_func(search, _GLOB.sub(r"\\\1", self.key_prefix), version or self.version)
-        page: dict[str, None] = {}
-        async for raw in self.evercache.amaster.scan_iter(match=pattern, count=itersize or _PAGE):
-            name = raw.decode(errors="surrogateescape") if isinstance(raw, bytes) else str(raw)
-            if not name.startswith(f"{head}#"):  # of a key that was too long, which nobody can tell any more
-                page[name.removeprefix(head)] = None
-            if len(page) >= _PAGE:
-                yield list(page)
-                page.clear()
-        if page:
-            yield list(page)
+    def _pattern(self, search: str, version: int | None) -> str:
+        return str(self.key_func(search, _GLOB.sub(r"\\\1", self.key_prefix), version or self.version))
 
     def _reverse(self) -> Callable[[str], str]:
         """What makes the key of a name: of Django's own key function, else the option `REVERSE_KEY_FUNCTION`."""
-        chosen = self._options.get("REVERSE_KEY_FUNCTION")
+        chosen = self._reverse_key
         if chosen is None:
             return lambda name: name.removeprefix(f"{self.key_prefix}:").partition(":")[2]
         return cast(Callable[[str], str], import_string(chosen) if isinstance(chosen, str) else chosen)

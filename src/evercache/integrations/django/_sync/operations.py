@@ -9,12 +9,13 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from evercache.errors import NotACounter
-from evercache.integrations.django.core import MISSING, Core
+from evercache.integrations.django.core import MISSING
+from evercache.integrations.django.structures import Structures
 
 __all__ = ["SyncOperations"]
 
 
-class SyncOperations(Core):
+class SyncOperations(Structures):
     """A part of the backend. Times are in seconds; None is for ever, and 0 ends an entry.
 
     `tags=` is ours: what was written with a tag ends with `invalidate_tag`.
@@ -117,6 +118,7 @@ class SyncOperations(Core):
 
     def clear(self, **_: Any) -> bool:  # type: ignore[override]  # as Django's Redis backend does
         """End all entries with the prefix of this alias, in one step; nothing else in the database."""
+        self._end_structures()
         return bool(self.evercache.clear())
 
     def invalidate_tag(self, tag: str) -> bool:
@@ -125,10 +127,15 @@ class SyncOperations(Core):
 
     # -- what builds on the present value
 
-    def incr(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> Any:
-        """Add to a value and return the sum, atomically for a whole number; ValueError where there is none."""
+    def incr(
+        self, key: Any, delta: int = 1, version: int | None = None, *, ignore_key_check: bool = False, **_: Any
+    ) -> Any:
+        """Add to a value and return the sum, atomically for a whole number; ValueError where there is none.
+
+        With `ignore_key_check` one that is not there begins at 0.
+        """
         name = self.make_and_validate_key(key, version=version)
-        value = self.evercache.get(name, MISSING)
+        value = self.evercache.get(name, 0 if ignore_key_check else MISSING)
         if value is MISSING:
             raise ValueError(f"Key '{key}' not found")
         try:
@@ -139,9 +146,9 @@ class SyncOperations(Core):
             return value
         return value + delta if counted is None else counted
 
-    def decr(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> Any:
+    def decr(self, key: Any, delta: int = 1, version: int | None = None, **more: Any) -> Any:
         """Subtract from a value: see `incr`."""
-        return self.incr(key, -delta, version)
+        return self.incr(key, -delta, version, **more)
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None, **_: Any) -> int:
         """Move an entry to a later version of its key, and return that; ValueError where there is none."""
