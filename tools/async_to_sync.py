@@ -87,6 +87,8 @@ NAMES |= {
     # The fronts.
     "_ascan": "_scan",
     "_aleft": "_left",
+    "_amade": "_made",
+    "aserve": "serve",
     "adecr": "decr",
     "adelete_pattern": "delete_pattern",
     "aexpire": "expire",

@@ -18,5 +18,7 @@ def caches_setting(location: Any = "memory://", **more: Any) -> dict[str, dict[s
 
 
 if not settings.configured:
-    settings.configure(SECRET_KEY="a secret key for tests, of some length", CACHES=caches_setting())
+    settings.configure(
+        SECRET_KEY="a secret key for tests, of some length", CACHES=caches_setting(), ALLOWED_HOSTS=["testserver"]
+    )
     django.setup()

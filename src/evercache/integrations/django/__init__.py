@@ -19,6 +19,7 @@ except ImportError as error:
     ) from error
 
 from evercache.integrations.django.backend import Cache
+from evercache.integrations.django.decorators import cache_page
 
 if TYPE_CHECKING:
     import redis
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     cache: evercache.Cache
 
-__all__ = ["Cache", "cache", "cache_of", "get_redis_connection"]
+__all__ = ["Cache", "cache", "cache_of", "cache_page", "get_redis_connection"]
 
 
 def cache_of(alias: str) -> evercache.Cache:
