@@ -100,7 +100,8 @@ class Entries:
 
     def alive(self, node: Any, entry: Entry, name: str) -> bool:
         """Whether a node would serve an entry of this function, by the marks that it has now."""
-        state = node.data.dbs[node.data.book()].get(b"sim~state", ({}, None))[0]
+        self._book_db = node.data.book()
+        state = node.data.dbs[self._book_db].get(b"sim~state", ({}, None))[0]
         self._tip = int(state.get(b"tip", 0))
         return self._alive(node, entry, 0, name, ())
 

@@ -307,6 +307,11 @@ class Oracle:
         lost = any(w.begin <= self.now and w.end >= it.held_since - 0.3 for w in self.windows)
         return self.clock_at >= it.held_since - 0.3 or (lost and not it.holder.alive)
 
+    @staticmethod
+    def _since(it: Invalidation) -> float:
+        """When what it rests on began: of a commit while fills were refused, the refusal."""
+        return it.began if it.holder is None else it.held_since
+
     def _awake(self, process: Any, end: float) -> float:
         """When a trouble that ended then was over for a process: who was suspended in it learns so on waking."""
         return max((e for b, e in self._asleep[process.name] if b <= end <= e), default=end)
@@ -341,7 +346,7 @@ class Oracle:
             return True
         for at, knowing in self._evictions:
             left = [process for process in knowing if process.tag.alive]
-            if it.began - 0.3 <= at and (self.now < at + _TOLD_AGAIN or not left or it.holder is not None):
+            if self._since(it) - 0.3 <= at and (self.now < at + _TOLD_AGAIN or not left or it.holder is not None):
                 return True
         return False
 
@@ -388,8 +393,8 @@ class Oracle:
             for at, knowing in self._evictions:
                 # Who had heard of nothing cannot miss what was evicted, and a hold is gone: until those who know
                 # of it have told it again.
-                if it.began - 0.3 <= at <= now and (process not in knowing or it.holder is not None):
-                    since = max(since, at + _TOLD_AGAIN)
+                if self._since(it) - 0.3 <= at <= now and (process not in knowing or it.holder is not None):
+                    since = max(since, self._awake(it.process, at) + _TOLD_AGAIN)
             limit = self._world.max_staleness + _SLACK
             if idle and self.undisturbed(process, it.acknowledged - 0.6, now):
                 limit = 0.0

@@ -31,7 +31,7 @@ from tests.sim.servers import topology_of, url_of
 from tests.sim.sockets import BlockingSimWire
 from tests.sim.threads import LoopThread, SimThread
 from tests.sim.troubles import Interrupted
-from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch, watch_parts
+from tests.sim.watch import invalidation_of_task, source_of_task, token_of_task, watch, watch_parts, watch_spool
 from tests.sim.wire import SimWire
 
 if TYPE_CHECKING:
@@ -499,4 +499,5 @@ class Process:
         if self.threads is not None:
             self.threads.forked()
         self.context.copy().run(self.engine.deployment.after_fork)
+        watch_spool(self)
         self.start()

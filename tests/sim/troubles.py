@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tests.sim.node import Node
     from tests.sim.plan import Plan
     from tests.sim.process import Process
     from tests.sim.world import World
@@ -110,6 +111,22 @@ def night(world: World, for_: float, dead: list[int], evening: int) -> None:
                 world.oracle.suspended(process.tag.name, world.now, end)
 
     world.later(0.02, falls)
+    world.later(for_, lambda: _expired(world.master))
+
+
+def _expired(master: Node) -> None:
+    """A primary looks for what has expired, not only when it is asked for it: hours later all of that is gone."""
+    now_us = master.now_us()
+    gone: list[Any] = [
+        ("del", db, key)
+        for db, keys in master.data.dbs.items()
+        for key, (_, expiry) in keys.items()
+        if expiry is not None and expiry <= now_us
+    ]
+    for effect in gone:
+        master.data.apply(effect)
+    if gone:
+        master.record(gone)
 
 
 # -- an orderly end

@@ -13,7 +13,15 @@ from tests.sim.troubles import take_spooled
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-__all__ = ["invalidation_of_task", "source_of_task", "token_of_task", "tokens_of_task", "watch", "watch_parts"]
+__all__ = [
+    "invalidation_of_task",
+    "source_of_task",
+    "token_of_task",
+    "tokens_of_task",
+    "watch",
+    "watch_parts",
+    "watch_spool",
+]
 
 #: The invalidation that a task issues (or several, in order), the lease under which it computes, and where the
 #: answer to its read goes.
@@ -29,11 +37,13 @@ def watch(process: Process, clients: Any) -> None:
     """Wrap what a process was just given."""
     _watch_state(process)
     watch_parts(process, clients.asynchronous)
-    if process.world.spool is not None:
-        _watch_spool(process)
+    watch_spool(process)
 
 
-def _watch_spool(process: Process) -> None:
+def watch_spool(process: Process) -> None:
+    """Wrap what reads the file of `spool=`; a child of a fork has a new one."""
+    if process.world.spool is None:
+        return
     chores: Any = process.engine.chores
     take = chores.take_spooled
 
