@@ -21,6 +21,8 @@ COUNTERS = ("c", "e")
 #: Of clocks and of the way of an answer (seconds): by so much a process may be wrong about the master's time.
 _SLACK = 0.06
 _HEADER = 38
+#: The flag of an entry that reads renew.
+_RENEWED = 8
 #: And the version, of which there is one.
 _MAGIC = b"\xe7\xca\x01"
 
@@ -159,16 +161,17 @@ class Entries:
     def _touch(
         self, node: Any, reply: list[Any], args: list[str], key: str, was: Entry | None, now: Entry | None
     ) -> None:
-        """Only of a live entry, and only its expiry."""
-        count = int(args[12])
-        alive = self._alive(node, was, int(args[5]), args[6], tuple(args[13 : 13 + count]))
-        if reply[0] == b"miss" and alive:
+        """Only of a live entry, and only its expiry and whether reads renew it."""
+        count = int(args[13])
+        alive = self._alive(node, was, int(args[5]), args[6], tuple(args[14 : 14 + count]))
+        again = args[11] == "2" and was is not None and not was.raw[3] & _RENEWED
+        if reply[0] == b"miss" and alive and not again:
             self._bad("touch", f"a touch of {key} did not find its live entry")
         if reply[0] != b"ok":
             return
         if not alive or was is None or now is None:
             self._bad("touch", f"a touch of {key} revived {was}")
-        elif was.raw[:12] + was.raw[22:] != now.raw[:12] + now.raw[22:]:
+        elif was.raw[:3] + was.raw[4:12] + was.raw[22:] != now.raw[:3] + now.raw[4:12] + now.raw[22:]:
             self._bad("touch", f"a touch changed {was} to {now}")
 
     def _sweep(
