@@ -19,6 +19,11 @@ def caches_setting(location: Any = "memory://", **more: Any) -> dict[str, dict[s
 
 if not settings.configured:
     settings.configure(
-        SECRET_KEY="a secret key for tests, of some length", CACHES=caches_setting(), ALLOWED_HOSTS=["testserver"]
+        SECRET_KEY="a secret key for tests, of some length",
+        CACHES=caches_setting(),
+        ALLOWED_HOSTS=["testserver"],
+        INSTALLED_APPS=["tests.unit.django_shop"],
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     )
     django.setup()

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from evercache.errors import PackageMissing
 
 try:
-    from django.core.cache import caches
+    import django  # noqa: F401  # said by us if it is missing
 except ImportError as error:
     raise PackageMissing(
         "this front is a cache backend of Django, which is not installed: pip install 'evercache[django]'"
     ) from error
 
+from evercache.integrations.django.aliases import cache_of
 from evercache.integrations.django.backend import Cache
 from evercache.integrations.django.decorators import cache_page
+from evercache.integrations.django.transactions import invalidate_on_commit
 
 if TYPE_CHECKING:
     import redis
@@ -28,18 +30,7 @@ if TYPE_CHECKING:
 
     cache: evercache.Cache
 
-__all__ = ["Cache", "cache", "cache_of", "cache_page", "get_redis_connection"]
-
-
-def cache_of(alias: str) -> evercache.Cache:
-    """The `evercache.Cache` behind an alias of `CACHES`; TypeError where that has another backend."""
-    backend = caches[alias]
-    if not isinstance(backend, Cache):
-        raise TypeError(
-            f"CACHES[{alias!r}] has the backend {type(backend).__module__}.{type(backend).__name__}, not "
-            "'evercache.integrations.django.Cache'"
-        )
-    return backend.evercache
+__all__ = ["Cache", "cache", "cache_of", "cache_page", "get_redis_connection", "invalidate_on_commit"]
 
 
 def get_redis_connection(alias: str = "default", write: bool = True) -> redis.Redis:
