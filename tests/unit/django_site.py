@@ -22,7 +22,8 @@ if not settings.configured:
         SECRET_KEY="a secret key for tests, of some length",
         CACHES=caches_setting(),
         ALLOWED_HOSTS=["testserver"],
-        INSTALLED_APPS=["tests.unit.django_shop"],
+        INSTALLED_APPS=["evercache.integrations.django", "tests.unit.django_shop"],
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from datetime import timedelta
 from math import inf
@@ -56,6 +57,12 @@ class Core(BaseCache):
                 found = _caches.get(place) or self._made()
                 _caches[place] = self._evercache = found
         return found
+
+    @property
+    def url(self) -> str | None:
+        """Where the entries are, with the passwords; None where nothing says so."""
+        found = cache_options(self._server, self.key_prefix, self._options)["url"]
+        return found or os.environ.get("EVERCACHE_URL") or None
 
     def _made(self) -> Cache:
         keys = signing_keys((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS), b"evercache-django")
